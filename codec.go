@@ -1,0 +1,87 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rollcall
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// MaxMetadata is the largest metadata that is read or written, in bytes of JSON.
+const MaxMetadata = 1 << 20
+
+// storedValue is a value as etcd's naming packages have written it since 3.1. The
+// order of the fields is the order of the bytes. Op is 0 for an endpoint; go-grpc's
+// naming.Update, of old, also had 1 for a deletion.
+type storedValue struct {
+	Op       uint8
+	Addr     string
+	Metadata json.RawMessage
+}
+
+// Encode returns the value of an endpoint, byte for byte as etcd's own naming
+// package writes it: {"Op":0,"Addr":"...","Metadata":...}. What it returns, Decode
+// reads. An empty address, and metadata that is no JSON or over MaxMetadata, is an
+// *InputError.
+func Encode(addr string, metadata any) ([]byte, error) {
+	data, err := json.Marshal(metadata)
+	if err != nil {
+		return nil, inputError("metadata", fmt.Sprint(metadata), "it cannot be written as JSON: %v", err)
+	}
+	value, err := json.Marshal(storedValue{Addr: addr, Metadata: data})
+	if err != nil {
+		return nil, inputError("metadata", string(data), "it cannot be written as JSON: %v", err)
+	}
+	if _, _, err := decodeValue(value); err != nil {
+		field, text := "metadata", string(data)
+		if addr == "" {
+			field, text = "address", addr
+		}
+		return nil, inputError(field, text, "%v", err)
+	}
+	return value, nil
+}
+
+// Decode reads one key-value as etcd returns it. The names of the fields match in
+// any case, "Op" may be missing, unknown fields are passed over. An error means that
+// the value is no endpoint, for every reader alike: not JSON, no address, a wrong
+// type, a stored deletion, more than MaxMetadata, or nested deeper than 10,000.
+func Decode(kv *mvccpb.KeyValue) (*Instance, error) {
+	addr, metadata, err := decodeValue(kv.Value)
+	if err != nil {
+		return nil, err
+	}
+	return &Instance{
+		Key:            string(kv.Key),
+		Addr:           addr,
+		Metadata:       metadata,
+		Attributes:     parseAttributes(metadata),
+		Lease:          clientv3.LeaseID(kv.Lease),
+		CreateRevision: kv.CreateRevision,
+		ModRevision:    kv.ModRevision,
+	}, nil
+}
+
+func decodeValue(data []byte) (addr string, metadata json.RawMessage, err error) {
+	var v storedValue
+	if err := json.Unmarshal(data, &v); err != nil {
+		return "", nil, fmt.Errorf("value is no endpoint: %w", err)
+	}
+	switch {
+	case v.Op != 0:
+		return "", nil, fmt.Errorf("value is a stored deletion (Op %d), no endpoint", v.Op)
+	case v.Addr == "":
+		return "", nil, errors.New("value has no Addr")
+	case len(v.Metadata) > MaxMetadata:
+		return "", nil, fmt.Errorf("metadata of %d bytes is over the limit of %d", len(v.Metadata), MaxMetadata)
+	}
+	if string(v.Metadata) == "null" {
+		v.Metadata = nil
+	}
+	return v.Addr, v.Metadata, nil
+}

@@ -1,0 +1,182 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rollcall
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// DirectoryOptions are the settings of a Directory; the zero value works.
+type DirectoryOptions struct {
+	Logger *slog.Logger // default: silent
+}
+
+// Directory serves snapshots of services out of shared watches: one list and one
+// watch a service, whatever the number of subscriptions. It holds no goroutine
+// while nobody is subscribed.
+type Directory struct {
+	client *clientv3.Client
+	log    *slog.Logger
+	lister lister
+	link   *link
+
+	mu     sync.Mutex
+	closed bool
+	feeds  map[span]*feed
+	stop   func() // ends and joins the link; nil while there is no feed
+}
+
+// NewDirectory returns a Directory of its own, to be closed by the caller. The
+// client stays the caller's and must outlive it.
+func NewDirectory(client *clientv3.Client, opts DirectoryOptions) (*Directory, error) {
+	if client == nil {
+		return nil, errors.New("rollcall: the etcd client is nil")
+	}
+	log := opts.Logger
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	d := &Directory{client: client, log: log, feeds: make(map[span]*feed), link: newLink(client, log)}
+	d.lister.client = client
+	return d, nil
+}
+
+var shared struct {
+	mu          sync.Mutex
+	directories map[*clientv3.Client]*Directory
+}
+
+// SharedDirectory returns the client's own Directory, the same at every call, which
+// is closed with the client.
+func SharedDirectory(client *clientv3.Client) (*Directory, error) {
+	if client == nil {
+		return NewDirectory(client, DirectoryOptions{})
+	}
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
+	if d := shared.directories[client]; d != nil {
+		return d, nil
+	}
+	d, err := NewDirectory(client, DirectoryOptions{})
+	if err != nil {
+		return nil, err
+	}
+	if shared.directories == nil {
+		shared.directories = make(map[*clientv3.Client]*Directory)
+	}
+	shared.directories[client] = d
+	context.AfterFunc(client.Ctx(), func() {
+		shared.mu.Lock()
+		delete(shared.directories, client)
+		shared.mu.Unlock()
+		d.Close()
+	})
+	return d, nil
+}
+
+// Client returns the client that the Directory reads with.
+func (d *Directory) Client() *clientv3.Client { return d.client }
+
+// Subscribe follows the instances of a service: every key under "<service>/" and
+// nothing else. The name is taken as it is; ParseService normalises what users type.
+func (d *Directory) Subscribe(service string) (*Subscription, error) {
+	return d.SubscribePrefix(service + "/")
+}
+
+// SubscribePrefix follows every key that starts with prefix, for views of many
+// services; an empty prefix is the whole store.
+func (d *Directory) SubscribePrefix(prefix string) (*Subscription, error) {
+	return d.subscribe(prefixSpan(prefix), prefix, make(chan struct{}, 1))
+}
+
+// subscribeKey follows one key and wakes a channel that may serve others as well.
+func (d *Directory) subscribeKey(key string, changed chan struct{}) (*Subscription, error) {
+	return d.subscribe(keySpan(key), key, changed)
+}
+
+func (d *Directory) subscribe(s span, prefix string, changed chan struct{}) (*Subscription, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil, ErrClosed
+	}
+	f := d.feeds[s]
+	if f == nil {
+		f = newFeed(d, s, prefix)
+		d.feeds[s] = f
+		if d.stop == nil {
+			d.stop = start(d.link.run)
+		}
+		f.stop = start(f.run)
+	}
+	return f.subscribe(changed), nil
+}
+
+// release ends a feed whose last subscription was closed, and joins what ends.
+func (d *Directory) release(f *feed) {
+	d.mu.Lock()
+	var stop, stopLink func()
+	if f.idle() && d.feeds[f.span] == f {
+		delete(d.feeds, f.span)
+		stop = f.stop
+		if len(d.feeds) == 0 {
+			stopLink, d.stop = d.stop, nil
+		}
+	}
+	d.mu.Unlock()
+	if stop != nil {
+		stop()
+	}
+	if stopLink != nil {
+		stopLink()
+	}
+}
+
+// Close ends every watch and joins what was started; subscriptions keep their last
+// snapshot and get no other.
+func (d *Directory) Close() {
+	d.mu.Lock()
+	d.closed = true
+	feeds, stopLink := d.feeds, d.stop
+	d.feeds, d.stop = make(map[span]*feed), nil
+	d.mu.Unlock()
+	for _, f := range feeds {
+		f.stop()
+		f.fail(ErrClosed)
+	}
+	if stopLink != nil {
+		stopLink()
+	}
+}
+
+// List reads a service from etcd itself, linearizably: what was written before the
+// call is there.
+func (d *Directory) List(ctx context.Context, service string) (*Snapshot, error) {
+	return d.ListPrefix(ctx, service+"/")
+}
+
+// ListPrefix is List for every key that starts with prefix.
+func (d *Directory) ListPrefix(ctx context.Context, prefix string) (*Snapshot, error) {
+	got, err := d.lister.list(ctx, prefixSpan(prefix), false, nil)
+	if err != nil {
+		return nil, err
+	}
+	return (&Snapshot{prefix: prefix}).relisted(got.kvs, got.revision, 0), nil
+}
+
+// start runs a function in a goroutine and returns what cancels and joins it.
+func start(run func(context.Context)) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { run(ctx) })
+	return func() {
+		cancel()
+		wg.Wait()
+	}
+}

@@ -1,0 +1,344 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rollcall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// What ends a watch without anything being wrong with etcd.
+var (
+	errStreamReplaced = errors.New("watch stream was replaced")
+	errNewHistory     = errors.New("etcd follows another history")
+	errDrifted        = errors.New("snapshot differs from etcd")
+	errWatchEnded     = errors.New("watch ended without a reason")
+)
+
+// refreshEvery bounds how often a feed compares itself with etcd because it was asked to.
+const refreshEvery = 10 * time.Second
+
+// feed keeps the snapshot of one span: list, watch, list again. One goroutine, run,
+// owns it; subscriptions read what it publishes.
+type feed struct {
+	dir  *Directory
+	span span
+	stop func()        // cancels and joins run; set once, before the feed is shared
+	asks chan struct{} // capacity 1: Refresh was called
+
+	// Owned by run.
+	pending  map[string]entry // changes since the last publication
+	revision int64            // revision that pending reaches
+	resume   int64            // revision to watch from; 0: list first
+	history  int
+	retry    backoff
+	cooled   time.Time // not before then the next publication
+
+	mu    sync.Mutex
+	subs  map[*Subscription]struct{}
+	snap  *Snapshot
+	blank *Snapshot // empty snapshot with the prefix
+	err   error     // why there is no snapshot yet
+	heard time.Time // last answer to a list, or the start
+}
+
+func newFeed(d *Directory, s span, prefix string) *feed {
+	return &feed{dir: d, span: s, asks: make(chan struct{}, 1), pending: make(map[string]entry),
+		subs: make(map[*Subscription]struct{}), blank: &Snapshot{prefix: prefix}, heard: time.Now()}
+}
+
+func (f *feed) subscribe(changed chan struct{}) *Subscription {
+	s := &Subscription{feed: f, changed: changed}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.subs[s] = struct{}{}
+	notify(changed) // what is there already is news to this one
+	return s
+}
+
+// unsubscribe says whether s was the last.
+func (f *feed) unsubscribe(s *Subscription) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.subs, s)
+	return len(f.subs) == 0
+}
+
+func (f *feed) idle() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.subs) == 0
+}
+
+func (f *feed) latest() (*Snapshot, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.snap, f.err
+}
+
+// quiet returns how long no answer to a list has arrived.
+func (f *feed) quiet() time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return time.Since(f.heard)
+}
+
+func (f *feed) refresh() { notify(f.asks) }
+
+// publish sets what subscriptions see and wakes them.
+func (f *feed) publish(snap *Snapshot, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.snap, f.err = snap, err
+	for s := range f.subs {
+		notify(s.changed)
+	}
+}
+
+// fail marks the snapshot stale, or says why there is none yet.
+func (f *feed) fail(cause error) {
+	snap, _ := f.latest()
+	if snap == nil {
+		f.publish(nil, cause)
+		return
+	}
+	if stale := snap.stale; stale == nil || stale.Cause.Error() != cause.Error() {
+		since := time.Now()
+		if stale != nil {
+			since = stale.Since
+		}
+		f.publish(snap.restated(&Staleness{Since: since, Cause: cause}), nil)
+	}
+}
+
+// live takes the mark of staleness away.
+func (f *feed) live() {
+	if snap, _ := f.latest(); snap != nil && snap.stale != nil {
+		f.publish(snap.restated(nil), nil)
+	}
+}
+
+// run lists and watches until the context ends. Whatever ends a watch, it is opened
+// again; a list comes first only where the watch cannot go on from where it was.
+func (f *feed) run(ctx context.Context) {
+	f.dir.link.watching(f.span.key, 1)
+	defer f.dir.link.watching(f.span.key, -1)
+	for ctx.Err() == nil {
+		err := f.follow(ctx)
+		f.flush()
+		if ctx.Err() != nil {
+			return
+		}
+		if f.dir.client.Ctx().Err() != nil {
+			f.fail(errors.New("the etcd client was closed"))
+			return
+		}
+		wait := f.pause(err)
+		if snap, _ := f.latest(); snap == nil || wait > 0 || f.retry.failures > 1 {
+			f.fail(err)
+		}
+		_, changed := f.dir.link.current()
+		if err := sleep(ctx, wait, changed); err != nil {
+			return
+		}
+	}
+}
+
+// pause returns how long to wait after a watch or a list ended with err.
+func (f *feed) pause(err error) time.Duration {
+	switch {
+	case errors.Is(err, errStreamReplaced), errors.Is(err, errDrifted):
+		return 0
+	case f.retry.failures == 0:
+		f.retry.failures++
+		return f.dir.link.firstRetry()
+	case f.retry.failures == 1 && errors.Is(err, rpctypes.ErrCompacted):
+		f.retry.failures++
+		return 0
+	}
+	return f.retry.next()
+}
+
+// list reads the whole span and publishes it as one difference. Without a leader it
+// takes what the member has, if that is not older than what was seen, as stale.
+func (f *feed) list(ctx context.Context) error {
+	link := f.dir.link
+	rev, term := link.seen()
+	heard := func() {
+		f.mu.Lock()
+		f.heard = time.Now()
+		f.mu.Unlock()
+	}
+	got, err := f.dir.lister.list(ctx, f.span, false, heard)
+	var stale *Staleness
+	if errors.Is(err, rpctypes.ErrNoLeader) {
+		noLeader := err
+		got, err = f.dir.lister.list(ctx, f.span, true, heard)
+		if err == nil && got.revision < rev {
+			err = fmt.Errorf("member is behind, at revision %d: %w", got.revision, noLeader)
+		}
+		stale = &Staleness{Since: time.Now(), Cause: noLeader}
+	} else if err == nil {
+		f.history = link.sawAnswer(got.revision, got.term, rev, term)
+	}
+	if err != nil {
+		return fmt.Errorf("list %q: %w", f.span.key, err)
+	}
+	old, _ := f.latest()
+	if old == nil {
+		old = f.blank
+	}
+	snap := old.relisted(got.kvs, got.revision, f.history)
+	snap.stale = stale
+	clear(f.pending)
+	f.publish(snap, nil)
+	if stale == nil {
+		f.resume, f.revision = got.revision+1, got.revision
+		return nil
+	}
+	return stale.Cause
+}
+
+// follow watches from where the feed is, after a list where one is needed, until the
+// watch ends, and returns why it did.
+func (f *feed) follow(ctx context.Context) error {
+	if f.resume == 0 {
+		if err := f.list(ctx); err != nil {
+			return err
+		}
+	}
+	w := f.open(ctx)
+	defer w.close()
+	flush := time.NewTimer(0)
+	defer flush.Stop()
+	for {
+		var due <-chan time.Time
+		if len(f.pending) > 0 {
+			flush.Reset(time.Until(f.cooled))
+			due = flush.C
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case w.events = <-w.opened:
+		case resp, ok := <-w.events:
+			if !ok {
+				return errWatchEnded
+			}
+			if err := f.take(w.stream, resp); err != nil {
+				return err
+			}
+			if !time.Now().Before(f.cooled) && len(w.events) == 0 {
+				f.flush()
+			}
+		case <-due:
+			f.flush()
+		case <-w.changed:
+			if err := f.heed(w); err != nil {
+				return err
+			}
+		case <-f.asks:
+			w.compare(f)
+		case err := <-w.compared:
+			w.comparing = false
+			if err := f.heedComparison(w, err); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// take applies one response of the watch.
+func (f *feed) take(stream uint64, resp clientv3.WatchResponse) error {
+	link := f.dir.link
+	if err := resp.Err(); err != nil {
+		if errors.Is(err, rpctypes.ErrCompacted) {
+			f.resume = 0
+		}
+		if errors.Is(err, rpctypes.ErrInvalidAuthToken) || errors.Is(err, rpctypes.ErrAuthOldRevision) {
+			link.replace(stream) // a stream keeps the token it was opened with
+		}
+		return fmt.Errorf("watch %q: %w", f.span.key, err)
+	}
+	link.hear(stream, resp.Header)
+	f.retry.reset()
+	switch {
+	case resp.Created:
+		if v, _ := link.current(); v.down == nil {
+			f.live()
+		}
+	case resp.IsProgressNotify():
+		f.resume = max(f.resume, resp.Header.Revision+1)
+	}
+	for _, ev := range resp.Events {
+		if ev.Kv.ModRevision < f.resume {
+			continue
+		}
+		f.pending[string(ev.Kv.Key)] = decodeEvent(ev)
+		f.revision = max(f.revision, ev.Kv.ModRevision)
+	}
+	if len(resp.Events) > 0 {
+		f.resume = f.revision + 1
+		link.sawEvent(f.revision)
+	}
+	return nil
+}
+
+// flush publishes what is pending. What took d is not done again before 2d, at most
+// 250 ms: a burst is folded instead of copied event by event.
+func (f *feed) flush() {
+	if len(f.pending) == 0 {
+		return
+	}
+	began := time.Now()
+	snap, _ := f.latest()
+	f.publish(snap.next(f.pending, f.revision), nil)
+	clear(f.pending)
+	took := time.Since(began)
+	f.cooled = began.Add(took + min(2*took, paceCeiling))
+}
+
+// heed acts upon a changed verdict of the link.
+func (f *feed) heed(w *feedWatch) error {
+	v, changed := f.dir.link.current()
+	w.changed = changed
+	switch {
+	case v.history != f.history:
+		f.resume = 0
+		return errNewHistory
+	case v.stream != w.stream:
+		return errStreamReplaced
+	case v.down != nil:
+		f.fail(v.down.Cause)
+	case w.events != nil:
+		f.live()
+	}
+	if v.audit != w.audit {
+		w.audit = v.audit
+		w.compare(f)
+	}
+	return nil
+}
+
+// heedComparison acts upon the outcome of a comparison with the store.
+func (f *feed) heedComparison(w *feedWatch, err error) error {
+	switch {
+	case errors.Is(err, errDrifted):
+		f.resume = 0
+		return err
+	case err != nil:
+		f.fail(err)
+	default:
+		if v, _ := f.dir.link.current(); v.down == nil && w.events != nil {
+			f.live()
+		}
+	}
+	return nil
+}

@@ -1,0 +1,109 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rollcall
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// Instance is one endpoint of a service as etcd holds it. It is immutable and
+// shared: two snapshots of a Directory hold the same Instance of a key that
+// nothing wrote in between.
+type Instance struct {
+	Key            string           // whole key: "<service>/<id>"
+	Addr           string           // as stored; not checked by any AddressPolicy
+	Metadata       json.RawMessage  // as stored; nil when absent or null
+	Attributes     Attributes       // what Rollcall reads from Metadata
+	Lease          clientv3.LeaseID // 0: none
+	CreateRevision int64
+	ModRevision    int64
+}
+
+// Equal says whether both are the same write of the same key.
+func (i *Instance) Equal(o *Instance) bool {
+	return i == o || i != nil && o != nil &&
+		i.ModRevision == o.ModRevision && i.CreateRevision == o.CreateRevision &&
+		i.Lease == o.Lease && i.Key == o.Key && i.SameValue(o)
+}
+
+// SameValue says whether both hold the same address and metadata, byte for byte.
+func (i *Instance) SameValue(o *Instance) bool {
+	return i.Addr == o.Addr && bytes.Equal(i.Metadata, o.Metadata)
+}
+
+// Attributes are the fields of an object in Metadata that mean something to
+// Rollcall. A field of a wrong type or range keeps its default and is listed in
+// Rejected; the endpoint itself stays.
+type Attributes struct {
+	Weight   uint32 // "weight", 1 to 2^32-1; default 1
+	Region   string // "region"
+	Zone     string // "zone"
+	Subzone  string // "subzone"
+	Version  string // "version"
+	Draining bool   // "status": "draining"; default "serving"
+	Rejected []FieldError
+}
+
+// FieldError is one field of the metadata that was not understood.
+type FieldError struct {
+	Field  string // JSON name
+	Reason string
+}
+
+func (e FieldError) Error() string { return fmt.Sprintf("metadata field %q: %s", e.Field, e.Reason) }
+
+// The values of the metadata field "status".
+const (
+	StatusServing  = "serving"
+	StatusDraining = "draining"
+)
+
+// parseAttributes reads metadata, valid JSON of any kind.
+func parseAttributes(metadata json.RawMessage) Attributes {
+	a := Attributes{Weight: 1}
+	if len(metadata) == 0 || metadata[0] != '{' {
+		return a
+	}
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(metadata, &fields); err != nil {
+		return a
+	}
+	a.Region = a.text(fields, "region")
+	a.Zone = a.text(fields, "zone")
+	a.Subzone = a.text(fields, "subzone")
+	a.Version = a.text(fields, "version")
+	if raw, ok := fields["weight"]; ok {
+		var w float64
+		if json.Unmarshal(raw, &w) != nil || w < 1 || w > math.MaxUint32 || w != math.Trunc(w) {
+			a.reject("weight", "want a whole number from 1 to 4294967295")
+		} else {
+			a.Weight = uint32(w)
+		}
+	}
+	switch status := a.text(fields, "status"); status {
+	case "", StatusServing:
+	case StatusDraining:
+		a.Draining = true
+	default:
+		a.reject("status", `want "serving" or "draining"`)
+	}
+	return a
+}
+
+func (a *Attributes) text(fields map[string]json.RawMessage, name string) (s string) {
+	raw, ok := fields[name]
+	if ok && json.Unmarshal(raw, &s) != nil {
+		a.reject(name, "want a string")
+	}
+	return s
+}
+
+func (a *Attributes) reject(field, reason string) {
+	a.Rejected = append(a.Rejected, FieldError{Field: field, Reason: reason})
+}

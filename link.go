@@ -1,0 +1,373 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rollcall
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+)
+
+const (
+	silenceBound = 10 * time.Second // a watch stream that says nothing for so long is asked
+	connectGrace = time.Second      // how long connecting may last before it counts as down
+	verifyEvery  = time.Second      // a suspected history is verified at most so often
+)
+
+// link is a Directory's one view of the way to etcd: is the connection up, does the
+// watch stream live, is it still the same history. Feeds tell it what they see and
+// read its verdict; it runs while there is a feed.
+type link struct {
+	client *clientv3.Client
+	log    *slog.Logger
+	wake   chan struct{} // capacity 1: something to look at
+
+	mu       sync.Mutex
+	verdict  verdict
+	changed  chan struct{} // closed and replaced when verdict changes
+	heard    time.Time     // last message on the watch stream
+	suspect  bool          // the history must be verified
+	verified time.Time     // when it last was
+	seenRev  int64         // greatest revision of a linearizable answer or an event
+	seenTerm uint64
+	conn     connectivity.State
+	connAt   time.Time // when conn was entered
+	keys     map[string]int
+	lastSpun time.Time // last first-retry that was let go at once
+}
+
+// verdict is what feeds act upon.
+type verdict struct {
+	stream  uint64     // the watch stream in use; feeds on another open theirs anew
+	history int        // feeds of an older history list again
+	audit   uint64     // feeds compare themselves with the store when it grows
+	down    *Staleness // nil while the way to etcd is good
+}
+
+func newLink(client *clientv3.Client, log *slog.Logger) *link {
+	return &link{client: client, log: log, wake: make(chan struct{}, 1),
+		changed: make(chan struct{}), keys: make(map[string]int), conn: connectivity.Idle}
+}
+
+// streamID makes the metadata, and thereby the stream, of this process's Directory
+// its own: clientv3 shares one stream among equal metadata.
+var streamID = rand.Text()
+
+// context returns ctx with the metadata of a watch stream: clientv3 keeps a gRPC
+// stream for each distinct metadata. A leader is required.
+func (l *link) context(ctx context.Context, stream uint64) context.Context {
+	id := fmt.Sprintf("%s-%p-%d", streamID, l, stream)
+	return clientv3.WithRequireLeader(metadata.AppendToOutgoingContext(ctx, "rollcall-stream", id))
+}
+
+// current returns the verdict and a channel that closes when it changes.
+func (l *link) current() (verdict, <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.verdict, l.changed
+}
+
+func (l *link) changeLocked(change func(v *verdict)) {
+	change(&l.verdict)
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// watching registers a key that may be read, for checks of the way; done undoes it.
+func (l *link) watching(key string, delta int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.keys[key] += delta; l.keys[key] == 0 {
+		delete(l.keys, key)
+	}
+}
+
+// hear notes a message of the given watch stream. header is its header, from one
+// member and not linearizable: below what was seen it is only a hint.
+func (l *link) hear(stream uint64, header *pb.ResponseHeader) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if stream == l.verdict.stream {
+		l.heard = time.Now()
+	}
+	if header.GetClusterId() != 0 && header.GetRevision() > 0 && header.GetRevision() < l.seenRev {
+		l.suspectLocked()
+	}
+}
+
+func (l *link) suspectLocked() {
+	l.suspect = true
+	notify(l.wake)
+}
+
+// sawEvent notes the ModRevision of an event.
+func (l *link) sawEvent(revision int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.seenRev = max(l.seenRev, revision)
+}
+
+// seen returns what a linearizable answer must not fall below. Ask before sending.
+func (l *link) seen() (revision int64, term uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.seenRev, l.seenTerm
+}
+
+// sawAnswer notes a linearizable answer, and what seen said before it was asked for.
+// It returns the history that the answer belongs to, a new one if it fell below.
+func (l *link) sawAnswer(revision int64, term uint64, beforeRev int64, beforeTerm uint64) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if revision < beforeRev || term < beforeTerm {
+		l.log.Warn("etcd lost its history: following the new one",
+			"revision", revision, "term", term, "seenRevision", beforeRev, "seenTerm", beforeTerm)
+		l.seenRev, l.seenTerm = revision, term
+		l.changeLocked(func(v *verdict) { v.history++ })
+	}
+	l.seenRev, l.seenTerm = max(l.seenRev, revision), max(l.seenTerm, term)
+	return l.verdict.history
+}
+
+// replace gives up a watch stream, unless somebody did already.
+func (l *link) replace(stream uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if stream == l.verdict.stream {
+		l.changeLocked(func(v *verdict) { v.stream++ })
+	}
+}
+
+// firstRetry returns how long a feed waits before its first retry: nothing for one
+// feed, 0 to 2 s for the others that fail together with it.
+func (l *link) firstRetry() time.Duration {
+	const spread = 2 * time.Second
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now := time.Now(); now.Sub(l.lastSpun) > spread {
+		l.lastSpun = now
+		return 0
+	}
+	return jitter(spread)
+}
+
+// run checks the way whenever there is a reason, until the context ends.
+func (l *link) run(ctx context.Context) {
+	var watcher sync.WaitGroup
+	defer watcher.Wait()
+	if conn := l.client.ActiveConnection(); conn != nil {
+		watcher.Go(func() { l.watchConn(ctx, conn) })
+	}
+	l.mu.Lock()
+	l.heard = time.Now()
+	l.mu.Unlock()
+	var retry backoff
+	for ctx.Err() == nil {
+		wait, due := l.due()
+		if !due {
+			_ = sleep(ctx, wait, l.wake)
+			continue
+		}
+		err := l.check(ctx)
+		l.judge(ctx, err)
+		if err == nil {
+			retry.reset()
+		} else {
+			_ = sleep(ctx, retry.next(), l.wake)
+		}
+	}
+}
+
+// watchConn follows the state of the client's connection. Becoming READY again is a
+// reason to verify everything: clientv3 resumes watches without a word.
+func (l *link) watchConn(ctx context.Context, conn *grpc.ClientConn) {
+	for was := connectivity.Ready; ; {
+		state := conn.GetState()
+		l.mu.Lock()
+		l.conn, l.connAt = state, time.Now()
+		if state == connectivity.Ready && was != connectivity.Ready {
+			l.suspect = true
+			l.heard = time.Time{}
+		}
+		l.mu.Unlock()
+		notify(l.wake)
+		if state == connectivity.Ready || state == connectivity.TransientFailure {
+			was = state
+		}
+		if !conn.WaitForStateChange(ctx, state) {
+			return
+		}
+	}
+}
+
+// due says whether a check is due, else how long until the next one may be.
+func (l *link) due() (wait time.Duration, due bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	switch l.conn {
+	case connectivity.TransientFailure:
+		return silenceBound, l.verdict.down == nil
+	case connectivity.Connecting:
+		left := l.connAt.Add(connectGrace).Sub(now)
+		return max(left, time.Millisecond), left <= 0 && l.verdict.down == nil
+	}
+	left := l.heard.Add(silenceBound).Sub(now)
+	if l.suspect {
+		left = min(left, l.verified.Add(verifyEvery).Sub(now))
+	}
+	return left, left <= 0 || l.verdict.down != nil
+}
+
+// check proves the way: the stream first, then, if suspected, the history.
+func (l *link) check(ctx context.Context) error {
+	if cause, down := l.disconnected(ctx); down {
+		return cause
+	}
+	if err := l.probe(ctx); err != nil {
+		return fmt.Errorf("watch stream is silent: %w", err)
+	}
+	l.mu.Lock()
+	suspect := l.suspect
+	l.mu.Unlock()
+	if !suspect {
+		return nil
+	}
+	rev, term := l.seen()
+	resp, err := get(clientv3.WithRequireLeader(ctx), l.client, l.key())
+	switch {
+	case errors.Is(err, rpctypes.ErrPermissionDenied):
+	case err != nil:
+		return fmt.Errorf("verify history: %w", err)
+	default:
+		l.sawAnswer(resp.Header.Revision, resp.Header.RaftTerm, rev, term)
+	}
+	l.mu.Lock()
+	l.suspect, l.verified = false, time.Now()
+	l.mu.Unlock()
+	return nil
+}
+
+// judge turns the outcome of a check into the verdict.
+func (l *link) judge(ctx context.Context, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	was := l.verdict.down
+	switch {
+	case ctx.Err() != nil:
+	case err == nil && was != nil:
+		l.changeLocked(func(v *verdict) { v.down = nil })
+		l.log.Info("etcd is back", "after", time.Since(was.Since))
+	case err != nil && was == nil:
+		l.changeLocked(func(v *verdict) { v.down = &Staleness{Since: time.Now(), Cause: err} })
+		l.log.Warn("etcd cannot be had: the last known endpoints stay", "cause", err)
+	}
+}
+
+// disconnected says whether the connection itself is down, and why.
+func (l *link) disconnected(ctx context.Context) (cause error, down bool) {
+	l.mu.Lock()
+	state := l.conn
+	l.mu.Unlock()
+	if state != connectivity.TransientFailure && state != connectivity.Connecting {
+		return nil, false
+	}
+	ctx, cancel := context.WithTimeout(ctx, connectGrace/4)
+	defer cancel()
+	// A call that does not wait for the connection answers with its last error.
+	_, err := pb.NewKVClient(l.client.ActiveConnection()).Range(ctx,
+		&pb.RangeRequest{Key: []byte(l.key()), Serializable: true, CountOnly: true}, grpc.WaitForReady(false))
+	if err == nil {
+		return nil, false
+	}
+	endpoints := strings.Join(l.client.Endpoints(), ", ")
+	if status.Code(err) != codes.Unavailable {
+		return fmt.Errorf("%w at %s: still connecting", ErrNoAnswer, endpoints), true
+	}
+	return fmt.Errorf("etcd at %s: %w", endpoints, err), true
+}
+
+// probe proves that the watch stream lives, by a second, short watch on it: clientv3
+// sends it over the same gRPC stream and the member answers with a created notice.
+// (A progress request would not do: a member leaves it unanswered while one of the
+// stream's watches waits for a revision that the store has not reached, which is the
+// usual state in an idle cluster.) A stream that does not answer is given up.
+func (l *link) probe(ctx context.Context) error {
+	v, _ := l.current()
+	pctx, cancel := context.WithTimeout(l.context(ctx, v.stream), callTimeout)
+	defer cancel()
+	resp, ok := <-openWatch(pctx, l.client, keySpan(l.key()), 0)
+	switch err := resp.Err(); {
+	case ok && (resp.Created || answered(err)):
+		l.hear(v.stream, resp.Header)
+		if ok && resp.Created && resp.Header.GetClusterId() == 0 {
+			l.audit()
+		}
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	default:
+		l.replace(v.stream)
+		if err == nil {
+			err = context.Cause(pctx)
+		}
+		if err == nil {
+			err = errors.New("closed without a reason")
+		}
+		return err
+	}
+}
+
+// audit has every feed compare itself with the store: behind etcd's grpc-proxy, which
+// answers by itself and names no cluster, the stream proves nothing about etcd.
+func (l *link) audit() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.changeLocked(func(v *verdict) { v.audit++ })
+}
+
+// answered says whether an error is a member's own answer, hence a sign of life.
+func answered(err error) bool {
+	return errors.Is(err, rpctypes.ErrPermissionDenied) || errors.Is(err, rpctypes.ErrInvalidAuthToken) ||
+		errors.Is(err, rpctypes.ErrAuthOldRevision) || errors.Is(err, rpctypes.ErrUserEmpty)
+}
+
+// key returns a key that one of the feeds may read.
+func (l *link) key() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for key := range l.keys {
+		return key
+	}
+	return "\x00"
+}
+
+// openWatch is the one place that watches etcd: the span's events from a revision on
+// (0: from now), after a created notice. It blocks until the member answers or ctx ends.
+func openWatch(ctx context.Context, client *clientv3.Client, s span, revision int64) clientv3.WatchChan {
+	return client.Watch(ctx, s.key, s.options(clientv3.WithRev(revision),
+		clientv3.WithCreatedNotify(), clientv3.WithProgressNotify(), clientv3.WithFragment())...)
+}
+
+// notify wakes whoever waits on a channel of capacity one.
+func notify(wake chan<- struct{}) {
+	select {
+	case wake <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,142 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rollcall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// pageSize bounds one answer of a list in pages: 5,000 keys with 250 bytes each are
+// the 1.25 MiB that fit a server's default limits for a message.
+const pageSize = 5000
+
+// listing is a span's content at one revision.
+type listing struct {
+	kvs      []*mvccpb.KeyValue // sorted by key
+	revision int64
+	term     uint64
+}
+
+// lister reads spans. It remembers whether the server streams lists.
+type lister struct {
+	client     *clientv3.Client
+	streamless atomic.Bool // the server, or a proxy before it, has no RangeStream
+}
+
+// list reads the span, linearizably unless serializable. heard, if not nil, is
+// called for every answer that arrives. Each single answer has callTimeout.
+func (l *lister) list(ctx context.Context, s span, serializable bool, heard func()) (listing, error) {
+	if heard == nil {
+		heard = func() {}
+	}
+	if s.end != "" && !l.streamless.Load() {
+		got, err := l.stream(ctx, s, serializable, heard)
+		if status.Code(err) != codes.Unimplemented {
+			return got, err
+		}
+		l.streamless.Store(true)
+	}
+	for try := 1; ; try++ {
+		limit := int64(pageSize)
+		if try == 3 { // compaction outran the pages twice: one answer, whatever its size
+			limit = 0
+		}
+		got, err := l.pages(ctx, s, limit, serializable, heard)
+		if try == 3 || !errors.Is(err, rpctypes.ErrCompacted) {
+			return got, err
+		}
+	}
+}
+
+// stream lists by RangeStream. The channel is always drained: the client's goroutine
+// behind it would wait for ever otherwise.
+func (l *lister) stream(ctx context.Context, s span, serializable bool, heard func()) (got listing, err error) {
+	parent := ctx
+	ctx, cancel := context.WithCancel(listContext(ctx, serializable))
+	defer cancel()
+	silence := time.AfterFunc(callTimeout, cancel)
+	defer silence.Stop()
+	chunks, err := l.client.GetStream(ctx, s.key, s.options(serializableOption(serializable)...)...)
+	if err != nil {
+		return listing{}, err
+	}
+	for chunk := range chunks {
+		if err != nil {
+			continue
+		}
+		if err = chunk.Err(); err != nil {
+			continue
+		}
+		heard()
+		silence.Reset(callTimeout)
+		got.kvs = append(got.kvs, chunk.Kvs...)
+		if chunk.Header != nil && chunk.Header.Revision > 0 {
+			got.revision, got.term = chunk.Header.Revision, chunk.Header.RaftTerm
+		}
+	}
+	switch {
+	case ctx.Err() != nil && parent.Err() == nil:
+		return listing{}, fmt.Errorf("list fell silent: %w", context.DeadlineExceeded)
+	case err == nil && got.revision == 0:
+		return listing{}, errors.New("list ended without a revision")
+	}
+	return got, err
+}
+
+// pages lists in answers of at most limit keys, all at the first one's revision.
+func (l *lister) pages(ctx context.Context, s span, limit int64, serializable bool, heard func()) (got listing, err error) {
+	base := append(serializableOption(serializable), clientv3.WithLimit(limit))
+	for {
+		opts := s.options(base...)
+		if got.revision > 0 {
+			opts = append(opts, clientv3.WithRev(got.revision))
+		}
+		page, err := get(listContext(ctx, serializable), l.client, s.key, opts...)
+		if err != nil {
+			return listing{}, err
+		}
+		heard()
+		if got.revision == 0 {
+			got.revision, got.term = page.Header.Revision, page.Header.RaftTerm
+		}
+		got.kvs = append(got.kvs, page.Kvs...)
+		if !page.More || len(page.Kvs) == 0 {
+			return got, nil
+		}
+		s.key = string(page.Kvs[len(page.Kvs)-1].Key) + "\x00"
+	}
+}
+
+// listContext asks for a leader where the answer must be linearizable: a member
+// without one says so at once instead of waiting for its own time-out.
+func listContext(ctx context.Context, serializable bool) context.Context {
+	if serializable {
+		return ctx
+	}
+	return clientv3.WithRequireLeader(ctx)
+}
+
+func serializableOption(serializable bool) []clientv3.OpOption {
+	if serializable {
+		return []clientv3.OpOption{clientv3.WithSerializable()}
+	}
+	return nil
+}
+
+// get is a Get with the deadline that every call has.
+func get(ctx context.Context, client *clientv3.Client, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return client.Get(ctx, key, opts...)
+}

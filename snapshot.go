@@ -1,0 +1,236 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rollcall
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// Snapshot is what etcd held under one prefix at one revision. It is immutable:
+// its slices are shared and must not be changed.
+type Snapshot struct {
+	prefix    string
+	revision  int64
+	history   int
+	instances []*Instance // Invariant: sorted by key, no key in both slices.
+	rejected  []*Rejected // Invariant: sorted by key.
+	stale     *Staleness
+}
+
+// Rejected is a key whose value is no endpoint. Decode says what is.
+type Rejected struct {
+	Key            string
+	Cause          error
+	Lease          clientv3.LeaseID // 0: none
+	CreateRevision int64
+	ModRevision    int64
+}
+
+// Refused is an instance whose address an AddressPolicy refuses.
+type Refused struct {
+	Instance *Instance
+	Cause    error
+}
+
+// Staleness says why a snapshot may be out of date. What it holds was true.
+type Staleness struct {
+	Since time.Time
+	Cause error
+}
+
+// Prefix is what the keys start with: "<service>/", or what was asked for.
+func (s *Snapshot) Prefix() string { return s.prefix }
+
+// Service is the prefix without its last "/".
+func (s *Snapshot) Service() string { return strings.TrimSuffix(s.prefix, "/") }
+
+// Revision is a revision of the store at which the snapshot held. Within one
+// History it never goes backwards.
+func (s *Snapshot) Revision() int64 { return s.revision }
+
+// History counts the histories that the Directory has followed, from 0. It grows
+// when etcd lost its data or was restored from a backup; revisions of different
+// histories cannot be compared.
+func (s *Snapshot) History() int { return s.history }
+
+// Instances returns the endpoints, sorted by key.
+func (s *Snapshot) Instances() []*Instance { return s.instances }
+
+// Rejected returns the keys whose values are no endpoints, sorted by key.
+func (s *Snapshot) Rejected() []*Rejected { return s.rejected }
+
+// Stale is nil while the snapshot follows etcd.
+func (s *Snapshot) Stale() *Staleness { return s.stale }
+
+// ID is what follows the prefix in an instance's key.
+func (s *Snapshot) ID(i *Instance) string { return strings.TrimPrefix(i.Key, s.prefix) }
+
+// Instance returns the instance of a whole key, nil where there is none.
+func (s *Snapshot) Instance(key string) *Instance {
+	if i, ok := find(s.instances, key); ok {
+		return s.instances[i]
+	}
+	return nil
+}
+
+// Screen splits the instances by an address policy; nil means HostPort.
+func (s *Snapshot) Screen(policy AddressPolicy) (taken []*Instance, refused []Refused) {
+	taken = make([]*Instance, 0, len(s.instances))
+	for _, inst := range s.instances {
+		if err := policy.Check(inst.Addr); err != nil {
+			refused = append(refused, Refused{Instance: inst, Cause: err})
+			continue
+		}
+		taken = append(taken, inst)
+	}
+	return taken, refused
+}
+
+// Change is one key's difference between two snapshots: Old is nil for a key that
+// came, New for one that went.
+type Change struct {
+	Key      string
+	Old, New *Instance
+}
+
+// Diff returns what changed from old to s, sorted by key. A nil old is empty. A key
+// that was written again with the same value is a change: its ModRevision differs.
+func (s *Snapshot) Diff(old *Snapshot) []Change {
+	var before []*Instance
+	if old != nil {
+		before = old.instances
+	}
+	after := s.instances
+	var changes []Change
+	for len(before) > 0 || len(after) > 0 {
+		switch {
+		case len(after) == 0 || len(before) > 0 && before[0].Key < after[0].Key:
+			changes = append(changes, Change{Key: before[0].Key, Old: before[0]})
+			before = before[1:]
+		case len(before) == 0 || after[0].Key < before[0].Key:
+			changes = append(changes, Change{Key: after[0].Key, New: after[0]})
+			after = after[1:]
+		default:
+			if !before[0].Equal(after[0]) {
+				changes = append(changes, Change{Key: after[0].Key, Old: before[0], New: after[0]})
+			}
+			before, after = before[1:], after[1:]
+		}
+	}
+	return changes
+}
+
+// entry is what a key holds: an instance, a rejected value, or nothing.
+type entry struct {
+	instance *Instance
+	rejected *Rejected
+}
+
+func decodeEntry(kv *mvccpb.KeyValue) entry {
+	inst, err := Decode(kv)
+	if err == nil {
+		return entry{instance: inst}
+	}
+	return entry{rejected: &Rejected{
+		Key:            string(kv.Key),
+		Cause:          err,
+		Lease:          clientv3.LeaseID(kv.Lease),
+		CreateRevision: kv.CreateRevision,
+		ModRevision:    kv.ModRevision,
+	}}
+}
+
+func decodeEvent(ev *clientv3.Event) entry {
+	if ev.Type == clientv3.EventTypeDelete {
+		return entry{}
+	}
+	return decodeEntry(ev.Kv)
+}
+
+// next returns the snapshot after changes by key, live and at the given revision.
+func (s *Snapshot) next(changes map[string]entry, revision int64) *Snapshot {
+	keys := make([]string, 0, len(changes))
+	for key := range changes {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	n := *s
+	n.revision = max(revision, s.revision)
+	n.stale = nil
+	n.instances = merge(s.instances, keys, func(key string) *Instance { return changes[key].instance })
+	n.rejected = merge(s.rejected, keys, func(key string) *Rejected { return changes[key].rejected })
+	return &n
+}
+
+// relisted returns the snapshot of a complete list, reusing what did not change.
+func (s *Snapshot) relisted(kvs []*mvccpb.KeyValue, revision int64, history int) *Snapshot {
+	n := &Snapshot{prefix: s.prefix, revision: revision, history: history}
+	n.instances = make([]*Instance, 0, len(kvs))
+	for _, kv := range kvs {
+		e := decodeEntry(kv)
+		if e.rejected != nil {
+			n.rejected = append(n.rejected, e.rejected)
+			continue
+		}
+		if old := s.Instance(e.instance.Key); old.Equal(e.instance) {
+			e.instance = old
+		}
+		n.instances = append(n.instances, e.instance)
+	}
+	return n
+}
+
+// restated returns the same content with another staleness.
+func (s *Snapshot) restated(stale *Staleness) *Snapshot {
+	n := *s
+	n.stale = stale
+	return &n
+}
+
+// extent returns how many keys the snapshot accounts for and their greatest
+// ModRevision: what a read of the store must agree with.
+func (s *Snapshot) extent() (count int64, modRevision int64) {
+	for _, inst := range s.instances {
+		modRevision = max(modRevision, inst.ModRevision)
+	}
+	for _, rej := range s.rejected {
+		modRevision = max(modRevision, rej.ModRevision)
+	}
+	return int64(len(s.instances) + len(s.rejected)), modRevision
+}
+
+type keyed interface {
+	*Instance | *Rejected
+	key() string
+}
+
+func (i *Instance) key() string { return i.Key }
+func (r *Rejected) key() string { return r.Key }
+
+func find[E keyed](sorted []E, key string) (int, bool) {
+	return slices.BinarySearchFunc(sorted, key, func(e E, key string) int { return strings.Compare(e.key(), key) })
+}
+
+// merge returns old with the given keys replaced by what at returns for them, or
+// left out where that is nil. Both inputs are sorted; old is not changed.
+func merge[E keyed](old []E, keys []string, at func(key string) E) []E {
+	merged := make([]E, 0, len(old)+len(keys))
+	for _, key := range keys {
+		i, found := find(old, key)
+		merged = append(merged, old[:i]...)
+		if e := at(key); e != nil {
+			merged = append(merged, e)
+		}
+		if found {
+			i++
+		}
+		old = old[i:]
+	}
+	return append(merged, old...)
+}
