@@ -1,0 +1,110 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package resolver
+
+import (
+	"context"
+	"log/slog"
+	"net/url"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	grpcresolver "google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/status"
+
+	"github.com/rollcall-grpc/rollcall"
+)
+
+// Scheme is the scheme of targets: "etcd:///my-service".
+const Scheme = "etcd"
+
+// Options are the settings of a builder; the zero value works.
+type Options struct {
+	Directory *rollcall.Directory    // default: the client's shared one
+	Policy    rollcall.AddressPolicy // what is dialled; default rollcall.HostPort
+	Logger    *slog.Logger           // default: silent
+}
+
+// NewBuilder returns a builder with default options, for grpc.WithResolvers or
+// grpc's resolver.Register. Builders of one client share its watches.
+func NewBuilder(client *clientv3.Client) (grpcresolver.Builder, error) {
+	return NewBuilderWithOptions(client, Options{})
+}
+
+// NewBuilderWithOptions returns a builder. It fails without a client.
+func NewBuilderWithOptions(client *clientv3.Client, opts Options) (grpcresolver.Builder, error) {
+	if opts.Directory == nil {
+		directory, err := rollcall.SharedDirectory(client)
+		if err != nil {
+			return nil, err
+		}
+		opts.Directory = directory
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &builder{opts: opts}, nil
+}
+
+type builder struct{ opts Options }
+
+func (*builder) Scheme() string { return Scheme }
+
+// Build begins to resolve. It does no I/O and fails only for what can never work: a
+// target that names no service (InvalidArgument).
+func (b *builder) Build(target grpcresolver.Target, cc grpcresolver.ClientConn, _ grpcresolver.BuildOptions) (grpcresolver.Resolver, error) {
+	service, err := parseTarget(target.URL)
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	sub, err := b.opts.Directory.Subscribe(service)
+	if err != nil {
+		return nil, status.Errorf(codes.Unavailable, "resolve %q: %v", service, err)
+	}
+	r := &etcdResolver{cc: cc, sub: sub, service: service, opts: b.opts, order: newOrder(), done: make(chan struct{})}
+	ctx, cancel := context.WithCancel(context.Background())
+	r.cancel = cancel
+	go func() {
+		defer close(r.done)
+		defer sub.Close()
+		r.run(ctx)
+	}()
+	return r, nil
+}
+
+// etcdResolver feeds one channel from its subscription.
+type etcdResolver struct {
+	cc      grpcresolver.ClientConn
+	sub     *rollcall.Subscription
+	service string
+	opts    Options
+	order   order
+	cancel  context.CancelFunc
+	done    chan struct{} // run has ended
+}
+
+// parseTarget returns the service that a target names. The authority is ignored, as
+// etcd's own resolver does; a query or fragment is refused, since one that went
+// unnoticed would select nothing.
+func parseTarget(u url.URL) (string, error) {
+	name := u.Path
+	if name == "" {
+		opaque, err := url.PathUnescape(u.Opaque)
+		if err != nil {
+			return "", &rollcall.InputError{Field: "target", Value: u.String(), Reason: err.Error()}
+		}
+		name = opaque
+	}
+	if len(name) > 0 && name[0] == '/' {
+		name = name[1:]
+	}
+	if u.RawQuery != "" || u.Fragment != "" || u.ForceQuery {
+		return "", &rollcall.InputError{Field: "target", Value: u.String(), Reason: "a query or fragment has no meaning here; escape \"?\" as %3F and \"#\" as %23 if the name holds one"}
+	}
+	service, err := rollcall.ParseService(name)
+	if err != nil {
+		return "", &rollcall.InputError{Field: "target", Value: u.String(), Reason: "it names no service; write etcd:///my-service"}
+	}
+	return service, nil
+}

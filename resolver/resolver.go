@@ -1,0 +1,84 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package resolver
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	grpcresolver "google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/status"
+
+	"github.com/rollcall-grpc/rollcall"
+)
+
+// run turns snapshots into states until Close. A snapshot that looks the same to a
+// channel is not passed on; one that is only stale leaves the channel as it is.
+func (r *etcdResolver) run(ctx context.Context) {
+	var shown []*rollcall.Instance // what the channel was told last
+	told := false                  // whether it was told any endpoints at all
+	for {
+		snap, err := r.sub.Next(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			r.opts.Logger.Warn("cannot resolve yet", "service", r.service, "cause", err)
+			r.cc.ReportError(unavailable("resolve %q: %v", r.service, err))
+			continue
+		}
+		chosen, refused := choose(snap, r.opts.Policy)
+		for _, ref := range refused {
+			r.opts.Logger.Warn("address refused", "key", ref.Instance.Key, "cause", ref.Cause)
+		}
+		if told && sameValues(shown, chosen) {
+			continue
+		}
+		if !told && len(chosen) == 0 {
+			r.cc.ReportError(emptyError(snap, len(refused)))
+			continue
+		}
+		shown, told = chosen, true
+		// The error is a balancer's opinion of the state. The watch brings the next
+		// state when there is one; asking again would bring the same.
+		_ = r.cc.UpdateState(grpcresolver.State{Endpoints: endpoints(r.order.sorted(chosen))})
+	}
+}
+
+// emptyError tells a caller why there is nobody to call.
+func emptyError(snap *rollcall.Snapshot, refused int) error {
+	text := fmt.Sprintf("service %q has no endpoints: no usable key under %q at revision %d", snap.Service(), snap.Prefix(), snap.Revision())
+	if n := len(snap.Rejected()); n > 0 {
+		text += fmt.Sprintf("; %d rejected, the first: %q: %v", n, snap.Rejected()[0].Key, snap.Rejected()[0].Cause)
+	}
+	if refused > 0 {
+		text += fmt.Sprintf("; %d refused by the address policy", refused)
+	}
+	if stale := snap.Stale(); stale != nil {
+		text += fmt.Sprintf("; stale: %v", stale.Cause)
+	}
+	return unavailable("%s", text)
+}
+
+func unavailable(format string, args ...any) error {
+	return status.Errorf(codes.Unavailable, "rollcall: "+format, args...)
+}
+
+// ResolveNow has the feed compare itself with etcd, at most once in 10 s for a service.
+func (r *etcdResolver) ResolveNow(grpcresolver.ResolveNowOptions) { r.sub.Refresh() }
+
+// closeGrace bounds Close where the channel's balancer is stuck in an update.
+const closeGrace = 50 * time.Millisecond
+
+// Close ends the resolver and joins it; etcd is not waited for. An update that the
+// channel is still busy with ends on its own, and the resolver with it.
+func (r *etcdResolver) Close() {
+	r.cancel()
+	select {
+	case <-r.done:
+	case <-time.After(closeGrace):
+	}
+}
