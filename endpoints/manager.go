@@ -1,0 +1,138 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package endpoints
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/rollcall-grpc/rollcall"
+)
+
+type manager struct {
+	client    *clientv3.Client
+	directory *rollcall.Directory
+	target    string
+}
+
+// NewManager returns the manager of a target, "foo/bar/my-service", whose endpoints are
+// the keys under "foo/bar/my-service/". It fails without a client or target. Managers
+// of one client share one watch a target.
+func NewManager(client *clientv3.Client, target string) (Manager, error) {
+	if client == nil {
+		return nil, errors.New("endpoints: the etcd client is nil")
+	}
+	if target == "" {
+		return nil, errors.New("endpoints: the target is empty; give a service's name, such as foo/bar/my-service")
+	}
+	directory, err := rollcall.SharedDirectory(client)
+	if err != nil {
+		return nil, err
+	}
+	return &manager{client: client, directory: directory, target: target}, nil
+}
+
+// LimitError says that an Update was larger than the server takes at once. Nothing was
+// written.
+type LimitError struct {
+	Operations int   // that the update holds
+	Bytes      int   // of its keys and values, about
+	Cause      error // the server's own error
+}
+
+func (e *LimitError) Error() string {
+	return fmt.Sprintf("endpoints: update of %d operations and %d bytes is over a limit of the server "+
+		"(by default 128 operations, --max-txn-ops, and 1.5 MiB, --max-request-bytes); nothing was written; split it: %v",
+		e.Operations, e.Bytes, e.Cause)
+}
+
+// Unwrap returns the server's own error.
+func (e *LimitError) Unwrap() error { return e.Cause }
+
+// GRPCStatus makes the error InvalidArgument for those who look at its code.
+func (e *LimitError) GRPCStatus() *status.Status {
+	return status.New(codes.InvalidArgument, e.Error())
+}
+
+func (m *manager) Update(ctx context.Context, updates []*UpdateWithOpts) error {
+	ops := make([]clientv3.Op, 0, len(updates))
+	size := 0
+	for _, update := range updates {
+		op, err := m.operation(update)
+		if err != nil {
+			return err
+		}
+		ops = append(ops, op)
+		size += len(op.KeyBytes()) + len(op.ValueBytes())
+	}
+	_, err := m.client.Txn(ctx).Then(ops...).Commit()
+	if overLimit(err) {
+		return &LimitError{Operations: len(ops), Bytes: size, Cause: err}
+	}
+	return err
+}
+
+// overLimit knows the server's refusals, and the client's own, of what is too large.
+func overLimit(err error) bool {
+	return errors.Is(err, rpctypes.ErrTooManyOps) || errors.Is(err, rpctypes.ErrRequestTooLarge) ||
+		status.Code(err) == codes.ResourceExhausted && strings.Contains(err.Error(), "larger than max")
+}
+
+func (m *manager) operation(update *UpdateWithOpts) (clientv3.Op, error) {
+	if update == nil {
+		return clientv3.Op{}, status.Error(codes.InvalidArgument, "endpoints: update is nil")
+	}
+	if !strings.HasPrefix(update.Key, m.target+"/") {
+		return clientv3.Op{}, status.Errorf(codes.InvalidArgument, "endpoints: key %q is not under %q", update.Key, m.target+"/")
+	}
+	switch update.Op {
+	case Add:
+		value, err := rollcall.Encode(update.Endpoint.Addr, update.Endpoint.Metadata)
+		if err != nil {
+			return clientv3.Op{}, status.Errorf(codes.InvalidArgument, "endpoints: key %q: %v", update.Key, err)
+		}
+		return clientv3.OpPut(update.Key, string(value), update.Opts...), nil
+	case Delete:
+		return clientv3.OpDelete(update.Key, update.Opts...), nil
+	}
+	return clientv3.Op{}, status.Errorf(codes.InvalidArgument, "endpoints: key %q: unknown operation %d", update.Key, update.Op)
+}
+
+func (m *manager) AddEndpoint(ctx context.Context, key string, endpoint Endpoint, opts ...clientv3.OpOption) error {
+	return m.Update(ctx, []*UpdateWithOpts{NewAddUpdateOpts(key, endpoint, opts...)})
+}
+
+func (m *manager) DeleteEndpoint(ctx context.Context, key string, opts ...clientv3.OpOption) error {
+	return m.Update(ctx, []*UpdateWithOpts{NewDeleteUpdateOpts(key, opts...)})
+}
+
+func (m *manager) List(ctx context.Context) (Key2EndpointMap, error) {
+	snap, err := m.directory.List(ctx, m.target)
+	if err != nil {
+		return nil, err
+	}
+	all := make(Key2EndpointMap, len(snap.Instances()))
+	for _, inst := range snap.Instances() {
+		all[inst.Key] = endpointOf(inst)
+	}
+	return all, nil
+}
+
+// endpointOf renders an instance with its metadata decoded.
+func endpointOf(inst *rollcall.Instance) Endpoint {
+	ep := Endpoint{Addr: inst.Addr}
+	if inst.Metadata != nil {
+		// The codec has checked that it is JSON.
+		_ = json.Unmarshal(inst.Metadata, &ep.Metadata)
+	}
+	return ep
+}

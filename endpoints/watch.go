@@ -1,0 +1,87 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package endpoints
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"github.com/rollcall-grpc/rollcall"
+)
+
+func (m *manager) NewWatchChannel(ctx context.Context) (WatchChannel, error) {
+	sub, err := m.directory.Subscribe(m.target)
+	if err != nil {
+		return nil, err
+	}
+	first, err := firstSnapshot(ctx, sub)
+	if err != nil {
+		sub.Close()
+		return nil, fmt.Errorf("endpoints: watch %q: %w", m.target, err)
+	}
+	updates := make(chan []*Update, 1)
+	go func() {
+		defer close(updates)
+		defer sub.Close()
+		send(ctx, sub, first, updates)
+	}()
+	return updates, nil
+}
+
+// firstSnapshot waits for etcd's first answer. What may pass is waited out.
+func firstSnapshot(ctx context.Context, sub *rollcall.Subscription) (*rollcall.Snapshot, error) {
+	var cause error
+	for {
+		snap, err := sub.Next(ctx)
+		switch {
+		case err == nil:
+			return snap, nil
+		case ctx.Err() != nil && cause != nil:
+			return nil, fmt.Errorf("%w: %w", ctx.Err(), cause)
+		case ctx.Err() != nil, denied(err):
+			return nil, err
+		}
+		cause = err
+	}
+}
+
+func denied(err error) bool {
+	return errors.Is(err, rpctypes.ErrPermissionDenied) || errors.Is(err, rpctypes.ErrUserEmpty) ||
+		errors.Is(err, rpctypes.ErrAuthFailed)
+}
+
+// send writes differences of snapshots until the context ends.
+func send(ctx context.Context, sub *rollcall.Subscription, snap *rollcall.Snapshot, updates chan<- []*Update) {
+	var sent *rollcall.Snapshot
+	for {
+		if delta := deltas(snap.Diff(sent)); len(delta) > 0 {
+			select {
+			case updates <- delta:
+			case <-ctx.Done():
+				return
+			}
+		}
+		sent = snap
+		var err error
+		if snap, err = sub.Next(ctx); err != nil {
+			return
+		}
+	}
+}
+
+// deltas renders changes as updates, in the order of their keys.
+func deltas(changes []rollcall.Change) []*Update {
+	updates := make([]*Update, len(changes))
+	for i, c := range changes {
+		if c.New == nil {
+			updates[i] = &Update{Op: Delete, Key: c.Key}
+			continue
+		}
+		updates[i] = &Update{Op: Add, Key: c.Key, Endpoint: endpointOf(c.New)}
+	}
+	return updates
+}
