@@ -1,0 +1,162 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package serving
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+
+	"github.com/rollcall-grpc/rollcall"
+)
+
+// Options say who serves what. Registrar and Service are required.
+type Options struct {
+	Registrar *rollcall.Registrar
+	Service   string // the service's name, "my-service"
+
+	// Endpoint is what is advertised. Its Addr defaults to the listener's address, which
+	// must then be one that clients can reach, so not "0.0.0.0" or ":50051".
+	Endpoint rollcall.Endpoint
+
+	// Health, if set, decides: the server is listed while this service, of the name
+	// HealthService (default "", the server as a whole), says SERVING.
+	Health        *health.Server
+	HealthService string
+
+	DrainDelay  time.Duration // from "draining" until deregistration, for clients to notice; default 1 s
+	StopTimeout time.Duration // how long running calls may take to finish; default 30 s
+	Logger      *slog.Logger  // default: silent
+}
+
+func (o *Options) validate(lis net.Listener) error {
+	if o.Registrar == nil {
+		return errors.New("serving: Options.Registrar is nil")
+	}
+	if o.Endpoint.Addr == "" {
+		addr := lis.Addr().String()
+		if ap, err := netip.ParseAddrPort(addr); err != nil || ap.Addr().IsUnspecified() {
+			return &rollcall.InputError{Field: "address", Value: addr,
+				Reason: "clients cannot be told the listener's address; set Options.Endpoint.Addr to host:port"}
+		}
+		o.Endpoint.Addr = addr
+	}
+	if o.DrainDelay == 0 {
+		o.DrainDelay = time.Second
+	}
+	if o.StopTimeout == 0 {
+		o.StopTimeout = 30 * time.Second
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}
+
+// Run serves on the listener, listed in etcd, until the context ends or the server
+// stops. Then, in this order: the endpoint is marked as draining, DrainDelay passes, it
+// is deregistered, running calls finish (GracefulStop, cut short after StopTimeout).
+// Options that can never work are refused before anything is served; etcd being away
+// is no error. Run returns nil after an orderly end, else why the server ended.
+func Run(ctx context.Context, srv *grpc.Server, lis net.Listener, opts Options) error {
+	if err := opts.validate(lis); err != nil {
+		return err
+	}
+	m := &member{opts: opts}
+	var status *healthStream
+	if opts.Health == nil {
+		// Nothing decides later: what is wrong with the endpoint is known now.
+		if err := m.join(); err != nil {
+			return err
+		}
+	} else {
+		status = watchHealth(opts.Health, opts.HealthService)
+		defer status.close()
+	}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(lis) }()
+	ended, err := m.follow(ctx, status, served)
+	m.leave(context.WithoutCancel(ctx))
+	if !ended {
+		stop(srv, opts.StopTimeout)
+		err = errors.Join(err, <-served)
+	}
+	if errors.Is(err, grpc.ErrServerStopped) {
+		return nil
+	}
+	return err
+}
+
+// stop lets running calls finish, up to a bound.
+func stop(srv *grpc.Server, timeout time.Duration) {
+	cut := time.AfterFunc(timeout, srv.Stop)
+	defer cut.Stop()
+	srv.GracefulStop()
+}
+
+// member is the server's registration, while it has one.
+type member struct {
+	opts Options
+	reg  *rollcall.Registration
+}
+
+func (m *member) join() (err error) {
+	if m.reg == nil {
+		m.reg, err = m.opts.Registrar.Register(m.opts.Service, m.opts.Endpoint)
+	}
+	return err
+}
+
+// leave takes the server out: mark, delay, delete. Without etcd it does not wait longer
+// than the delay and a call's time; the lease ends the rest.
+func (m *member) leave(ctx context.Context) {
+	if m.reg == nil {
+		return
+	}
+	reg := m.reg
+	m.reg = nil
+	ctx, cancel := context.WithTimeout(ctx, m.opts.DrainDelay+5*time.Second)
+	defer cancel()
+	var unmarked *rollcall.InputError // metadata that is no object carries no mark
+	if err := reg.Drain(ctx); err != nil && !errors.As(err, &unmarked) {
+		m.opts.Logger.Warn("cannot mark as draining", "key", reg.Key(), "cause", err)
+	} else if err == nil {
+		select {
+		case <-time.After(m.opts.DrainDelay):
+		case <-ctx.Done():
+		}
+	}
+	if err := reg.Close(ctx); err != nil {
+		m.opts.Logger.Warn("cannot deregister; the lease will", "key", reg.Key(), "cause", err)
+	}
+}
+
+// follow joins and leaves as the health service says, until the context ends, the
+// endpoint turns out to be impossible, or the server ended with err.
+func (m *member) follow(ctx context.Context, status *healthStream, served <-chan error) (ended bool, err error) {
+	var changed <-chan struct{}
+	if status != nil {
+		changed = status.changed
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return false, nil
+		case err := <-served:
+			return true, err
+		case <-changed:
+		}
+		if !status.serving.Load() {
+			m.leave(ctx)
+		} else if err := m.join(); err != nil {
+			return false, err
+		}
+	}
+}
