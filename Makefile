@@ -1,0 +1,72 @@
+# SPDX-FileCopyrightText: The Rollcall Authors
+# SPDX-License-Identifier: Apache-2.0
+
+GO ?= go
+# What `make cover` counts: the packages that a user of the library links.
+COVER_PKGS ?= . ./endpoints ./resolver ./serving
+# What `make grpc-latest` tests, and on which gRPC.
+GRPC_LATEST ?= v1.85.0
+GRPC_PKGS ?= ./...
+BENCH ?= .
+TEST_TIMEOUT ?= 15m
+
+comma := ,
+empty :=
+space := $(empty) $(empty)
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: check
+check: fmt vet lint test-race ## everything that has to pass before a change lands
+
+.PHONY: fmt
+fmt: ## fail when a file is not formatted
+	@files=$$(gofmt -l .) && if [ -n "$$files" ]; then \
+		echo "not formatted (run gofmt -w):" >&2; echo "$$files" >&2; exit 1; fi
+
+.PHONY: vet
+vet: ## go vet
+	$(GO) vet ./...
+
+.PHONY: lint
+lint: bin/staticcheck ## staticcheck, at the version that tools/go.mod pins
+	bin/staticcheck ./...
+
+bin/staticcheck: tools/go.mod tools/go.sum
+	$(GO) build -C tools -o ../bin/staticcheck honnef.co/go/tools/cmd/staticcheck
+
+.PHONY: test
+test: ## all tests
+	$(GO) test -timeout $(TEST_TIMEOUT) ./...
+
+.PHONY: test-race
+test-race: ## all tests, with the race detector
+	$(GO) test -race -timeout $(TEST_TIMEOUT) ./...
+
+.PHONY: cover
+cover: ## statement coverage of the library's packages by all tests
+	@mkdir -p coverage
+	$(GO) test -timeout $(TEST_TIMEOUT) -coverprofile=coverage/all.out \
+		-coverpkg=$(subst $(space),$(comma),$(strip $(COVER_PKGS))) ./...
+	$(GO) tool cover -func=coverage/all.out | tail -n 1
+
+.PHONY: bench
+bench: ## Go benchmarks of all packages; BENCH selects
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+.PHONY: demo
+demo: ## the whole story in one command, on an etcd of its own
+	$(GO) run ./cmd/rollcall demo
+
+# go.mod and go.sum stay as they are: the newer gRPC is required in copies of them.
+.PHONY: grpc-latest
+grpc-latest: ## tests of GRPC_PKGS on gRPC GRPC_LATEST
+	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
+	cp go.mod go.sum "$$dir"; \
+	$(GO) mod edit -require=google.golang.org/grpc@$(GRPC_LATEST) "$$dir/go.mod"; \
+	$(GO) list -mod=mod -modfile="$$dir/go.mod" -m google.golang.org/grpc; \
+	$(GO) test -mod=mod -modfile="$$dir/go.mod" -timeout $(TEST_TIMEOUT) $(GRPC_PKGS)
