@@ -1,0 +1,134 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package etcdtest
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+// packages are the main packages of the binaries, as tools/go.mod has them.
+var packages = map[string]string{
+	"etcd":    "go.etcd.io/etcd/server/v3",
+	"etcdctl": "go.etcd.io/etcd/etcdctl/v3",
+	"etcdutl": "go.etcd.io/etcd/etcdutl/v3",
+}
+
+// startDir is the package's directory when go test starts its test binary. It is read
+// here since a test may change the working directory.
+var startDir, startDirErr = os.Getwd()
+
+// Binary returns the path of "etcd", "etcdctl" or "etcdutl". The first caller on a
+// machine builds it, which takes a minute or two; others wait, in other processes too.
+func Binary(tb testing.TB, name string) string {
+	tb.Helper()
+	path, err := binary(name)
+	if err != nil {
+		tb.Fatalf("etcdtest: %s: %v", name, err)
+	}
+	return path
+}
+
+func binary(name string) (string, error) {
+	pkg, ok := packages[name]
+	if !ok {
+		return "", errors.New("no such binary; there are etcd, etcdctl and etcdutl")
+	}
+	tools, err := toolsDir()
+	if err != nil {
+		return "", err
+	}
+	dir, err := buildDir(tools)
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, name)
+	if runtime.GOOS == "windows" {
+		path += ".exe"
+	}
+	if exists(path) {
+		return path, nil // renamed into place, hence whole
+	}
+	unlock, err := lockFile(filepath.Join(dir, "lock"), true)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if exists(path) {
+		return path, nil
+	}
+	return path, build(tools, pkg, path)
+}
+
+// build puts the binary of pkg at path, whole or not at all.
+func build(tools, pkg, path string) error {
+	tmp := path + ".new"
+	cmd := exec.Command("go", "build", "-o", tmp, pkg)
+	cmd.Dir = tools
+	// The flags of the tests that run now (another go.mod, say) are not for this module.
+	cmd.Env = append(os.Environ(), "GOFLAGS=", "GOWORK=off")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build %s: %w\n%s", pkg, err, out)
+	}
+	return os.Rename(tmp, path)
+}
+
+// toolsDir finds the repository's tools directory above the test's working directory.
+func toolsDir() (string, error) {
+	if startDirErr != nil {
+		return "", startDirErr
+	}
+	for dir := startDir; ; dir = filepath.Dir(dir) {
+		tools := filepath.Join(dir, "tools")
+		mod, err := os.ReadFile(filepath.Join(tools, "go.mod"))
+		if err == nil && strings.Contains(string(mod), packages["etcd"]) {
+			return tools, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", fmt.Errorf("no tools/go.mod that requires etcd in %s or above", startDir)
+		}
+	}
+}
+
+// buildDir makes the directory for what tools/go.mod and this Go build.
+func buildDir(tools string) (string, error) {
+	h := sha256.New()
+	for _, name := range []string{"go.mod", "go.sum"} {
+		b, err := os.ReadFile(filepath.Join(tools, name))
+		if err != nil {
+			return "", err
+		}
+		h.Write(b)
+	}
+	fmt.Fprintln(h, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	cache, err := cacheDir()
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(cache, hex.EncodeToString(h.Sum(nil))[:16])
+	return dir, os.MkdirAll(dir, 0o755)
+}
+
+// cacheDir is kept between runs; without a home directory it is a temporary one.
+func cacheDir() (string, error) {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		dir = os.TempDir()
+	}
+	dir = filepath.Join(dir, "rollcall-tools")
+	return dir, os.MkdirAll(dir, 0o755)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}

@@ -1,0 +1,80 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package etcdtest
+
+import (
+	"bytes"
+	"context"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+)
+
+// toolTimeout bounds one run of etcdctl or etcdutl.
+const toolTimeout = 60 * time.Second
+
+// Client returns a client of all members, closed when tb ends. It logs nothing and dials
+// again within a second of a member coming back; mutate may change that and the rest.
+func (c *Cluster) Client(tb testing.TB, mutate ...func(*clientv3.Config)) *clientv3.Client {
+	tb.Helper()
+	cfg := clientConfig(c.Endpoints()...)
+	for _, m := range mutate {
+		m(&cfg)
+	}
+	client, err := clientv3.New(cfg)
+	if err != nil {
+		tb.Fatalf("etcdtest: client: %v", err)
+	}
+	tb.Cleanup(func() { client.Close() })
+	return client
+}
+
+func newClient(endpoints ...string) (*clientv3.Client, error) {
+	return clientv3.New(clientConfig(endpoints...))
+}
+
+func clientConfig(endpoints ...string) clientv3.Config {
+	return clientv3.Config{
+		Endpoints: endpoints,
+		Logger:    zap.NewNop(),
+		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+			MinConnectTimeout: 3 * time.Second,
+		})},
+	}
+}
+
+// Etcdctl runs the real etcdctl on all members and returns what it prints on stdout. The
+// test fails when it does.
+func (c *Cluster) Etcdctl(tb testing.TB, args ...string) string {
+	tb.Helper()
+	return run(tb, "etcdctl", append([]string{"--endpoints=" + strings.Join(c.Endpoints(), ",")}, args...)...)
+}
+
+// Etcdutl runs the real etcdutl and returns what it prints on stdout. The test fails
+// when it does.
+func Etcdutl(tb testing.TB, args ...string) string {
+	tb.Helper()
+	return run(tb, "etcdutl", args...)
+}
+
+func run(tb testing.TB, name string, args ...string) string {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), toolTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, Binary(tb, name), args...)
+	cmd.Env = cleanEnv()
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		tb.Fatalf("etcdtest: %s %s: %v\n%s%s", name, strings.Join(args, " "), err, &stdout, &stderr)
+	}
+	return stdout.String()
+}

@@ -1,0 +1,175 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package fakeetcd
+
+import (
+	"context"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+)
+
+// Cut takes the link away: streams break, and until Mend calls wait for their
+// deadlines and watches get nothing. A stream that is frozen stays as it is.
+func (c *Conn) Cut() {
+	c.store.mu.Lock()
+	defer c.store.mu.Unlock()
+	if c.cut == nil {
+		c.cut = make(chan struct{})
+	}
+	c.failStreamsLocked(errBroken, func(p *pipe) bool { return !p.isFrozen() })
+}
+
+// Mend gives the link back. Watches resume, which their consumers cannot see.
+func (c *Conn) Mend() {
+	c.store.mu.Lock()
+	defer c.store.mu.Unlock()
+	if c.cut != nil {
+		close(c.cut)
+		c.cut = nil
+	}
+}
+
+// Freeze lets nothing pass on the streams that are open now, as on a half-open
+// connection: neither side learns of it. Calls and new streams work, as with a
+// second member; Cut as well for a client that has but one.
+func (c *Conn) Freeze() { c.setFrozen(true) }
+
+// Thaw lets pass what Freeze has held up.
+func (c *Conn) Thaw() { c.setFrozen(false) }
+
+func (c *Conn) setFrozen(frozen bool) {
+	c.store.mu.Lock()
+	defer c.store.mu.Unlock()
+	for p := range c.streams {
+		p.setFrozen(frozen)
+	}
+}
+
+// LoseLeader partitions this client's member from all others. It answers
+// serializable reads from what it has, refuses what requires a leader, ends such
+// streams at once (etcd: after three election time-outs), gives up other calls
+// after 7 s, and its watches hear no more. Keepalives that require no leader
+// hear nothing either.
+func (c *Conn) LoseLeader() {
+	c.store.mu.Lock()
+	defer c.store.mu.Unlock()
+	if c.member == nil {
+		c.member = c.store.state.clone()
+	}
+	c.failStreamsLocked(rpctypes.ErrGRPCNoLeader, func(p *pipe) bool { return p.needLeader })
+}
+
+// FindLeader ends LoseLeader: the member catches up.
+func (c *Conn) FindLeader() {
+	c.store.mu.Lock()
+	defer c.store.mu.Unlock()
+	c.member = nil
+	c.catchUpLocked()
+}
+
+// Lag makes serializable reads answer as of n revisions ago, but not from before
+// the last compaction.
+func (c *Conn) Lag(n int64) {
+	c.store.mu.Lock()
+	defer c.store.mu.Unlock()
+	c.lag = n
+}
+
+// SetHook sets what is called before each call is done; its error is the call's.
+// It may use the Store and the Conn, and wait. Of a Watch an error is the reason
+// with which etcd refuses one, which ends that watch; of a KeepAlive it ends the
+// stream; of a Progress it only keeps the answer back. FailNext and Fail are hooks
+// made ready.
+func (c *Conn) SetHook(hook func(ctx context.Context, call Call) error) {
+	c.store.mu.Lock()
+	defer c.store.mu.Unlock()
+	c.hook = hook
+}
+
+// FailNext makes the next calls of the method fail, one for each error; nil lets
+// one pass. Errors may be rpctypes.ErrX, gRPC statuses or a context's.
+func (c *Conn) FailNext(m Method, errs ...error) {
+	c.store.mu.Lock()
+	defer c.store.mu.Unlock()
+	c.once[m] = append(c.once[m], errs...)
+}
+
+// Fail makes all calls of the method fail until it is called with nil.
+func (c *Conn) Fail(m Method, err error) {
+	c.store.mu.Lock()
+	defer c.store.mu.Unlock()
+	c.always[m] = err
+}
+
+// LoseAnswers applies the next n puts, transactions and grants, but the client
+// hears nothing and runs into its deadline.
+func (c *Conn) LoseAnswers(n int) {
+	c.store.mu.Lock()
+	defer c.store.mu.Unlock()
+	c.lost = n
+}
+
+// StreamRanges makes GetStream answer in chunks of so many keys. With 0, as at
+// first, it answers Unimplemented, as servers before 3.7.
+func (c *Conn) StreamRanges(chunk int) {
+	c.store.mu.Lock()
+	defer c.store.mu.Unlock()
+	c.chunk = chunk
+}
+
+// TearRangeStream ends the next GetStream with the error, after so many chunks.
+// With nil it stalls there.
+func (c *Conn) TearRangeStream(after int, err error) {
+	c.store.mu.Lock()
+	defer c.store.mu.Unlock()
+	c.torn = &tear{after: after, err: asStatus(err)}
+}
+
+// BreakStreams breaks all streams, as a restarted member does. clientv3 opens
+// them again, which consumers of watches cannot see.
+func (c *Conn) BreakStreams() {
+	c.store.mu.Lock()
+	defer c.store.mu.Unlock()
+	c.failStreamsLocked(errBroken, anyStream)
+}
+
+// CloseWatches cancels all watches from the server's side, for no reason given:
+// clientv3 closes their channels with no error.
+func (c *Conn) CloseWatches() {
+	c.store.mu.Lock()
+	defer c.store.mu.Unlock()
+	for ws := range c.watches {
+		ws.cancelAllLocked()
+	}
+}
+
+// CancelWatches ends all watch streams with the error. clientv3 passes it on in
+// a last response with Canceled set, if the error is final to it: anything but
+// Unavailable and Internal, and ErrNoLeader; else it resumes.
+func (c *Conn) CancelWatches(err error) {
+	c.store.mu.Lock()
+	defer c.store.mu.Unlock()
+	watching := make(map[*pipe]bool)
+	for ws := range c.watches {
+		watching[ws.pipe] = true
+	}
+	c.failStreamsLocked(asStatus(err), func(p *pipe) bool { return watching[p] })
+}
+
+func anyStream(*pipe) bool { return true }
+
+// failStreamsLocked ends the streams that match.
+func (c *Conn) failStreamsLocked(err error, match func(*pipe) bool) {
+	for ws := range c.watches {
+		if match(ws.pipe) {
+			delete(c.watches, ws)
+		}
+	}
+	for p := range c.streams {
+		if match(p) {
+			delete(c.streams, p)
+			p.fail(err)
+		}
+	}
+}
