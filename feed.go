@@ -195,15 +195,17 @@ func (f *feed) list(ctx context.Context) error {
 	if old == nil {
 		old = f.blank
 	}
-	snap := old.relisted(got.kvs, got.revision, f.history)
-	snap.stale = stale
 	clear(f.pending)
-	f.publish(snap, nil)
-	if stale == nil {
-		f.resume, f.revision = got.revision+1, got.revision
-		return nil
+	snap := old.relisted(got.kvs, got.revision, f.history)
+	if stale != nil {
+		if old.stale == nil || old.revision != snap.revision {
+			f.publish(snap.restated(stale), nil)
+		}
+		return stale.Cause
 	}
-	return stale.Cause
+	f.publish(snap, nil)
+	f.resume, f.revision = got.revision+1, got.revision
+	return nil
 }
 
 // follow watches from where the feed is, after a list where one is needed, until the
@@ -216,6 +218,9 @@ func (f *feed) follow(ctx context.Context) error {
 	}
 	w := f.open(ctx)
 	defer w.close()
+	if err := f.heed(w); err != nil {
+		return err
+	}
 	flush := time.NewTimer(0)
 	defer flush.Stop()
 	for {
@@ -258,7 +263,7 @@ func (f *feed) follow(ctx context.Context) error {
 // take applies one response of the watch.
 func (f *feed) take(stream uint64, resp clientv3.WatchResponse) error {
 	link := f.dir.link
-	if err := resp.Err(); err != nil {
+	if err := watchError(resp); err != nil {
 		if errors.Is(err, rpctypes.ErrCompacted) {
 			f.resume = 0
 		}

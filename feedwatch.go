@@ -33,12 +33,6 @@ type feedWatch struct {
 // a goroutine of its own.
 func (f *feed) open(ctx context.Context) *feedWatch {
 	v, changed := f.dir.link.current()
-	if v.history != f.history {
-		// Noticed between the list and here: the first look at changed tells.
-		closed := make(chan struct{})
-		close(closed)
-		changed = closed
-	}
 	w := &feedWatch{stream: v.stream, audit: v.audit, changed: changed,
 		opened: make(chan clientv3.WatchChan, 1), compared: make(chan error, 1)}
 	w.ctx, w.cancel = context.WithCancel(ctx)

@@ -312,7 +312,7 @@ func (l *link) probe(ctx context.Context) error {
 	pctx, cancel := context.WithTimeout(l.context(ctx, v.stream), callTimeout)
 	defer cancel()
 	resp, ok := <-openWatch(pctx, l.client, keySpan(l.key()), 0)
-	switch err := resp.Err(); {
+	switch err := watchError(resp); {
 	case ok && (resp.Created || answered(err)):
 		l.hear(v.stream, resp.Header)
 		if ok && resp.Created && resp.Header.GetClusterId() == 0 {
@@ -362,6 +362,21 @@ func (l *link) key() string {
 func openWatch(ctx context.Context, client *clientv3.Client, s span, revision int64) clientv3.WatchChan {
 	return client.Watch(ctx, s.key, s.options(clientv3.WithRev(revision),
 		clientv3.WithCreatedNotify(), clientv3.WithProgressNotify(), clientv3.WithFragment())...)
+}
+
+// watchError returns what ended a watch, as etcd's typed error. A member refuses a watch
+// by the text of a gRPC error, which clientv3 hands on without its type.
+func watchError(resp clientv3.WatchResponse) error {
+	err := resp.Err()
+	if err == nil {
+		return nil
+	}
+	if _, desc, found := strings.Cut(err.Error(), " desc = "); found {
+		if typed := rpctypes.Error(errors.New(desc)); errors.As(typed, new(rpctypes.EtcdError)) {
+			return typed
+		}
+	}
+	return err
 }
 
 // notify wakes whoever waits on a channel of capacity one.

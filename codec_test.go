@@ -1,0 +1,168 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rollcall_test
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+
+	"github.com/rollcall-grpc/rollcall"
+)
+
+func TestEncode(t *testing.T) {
+	for _, row := range []struct {
+		name     string
+		addr     string
+		metadata any
+		want     string // of an error, if it does not start with "{"
+	}{
+		{"no metadata", "1.2.3.4:80", nil, `{"Op":0,"Addr":"1.2.3.4:80","Metadata":null}`},
+		{"address without a port", "1.2.3.4", "...", `{"Op":0,"Addr":"1.2.3.4","Metadata":"..."}`},
+		{"object", "a:1", map[string]any{"zone": "<eu>", "weight": 3}, `{"Op":0,"Addr":"a:1","Metadata":{"weight":3,"zone":"\u003ceu\u003e"}}`},
+		{"raw", "a:1", json.RawMessage(` { "b" : 1, "a" : 2 } `), `{"Op":0,"Addr":"a:1","Metadata":{"b":1,"a":2}}`},
+		{"no address", "", nil, `invalid address "": value has no Addr`},
+		{"no JSON", "a:1", json.RawMessage(`{`), `invalid metadata "[123]": it cannot be written as JSON`},
+		{"channel", "a:1", make(chan int), `it cannot be written as JSON`},
+		{"too large", "a:1", strings.Repeat("x", rollcall.MaxMetadata), `over the limit of 1048576`},
+		{"too deep", "a:1", json.RawMessage(strings.Repeat("[", 10_001) + strings.Repeat("]", 10_001)), `exceeded max depth`},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			got, err := rollcall.Encode(row.addr, row.metadata)
+			if strings.HasPrefix(row.want, "{") {
+				if err != nil || string(got) != row.want {
+					t.Errorf("got %s, %v, want %s", got, err, row.want)
+				}
+				return
+			}
+			var input *rollcall.InputError
+			if !errors.As(err, &input) || !strings.Contains(err.Error(), row.want) {
+				t.Errorf("got %v, want an *InputError with %q", err, row.want)
+			}
+		})
+	}
+}
+
+func TestDecode(t *testing.T) {
+	for _, row := range []struct {
+		name, value, addr, metadata, err string
+	}{
+		{"as written", `{"Op":0,"Addr":"a:1","Metadata":{"weight":2}}`, "a:1", `{"weight":2}`, ""},
+		{"by etcdctl", `{"Addr":"1.2.3.4","Metadata":"..."}`, "1.2.3.4", `"..."`, ""},
+		{"any case", `{"op":0,"ADDR":"a:1","metadata":[1]}`, "a:1", `[1]`, ""},
+		{"unknown fields", `{"Addr":"a:1","Extra":{"Addr":"b:2"}}`, "a:1", "", ""},
+		{"null metadata", `{"Addr":"a:1","Metadata":null}`, "a:1", "", ""},
+		{"the last of three counts", `{"Addr":"a:1","Metadata":1,"METADATA":null,"metadata":2}`, "a:1", "2", ""},
+		{"white space", " {\n\t\"Addr\" : \"a:1\" } ", "a:1", "", ""},
+		{"no JSON", `a:1`, "", "", "value is no endpoint"},
+		{"a list", `["a:1"]`, "", "", "value is no endpoint"},
+		{"number as address", `{"Addr":1}`, "", "", "value is no endpoint"},
+		{"no address", `{"Addr":""}`, "", "", "value has no Addr"},
+		{"null", `null`, "", "", "value has no Addr"},
+		{"deletion", `{"Op":1,"Addr":"a:1"}`, "", "", "stored deletion"},
+		{"wrong op", `{"Op":"add","Addr":"a:1"}`, "", "", "value is no endpoint"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			got, err := rollcall.Decode(&mvccpb.KeyValue{Key: []byte("svc/id"), Value: []byte(row.value), Lease: 7, CreateRevision: 2, ModRevision: 3})
+			if row.err != "" {
+				if err == nil || !strings.Contains(err.Error(), row.err) {
+					t.Errorf("got %v, %v, want an error with %q", got, err, row.err)
+				}
+				return
+			}
+			want := &rollcall.Instance{Key: "svc/id", Addr: row.addr, Lease: 7, CreateRevision: 2, ModRevision: 3}
+			if row.metadata != "" {
+				want.Metadata = json.RawMessage(row.metadata)
+			}
+			want.Attributes = rollcall.Attributes{Weight: 1}
+			if row.metadata == `{"weight":2}` {
+				want.Attributes.Weight = 2
+			}
+			if diff := cmp.Diff(want, got); err != nil || diff != "" {
+				t.Errorf("%v (-want +got):\n%s", err, diff)
+			}
+		})
+	}
+}
+
+func TestAttributes(t *testing.T) {
+	reject := func(field, reason string) []rollcall.FieldError {
+		return []rollcall.FieldError{{Field: field, Reason: reason}}
+	}
+	const badWeight = "want a whole number from 1 to 4294967295"
+	for _, row := range []struct {
+		metadata string
+		want     rollcall.Attributes
+	}{
+		{`"text"`, rollcall.Attributes{Weight: 1}},
+		{`{}`, rollcall.Attributes{Weight: 1}},
+		{`{"weight":4294967295,"region":"eu","zone":"eu-1","subzone":"a","version":"v2","status":"draining","other":[1]}`,
+			rollcall.Attributes{Weight: 4294967295, Region: "eu", Zone: "eu-1", Subzone: "a", Version: "v2", Draining: true}},
+		{`{"status":"serving"}`, rollcall.Attributes{Weight: 1}},
+		{`{"weight":0,"zone":"z"}`, rollcall.Attributes{Weight: 1, Zone: "z", Rejected: reject("weight", badWeight)}},
+		{`{"weight":1.5}`, rollcall.Attributes{Weight: 1, Rejected: reject("weight", badWeight)}},
+		{`{"weight":4294967296}`, rollcall.Attributes{Weight: 1, Rejected: reject("weight", badWeight)}},
+		{`{"weight":"2"}`, rollcall.Attributes{Weight: 1, Rejected: reject("weight", badWeight)}},
+		{`{"zone":7}`, rollcall.Attributes{Weight: 1, Rejected: reject("zone", "want a string")}},
+		{`{"status":"gone"}`, rollcall.Attributes{Weight: 1, Rejected: reject("status", `want "serving" or "draining"`)}},
+	} {
+		t.Run(row.metadata, func(t *testing.T) {
+			inst, err := rollcall.Decode(&mvccpb.KeyValue{Value: []byte(`{"Addr":"a:1","Metadata":` + row.metadata + `}`)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(row.want, inst.Attributes); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+// What one reads and writes again reads the same; and a reader of etcd's own package
+// agrees about what is an endpoint and which.
+func FuzzDecode(f *testing.F) {
+	for _, seed := range []string{`{"Op":0,"Addr":"a:1","Metadata":{"weight":2}}`, `{"addr":"a","Metadata":"..."}`, `{}`, `null`,
+		`{"Op":1,"Addr":"a"}`, `{"Addr":"\ud800","Metadata":[[]]}`, `{"Addr":"a","Metadata":1,"METADATA":null}`, `[`} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, value []byte) {
+		inst, err := rollcall.Decode(&mvccpb.KeyValue{Key: []byte("s/i"), Value: value})
+		var theirs struct {
+			Op       uint8
+			Addr     string
+			Metadata any
+		}
+		theirErr := json.Unmarshal(value, &theirs)
+		if err != nil {
+			if theirErr == nil && theirs.Op == 0 && theirs.Addr != "" && len(value) <= rollcall.MaxMetadata {
+				t.Fatalf("rejected %q: %v", value, err)
+			}
+			return
+		}
+		if theirErr != nil || theirs.Addr != inst.Addr {
+			t.Fatalf("read %q as %q; etcd's reader has %q, %v", value, inst.Addr, theirs.Addr, theirErr)
+		}
+		var metadata any
+		if inst.Metadata != nil {
+			if err := json.Unmarshal(inst.Metadata, &metadata); err != nil {
+				t.Fatalf("metadata of %q: %v", value, err)
+			}
+		}
+		if diff := cmp.Diff(theirs.Metadata, metadata); diff != "" {
+			t.Fatalf("metadata of %q: %s", value, diff)
+		}
+		again, err := rollcall.Encode(inst.Addr, inst.Metadata)
+		if err != nil {
+			t.Fatalf("encode what %q holds: %v", value, err)
+		}
+		twice, err := rollcall.Decode(&mvccpb.KeyValue{Key: []byte("s/i"), Value: again})
+		if err != nil || twice.Addr != inst.Addr {
+			t.Fatalf("%q became %q: %v", value, again, err)
+		}
+	})
+}
