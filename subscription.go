@@ -67,14 +67,14 @@ func (s *Subscription) Next(ctx context.Context) (*Snapshot, error) {
 		}
 	}
 	for {
-		snap, err := s.feed.latest()
+		snap := s.Latest()
 		if snap != nil && snap != s.got {
 			s.got, s.returned = snap, time.Now()
 			return snap, nil
 		}
 		var tick <-chan time.Time
 		if s.got == nil {
-			if err = s.Err(); err != nil && err.Error() != s.reported {
+			if err := s.Err(); err != nil && err.Error() != s.reported {
 				s.reported = err.Error()
 				return nil, err
 			}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -60,22 +61,33 @@ func TestChildDiesWithTestBinary(t *testing.T) {
 }
 
 func TestChildOutlivesTheCallersThread(t *testing.T) {
+	const callers = 3 // one of them may have the main thread, which never ends
+	var locked sync.WaitGroup
+	locked.Add(callers)
 	started := make(chan *process)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		p, err := startProcess([]string{"sleep", "60"}, os.DevNull)
-		if err != nil {
-			t.Error(err)
+	for range callers {
+		go func() {
+			runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+			locked.Done()
+			locked.Wait()
+			p, err := startProcess([]string{"sleep", "60"}, os.DevNull)
+			if err != nil {
+				t.Error(err)
+			}
+			started <- p
+		}()
+	}
+	var children []*process
+	for range callers {
+		if p := <-started; p != nil {
+			children = append(children, p)
 		}
-		started <- p
-	}()
-	p := <-started
-	if p == nil {
-		return
 	}
-	time.Sleep(200 * time.Millisecond) // the thread ends; nothing tells when
-	if !p.running() {
-		t.Error("the child died with the thread that asked for it")
+	time.Sleep(200 * time.Millisecond) // the threads end; nothing tells when
+	for _, p := range children {
+		if !p.running() {
+			t.Error("a child died with the thread that asked for it")
+		}
+		p.kill()
 	}
-	p.kill()
 }

@@ -1,0 +1,344 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rollcall_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/fakeetcd"
+)
+
+// bubble plays a test in virtual time, with a store and one client of it.
+func bubble(t *testing.T, test func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		store := fakeetcd.New()
+		defer store.Close()
+		conn := store.Connect(context.Background())
+		defer conn.Close()
+		test(t, store, conn)
+	})
+}
+
+func directory(t *testing.T, conn *fakeetcd.Conn) *rollcall.Directory {
+	t.Helper()
+	d, err := rollcall.NewDirectory(conn.Client, rollcall.DirectoryOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func subscribe(t *testing.T, d *rollcall.Directory, service string) *rollcall.Subscription {
+	t.Helper()
+	sub, err := d.Subscribe(service)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sub
+}
+
+func next(t *testing.T, sub *rollcall.Subscription) *rollcall.Snapshot {
+	t.Helper()
+	snap, err := sub.Next(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return snap
+}
+
+// P7: a burst is folded, for a quick consumer and for a slow one, and the last snapshot
+// is never skipped.
+func TestConflated(t *testing.T) {
+	for _, work := range []time.Duration{0, 10 * time.Millisecond, 5 * time.Second} {
+		t.Run(work.String(), func(t *testing.T) {
+			bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+				d := directory(t, conn)
+				defer d.Close()
+				sub := subscribe(t, d, "svc")
+				defer sub.Close()
+				next(t, sub)
+				const burst = 2000
+				var writer sync.WaitGroup
+				defer writer.Wait()
+				writer.Go(func() {
+					for i := range burst {
+						store.Put(fmt.Sprintf("svc/%d", i), `{"Addr":"a:1"}`)
+						time.Sleep(time.Millisecond)
+					}
+				})
+				snapshots := 0
+				for snap := next(t, sub); len(snap.Instances()) < burst; snap = next(t, sub) {
+					snapshots++
+					time.Sleep(work)
+				}
+				// Each takes the work and a pause of twice that, at most 250 ms.
+				if most := burst*time.Millisecond/(work+min(2*work, 250*time.Millisecond)+1) + 2; work > 0 && snapshots > int(most) {
+					t.Errorf("%d snapshots, want at most %d", snapshots, most)
+				}
+			})
+		})
+	}
+}
+
+// P7: the first change after quiet goes out at once, whatever the last one took.
+func TestFirstChangeAfterQuietIsNotHeldBack(t *testing.T) {
+	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+		d := directory(t, conn)
+		defer d.Close()
+		sub := subscribe(t, d, "svc")
+		defer sub.Close()
+		next(t, sub)
+		time.Sleep(10 * time.Second) // a slow consumer
+		var wrote time.Time
+		time.AfterFunc(time.Minute, func() {
+			wrote = time.Now()
+			store.Put("svc/a", `{"Addr":"a:1"}`)
+		})
+		next(t, sub)
+		if lag := time.Since(wrote); lag > 0 {
+			t.Errorf("held back for %v", lag)
+		}
+	})
+}
+
+// W14 and P8: one watch for all, and a consumer that never reads delays nobody.
+func TestSharedAndIndependent(t *testing.T) {
+	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+		d := directory(t, conn)
+		defer d.Close()
+		stuck := subscribe(t, d, "svc")
+		defer stuck.Close()
+		var subs []*rollcall.Subscription
+		for range 100 {
+			sub := subscribe(t, d, "svc")
+			defer sub.Close()
+			next(t, sub)
+			subs = append(subs, sub)
+		}
+		for i := range 10 {
+			store.Put(fmt.Sprintf("svc/%d", i), `{"Addr":"a:1"}`)
+			synctest.Wait()
+			for _, sub := range subs {
+				if got := len(next(t, sub).Instances()); got != i+1 {
+					t.Fatalf("%d instances, want %d", got, i+1)
+				}
+			}
+		}
+		if watches, lists := store.Watches(), conn.Calls(fakeetcd.Get); watches != 1 || lists != 1 {
+			t.Errorf("%d watches and %d lists for 101 subscriptions", watches, lists)
+		}
+		if got := len(stuck.Latest().Instances()); got != 10 {
+			t.Errorf("the stuck one finds %d instances when it looks, want 10", got)
+		}
+	})
+}
+
+// P9: Close returns at once, whatever etcd does, and leaves nothing running.
+func TestCloseJoins(t *testing.T) {
+	for name, fault := range map[string]func(*fakeetcd.Conn){
+		"healthy": func(*fakeetcd.Conn) {},
+		"cut":     (*fakeetcd.Conn).Cut,
+		"frozen":  (*fakeetcd.Conn).Freeze,
+		"black hole": func(c *fakeetcd.Conn) {
+			c.Freeze()
+			c.Cut()
+		},
+		"no leader": (*fakeetcd.Conn).LoseLeader,
+		"refusing":  func(c *fakeetcd.Conn) { c.Fail(fakeetcd.Get, rpctypes.ErrPermissionDenied) },
+	} {
+		for _, when := range []string{"before the first list", "after it", "long after it"} {
+			t.Run(name+" "+when, func(t *testing.T) {
+				bubble(t, func(t *testing.T, _ *fakeetcd.Store, conn *fakeetcd.Conn) {
+					d := directory(t, conn)
+					if when == "before the first list" {
+						fault(conn)
+					}
+					sub := subscribe(t, d, "svc")
+					subscribe(t, d, "other")
+					synctest.Wait()
+					fault(conn)
+					if when == "long after it" {
+						time.Sleep(time.Minute)
+					}
+					began := time.Now()
+					sub.Close()
+					sub.Close()
+					d.Close()
+					if took := time.Since(began); took > 100*time.Millisecond {
+						t.Errorf("Close took %v", took)
+					}
+					if _, err := d.Subscribe("svc"); !errors.Is(err, rollcall.ErrClosed) {
+						t.Errorf("subscribe after Close: %v", err)
+					}
+				})
+			})
+		}
+	}
+}
+
+// The client may be closed first; subscriptions keep what they had.
+func TestClientClosedFirst(t *testing.T) {
+	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+		store.Put("svc/a", `{"Addr":"a:1"}`)
+		d, err := rollcall.SharedDirectory(conn.Client)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, _ := rollcall.SharedDirectory(conn.Client); again != d {
+			t.Error("a client has two shared directories")
+		}
+		sub := subscribe(t, d, "svc")
+		next(t, sub)
+		conn.Close()
+		synctest.Wait()
+		if snap := sub.Latest(); len(snap.Instances()) != 1 || snap.Stale() == nil {
+			t.Errorf("got %s, want a, stale", describe(snap))
+		}
+		sub.Close()
+		if _, err := d.Subscribe("svc"); !errors.Is(err, rollcall.ErrClosed) {
+			t.Errorf("subscribe after the client's Close: %v", err)
+		}
+	})
+}
+
+func TestNoClient(t *testing.T) {
+	if _, err := rollcall.NewDirectory(nil, rollcall.DirectoryOptions{}); err == nil {
+		t.Error("a directory without a client")
+	}
+	if _, err := rollcall.SharedDirectory(nil); err == nil {
+		t.Error("a shared directory without a client")
+	}
+}
+
+// P3: many prefixes that lose their watches together come back spread over 2 s, one of
+// them at once.
+func TestFirstRetriesAreSpread(t *testing.T) {
+	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+		d := directory(t, conn)
+		defer d.Close()
+		const services = 50
+		for i := range services {
+			defer subscribe(t, d, fmt.Sprintf("svc-%d", i)).Close()
+		}
+		synctest.Wait()
+		conn.CloseWatches()
+		synctest.Wait()
+		if n := store.Watches(); n != 1 {
+			t.Errorf("%d watches at once, want 1", n)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if n := store.Watches(); n < services/10 || n > services*9/10 {
+			t.Errorf("%d of %d watches after 1 s, want some and not all", n, services)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if n := store.Watches(); n != services {
+			t.Errorf("%d watches after 2 s, want %d", n, services)
+		}
+	})
+}
+
+// A list in pages is taken at one revision, and again where compaction outran it.
+func TestListInPages(t *testing.T) {
+	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+		const n = 12_000
+		for i := range n {
+			store.Put(fmt.Sprintf("svc/%05d", i), `{"Addr":"a:1"}`)
+		}
+		pages := 0
+		conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
+			if call.Method == fakeetcd.Get && call.Revision > 0 {
+				if pages++; pages == 1 || pages == 3 { // the second page of two tries
+					store.Put("svc/late", `{"Addr":"a:1"}`)
+					if err := store.Compact(store.Revision()); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+			return nil
+		})
+		d := directory(t, conn)
+		defer d.Close()
+		snap, err := d.List(t.Context(), "svc")
+		if err != nil || len(snap.Instances()) != n+1 || snap.Revision() != store.Revision() {
+			t.Errorf("got %v, %v", snap, err)
+		}
+	})
+}
+
+// A list that falls silent on the way ends in an error and is not mistaken for less.
+func TestTornListIsNoList(t *testing.T) {
+	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+		for i := range 10 {
+			store.Put(fmt.Sprintf("svc/%d", i), `{"Addr":"a:1"}`)
+		}
+		conn.StreamRanges(3)
+		d := directory(t, conn)
+		defer d.Close()
+		for _, cause := range []error{nil, rpctypes.ErrTimeout} {
+			conn.TearRangeStream(2, cause)
+			if snap, err := d.List(t.Context(), "svc"); err == nil {
+				t.Errorf("torn by %v, it returned %d instances", cause, len(snap.Instances()))
+			}
+		}
+		if snap, err := d.List(t.Context(), "svc"); err != nil || len(snap.Instances()) != 10 {
+			t.Errorf("got %v, %v", snap, err)
+		}
+	})
+}
+
+// A whole tree can be followed too.
+func TestSubscribePrefix(t *testing.T) {
+	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+		store.Put("a/1", `{"Addr":"a:1"}`)
+		store.Put("b/c/2", `{"Addr":"a:1"}`)
+		d := directory(t, conn)
+		defer d.Close()
+		for prefix, want := range map[string]string{"": "a/1 b/c/2", "a": "a/1", "b/": "b/c/2", "c": ""} {
+			sub, err := d.SubscribePrefix(prefix)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var keys []string
+			for _, inst := range next(t, sub).Instances() {
+				keys = append(keys, inst.Key)
+			}
+			if got := strings.Join(keys, " "); got != want {
+				t.Errorf("prefix %q: got %q, want %q", prefix, got, want)
+			}
+			sub.Close()
+		}
+	})
+}
+
+// A process that slept knows no more than it did: what it missed comes when it wakes.
+func TestRefreshIsBounded(t *testing.T) {
+	bubble(t, func(t *testing.T, _ *fakeetcd.Store, conn *fakeetcd.Conn) {
+		d := directory(t, conn)
+		defer d.Close()
+		sub := subscribe(t, d, "svc")
+		defer sub.Close()
+		next(t, sub)
+		lists := conn.Calls(fakeetcd.Get)
+		for range 1000 { // over 10 s
+			sub.Refresh()
+			time.Sleep(10 * time.Millisecond)
+		}
+		if got := conn.Calls(fakeetcd.Get) - lists; got < 1 || got > 2 {
+			t.Errorf("%d comparisons in 10 s, want 1 or 2", got)
+		}
+	})
+}

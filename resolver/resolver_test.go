@@ -1,0 +1,303 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package resolver
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/codes"
+	grpcresolver "google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/status"
+
+	"github.com/rollcall-grpc/rollcall/internal/fakeetcd"
+)
+
+// channel stands for a gRPC channel and writes down what it is told.
+type channel struct {
+	grpcresolver.ClientConn
+	mu     sync.Mutex
+	log    []string
+	states []grpcresolver.State
+	work   time.Duration // an update takes so long
+}
+
+func (c *channel) UpdateState(s grpcresolver.State) error {
+	var addrs []string
+	for _, ep := range s.Endpoints {
+		addrs = append(addrs, ep.Addresses[0].Addr)
+	}
+	slices.Sort(addrs)
+	c.mu.Lock()
+	c.log = append(c.log, "state ["+strings.Join(addrs, " ")+"]")
+	c.states = append(c.states, s)
+	c.mu.Unlock()
+	time.Sleep(c.work)
+	return nil
+}
+
+func (c *channel) ReportError(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.log = append(c.log, "error "+err.Error())
+}
+
+// told returns what was written down since the last call.
+func (c *channel) told() string {
+	synctest.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	log := c.log
+	c.log = nil
+	return strings.Join(log, "; ")
+}
+
+// want fails unless the channel was told exactly this.
+func (c *channel) want(t *testing.T, want string) {
+	t.Helper()
+	if got := c.told(); got != want {
+		t.Errorf("the channel was told:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+// bubble plays a test in virtual time with a store and a resolver of "svc".
+func bubble(t *testing.T, prepare func(*fakeetcd.Store, *fakeetcd.Conn), test func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn, c *channel, r grpcresolver.Resolver)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		store := fakeetcd.New()
+		defer store.Close()
+		conn := store.Connect(context.Background())
+		defer conn.Close()
+		prepare(store, conn)
+		b, err := NewBuilder(conn.Client)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := &channel{}
+		r, err := b.Build(target("etcd:///svc"), c, grpcresolver.BuildOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		test(t, store, conn, c, r)
+	})
+}
+
+func target(text string) grpcresolver.Target {
+	u, err := url.Parse(text)
+	if err != nil {
+		panic(err)
+	}
+	return grpcresolver.Target{URL: *u}
+}
+
+func TestStates(t *testing.T) {
+	put := func(s *fakeetcd.Store, id, addr, metadata string) {
+		s.Put("svc/"+id, fmt.Sprintf(`{"Addr":%q,"Metadata":%s}`, addr, metadata))
+	}
+	bubble(t, func(*fakeetcd.Store, *fakeetcd.Conn) {}, func(t *testing.T, s *fakeetcd.Store, _ *fakeetcd.Conn, c *channel, _ grpcresolver.Resolver) {
+		const empty = `error rpc error: code = Unavailable desc = rollcall: service "svc" has no endpoints: no usable key under "svc/" at revision `
+		c.want(t, empty+"1")
+		put(s, "bad", "", "null")
+		c.want(t, empty+`2; 1 rejected, the first: "svc/bad": value has no Addr`)
+		put(s, "socket", "unix:/run/x", "null")
+		c.want(t, empty+`3; 1 rejected, the first: "svc/bad": value has no Addr; 1 refused by the address policy`)
+		put(s, "a", "a:1", "null")
+		c.want(t, "state [a:1]")
+		put(s, "a", "a:1", "null")
+		c.want(t, "") // written again with the same value
+		put(s, "a", "a:1", `{"zone":"z"}`)
+		c.want(t, "state [a:1]")
+		put(s, "b", "b:1", "null")
+		c.want(t, "state [a:1 b:1]")
+		put(s, "b2", "b:1", "null")
+		c.want(t, "state [a:1 b:1]") // another instance of the same address
+		if got := instance(t, c, "b:1"); got != "svc/b2" {
+			t.Errorf("b:1 stands for %s, want the newest", got)
+		}
+		put(s, "a", "a:1", `{"status":"draining"}`)
+		c.want(t, "state [b:1]")
+		put(s, "b", "b:1", `{"status":"draining"}`)
+		c.want(t, "")
+		put(s, "b2", "b:1", `{"status":"draining"}`)
+		c.want(t, "state [a:1 b:1]") // all drain: better than none
+		for _, id := range []string{"a", "b", "b2"} {
+			s.Delete("svc/" + id)
+			synctest.Wait()
+		}
+		if got := c.told(); !strings.HasSuffix(got, "state []") {
+			t.Errorf("the channel was told %s, want an empty state at last", got)
+		}
+	})
+}
+
+// instance returns the key that the address of the last state stands for.
+func instance(t *testing.T, c *channel, addr string) string {
+	t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, ep := range c.states[len(c.states)-1].Endpoints {
+		if ep.Addresses[0].Addr == addr {
+			return InstanceOf(ep).Key
+		}
+	}
+	t.Fatalf("no %s in the last state", addr)
+	return ""
+}
+
+func TestEtcdAwayKeepsEndpoints(t *testing.T) {
+	bubble(t, func(s *fakeetcd.Store, _ *fakeetcd.Conn) { s.Put("svc/a", `{"Addr":"a:1"}`) },
+		func(t *testing.T, s *fakeetcd.Store, conn *fakeetcd.Conn, c *channel, r grpcresolver.Resolver) {
+			c.want(t, "state [a:1]")
+			conn.Cut()
+			time.Sleep(time.Hour)
+			c.want(t, "") // stale, and none of the channel's business
+			s.Delete("svc/a")
+			s.Put("svc/b", `{"Addr":"b:1"}`)
+			conn.Mend()
+			time.Sleep(10 * time.Second)
+			if got := c.told(); !strings.HasSuffix(got, "state [b:1]") {
+				t.Errorf("the channel was told %s", got)
+			}
+			r.ResolveNow(grpcresolver.ResolveNowOptions{})
+			time.Sleep(time.Minute)
+			c.want(t, "")
+		})
+}
+
+func TestErrorsBeforeTheFirstState(t *testing.T) {
+	bubble(t, func(_ *fakeetcd.Store, conn *fakeetcd.Conn) { conn.Fail(fakeetcd.Get, rpctypes.ErrPermissionDenied) },
+		func(t *testing.T, s *fakeetcd.Store, conn *fakeetcd.Conn, c *channel, _ grpcresolver.Resolver) {
+			c.want(t, `error rpc error: code = Unavailable desc = rollcall: resolve "svc": list "svc/": etcdserver: permission denied`)
+			time.Sleep(time.Minute)
+			c.want(t, "") // the same again is no news
+			conn.Fail(fakeetcd.Get, nil)
+			s.Put("svc/a", `{"Addr":"a:1"}`)
+			time.Sleep(time.Minute)
+			c.want(t, "state [a:1]")
+		})
+}
+
+// A balancer that is stuck in an update delays Close for a moment only, and the other
+// channels not at all.
+func TestStuckChannel(t *testing.T) {
+	bubble(t, func(s *fakeetcd.Store, _ *fakeetcd.Conn) { s.Put("svc/a", `{"Addr":"a:1"}`) },
+		func(t *testing.T, s *fakeetcd.Store, conn *fakeetcd.Conn, c *channel, _ grpcresolver.Resolver) {
+			b, _ := NewBuilder(conn.Client)
+			stuck := &channel{work: time.Hour}
+			r, err := b.Build(target("etcd:///svc"), stuck, grpcresolver.BuildOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			s.Put("svc/b", `{"Addr":"b:1"}`)
+			c.want(t, "state [a:1]; state [a:1 b:1]")
+			began := time.Now()
+			r.Close()
+			if took := time.Since(began); took > 100*time.Millisecond {
+				t.Errorf("Close took %v", took)
+			}
+			time.Sleep(2 * time.Hour)
+			stuck.want(t, "state [a:1]")
+		})
+}
+
+// Channels have orders of their own, and each keeps its own.
+func TestOrder(t *testing.T) {
+	bubble(t, func(s *fakeetcd.Store, _ *fakeetcd.Conn) {
+		for i := range 20 {
+			s.Put(fmt.Sprintf("svc/%d", i), fmt.Sprintf(`{"Addr":"h%d:1"}`, i))
+		}
+	}, func(t *testing.T, s *fakeetcd.Store, conn *fakeetcd.Conn, c *channel, _ grpcresolver.Resolver) {
+		order := func(c *channel) (addrs []string) {
+			synctest.Wait()
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			for _, ep := range c.states[len(c.states)-1].Endpoints {
+				addrs = append(addrs, ep.Addresses[0].Addr)
+			}
+			return addrs
+		}
+		b, _ := NewBuilder(conn.Client)
+		other := &channel{}
+		r, _ := b.Build(target("etcd:///svc"), other, grpcresolver.BuildOptions{})
+		defer r.Close()
+		first := order(c)
+		if slices.Equal(first, order(other)) {
+			t.Error("two channels have the same order of 20 endpoints")
+		}
+		s.Delete("svc/7")
+		if got, want := order(c), slices.DeleteFunc(first, func(a string) bool { return a == "h7:1" }); !slices.Equal(got, want) {
+			t.Errorf("order %v became %v", want, got)
+		}
+	})
+}
+
+func TestParseTarget(t *testing.T) {
+	for text, want := range map[string]string{
+		"etcd:///a": "a", "etcd:///a/": "a", "etcd:a": "a", "etcd:a/b": "a/b", "etcd://authority/a": "a", "etcd:/a": "a",
+		"etcd:///a%20b": "a b", "etcd:a%20b": "a b", "etcd:////a": "/a", "etcd:///a%2Fb": "a/b",
+		"etcd:": "", "etcd:///": "", "etcd:////": "", "etcd://authority": "", "etcd:///a?zone=x": "", "etcd:///a?": "", "etcd:///a#b": "", "etcd:%zz": "",
+	} {
+		u, err := url.Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := parseTarget(*u)
+		if got != want || (err == nil) != (want != "") {
+			t.Errorf("%s: got %q, %v, want %q", text, got, err, want)
+		}
+		if err != nil && !strings.Contains(err.Error(), "invalid target") {
+			t.Errorf("%s: the error names no target: %v", text, err)
+		}
+	}
+}
+
+func TestBuilder(t *testing.T) {
+	if _, err := NewBuilder(nil); err == nil {
+		t.Error("a builder without a client")
+	}
+	synctest.Test(t, func(t *testing.T) {
+		store := fakeetcd.New()
+		defer store.Close()
+		conn := store.Connect(context.Background())
+		b, err := NewBuilder(conn.Client)
+		if err != nil || b.Scheme() != "etcd" {
+			t.Fatalf("scheme %q, %v", b.Scheme(), err)
+		}
+		if _, err := b.Build(target("etcd:///"), &channel{}, grpcresolver.BuildOptions{}); status.Code(err) != codes.InvalidArgument {
+			t.Errorf("built a target without a name: %v", err)
+		}
+		conn.Close()
+		synctest.Wait()
+		if _, err := b.Build(target("etcd:///svc"), &channel{}, grpcresolver.BuildOptions{}); status.Code(err) != codes.Unavailable {
+			t.Errorf("built on a closed client: %v", err)
+		}
+	})
+	if InstanceOf(grpcresolver.Endpoint{}) != nil {
+		t.Error("an endpoint of nobody has an instance")
+	}
+}
+
+func BenchmarkState(b *testing.B) {
+	for _, n := range []int{10, 1000, 10_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			snap := snapshotOf(b, n)
+			o := newOrder()
+			b.ReportAllocs()
+			for b.Loop() {
+				chosen, _ := choose(snap, nil)
+				_ = endpoints(o.sorted(chosen))
+			}
+		})
+	}
+}

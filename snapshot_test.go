@@ -1,0 +1,186 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rollcall
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"pgregory.net/rapid"
+)
+
+// model is a store that is obvious: a map of key-values.
+type model map[string]*mvccpb.KeyValue
+
+func (m model) sorted() []*mvccpb.KeyValue {
+	var kvs []*mvccpb.KeyValue
+	for _, key := range slices.Sorted(maps.Keys(m)) {
+		kvs = append(kvs, m[key])
+	}
+	return kvs
+}
+
+// TestSnapshotEqualsList: a snapshot made by changes equals one made by a list (P1),
+// the older ones stay what they were, and differences add up.
+func TestSnapshotEqualsList(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		store := model{}
+		blank := &Snapshot{prefix: "s/"}
+		snap, seen := blank, map[string]*Instance{}
+		revision := int64(1)
+		for range rapid.IntRange(1, 20).Draw(t, "rounds") {
+			changes := make(map[string]entry)
+			for range rapid.IntRange(1, 5).Draw(t, "writes") {
+				revision++
+				write(t, store, changes, revision)
+			}
+			older, was := snap, render(snap)
+			snap = snap.next(changes, revision)
+			if got := render(older); got != was {
+				t.Fatalf("a snapshot changed from\n%s to\n%s", was, got)
+			}
+			listed := older.relisted(store.sorted(), revision, 0)
+			if got, want := render(snap), render(listed); got != want {
+				t.Fatalf("by changes:\n%s\nby list:\n%s", got, want)
+			}
+			if diff := snap.Diff(listed); len(diff) != 0 {
+				t.Fatalf("they differ by %+v", diff)
+			}
+			for _, c := range snap.Diff(older) {
+				if !c.Old.Equal(seen[c.Key]) {
+					t.Fatalf("change %+v of %+v", c, seen[c.Key])
+				}
+				if seen[c.Key] = c.New; c.New == nil {
+					delete(seen, c.Key)
+				}
+			}
+			if len(seen) != len(snap.Instances()) {
+				t.Fatalf("differences add up to %d, want %d", len(seen), len(snap.Instances()))
+			}
+			count, last := snap.extent()
+			var wantLast int64
+			for _, kv := range store {
+				wantLast = max(wantLast, kv.ModRevision)
+			}
+			if count != int64(len(store)) || last != wantLast {
+				t.Fatalf("extent %d, %d, want %d, %d", count, last, len(store), wantLast)
+			}
+		}
+	})
+}
+
+// write makes one change in the model and notes it.
+func write(t *rapid.T, store model, changes map[string]entry, revision int64) {
+	key := "s/" + rapid.StringMatching(`[a-e]{1,2}`).Draw(t, "key")
+	value := rapid.SampledFrom([]string{`{"Addr":"a:1"}`, `{"Addr":"b:1","Metadata":{"zone":"z"}}`, `broken`, ""}).Draw(t, "value")
+	if value == "" {
+		delete(store, key)
+		changes[key] = entry{}
+		return
+	}
+	created := revision
+	if old := store[key]; old != nil {
+		created = old.CreateRevision
+	}
+	kv := &mvccpb.KeyValue{Key: []byte(key), Value: []byte(value), CreateRevision: created, ModRevision: revision}
+	store[key] = kv
+	changes[key] = decodeEntry(kv)
+}
+
+func render(s *Snapshot) (text string) {
+	for _, inst := range s.Instances() {
+		text += fmt.Sprintf("%s %s %s %d %d\n", inst.Key, inst.Addr, inst.Metadata, inst.CreateRevision, inst.ModRevision)
+	}
+	for _, rej := range s.Rejected() {
+		text += fmt.Sprintf("%s %v %d\n", rej.Key, rej.Cause, rej.ModRevision)
+	}
+	return text
+}
+
+func TestSnapshotShares(t *testing.T) {
+	store := model{}
+	for i, key := range []string{"s/a", "s/b"} {
+		store[key] = &mvccpb.KeyValue{Key: []byte(key), Value: []byte(`{"Addr":"a:1"}`), CreateRevision: int64(i + 2), ModRevision: int64(i + 2)}
+	}
+	first := (&Snapshot{prefix: "s/"}).relisted(store.sorted(), 3, 0)
+	again := first.relisted(store.sorted(), 9, 0)
+	if first.Instance("s/a") != again.Instance("s/a") {
+		t.Error("a list that found nothing new made a new instance")
+	}
+	next := first.next(map[string]entry{"s/b": {}}, 10)
+	if first.Instance("s/a") != next.Instance("s/a") || next.Instance("s/b") != nil {
+		t.Error("a change of b touched a, or b is still there")
+	}
+	if next.Service() != "s" || next.ID(next.Instance("s/a")) != "a" || next.Prefix() != "s/" {
+		t.Errorf("service %q, prefix %q", next.Service(), next.Prefix())
+	}
+}
+
+func TestScreen(t *testing.T) {
+	snap := &Snapshot{instances: []*Instance{{Key: "s/a", Addr: "1.2.3.4"}, {Key: "s/b", Addr: "1.2.3.4:5"}}}
+	taken, refused := snap.Screen(nil)
+	if len(taken) != 1 || taken[0].Key != "s/b" || len(refused) != 1 || refused[0].Instance.Key != "s/a" || refused[0].Cause == nil {
+		t.Errorf("taken %v, refused %v", taken, refused)
+	}
+	if taken, refused = snap.Screen(func(string) error { return nil }); len(taken) != 2 || len(refused) != 0 {
+		t.Errorf("taken %v, refused %v", taken, refused)
+	}
+}
+
+func benchmarkSnapshot(b *testing.B, n int) (*Snapshot, []*mvccpb.KeyValue) {
+	var kvs []*mvccpb.KeyValue
+	for i := range n {
+		kvs = append(kvs, &mvccpb.KeyValue{Key: fmt.Appendf(nil, "s/%06d", i), CreateRevision: int64(i), ModRevision: int64(i),
+			Value: fmt.Appendf(nil, `{"Op":0,"Addr":"10.0.0.1:%d","Metadata":{"weight":10,"zone":"eu-1"}}`, i)})
+	}
+	b.ReportAllocs()
+	return (&Snapshot{prefix: "s/"}).relisted(kvs, int64(n), 0), kvs
+}
+
+var sizes = []int{10, 1000, 10_000}
+
+func BenchmarkDecode(b *testing.B) {
+	_, kvs := benchmarkSnapshot(b, 1)
+	for b.Loop() {
+		_, _ = Decode(kvs[0])
+	}
+}
+
+func BenchmarkApply(b *testing.B) {
+	for _, n := range sizes {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			snap, kvs := benchmarkSnapshot(b, n)
+			change := map[string]entry{string(kvs[n/2].Key): decodeEntry(kvs[n/2])}
+			for b.Loop() {
+				_ = snap.next(change, int64(n+1))
+			}
+		})
+	}
+}
+
+func BenchmarkDiff(b *testing.B) {
+	for _, n := range sizes {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			snap, kvs := benchmarkSnapshot(b, n)
+			next := snap.next(map[string]entry{string(kvs[n/2].Key): {}}, int64(n+1))
+			for b.Loop() {
+				_ = next.Diff(snap)
+			}
+		})
+	}
+}
+
+func BenchmarkRelist(b *testing.B) {
+	for _, n := range sizes {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			snap, kvs := benchmarkSnapshot(b, n)
+			for b.Loop() {
+				_ = snap.relisted(kvs, int64(n+1), 0)
+			}
+		})
+	}
+}
