@@ -1,0 +1,115 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rollcall_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/resolver"
+	"github.com/rollcall-grpc/rollcall/serving"
+)
+
+func Example_server() {
+	if err := serve(); err != nil {
+		fmt.Println(err)
+	}
+}
+
+func Example_client() {
+	if err := call(); err != nil {
+		fmt.Println(err)
+	}
+}
+
+func ExampleEncode() {
+	value, err := rollcall.Encode("10.0.0.7:50051", map[string]any{"zone": "eu-1"})
+	fmt.Println(string(value), err)
+	inst, err := rollcall.Decode(&mvccpb.KeyValue{Key: []byte("my-service/a"), Value: value})
+	fmt.Println(inst.Addr, inst.Attributes.Zone, err)
+	// Output:
+	// {"Op":0,"Addr":"10.0.0.7:50051","Metadata":{"zone":"eu-1"}} <nil>
+	// 10.0.0.7:50051 eu-1 <nil>
+}
+
+func ExampleHostPort() {
+	fmt.Println(rollcall.HostPort("10.0.0.7"))
+	// Output:
+	// invalid address "10.0.0.7": it must be host:port, for example 10.0.0.7:50051
+}
+
+func ExampleDirectory() {
+	client, err := rollcall.NewClient(rollcall.ClientConfig("127.0.0.1:2379"))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer client.Close()
+	directory, _ := rollcall.SharedDirectory(client)
+	sub, _ := directory.Subscribe("my-service")
+	defer sub.Close()
+	var last *rollcall.Snapshot
+	for {
+		snap, err := sub.Next(context.Background())
+		if err != nil {
+			fmt.Println("nothing known yet:", err)
+			continue
+		}
+		for _, change := range snap.Diff(last) {
+			fmt.Println(change.Key, "went", change.New == nil)
+		}
+		last = snap
+	}
+}
+
+func serve() error {
+	client, err := rollcall.NewClient(rollcall.ClientConfig("127.0.0.1:2379"))
+	if err != nil {
+		return err
+	}
+	registrar, err := rollcall.NewRegistrar(client, rollcall.RegistrarOptions{})
+	if err != nil {
+		return err
+	}
+	lis, err := net.Listen("tcp", "127.0.0.1:50051")
+	if err != nil {
+		return err
+	}
+	srv := grpc.NewServer()
+	healthpb.RegisterHealthServer(srv, health.NewServer()) // your service here
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return serving.Run(ctx, srv, lis, serving.Options{Registrar: registrar, Service: "my-service"})
+}
+
+func call() error {
+	client, err := rollcall.NewClient(rollcall.ClientConfig("127.0.0.1:2379"))
+	if err != nil {
+		return err
+	}
+	etcd, err := resolver.NewBuilder(client)
+	if err != nil {
+		return err
+	}
+	conn, err := grpc.NewClient("etcd:///my-service", grpc.WithResolvers(etcd),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"round_robin":{}}]}`))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = healthpb.NewHealthClient(conn).Check(context.Background(), &healthpb.HealthCheckRequest{})
+	return err
+}
