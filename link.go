@@ -240,7 +240,7 @@ func (l *link) check(ctx context.Context) error {
 		return cause
 	}
 	if err := l.probe(ctx); err != nil {
-		return fmt.Errorf("watch stream is silent: %w", err)
+		return fmt.Errorf("watch stream: %w", err)
 	}
 	l.mu.Lock()
 	suspect := l.suspect
@@ -323,13 +323,13 @@ func (l *link) probe(ctx context.Context) error {
 		return ctx.Err()
 	default:
 		l.replace(v.stream)
-		if err == nil {
-			err = context.Cause(pctx)
+		switch {
+		case err != nil:
+			return err
+		case pctx.Err() != nil:
+			return fmt.Errorf("%w within %v", ErrNoAnswer, callTimeout)
 		}
-		if err == nil {
-			err = errors.New("closed without a reason")
-		}
-		return err
+		return errWatchEnded
 	}
 }
 
