@@ -6,21 +6,16 @@ package rollcall
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/status"
 )
 
 const (
@@ -234,35 +229,6 @@ func (l *link) due() (wait time.Duration, due bool) {
 	return left, left <= 0 || l.verdict.down != nil
 }
 
-// check proves the way: the stream first, then, if suspected, the history.
-func (l *link) check(ctx context.Context) error {
-	if cause, down := l.disconnected(ctx); down {
-		return cause
-	}
-	if err := l.probe(ctx); err != nil {
-		return fmt.Errorf("watch stream: %w", err)
-	}
-	l.mu.Lock()
-	suspect := l.suspect
-	l.mu.Unlock()
-	if !suspect {
-		return nil
-	}
-	rev, term := l.seen()
-	resp, err := get(clientv3.WithRequireLeader(ctx), l.client, l.key())
-	switch {
-	case errors.Is(err, rpctypes.ErrPermissionDenied):
-	case err != nil:
-		return fmt.Errorf("verify history: %w", err)
-	default:
-		l.sawAnswer(resp.Header.Revision, resp.Header.RaftTerm, rev, term)
-	}
-	l.mu.Lock()
-	l.suspect, l.verified = false, time.Now()
-	l.mu.Unlock()
-	return nil
-}
-
 // judge turns the outcome of a check into the verdict.
 func (l *link) judge(ctx context.Context, err error) {
 	l.mu.Lock()
@@ -277,106 +243,6 @@ func (l *link) judge(ctx context.Context, err error) {
 		l.changeLocked(func(v *verdict) { v.down = &Staleness{Since: time.Now(), Cause: err} })
 		l.log.Warn("etcd cannot be had: the last known endpoints stay", "cause", err)
 	}
-}
-
-// disconnected says whether the connection itself is down, and why.
-func (l *link) disconnected(ctx context.Context) (cause error, down bool) {
-	l.mu.Lock()
-	state := l.conn
-	l.mu.Unlock()
-	if state != connectivity.TransientFailure && state != connectivity.Connecting {
-		return nil, false
-	}
-	ctx, cancel := context.WithTimeout(ctx, connectGrace/4)
-	defer cancel()
-	// A call that does not wait for the connection answers with its last error.
-	_, err := pb.NewKVClient(l.client.ActiveConnection()).Range(ctx,
-		&pb.RangeRequest{Key: []byte(l.key()), Serializable: true, CountOnly: true}, grpc.WaitForReady(false))
-	if err == nil {
-		return nil, false
-	}
-	endpoints := strings.Join(l.client.Endpoints(), ", ")
-	if status.Code(err) != codes.Unavailable {
-		return fmt.Errorf("%w at %s: still connecting", ErrNoAnswer, endpoints), true
-	}
-	return fmt.Errorf("etcd at %s: %w", endpoints, err), true
-}
-
-// probe proves that the watch stream lives, by a second, short watch on it: clientv3
-// sends it over the same gRPC stream and the member answers with a created notice.
-// (A progress request would not do: a member leaves it unanswered while one of the
-// stream's watches waits for a revision that the store has not reached, which is the
-// usual state in an idle cluster.) A stream that does not answer is given up.
-func (l *link) probe(ctx context.Context) error {
-	v, _ := l.current()
-	pctx, cancel := context.WithTimeout(l.context(ctx, v.stream), callTimeout)
-	defer cancel()
-	resp, ok := <-openWatch(pctx, l.client, keySpan(l.key()), 0)
-	switch err := watchError(resp); {
-	case ok && (resp.Created || answered(err)):
-		l.hear(v.stream, resp.Header)
-		if ok && resp.Created && resp.Header.GetClusterId() == 0 {
-			l.audit()
-		}
-		return nil
-	case ctx.Err() != nil:
-		return ctx.Err()
-	default:
-		l.replace(v.stream)
-		switch {
-		case err != nil:
-			return err
-		case pctx.Err() != nil:
-			return fmt.Errorf("%w within %v", ErrNoAnswer, callTimeout)
-		}
-		return errWatchEnded
-	}
-}
-
-// audit has every feed compare itself with the store: behind etcd's grpc-proxy, which
-// answers by itself and names no cluster, the stream proves nothing about etcd.
-func (l *link) audit() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.changeLocked(func(v *verdict) { v.audit++ })
-}
-
-// answered says whether an error is a member's own answer, hence a sign of life.
-func answered(err error) bool {
-	return errors.Is(err, rpctypes.ErrPermissionDenied) || errors.Is(err, rpctypes.ErrInvalidAuthToken) ||
-		errors.Is(err, rpctypes.ErrAuthOldRevision) || errors.Is(err, rpctypes.ErrUserEmpty)
-}
-
-// key returns a key that one of the feeds may read.
-func (l *link) key() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for key := range l.keys {
-		return key
-	}
-	return "\x00"
-}
-
-// openWatch is the one place that watches etcd: the span's events from a revision on
-// (0: from now), after a created notice. It blocks until the member answers or ctx ends.
-func openWatch(ctx context.Context, client *clientv3.Client, s span, revision int64) clientv3.WatchChan {
-	return client.Watch(ctx, s.key, s.options(clientv3.WithRev(revision),
-		clientv3.WithCreatedNotify(), clientv3.WithProgressNotify(), clientv3.WithFragment())...)
-}
-
-// watchError returns what ended a watch, as etcd's typed error. A member refuses a watch
-// by the text of a gRPC error, which clientv3 hands on without its type.
-func watchError(resp clientv3.WatchResponse) error {
-	err := resp.Err()
-	if err == nil {
-		return nil
-	}
-	if _, desc, found := strings.Cut(err.Error(), " desc = "); found {
-		if typed := rpctypes.Error(errors.New(desc)); errors.As(typed, new(rpctypes.EtcdError)) {
-			return typed
-		}
-	}
-	return err
 }
 
 // notify wakes whoever waits on a channel of capacity one.

@@ -131,8 +131,8 @@ func TestOneWatch(t *testing.T) {
 			found = append(found, path)
 		}
 	})
-	if len(found) != 1 || found[0] != "link.go" {
-		t.Errorf("etcd is watched in %v, want once, in link.go", found)
+	if len(found) != 1 || found[0] != "watch.go" {
+		t.Errorf("etcd is watched in %v, want once, in watch.go", found)
 	}
 }
 
