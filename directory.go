@@ -6,10 +6,14 @@ package rollcall
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // DirectoryOptions are the settings of a Directory; the zero value works.
@@ -156,18 +160,32 @@ func (d *Directory) Close() {
 }
 
 // List reads a service from etcd itself, linearizably: what was written before the
-// call is there.
+// call is there. While etcd cannot be had it waits, until the context ends.
 func (d *Directory) List(ctx context.Context, service string) (*Snapshot, error) {
 	return d.ListPrefix(ctx, service+"/")
 }
 
 // ListPrefix is List for every key that starts with prefix.
 func (d *Directory) ListPrefix(ctx context.Context, prefix string) (*Snapshot, error) {
-	got, err := d.lister.list(ctx, prefixSpan(prefix), false, nil)
-	if err != nil {
-		return nil, err
+	var retry backoff
+	for {
+		got, err := d.lister.list(ctx, prefixSpan(prefix), false, nil)
+		if err == nil {
+			return (&Snapshot{prefix: prefix}).relisted(got.kvs, got.revision, 0), nil
+		}
+		if ctx.Err() != nil || !passing(err) || sleep(ctx, retry.next(), nil) != nil {
+			return nil, fmt.Errorf("list %q: %w", prefix, err)
+		}
 	}
-	return (&Snapshot{prefix: prefix}).relisted(got.kvs, got.revision, 0), nil
+}
+
+// passing says whether an error of etcd's is one of those that waiting may cure.
+func passing(err error) bool {
+	var etcd rpctypes.EtcdError
+	if errors.As(err, &etcd) {
+		return etcd.Code() == codes.Unavailable
+	}
+	return status.Code(err) == codes.Unavailable || errors.Is(err, context.DeadlineExceeded)
 }
 
 // start runs a function in a goroutine and returns what cancels and joins it.

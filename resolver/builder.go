@@ -51,16 +51,17 @@ type builder struct{ opts Options }
 
 func (*builder) Scheme() string { return Scheme }
 
-// Build begins to resolve. It does no I/O and fails only for what can never work: a
-// target that names no service (InvalidArgument).
+// Build begins to resolve. It does no I/O and fails only for what can never work, such as
+// a target that names no service, with a status that ends every call (UNAVAILABLE, since
+// gRPC allows a resolver no InvalidArgument).
 func (b *builder) Build(target grpcresolver.Target, cc grpcresolver.ClientConn, _ grpcresolver.BuildOptions) (grpcresolver.Resolver, error) {
 	service, err := parseTarget(target.URL)
 	if err != nil {
-		return nil, status.Error(codes.InvalidArgument, err.Error())
+		return nil, status.Errorf(codes.Unavailable, "rollcall: %v", err)
 	}
 	sub, err := b.opts.Directory.Subscribe(service)
 	if err != nil {
-		return nil, status.Errorf(codes.Unavailable, "resolve %q: %v", service, err)
+		return nil, status.Errorf(codes.Unavailable, "rollcall: resolve %q: %v", service, err)
 	}
 	r := &etcdResolver{cc: cc, sub: sub, service: service, opts: b.opts, order: newOrder(), done: make(chan struct{})}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -5,12 +5,11 @@ package resolver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
-	"google.golang.org/grpc/codes"
 	grpcresolver "google.golang.org/grpc/resolver"
-	"google.golang.org/grpc/status"
 
 	"github.com/rollcall-grpc/rollcall"
 )
@@ -27,7 +26,9 @@ func (r *etcdResolver) run(ctx context.Context) {
 		}
 		if err != nil {
 			r.opts.Logger.Warn("cannot resolve yet", "service", r.service, "cause", err)
-			r.cc.ReportError(unavailable("resolve %q: %v", r.service, err))
+			// Not as a status (%v, not %w): with that gRPC ends every call; otherwise it fails
+			// calls with UNAVAILABLE and the text, and has those wait that wait for ready.
+			r.cc.ReportError(fmt.Errorf("rollcall: resolve %q: %v", r.service, err))
 			continue
 		}
 		chosen, refused := choose(snap, r.opts.Policy)
@@ -50,7 +51,7 @@ func (r *etcdResolver) run(ctx context.Context) {
 
 // emptyError tells a caller why there is nobody to call.
 func emptyError(snap *rollcall.Snapshot, refused int) error {
-	text := fmt.Sprintf("service %q has no endpoints: no usable key under %q at revision %d", snap.Service(), snap.Prefix(), snap.Revision())
+	text := fmt.Sprintf("rollcall: service %q has no endpoints: no usable key under %q at revision %d", snap.Service(), snap.Prefix(), snap.Revision())
 	if n := len(snap.Rejected()); n > 0 {
 		text += fmt.Sprintf("; %d rejected, the first: %q: %v", n, snap.Rejected()[0].Key, snap.Rejected()[0].Cause)
 	}
@@ -60,11 +61,7 @@ func emptyError(snap *rollcall.Snapshot, refused int) error {
 	if stale := snap.Stale(); stale != nil {
 		text += fmt.Sprintf("; stale: %v", stale.Cause)
 	}
-	return unavailable("%s", text)
-}
-
-func unavailable(format string, args ...any) error {
-	return status.Errorf(codes.Unavailable, "rollcall: "+format, args...)
+	return errors.New(text)
 }
 
 // ResolveNow has the feed compare itself with etcd, at most once in 10 s for a service.

@@ -105,7 +105,7 @@ func TestStates(t *testing.T) {
 		s.Put("svc/"+id, fmt.Sprintf(`{"Addr":%q,"Metadata":%s}`, addr, metadata))
 	}
 	bubble(t, func(*fakeetcd.Store, *fakeetcd.Conn) {}, func(t *testing.T, s *fakeetcd.Store, _ *fakeetcd.Conn, c *channel, _ grpcresolver.Resolver) {
-		const empty = `error rpc error: code = Unavailable desc = rollcall: service "svc" has no endpoints: no usable key under "svc/" at revision `
+		const empty = `error rollcall: service "svc" has no endpoints: no usable key under "svc/" at revision `
 		c.want(t, empty+"1")
 		put(s, "bad", "", "null")
 		c.want(t, empty+`2; 1 rejected, the first: "svc/bad": value has no Addr`)
@@ -177,7 +177,7 @@ func TestEtcdAwayKeepsEndpoints(t *testing.T) {
 func TestErrorsBeforeTheFirstState(t *testing.T) {
 	bubble(t, func(_ *fakeetcd.Store, conn *fakeetcd.Conn) { conn.Fail(fakeetcd.Get, rpctypes.ErrPermissionDenied) },
 		func(t *testing.T, s *fakeetcd.Store, conn *fakeetcd.Conn, c *channel, _ grpcresolver.Resolver) {
-			c.want(t, `error rpc error: code = Unavailable desc = rollcall: resolve "svc": list "svc/": etcdserver: permission denied`)
+			c.want(t, `error rollcall: resolve "svc": list "svc/": etcdserver: permission denied`)
 			time.Sleep(time.Minute)
 			c.want(t, "") // the same again is no news
 			conn.Fail(fakeetcd.Get, nil)
@@ -274,7 +274,7 @@ func TestBuilder(t *testing.T) {
 		if err != nil || b.Scheme() != "etcd" {
 			t.Fatalf("scheme %q, %v", b.Scheme(), err)
 		}
-		if _, err := b.Build(target("etcd:///"), &channel{}, grpcresolver.BuildOptions{}); status.Code(err) != codes.InvalidArgument {
+		if _, err := b.Build(target("etcd:///"), &channel{}, grpcresolver.BuildOptions{}); status.Code(err) != codes.Unavailable {
 			t.Errorf("built a target without a name: %v", err)
 		}
 		conn.Close()
