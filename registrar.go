@@ -21,7 +21,11 @@ const (
 	fleetSpread  = 500 * time.Millisecond // a fleet that lost its leases together does not come back together
 	writeWorkers = 8                      // writes under way at once
 	mostFormer   = 7                      // lost leases that are remembered
+	mostAudited  = 100                    // registrations that are checked at once; a server takes 128 operations by default
 )
+
+// errClientClosed is the end of everything that is kept through a client.
+var errClientClosed = errors.New("the etcd client was closed; its lease runs out by itself")
 
 // RegistrarOptions are the settings of a Registrar; the zero value works.
 type RegistrarOptions struct {
@@ -51,18 +55,20 @@ func (o *RegistrarOptions) validate(client *clientv3.Client) (err error) {
 }
 
 // Registrar keeps endpoints in etcd under one lease, for as long as it lives, whatever
-// happens to etcd, the network or the process in between.
+// happens to etcd, the network or the process in between. Closing its client ends it.
 type Registrar struct {
 	client *clientv3.Client
 	opts   RegistrarOptions
 	log    *slog.Logger
 	wake   chan struct{} // capacity 1: a registration is dirty
-	stop   func()
+	stop   func()        // cancels and joins run; set once
+
+	audited int // registrations to check at once; owned by run
 
 	mu      sync.Mutex
 	closed  bool
 	regs    map[string]*Registration // by key
-	lease   clientv3.LeaseID         // 0 while there is none
+	lease   clientv3.LeaseID         // 0 while there is none. Invariant: only run changes it; Close does after run
 	granted time.Duration
 	former  []clientv3.LeaseID // leases that were lost, the latest last; a restored etcd may have them again
 	watched int
@@ -75,15 +81,49 @@ func NewRegistrar(client *clientv3.Client, opts RegistrarOptions) (*Registrar, e
 		return nil, err
 	}
 	r := &Registrar{client: client, opts: opts, log: opts.Logger,
-		wake: make(chan struct{}, 1), regs: make(map[string]*Registration)}
+		wake: make(chan struct{}, 1), audited: mostAudited, regs: make(map[string]*Registration)}
 	r.stop = start(r.run)
 	return r, nil
 }
 
+// Check says what is wrong with an endpoint, as Register would: an *InputError, or nil.
+func (r *Registrar) Check(service string, ep Endpoint) error {
+	_, err := r.prepare(service, ep)
+	return err
+}
+
 // Register begins to keep an endpoint in etcd and returns at once; Wait waits until it
 // is there. A key that stands in etcd already is taken over: a restarted instance is
-// its own successor. What can never work is an *InputError.
+// its own successor, and so is one whose last registration is still being closed. What
+// can never work is an *InputError.
 func (r *Registrar) Register(service string, ep Endpoint) (*Registration, error) {
+	g, err := r.prepare(service, ep)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil, fmt.Errorf("register %q: the registrar is %w", g.key, ErrClosed)
+	}
+	if old := r.regs[g.key]; old != nil && !old.gone {
+		return nil, inputError("key", g.key, "this registrar holds it already")
+	} else if old != nil {
+		r.finishLocked(old, nil)
+	}
+	if r.watched < mostWatched {
+		if g.sub, err = r.opts.Directory.subscribeKey(g.key, r.wake); err != nil {
+			return nil, fmt.Errorf("register %q: the directory is %w", g.key, err)
+		}
+		r.watched++
+	}
+	r.regs[g.key] = g
+	notify(r.wake)
+	return g, nil
+}
+
+// prepare makes a registration that is not kept yet.
+func (r *Registrar) prepare(service string, ep Endpoint) (*Registration, error) {
 	service, err := ParseService(service)
 	if err != nil {
 		return nil, err
@@ -98,25 +138,8 @@ func (r *Registrar) Register(service string, ep Endpoint) (*Registration, error)
 	if ep.ID == "" {
 		ep.ID = ep.Addr
 	}
-	g := &Registration{registrar: r, service: service, key: Key(service, ep.ID), addr: ep.Addr,
-		value: value, write: true, dirty: true, state: State{Since: time.Now()}, changed: make(chan struct{})}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed {
-		return nil, fmt.Errorf("register %q: the registrar is %w", g.key, ErrClosed)
-	}
-	if r.regs[g.key] != nil {
-		return nil, inputError("id", ep.ID, "this registrar holds %q already", g.key)
-	}
-	if r.watched < mostWatched {
-		if g.sub, err = r.opts.Directory.subscribeKey(g.key, r.wake); err != nil {
-			return nil, err
-		}
-		r.watched++
-	}
-	r.regs[g.key] = g
-	notify(r.wake)
-	return g, nil
+	return &Registration{registrar: r, service: service, key: Key(service, ep.ID), addr: ep.Addr, value: value,
+		write: true, dirty: true, state: State{Since: time.Now()}, changed: make(chan struct{})}, nil
 }
 
 // Close takes every endpoint out, each as Registration.Close does, and revokes the
@@ -145,9 +168,8 @@ func (r *Registrar) Close(ctx context.Context) error {
 	lease := r.lease
 	r.lease = 0
 	for _, g := range r.regs {
-		g.setLocked(Closed, nil)
+		r.finishLocked(g, nil)
 	}
-	clear(r.regs)
 	r.mu.Unlock()
 	if lease == 0 {
 		return failed
@@ -160,8 +182,17 @@ func (r *Registrar) Close(ctx context.Context) error {
 	return nil
 }
 
-// run holds a lease and keeps every registration as it should be.
+// run holds a lease and keeps every registration as it should be, until the context or
+// the client ends.
 func (r *Registrar) run(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(r.client.Ctx(), cancel)()
+	defer func() {
+		if r.client.Ctx().Err() != nil {
+			r.abandon()
+		}
+	}()
 	var retry backoff
 	for ctx.Err() == nil {
 		if r.idle() {
@@ -170,8 +201,11 @@ func (r *Registrar) run(ctx context.Context) {
 		}
 		err := r.ensureLease(ctx)
 		if err == nil {
-			retry.reset()
+			began := time.Now()
 			err = r.hold(ctx)
+			if time.Since(began) > retryCeiling {
+				retry.reset()
+			}
 		}
 		if ctx.Err() != nil {
 			return
@@ -182,16 +216,27 @@ func (r *Registrar) run(ctx context.Context) {
 	}
 }
 
-// idle says whether there is nothing to hold a lease for. What is to go while there is
-// no lease is gone already.
+// abandon ends every registration of a client that was closed.
+func (r *Registrar) abandon() {
+	r.mu.Lock()
+	r.closed = true
+	var subs []*Subscription
+	for _, g := range r.regs {
+		subs = append(subs, r.unwatchLocked(g))
+		r.finishLocked(g, errClientClosed)
+	}
+	r.mu.Unlock()
+	for _, sub := range subs {
+		if sub != nil {
+			sub.Close()
+		}
+	}
+}
+
+// idle says whether there is nothing to hold a lease for.
 func (r *Registrar) idle() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, g := range r.regs {
-		if g.gone && r.lease == 0 {
-			r.finishLocked(g)
-		}
-	}
 	return len(r.regs) == 0 && r.lease == 0
 }
 
@@ -223,7 +268,8 @@ func (r *Registrar) ensureLease(ctx context.Context) error {
 	return nil
 }
 
-// leased records the lease; every registration must be put under it.
+// leased records the lease; every registration must be put under it. What is to go while
+// there is none is gone already, with the lease that there was.
 func (r *Registrar) leased(lease clientv3.LeaseID, granted time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -233,11 +279,15 @@ func (r *Registrar) leased(lease clientv3.LeaseID, granted time.Duration) {
 	r.lease, r.granted = lease, granted
 	for _, g := range r.regs {
 		g.dirty = true
+		if g.gone && lease == 0 {
+			r.finishLocked(g, nil)
+		}
 	}
 }
 
 // interrupted records why registrations are not, or may not be, in etcd.
 func (r *Registrar) interrupted(err error) {
+	err = r.explain(err)
 	r.log.Warn("registration interrupted", "cause", err)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -247,12 +297,22 @@ func (r *Registrar) interrupted(err error) {
 	}
 }
 
+// explain adds what is known of the way to etcd: a time-out alone tells little.
+func (r *Registrar) explain(err error) error {
+	v, _ := r.opts.Directory.link.current()
+	if v.down == nil {
+		return err
+	}
+	return fmt.Errorf("%w: %w", err, v.down.Cause)
+}
+
 // hold keeps the lease alive and settles registrations until the lease is in doubt:
 // its keepalives went unanswered for its whole time, or a write found it gone.
 func (r *Registrar) hold(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	// Never with a required leader: that would renew leases nobody owns (etcd#22094).
+	// Never with a required leader: the client would go on renewing a lease that nobody
+	// holds any more (etcd#22094).
 	alive, err := r.client.KeepAlive(ctx, r.lease)
 	if err != nil {
 		return fmt.Errorf("keep lease %x alive: %w", int64(r.lease), err)
@@ -266,6 +326,7 @@ func (r *Registrar) hold(ctx context.Context) error {
 		case errors.Is(err, rpctypes.ErrLeaseNotFound):
 			return err
 		case err != nil:
+			r.log.Warn("cannot write registrations", "cause", err)
 			again = time.After(retry.next())
 		default:
 			retry.reset()

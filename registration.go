@@ -43,6 +43,13 @@ type State struct {
 	Err   error            // why it is not in etcd: ErrSuperseded, etcd's own error, or nil
 }
 
+func (s State) closed() error {
+	if s.Err != nil {
+		return fmt.Errorf("%w: %w", ErrClosed, s.Err)
+	}
+	return ErrClosed
+}
+
 // Registration is one endpoint that a Registrar keeps in etcd.
 type Registration struct {
 	registrar *Registrar
@@ -58,6 +65,7 @@ type Registration struct {
 	claimed  bool   // was written once: from then on a successor is respected
 	dirty    bool   // must be looked at
 	revision int64  // of the last write here or look at etcd
+	history  int    // of the snapshot that was last compared; revisions of another say nothing
 	state    State
 	changed  chan struct{}
 }
@@ -93,33 +101,37 @@ func (g *Registration) Update(ctx context.Context, metadata any) error {
 	if err != nil {
 		return err
 	}
-	return g.set(ctx, "update", value)
+	return g.set(ctx, "update", func([]byte) ([]byte, error) { return value, nil })
 }
 
 // Drain marks the endpoint ("status": "draining" in its metadata), so that clients
 // finish what they have and send nothing new. Metadata that is no object cannot carry
 // the mark: an *InputError.
 func (g *Registration) Drain(ctx context.Context) error {
+	return g.set(ctx, "drain", drained)
+}
+
+// set changes the value and waits until etcd has it.
+func (g *Registration) set(ctx context.Context, verb string, change func(value []byte) ([]byte, error)) error {
+	if err := g.change(verb, change); err != nil {
+		return err
+	}
+	notify(g.registrar.wake)
+	return g.await(ctx, verb, func() bool { return !g.write && g.state.Err == nil })
+}
+
+func (g *Registration) change(verb string, change func(value []byte) ([]byte, error)) error {
 	g.registrar.mu.Lock()
-	value, err := drained(g.value)
-	g.registrar.mu.Unlock()
+	defer g.registrar.mu.Unlock()
+	if g.gone || g.state.Phase == Closed {
+		return fmt.Errorf("%s %q: %w", verb, g.key, g.state.closed())
+	}
+	value, err := change(g.value)
 	if err != nil {
 		return err
 	}
-	return g.set(ctx, "drain", value)
-}
-
-func (g *Registration) set(ctx context.Context, verb string, value []byte) error {
-	r := g.registrar
-	r.mu.Lock()
-	if g.gone {
-		r.mu.Unlock()
-		return fmt.Errorf("%s %q: %w", verb, g.key, ErrClosed)
-	}
 	g.value, g.write, g.dirty = value, true, true
-	r.mu.Unlock()
-	notify(r.wake)
-	return g.await(ctx, verb, func() bool { return !g.write && g.state.Err == nil })
+	return nil
 }
 
 // Close takes the endpoint out: it is marked as draining, so that watchers can tell
@@ -128,20 +140,20 @@ func (g *Registration) set(ctx context.Context, verb string, value []byte) error
 // or the end of the lease finishes it.
 func (g *Registration) Close(ctx context.Context) error {
 	g.leave()
-	return g.await(ctx, "deregister", func() bool { return g.state.Phase == Closed })
+	return g.await(ctx, "deregister", func() bool { return g.state.Phase == Closed && g.state.Err == nil })
 }
 
+// leave has the endpoint taken out. Without a lease there is nothing in etcd.
 func (g *Registration) leave() {
 	r := g.registrar
 	r.mu.Lock()
-	if !g.gone {
+	if !g.gone && g.state.Phase != Closed {
 		g.gone, g.dirty = true, true
+		if r.lease == 0 {
+			r.finishLocked(g, nil)
+		}
 	}
-	sub := g.sub
-	if g.sub != nil {
-		g.sub = nil
-		r.watched--
-	}
+	sub := r.unwatchLocked(g)
 	r.mu.Unlock()
 	if sub != nil {
 		sub.Close()
@@ -160,7 +172,7 @@ func (g *Registration) await(ctx context.Context, verb string, met func() bool) 
 		case ok:
 			return nil
 		case state.Phase == Closed:
-			return fmt.Errorf("%s %q: %w", verb, g.key, ErrClosed)
+			return fmt.Errorf("%s %q: %w", verb, g.key, state.closed())
 		}
 		select {
 		case <-changed:
@@ -173,13 +185,19 @@ func (g *Registration) await(ctx context.Context, verb string, met func() bool) 
 	}
 }
 
-// setLocked records a state and tells those who wait.
+// setLocked records a state and tells those who wait. Closed is the last one.
 func (g *Registration) setLocked(phase Phase, err error) {
+	if g.state.Phase == Closed {
+		return
+	}
 	if g.state.Phase != phase {
 		g.state.Since = time.Now()
 	}
 	g.state.Phase, g.state.Err = phase, err
 	g.state.Lease, g.state.TTL = g.registrar.lease, g.registrar.granted
+	if phase == Closed {
+		g.state.Lease, g.state.TTL = 0, 0
+	}
 	close(g.changed)
 	g.changed = make(chan struct{})
 }

@@ -10,17 +10,51 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // settle brings every dirty registration to where it should be and returns the error
-// that most deserves attention: a lost lease before any other.
+// that most deserves attention: a lost lease before any other. It stops at an error that
+// all others would meet too, so that a lease that is lost meanwhile is soon noticed.
 func (r *Registrar) settle(ctx context.Context) error {
+	dirty := r.takeDirty()
+	errs := make([]error, len(dirty))
+	var wg sync.WaitGroup
+	var stopped atomic.Bool
+	slots := make(chan struct{}, writeWorkers)
+	for i, g := range dirty {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			if stopped.Load() {
+				r.putOff(g)
+				return
+			}
+			if errs[i] = r.settleOne(ctx, g); concernsAll(errs[i]) {
+				stopped.Store(true)
+			}
+		})
+	}
+	wg.Wait()
+	if i := slices.IndexFunc(errs, func(err error) bool { return errors.Is(err, rpctypes.ErrLeaseNotFound) }); i >= 0 {
+		return errs[i]
+	}
+	if i := slices.IndexFunc(errs, func(err error) bool { return err != nil }); i >= 0 {
+		return errs[i]
+	}
+	return nil
+}
+
+// takeDirty returns the registrations that must be looked at and counts them as done.
+func (r *Registrar) takeDirty() (dirty []*Registration) {
 	r.mu.Lock()
-	var dirty []*Registration
+	defer r.mu.Unlock()
 	for _, g := range r.regs {
 		r.observeLocked(g)
 		if g.dirty {
@@ -28,22 +62,20 @@ func (r *Registrar) settle(ctx context.Context) error {
 			dirty = append(dirty, g)
 		}
 	}
-	r.mu.Unlock()
-	errs := make([]error, len(dirty))
-	var wg sync.WaitGroup
-	slots := make(chan struct{}, writeWorkers)
-	for i, g := range dirty {
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			errs[i] = r.settleOne(ctx, g)
-		})
-	}
-	wg.Wait()
-	if i := slices.IndexFunc(errs, func(err error) bool { return errors.Is(err, rpctypes.ErrLeaseNotFound) }); i >= 0 {
-		return errs[i]
-	}
-	return errors.Join(errs...)
+	return dirty
+}
+
+func (r *Registrar) putOff(g *Registration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	g.dirty = true
+}
+
+// concernsAll says whether an error tells about the lease or the way to etcd, rather
+// than about one key.
+func concernsAll(err error) bool {
+	return errors.Is(err, rpctypes.ErrLeaseNotFound) || errors.Is(err, context.DeadlineExceeded) ||
+		errors.Is(err, context.Canceled) || status.Code(err) == codes.Unavailable
 }
 
 func (r *Registrar) settleOne(ctx context.Context, g *Registration) error {
@@ -61,6 +93,7 @@ func (r *Registrar) settleOne(ctx context.Context, g *Registration) error {
 	if err == nil || errors.Is(err, ErrSuperseded) {
 		return nil
 	}
+	err = r.explain(err)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	g.dirty = true
@@ -82,19 +115,25 @@ const (
 
 // decide says what to do about a key. kv is nil where there is none; held are the
 // leases of this Registrar, the present one last; write is set when the registration
-// has a value that etcd must take; claimed once the key has been written by it.
+// has a value that etcd must take; claimed once the key has been written by it. What
+// is no endpoint is no operator's edit: nobody would see the instance.
 func decide(kv *mvccpb.KeyValue, held []clientv3.LeaseID, write, claimed bool) action {
 	switch {
 	case kv == nil, kv.Lease == 0, !claimed:
 		return actPut
 	case !slices.Contains(held, clientv3.LeaseID(kv.Lease)):
 		return actYield
-	case write:
+	case write, !isEndpoint(kv.Value):
 		return actPut
 	case clientv3.LeaseID(kv.Lease) != held[len(held)-1]:
 		return actMove
 	}
 	return actKeep
+}
+
+func isEndpoint(value []byte) bool {
+	_, _, err := decodeValue(value)
+	return err == nil
 }
 
 // put writes the endpoint if it should be: read, decide, write if nobody wrote since.
@@ -148,19 +187,17 @@ func (r *Registrar) put(ctx context.Context, g *Registration) error {
 func (r *Registrar) settled(g *Registration, value []byte, revision int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	g.claimed, g.revision = true, revision
 	if g.write && !bytes.Equal(g.value, value) {
 		g.dirty = true // set anew meanwhile
 		notify(r.wake)
 		return
 	}
 	phase := Registered
-	if _, metadata, err := decodeValue(value); err == nil {
-		g.value = value
-		if parseAttributes(metadata).Draining {
-			phase = Draining
-		}
+	if _, metadata, err := decodeValue(value); err == nil && parseAttributes(metadata).Draining {
+		phase = Draining
 	}
-	g.write, g.claimed, g.revision = false, true, revision
+	g.value, g.write = value, false
 	if g.state.Phase != phase || g.state.Err != nil || g.state.Lease != r.lease {
 		r.log.Info("registered", "key", g.key, "lease", fmt.Sprintf("%x", int64(r.lease)), "phase", phase.String())
 	}
@@ -189,7 +226,8 @@ func (r *Registrar) remove(ctx context.Context, g *Registration) error {
 	if lease != 0 {
 		if mark, err := drained(value); err == nil && !bytes.Equal(mark, value) {
 			put := clientv3.OpPut(g.key, string(mark), clientv3.WithLease(lease))
-			if _, err := r.client.Txn(ctx).If(ours).Then(put).Commit(); err != nil {
+			// A full etcd refuses the mark and takes the deletion.
+			if _, err := r.client.Txn(ctx).If(ours).Then(put).Commit(); concernsAll(err) && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
 				return fmt.Errorf("mark %q as draining: %w", g.key, err)
 			}
 		}
@@ -199,14 +237,29 @@ func (r *Registrar) remove(ctx context.Context, g *Registration) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.finishLocked(g)
+	r.finishLocked(g, nil)
 	return nil
 }
 
-func (r *Registrar) finishLocked(g *Registration) {
-	delete(r.regs, g.key)
-	g.setLocked(Closed, nil)
-	r.log.Info("deregistered", "key", g.key)
+// finishLocked ends a registration. Its key may have another one already.
+func (r *Registrar) finishLocked(g *Registration, err error) {
+	if r.regs[g.key] == g {
+		delete(r.regs, g.key)
+	}
+	if g.state.Phase != Closed {
+		r.log.Info("deregistered", "key", g.key)
+	}
+	g.setLocked(Closed, err)
+}
+
+// unwatchLocked returns the subscription of a registration that is watched no more, for
+// the caller to close without the lock.
+func (r *Registrar) unwatchLocked(g *Registration) (sub *Subscription) {
+	if g.sub != nil {
+		r.watched--
+	}
+	sub, g.sub = g.sub, nil
+	return sub
 }
 
 // observeLocked compares what the watch last saw of a registration's key with what it
@@ -216,7 +269,14 @@ func (r *Registrar) observeLocked(g *Registration) {
 		return
 	}
 	snap := g.sub.Latest()
-	if snap == nil || snap.Stale() != nil || snap.Revision() <= g.revision {
+	if snap == nil || snap.Stale() != nil {
+		return
+	}
+	if snap.History() != g.history { // restored from a backup, it may be, with the lease in it
+		g.history, g.dirty = snap.History(), true
+		return
+	}
+	if snap.Revision() <= g.revision {
 		return
 	}
 	inst := snap.Instance(g.key)
@@ -228,20 +288,11 @@ func (r *Registrar) observeLocked(g *Registration) {
 	}
 }
 
-// audit looks up the registrations that nobody watches, in batches, and says whether
-// one of them needs attention.
+// audit looks up the registrations that no live watch tells of, in batches, and says
+// whether one of them needs attention.
 func (r *Registrar) audit(ctx context.Context) bool {
-	const batch = 100
-	r.mu.Lock()
-	var unwatched []*Registration
-	for _, g := range r.regs {
-		if g.sub == nil && g.claimed && !g.gone {
-			unwatched = append(unwatched, g)
-		}
-	}
-	r.mu.Unlock()
 	attention := false
-	for chunk := range slices.Chunk(unwatched, batch) {
+	for chunk := range slices.Chunk(r.unseen(), r.audited) {
 		ops := make([]clientv3.Op, len(chunk))
 		for i, g := range chunk {
 			ops[i] = clientv3.OpGet(g.key)
@@ -250,18 +301,48 @@ func (r *Registrar) audit(ctx context.Context) bool {
 		resp, err := r.client.Txn(tctx).Then(ops...).Commit()
 		cancel()
 		if err != nil {
+			if errors.Is(err, rpctypes.ErrTooManyOps) {
+				r.audited = max(1, r.audited/2) // the limit is the server's to set
+			}
 			r.log.Warn("cannot check registrations", "cause", err)
 			return attention
 		}
 		r.mu.Lock()
 		for i, g := range chunk {
-			kvs := resp.Responses[i].GetResponseRange().Kvs
-			ok := len(kvs) > 0 && clientv3.LeaseID(kvs[0].Lease) == r.lease && bytes.Equal(kvs[0].Value, g.value)
-			superseded := len(kvs) > 0 && errors.Is(g.state.Err, ErrSuperseded)
-			g.dirty = g.dirty || !ok && !superseded
+			g.dirty = g.dirty || r.strayedLocked(g, resp.Responses[i].GetResponseRange().Kvs)
 			attention = attention || g.dirty
 		}
 		r.mu.Unlock()
 	}
 	return attention
+}
+
+// unseen returns the registrations without a live watch.
+func (r *Registrar) unseen() (unseen []*Registration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, g := range r.regs {
+		if !g.claimed || g.gone {
+			continue
+		}
+		if g.sub != nil {
+			if snap := g.sub.Latest(); snap != nil && snap.Stale() == nil {
+				continue
+			}
+		}
+		unseen = append(unseen, g)
+	}
+	return unseen
+}
+
+// strayedLocked says whether a key is not what it was when it was last settled.
+func (r *Registrar) strayedLocked(g *Registration, kvs []*mvccpb.KeyValue) bool {
+	if len(kvs) == 0 {
+		return true
+	}
+	lease := clientv3.LeaseID(kvs[0].Lease)
+	if errors.Is(g.state.Err, ErrSuperseded) {
+		return lease == 0 || lease == r.lease
+	}
+	return lease != r.lease || !bytes.Equal(kvs[0].Value, g.value)
 }
