@@ -17,6 +17,9 @@ import (
 	"github.com/rollcall-grpc/rollcall"
 )
 
+// leaveTimeout is how long deregistration may take, beyond the delay: a call to etcd.
+const leaveTimeout = 5 * time.Second
+
 // Options say who serves what. Registrar and Service are required.
 type Options struct {
 	Registrar *rollcall.Registrar
@@ -31,8 +34,8 @@ type Options struct {
 	Health        *health.Server
 	HealthService string
 
-	DrainDelay  time.Duration // from "draining" until deregistration, for clients to notice; default 1 s
-	StopTimeout time.Duration // how long running calls may take to finish; default 30 s
+	DrainDelay  time.Duration // from "draining" until deregistration, for clients to notice; default 1 s, negative: none
+	StopTimeout time.Duration // how long running calls may take to finish; default 30 s, negative: no time
 	Logger      *slog.Logger  // default: silent
 }
 
@@ -57,14 +60,15 @@ func (o *Options) validate(lis net.Listener) error {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return nil
+	return o.Registrar.Check(o.Service, o.Endpoint)
 }
 
 // Run serves on the listener, listed in etcd, until the context ends or the server
 // stops. Then, in this order: the endpoint is marked as draining, DrainDelay passes, it
-// is deregistered, running calls finish (GracefulStop, cut short after StopTimeout).
-// Options that can never work are refused before anything is served; etcd being away
-// is no error. Run returns nil after an orderly end, else why the server ended.
+// is deregistered, running calls finish (GracefulStop, cut short after StopTimeout). A
+// server that ended by itself is deregistered at once. Options that can never work are
+// refused before anything is served; etcd being away is no error. Run returns nil after
+// an orderly end, else why the server ended.
 func Run(ctx context.Context, srv *grpc.Server, lis net.Listener, opts Options) error {
 	if err := opts.validate(lis); err != nil {
 		return err
@@ -72,7 +76,6 @@ func Run(ctx context.Context, srv *grpc.Server, lis net.Listener, opts Options) 
 	m := &member{opts: opts}
 	var status *healthStream
 	if opts.Health == nil {
-		// Nothing decides later: what is wrong with the endpoint is known now.
 		if err := m.join(); err != nil {
 			return err
 		}
@@ -83,11 +86,16 @@ func Run(ctx context.Context, srv *grpc.Server, lis net.Listener, opts Options) 
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(lis) }()
 	ended, err := m.follow(ctx, status, served)
-	m.leave(context.WithoutCancel(ctx))
+	m.leave(ctx, ended)
+	stop(srv, opts.StopTimeout)
 	if !ended {
-		stop(srv, opts.StopTimeout)
-		err = errors.Join(err, <-served)
+		err = errors.Join(err, orderly(<-served))
 	}
+	return err
+}
+
+// orderly returns why Serve ended, nil where it was told to before it began.
+func orderly(err error) error {
 	if errors.Is(err, grpc.ErrServerStopped) {
 		return nil
 	}
@@ -114,27 +122,36 @@ func (m *member) join() (err error) {
 	return err
 }
 
-// leave takes the server out: mark, delay, delete. Without etcd it does not wait longer
-// than the delay and a call's time; the lease ends the rest.
-func (m *member) leave(ctx context.Context) {
+// leave takes the server out: mark, delay, delete; at once where it has ended. Without
+// etcd it does not wait longer than the delay and a call's time; the lease ends the
+// rest. The end of ctx does not cut it short: a server is out before it stops.
+func (m *member) leave(ctx context.Context, ended bool) {
 	if m.reg == nil {
 		return
 	}
 	reg := m.reg
 	m.reg = nil
-	ctx, cancel := context.WithTimeout(ctx, m.opts.DrainDelay+5*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(0, m.opts.DrainDelay)+leaveTimeout)
 	defer cancel()
+	if state, _ := reg.State(); !ended && (state.Phase == rollcall.Registered || state.Phase == rollcall.Draining) {
+		m.drain(ctx, reg)
+	}
+	if err := reg.Close(ctx); err != nil {
+		m.opts.Logger.Warn("cannot deregister; the lease will", "key", reg.Key(), "cause", err)
+	}
+}
+
+// drain marks the server and gives clients the time to notice.
+func (m *member) drain(ctx context.Context, reg *rollcall.Registration) {
 	var unmarked *rollcall.InputError // metadata that is no object carries no mark
-	if err := reg.Drain(ctx); err != nil && !errors.As(err, &unmarked) {
-		m.opts.Logger.Warn("cannot mark as draining", "key", reg.Key(), "cause", err)
-	} else if err == nil {
+	switch err := reg.Drain(ctx); {
+	case err == nil:
 		select {
 		case <-time.After(m.opts.DrainDelay):
 		case <-ctx.Done():
 		}
-	}
-	if err := reg.Close(ctx); err != nil {
-		m.opts.Logger.Warn("cannot deregister; the lease will", "key", reg.Key(), "cause", err)
+	case !errors.As(err, &unmarked):
+		m.opts.Logger.Warn("cannot mark as draining", "key", reg.Key(), "cause", err)
 	}
 }
 
@@ -150,11 +167,11 @@ func (m *member) follow(ctx context.Context, status *healthStream, served <-chan
 		case <-ctx.Done():
 			return false, nil
 		case err := <-served:
-			return true, err
+			return true, orderly(err)
 		case <-changed:
 		}
 		if !status.serving.Load() {
-			m.leave(ctx)
+			m.leave(ctx, false)
 		} else if err := m.join(); err != nil {
 			return false, err
 		}
