@@ -9,5 +9,5 @@
 // # Concurrency
 //
 // A Manager may be used by many goroutines. A WatchChannel has one goroutine behind it,
-// which ends with the context it was made with.
+// which ends with the context it was made with, or with the client.
 package endpoints

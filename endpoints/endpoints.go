@@ -37,7 +37,7 @@ type Update struct {
 
 // WatchChannel receives what changed, a slice for one or several revisions of etcd:
 // what one transaction changed is never split. It is closed only when the context of
-// the watch ends.
+// the watch ends or the client is closed.
 type WatchChannel <-chan []*Update
 
 // Key2EndpointMap holds endpoints by their whole key.
@@ -63,7 +63,8 @@ func NewDeleteUpdateOpts(key string, opts ...clientv3.OpOption) *UpdateWithOpts 
 type Manager interface {
 	// Update adds and deletes endpoints in one transaction: all of them or none. A key
 	// outside the target, an unknown operation and an endpoint that cannot be encoded
-	// are InvalidArgument; more than the server takes at once is a *LimitError.
+	// are InvalidArgument; more than the server takes at once is a *LimitError. A key may
+	// be deleted and then added, which comes to adding it, and not be named twice otherwise.
 	Update(ctx context.Context, updates []*UpdateWithOpts) error
 
 	// AddEndpoint sets one endpoint.
@@ -77,6 +78,7 @@ type Manager interface {
 	// NewWatchChannel returns a channel whose first message holds what is there (none is
 	// sent for a target without endpoints) and whose further ones hold what changed. It
 	// waits for etcd's first answer and fails with the context or for want of rights.
-	// The watch outlives every fault of etcd's; cancel the context to end it.
+	// The watch outlives every fault of etcd's; cancel the context to end it. Closing the
+	// client ends it too.
 	NewWatchChannel(ctx context.Context) (WatchChannel, error)
 }

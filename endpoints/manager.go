@@ -65,14 +65,25 @@ func (e *LimitError) GRPCStatus() *status.Status {
 
 func (m *manager) Update(ctx context.Context, updates []*UpdateWithOpts) error {
 	ops := make([]clientv3.Op, 0, len(updates))
+	deleted := make(map[string]int) // where in ops a key is deleted, and nothing but it
 	size := 0
 	for _, update := range updates {
 		op, err := m.operation(update)
 		if err != nil {
 			return err
 		}
-		ops = append(ops, op)
 		size += len(op.KeyBytes()) + len(op.ValueBytes())
+		// etcd takes a key once in a transaction. A deletion before an addition of the
+		// same key, as etcd's documentation has it, comes to the addition alone.
+		if i, ok := deleted[update.Key]; ok && update.Op == Add {
+			ops[i] = op
+			delete(deleted, update.Key)
+			continue
+		}
+		if update.Op == Delete && len(update.Opts) == 0 {
+			deleted[update.Key] = len(ops)
+		}
+		ops = append(ops, op)
 	}
 	_, err := m.client.Txn(ctx).Then(ops...).Commit()
 	if overLimit(err) {

@@ -16,17 +16,25 @@ import (
 func (m *manager) NewWatchChannel(ctx context.Context) (WatchChannel, error) {
 	sub, err := m.directory.Subscribe(m.target)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("endpoints: watch %q: %w", m.target, err)
+	}
+	// A closed client brings nothing more, ever: whoever ranges over the channel is let go.
+	ctx, cancel := context.WithCancelCause(ctx)
+	unhook := context.AfterFunc(m.client.Ctx(), func() { cancel(rollcall.ErrClosed) })
+	end := func() {
+		unhook()
+		cancel(nil)
+		sub.Close()
 	}
 	first, err := firstSnapshot(ctx, sub)
 	if err != nil {
-		sub.Close()
+		end()
 		return nil, fmt.Errorf("endpoints: watch %q: %w", m.target, err)
 	}
 	updates := make(chan []*Update, 1)
 	go func() {
 		defer close(updates)
-		defer sub.Close()
+		defer end()
 		send(ctx, sub, first, updates)
 	}()
 	return updates, nil
@@ -41,8 +49,10 @@ func firstSnapshot(ctx context.Context, sub *rollcall.Subscription) (*rollcall.S
 		case err == nil:
 			return snap, nil
 		case ctx.Err() != nil && cause != nil:
-			return nil, fmt.Errorf("%w: %w", ctx.Err(), cause)
-		case ctx.Err() != nil, denied(err):
+			return nil, fmt.Errorf("%w: %w", context.Cause(ctx), cause)
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		case denied(err):
 			return nil, err
 		}
 		cause = err
