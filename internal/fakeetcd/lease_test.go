@@ -28,7 +28,7 @@ func TestLeaseExpires(t *testing.T) {
 		e.expect("info", e.store.Leases()[id], "{10 6s [a b]}")
 		time.Sleep(6*time.Second - 1)
 		e.expect("an instant before", e.next(ch), "nothing")
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		e.expect("all keys in one revision", e.next(ch), "rev 6: -a@6 -b@6")
 		ttl, err = e.cli.TimeToLive(e.ctx, id)
 		e.expectErr("time to live", err, nil)

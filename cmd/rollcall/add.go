@@ -1,0 +1,120 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall"
+)
+
+func newAdd(a *app) *cobra.Command {
+	var flags endpointFlags
+	var force bool
+	cmd := &cobra.Command{
+		Use:   "add SERVICE HOST:PORT",
+		Short: "Add an endpoint that cannot register itself",
+		Long: "add writes the key SERVICE/ID. It stays until somebody removes it, whether the server\n" +
+			"lives or not: servers that can should register (see rollcall register). With --ttl it\n" +
+			"is written under a lease that nobody keeps alive, so that it goes by itself once that\n" +
+			"time is up. A key that exists is left as it is, unless --force replaces it.",
+		Example: "  rollcall add my-service 10.0.0.7:50051\n" +
+			"  rollcall add my-service 10.0.0.7:50051 --id blue-1 --metadata '{\"weight\":10,\"zone\":\"eu-1\"}'\n" +
+			"  rollcall add my-service 10.0.0.7:50051 --ttl 1h --force",
+		Args: usageArgs(cobra.ExactArgs(2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			e, err := flags.parse(args[0], args[1])
+			if err != nil {
+				return err
+			}
+			if cmd.Flags().Changed("ttl") {
+				if err := checkTTL(flags.ttl); err != nil {
+					return err
+				}
+			}
+			a.warn(e)
+			return a.add(cmd.Context(), e, flags.ttl, force)
+		},
+	}
+	flags.add(cmd.Flags())
+	cmd.Flags().DurationVar(&flags.ttl, "ttl", 0, "write it under a lease of this time, which nobody keeps alive (default: no lease)")
+	cmd.Flags().BoolVar(&force, "force", false, "replace the key if it exists")
+	return cmd
+}
+
+func (a *app) add(ctx context.Context, e entry, ttl time.Duration, force bool) error {
+	return a.talk(ctx, func(ctx context.Context, client *clientv3.Client) error {
+		var lease clientv3.LeaseID
+		var granted int64
+		if ttl > 0 {
+			resp, err := client.Grant(ctx, wholeSeconds(ttl))
+			if err != nil {
+				return fmt.Errorf("grant a lease of %v: %w", ttl, err)
+			}
+			lease, granted = resp.ID, resp.TTL
+		}
+		revision, old, err := put(ctx, client, e, lease, force)
+		if err != nil {
+			a.revoke(ctx, client, lease)
+			return err
+		}
+		inst, err := rollcall.Decode(&mvccpb.KeyValue{Key: []byte(e.key()), Value: e.value,
+			Lease: int64(lease), CreateRevision: revision, ModRevision: revision})
+		if err != nil {
+			return err
+		}
+		if old != nil {
+			inst.CreateRevision = old.CreateRevision
+		}
+		row := renderInstance(inst, of(e.service))
+		row.TTL = granted
+		return a.printAdded(row, old)
+	})
+}
+
+// put writes the endpoint: a key that is there stays, or with force is replaced and
+// returned as it was.
+func put(ctx context.Context, client *clientv3.Client, e entry, lease clientv3.LeaseID, force bool) (int64, *mvccpb.KeyValue, error) {
+	key := e.key()
+	write := clientv3.OpPut(key, string(e.value), clientv3.WithLease(lease))
+	modRevision, old := int64(0), (*mvccpb.KeyValue)(nil)
+	for {
+		resp, err := client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", modRevision)).
+			Then(write).Else(clientv3.OpGet(key)).Commit()
+		if err != nil {
+			return 0, nil, fmt.Errorf("add %q: %w", key, err)
+		}
+		if resp.Succeeded {
+			return resp.Header.Revision, old, nil
+		}
+		modRevision, old = 0, nil
+		if kvs := resp.Responses[0].GetResponseRange().Kvs; len(kvs) > 0 {
+			modRevision, old = kvs[0].ModRevision, kvs[0]
+		}
+		if old != nil && !force {
+			return 0, nil, fail(exitOther, "%q exists already, with value %s of revision %d; give --force to replace it, or another --id",
+				key, shorten(string(old.Value), 80), old.ModRevision)
+		}
+	}
+}
+
+func (a *app) printAdded(row instance, old *mvccpb.KeyValue) error {
+	switch {
+	case row.Lease != "":
+		a.say("nobody keeps lease %s alive: the key goes %ds after it was written", row.Lease, row.TTL)
+	case old != nil && old.Lease != 0:
+		a.say("the key stood under lease %x and now stands without one: it stays when its server is gone", old.Lease)
+	}
+	if a.json() {
+		return a.printJSON(newWritten(row))
+	}
+	_, err := fmt.Fprint(a.stdout, writtenTable(row))
+	return err
+}

@@ -1,0 +1,163 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// app is what every command shares: streams, environment and global flags.
+type app struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	getenv         func(string) (string, bool)
+
+	endpoints    []string
+	cacert       string
+	cert         string
+	key          string
+	user         string
+	password     string
+	passwordFile string
+	dialTimeout  time.Duration
+	output       string
+}
+
+const rootHelp = `rollcall shows, changes and follows what gRPC services have registered in etcd.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 etcd cannot be reached,
+5 not permitted, 6 timed out, 130 and 143 interrupted.
+
+Every global flag can come from the environment: ROLLCALL_ENDPOINTS and so on, or else
+etcdctl's own ETCDCTL_ENDPOINTS and so on.`
+
+func newRoot(a *app) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "rollcall",
+		Short:         "gRPC naming and discovery on etcd",
+		Long:          rootHelp,
+		Example:       "  rollcall demo\n  rollcall add my-service 10.0.0.7:50051\n  rollcall watch my-service",
+		Version:       readVersion().Version,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          unknownCommand,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			return a.resolveFlags(cmd)
+		},
+	}
+	root.SetIn(a.stdin)
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return fail(exitUsage, "%v; see %s --help", err, cmd.CommandPath())
+	})
+	a.addFlags(root.PersistentFlags())
+	group(root, "look", "Look:", newLs(a), newGet(a), newWatch(a), newResolve(a))
+	group(root, "change", "Change:", newAdd(a), newRm(a), newRegister(a))
+	group(root, "try", "Try:", newDemo(a), newDev(a))
+	root.SetHelpCommand(newHelp())
+	group(root, "other", "Other:", newVersion(a))
+	root.SetHelpCommandGroupID("other")
+	root.SetCompletionCommandGroupID("other")
+	root.AddCommand(newDemoServer(a))
+	return root
+}
+
+// group adds commands to root under a title of the help.
+func group(root *cobra.Command, id, title string, commands ...*cobra.Command) {
+	root.AddGroup(&cobra.Group{ID: id, Title: title})
+	for _, cmd := range commands {
+		cmd.GroupID = id
+	}
+	root.AddCommand(commands...)
+}
+
+// unknownCommand refuses what names no command, with those that are spelt alike.
+func unknownCommand(root *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	root.SuggestionsMinimumDistance = 2
+	meant := ""
+	if like := root.SuggestionsFor(args[0]); len(like) > 0 {
+		meant = "; did you mean " + strings.Join(like, " or ") + "?"
+	}
+	return fail(exitUsage, "unknown command %q%s; see rollcall --help", args[0], meant)
+}
+
+func newHelp() *cobra.Command {
+	return &cobra.Command{
+		Use:     "help [COMMAND]",
+		Short:   "Say how a command is used",
+		Example: "  rollcall help register",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			about, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return unknownCommand(cmd.Root(), args)
+			}
+			about.InitDefaultHelpFlag()
+			return about.Help()
+		},
+	}
+}
+
+// usageArgs makes a wrong number of arguments a usage error.
+func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return fail(exitUsage, "%v; usage: %s; see %s --help", err, cmd.UseLine(), cmd.CommandPath())
+		}
+		return nil
+	}
+}
+
+// run executes one command line: data goes to stdout, an error as one line to stderr,
+// and its kind is the code returned. A signal is no error to speak of.
+func (a *app) run(ctx context.Context, args []string) int {
+	root := newRoot(a)
+	root.InitDefaultCompletionCmd(args...)
+	checkCompletionUsage(root)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	var sig signalError
+	if cancelled(err) && errors.As(context.Cause(ctx), &sig) {
+		err = sig
+	}
+	if err != nil && !isSignal(err) && !silent(err) {
+		a.say("%s", a.explain(err))
+	}
+	return exitCode(err)
+}
+
+// checkCompletionUsage gives cobra's own command the exit code of wrong usage.
+func checkCompletionUsage(root *cobra.Command) {
+	for _, cmd := range root.Commands() {
+		if cmd.Name() != "completion" {
+			continue
+		}
+		cmd.Args = usageArgs(cobra.NoArgs)
+		cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		for _, shell := range cmd.Commands() {
+			shell.Args = usageArgs(cobra.NoArgs)
+		}
+	}
+}
+
+// say writes one line to stderr: a message, never data.
+func (a *app) say(format string, args ...any) {
+	fmt.Fprintf(a.stderr, "rollcall: %s\n", safe(oneLine(fmt.Sprintf(format, args...))))
+}
+
+// deadline bounds a command's talk with etcd by the dial time-out.
+func (a *app) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, a.dialTimeout)
+}

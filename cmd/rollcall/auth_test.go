@@ -1,0 +1,80 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// TestUsers runs commands as users of an etcd that has them.
+func TestUsers(t *testing.T) {
+	server := freshEtcd(t)
+	client := etcdClient(t, server.Endpoint())
+	ctx := t.Context()
+	check := func(_ any, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	put1(t, client, "open/a", `{"Addr":"10.0.0.1:80"}`)
+	check(client.RoleAdd(ctx, "root"))
+	check(client.UserAdd(ctx, "root", "secret"))
+	check(client.UserGrantRole(ctx, "root", "root"))
+	check(client.RoleAdd(ctx, "reader"))
+	check(client.RoleGrantPermission(ctx, "reader", "open/", "open0", clientv3.PermissionType(clientv3.PermRead)))
+	check(client.UserAdd(ctx, "bob", "builder"))
+	check(client.UserGrantRole(ctx, "bob", "reader"))
+	check(client.AuthEnable(ctx))
+	file := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(file, []byte("builder\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		name, args, env string
+		code            int
+		want            string
+	}{
+		{"nobody", "get open", "", exitNotPermitted, "no user was named"},
+		{"nobody adds", "add open 10.0.0.2:80", "", exitNotPermitted, "user name is empty"},
+		{"wrong password", "get open --user bob:wrong", "", exitNotPermitted, `as user "bob": `},
+		{"unknown user", "ls --user eve:x", "", exitNotPermitted, "authentication failed"},
+		{"reader gets", "get open --user bob:builder", "", 0, "10.0.0.1:80"},
+		{"reader resolves", "resolve open --user bob --password builder", "", 0, "10.0.0.1:80"},
+		{"reader lists its prefix", "ls open/ --user bob --password-file " + file, "", 0, "open"},
+		{"reader from the environment", "get open", "ROLLCALL_USER=bob:builder ETCDCTL_PASSWORD=wrong", 0, "10.0.0.1:80"},
+		{"reader lists all", "ls --user bob:builder", "", exitNotPermitted, "permission denied"},
+		{"reader gets others", "get secret --user bob:builder", "", exitNotPermitted, "permission denied"},
+		{"reader resolves others", "resolve secret --user bob:builder", "", exitNotPermitted, "permission denied"},
+		{"reader watches others", "watch secret --user bob:builder", "", exitNotPermitted, "permission denied"},
+		{"reader adds", "add open 10.0.0.2:80 --user bob:builder", "", exitNotPermitted, "permission denied"},
+		{"reader adds under a lease", "add open 10.0.0.2:80 --ttl 5s --user bob:builder", "", exitNotPermitted, "permission denied"},
+		{"reader removes", "rm open a --user bob:builder", "", exitNotPermitted, "permission denied"},
+		{"reader registers", "register open --addr 10.0.0.2:80 --user bob:builder", "", exitNotPermitted, "permission denied"},
+		{"reader registers a command", "register open --addr 10.0.0.2:80 --user bob:builder -- sleep 60", "", exitNotPermitted, "permission denied"},
+		{"root adds", "add open 10.0.0.2:80 --user root:secret", "", 0, "open/10.0.0.2:80"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			env := append(strings.Fields(row.env), "ETCDCTL_ENDPOINTS="+server.Endpoint(), "ETCDCTL_DIAL_TIMEOUT=15s")
+			s := begin(t, env, strings.Split(row.args, " ")...)
+			code, stdout, stderr := s.end(t), s.stdout.String(), s.stderr.String()
+			if code != row.code {
+				t.Fatalf("exit %d, want %d; stdout %q, stderr %q", code, row.code, stdout, stderr)
+			}
+			if code == 0 {
+				wantIn(t, "stdout", stdout, row.want)
+				return
+			}
+			wantIn(t, "stderr", stderr, row.want, server.Endpoint(), "--user")
+			if strings.Count(stderr, "\n") != 1 || stdout != "" {
+				t.Errorf("stdout %q, stderr %q, want one line of error", stdout, stderr)
+			}
+		})
+	}
+}

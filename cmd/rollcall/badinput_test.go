@@ -1,0 +1,192 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+)
+
+// TestBadInput: each is one line on stderr with the cause, the right code, nothing on
+// stdout and nothing written, at once.
+func TestBadInput(t *testing.T) {
+	endpoint := sharedEtcd(t)
+	client := etcdClient(t, endpoint)
+	missing := filepath.Join(t.TempDir(), "missing")
+	for _, row := range []struct {
+		name, args, want string
+		code             int
+	}{
+		{"address without a port", "add svc 1.2.3.4", "host:port", exitUsage},
+		{"address with a named port", "add svc 1.2.3.4:http", "port must be a number", exitUsage},
+		{"port 0", "add svc 1.2.3.4:0", "port must be a number", exitUsage},
+		{"unix address", "add svc unix:/tmp/x", `"unix:/tmp/x"`, exitUsage},
+		{"unspecified address", "add svc 0.0.0.0:80", "unspecified", exitUsage},
+		{"empty service", "add | 1.2.3.4:80", "names no service", exitUsage},
+		{"service of slashes", "add // 1.2.3.4:80", "names no service", exitUsage},
+		{"get of slashes", "get /", "names no service", exitUsage},
+		{"watch of slashes", "watch /", "names no service", exitUsage},
+		{"rm of slashes", "rm / x", "names no service", exitUsage},
+		{"rm of an empty id", "rm svc |", "id is empty", exitUsage},
+		{"resolve of slashes", "resolve /", "names no service", exitUsage},
+		{"resolve of another scheme", "resolve dns:///svc", "scheme is not etcd", exitUsage},
+		{"resolve of no URL", "resolve etcd://%zz/svc", "invalid target", exitUsage},
+		{"resolve of a meaningless fragment", "resolve etcd:///svc#x", "invalid target", exitUsage},
+		{"metadata no JSON", "add svc 1.2.3.4:80 --metadata {x", "--metadata is no JSON", exitUsage},
+		{"metadata with more behind", "add svc 1.2.3.4:80 --metadata 1,2", "--metadata is no JSON", exitUsage},
+		{"metadata over 1 MiB", `add svc 1.2.3.4:80 --metadata "` + strings.Repeat("x", 1<<20) + `"`, "over the limit", exitUsage},
+		{"TTL under a second", "add svc 1.2.3.4:80 --ttl 999ms", "at least 1s", exitUsage},
+		{"TTL of zero", "add svc 1.2.3.4:80 --ttl 0s", "at least 1s", exitUsage},
+		{"TTL without a unit", "add svc 1.2.3.4:80 --ttl 10", "invalid argument", exitUsage},
+		{"TTL beyond etcd's", "add svc 1.2.3.4:80 --ttl 2520000h", "lease", exitUsage},
+		{"register without address", "register svc", "--addr is missing", exitUsage},
+		{"register with a bad address", "register svc --addr 1.2.3.4", "host:port", exitUsage},
+		{"register with a short TTL", "register svc --addr 1.2.3.4:80 --ttl 1ms", "at least 1s", exitUsage},
+		{"register with bad metadata", "register svc --addr 1.2.3.4:80 --metadata {", "--metadata is no JSON", exitUsage},
+		{"register without service", "register --addr 1.2.3.4:80", "service is missing", exitUsage},
+		{"register without service, with command", "register --addr 1.2.3.4:80 -- true", "service is missing", exitUsage},
+		{"register with a command without --", "register svc --addr 1.2.3.4:80 true", "command stands after --", exitUsage},
+		{"register with nothing after --", "register svc --addr 1.2.3.4:80 --", "no command", exitUsage},
+		{"register of a missing command", "register svc --addr 1.2.3.4:80 -- no-such-command", "cannot start", exitNoCommand},
+		{"register of a missing file", "register svc --addr 1.2.3.4:80 -- ./no-such-file", "cannot start", exitNoCommand},
+		{"register of a directory", "register svc --addr 1.2.3.4:80 -- /", "cannot start", exitCannotRun},
+		{"unknown flag", "get svc --colour", "unknown flag: --colour; see rollcall get --help", exitUsage},
+		{"unknown command", "gte svc", "did you mean get?", exitUsage},
+		{"unknown command, nothing alike", "frobnicate", "see rollcall --help", exitUsage},
+		{"help on an unknown command", "help gte", "did you mean get?", exitUsage},
+		{"too few arguments", "get", "usage: rollcall get SERVICE", exitUsage},
+		{"too many arguments", "get a b", "usage: rollcall get SERVICE", exitUsage},
+		{"too many arguments of ls", "ls a b", "usage: rollcall ls", exitUsage},
+		{"arguments of version", "version x", "usage: rollcall version", exitUsage},
+		{"unknown shell", "completion tcsh", "usage: rollcall completion", exitUsage},
+		{"unknown output", "get svc -o yaml", "want table or json", exitUsage},
+		{"dial time-out of zero", "ls --dial-timeout 0s", "must be positive", exitUsage},
+		{"no endpoint", "ls --endpoints |", "--endpoints", exitUsage},
+		{"user without password", "ls --user bob", "has no password", exitUsage},
+		{"user with an empty password", "ls --user bob:", "has no password", exitUsage},
+		{"two passwords", "ls --user bob --password x --password-file y", "exclude each other", exitUsage},
+		{"missing password file", "ls --user bob --password-file " + missing, "--password-file", exitUsage},
+		{"missing CA", "ls --cacert " + missing, "--cacert", exitUsage},
+		{"CA without certificate", "ls --cacert main.go", "no PEM certificate", exitUsage},
+		{"certificate without key", "ls --cert " + missing, "go together", exitUsage},
+		{"missing certificate", "ls --cert " + missing + " --key " + missing, "--cert and --key", exitUsage},
+		{"service without keys", "get no-such-service", `no key under "no-such-service/"`, exitNotFound},
+		{"target without endpoints", "resolve no-such-service", "no usable key", exitNotFound},
+		{"nothing to remove", "rm no-such-service x", "neither an id nor an address", exitNotFound},
+		{"refused connection", "ls --endpoints 127.0.0.1:1", "127.0.0.1:1: connect: connection refused; is it running?", exitUnreachable},
+		{"refused connection of get", "get svc --endpoints 127.0.0.1:1", "connection refused", exitUnreachable},
+		{"refused connection of watch", "watch svc --endpoints 127.0.0.1:1", "connection refused", exitUnreachable},
+		{"refused connection of add", "add svc 1.2.3.4:80 --endpoints 127.0.0.1:1", "connection refused", exitUnreachable},
+		{"refused connection of rm", "rm svc x --endpoints 127.0.0.1:1", "connection refused", exitUnreachable},
+		{"refused connection of resolve", "resolve svc --endpoints 127.0.0.1:1", "connection refused", exitUnreachable},
+		{"refused connection of register", "register svc --addr 1.2.3.4:80 --endpoints 127.0.0.1:1", "connection refused", exitUnreachable},
+		{"refused connection of register with command", "register svc --addr 1.2.3.4:80 --endpoints 127.0.0.1:1 -- echo started", "connection refused", exitUnreachable},
+		{"TLS where there is none", "ls --endpoints https://" + endpoint, "does it speak TLS", exitUnreachable},
+		{"user of an etcd without users, wrong endpoint", "ls --user bob:pw --endpoints 127.0.0.1:1", "connection refused", exitUnreachable},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			before, leases := revisionOf(t, client), leaseCount(t, client)
+			args := strings.Split(row.args, " ")
+			for i := range args {
+				args[i] = strings.ReplaceAll(args[i], "|", "")
+			}
+			began := time.Now()
+			s := begin(t, []string{"ROLLCALL_ENDPOINTS=" + endpoint}, args...)
+			code := s.end(t)
+			if took := time.Since(began); took > 3*time.Second {
+				t.Errorf("took %v, want the dial time-out of 2s at most", took)
+			}
+			stderr := s.stderr.String()
+			if code != row.code || strings.Count(stderr, "\n") != 1 || !strings.HasPrefix(stderr, "rollcall: ") {
+				t.Errorf("exit %d with %q, want %d with one line", code, stderr, row.code)
+			}
+			wantIn(t, "stderr", stderr, row.want)
+			if out := s.stdout.String(); out != "" {
+				t.Errorf("stdout = %q, want nothing", out)
+			}
+			if after := revisionOf(t, client); after != before {
+				t.Errorf("something was written: revision %d, then %d", before, after)
+			}
+			if left := leaseCount(t, client); left > leases {
+				t.Errorf("%d leases, then %d", leases, left)
+			}
+		})
+	}
+}
+
+// TestUnanswered: servers that take connections and are of no use.
+func TestUnanswered(t *testing.T) {
+	mute, err := net.Listen("tcp", "127.0.0.1:0") // connects, says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mute.Close()
+	serve := func(opts ...grpc.ServerOption) string {
+		lis, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := grpc.NewServer(opts...)
+		done := make(chan struct{})
+		go func() { defer close(done); _ = server.Serve(lis) }()
+		t.Cleanup(func() { server.Stop(); <-done })
+		return lis.Addr().String()
+	}
+	frozen := serve(grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
+		<-stream.Context().Done()
+		return context.Cause(stream.Context())
+	}))
+	other := serve()
+	for _, row := range []struct {
+		name, endpoint, want string
+		code                 int
+	}{
+		{"mute", mute.Addr().String(), "no answer from etcd: still connecting", exitUnreachable},
+		{"frozen", frozen, "did not answer within 500ms", exitTimeout},
+		{"other server", other, "unknown service etcdserverpb.KV", exitUnreachable},
+	} {
+		for _, command := range []string{"ls", "get svc", "watch svc", "add svc 1.2.3.4:80", "add svc 1.2.3.4:80 --ttl 5s",
+			"rm svc x", "resolve svc", "register svc --addr 1.2.3.4:80", "register svc --addr 1.2.3.4:80 -- sleep 20"} {
+			if row.name == "other server" && command != "ls" {
+				continue
+			}
+			t.Run(row.name+"/"+command, func(t *testing.T) {
+				began := time.Now()
+				s := begin(t, []string{"ETCDCTL_ENDPOINTS=" + row.endpoint, "ETCDCTL_DIAL_TIMEOUT=500ms"}, strings.Split(command, " ")...)
+				code := s.end(t)
+				stderr := s.stderr.String()
+				if code != row.code || strings.Count(stderr, "\n") != 1 || s.stdout.String() != "" {
+					t.Errorf("exit %d with %q, want %d with one line", code, stderr, row.code)
+				}
+				wantIn(t, "stderr", stderr, row.want, row.endpoint)
+				if took := time.Since(began); took > 3*time.Second {
+					t.Errorf("took %v", took)
+				}
+			})
+		}
+	}
+}
+
+// TestInterrupted: a signal while etcd is waited for ends the command with its code.
+func TestInterrupted(t *testing.T) {
+	mute, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mute.Close()
+	for _, command := range []string{"ls", "watch svc", "resolve svc", "register svc --addr 1.2.3.4:80"} {
+		s := begin(t, []string{"ETCDCTL_ENDPOINTS=" + mute.Addr().String(), "ETCDCTL_DIAL_TIMEOUT=20s"}, strings.Split(command, " ")...)
+		time.Sleep(50 * time.Millisecond)
+		s.interrupt()
+		if code := s.end(t); code != 130 || s.stderr.String() != "" {
+			t.Errorf("%s: exit %d with %q, want 130 without a word", command, code, s.stderr.String())
+		}
+	}
+}

@@ -1,0 +1,214 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall"
+)
+
+const (
+	demoTTL    = 3 * time.Second
+	demoOutage = 5 * time.Second
+	demoCalls  = 3000
+)
+
+// stage is what the demo's steps play on.
+type stage struct {
+	lab       *lab
+	load      *load
+	client    *clientv3.Client
+	directory *rollcall.Directory
+	sub       *rollcall.Subscription
+}
+
+// step is one act: what it promises and how it is played. play returns the figures and
+// whether the promise was kept.
+type step struct {
+	name    string
+	promise string
+	play    func(context.Context, *stage) (figures []figure, kept bool, err error)
+}
+
+// figure is one measured value.
+type figure struct {
+	Name  string  `json:"name"`
+	Value float64 `json:"value"`
+	Unit  string  `json:"unit"`
+}
+
+func (f figure) String() string {
+	if f.Unit == "" {
+		return fmt.Sprintf("%s %g", f.Name, f.Value)
+	}
+	return fmt.Sprintf("%s %.4g %s", f.Name, f.Value, f.Unit)
+}
+
+func count(name string, n int) figure { return figure{Name: name, Value: float64(n)} }
+
+func millis(name string, d time.Duration) figure {
+	return figure{Name: name, Value: float64(d.Microseconds()) / 1000, Unit: "ms"}
+}
+
+func seconds(name string, d time.Duration) figure {
+	return figure{Name: name, Value: d.Round(10 * time.Millisecond).Seconds(), Unit: "s"}
+}
+
+var demoSteps = []step{
+	{"three servers join", fmt.Sprintf("each answers a third of %d calls, none fails", demoCalls), playJoin},
+	{"kill -9 of greeter-1", fmt.Sprintf("calls under way may fail, no later one; gone within %v", demoTTL+2*time.Second), playKill},
+	{"SIGTERM of greeter-2", "it drains: no call fails", playDrain},
+	{"greeter-4 and greeter-5 join", "each called within 1 s, no call fails", playGrow},
+	{fmt.Sprintf("etcd killed for %v", demoOutage), "no call fails, all registrations live on", playOutage},
+}
+
+func playJoin(ctx context.Context, s *stage) ([]figure, bool, error) {
+	for _, name := range []string{"greeter-1", "greeter-2", "greeter-3"} {
+		if _, err := s.lab.startServer(ctx, name); err != nil {
+			return nil, false, err
+		}
+	}
+	if err := s.await(ctx, 3); err != nil {
+		return nil, false, err
+	}
+	for _, c := range s.lab.servers {
+		if _, err := s.load.firstCall(ctx, c.name); err != nil {
+			return nil, false, err
+		}
+	}
+	s.load.reset() // before they joined there was nobody to call
+	t, err := s.collect(ctx, demoCalls)
+	if err != nil {
+		return nil, false, err
+	}
+	figures := []figure{count("failed", t.Failed)}
+	least, most := demoCalls, 0
+	for _, c := range s.lab.servers {
+		figures = append(figures, count(c.name, t.Calls[c.name]))
+		least, most = min(least, t.Calls[c.name]), max(most, t.Calls[c.name])
+	}
+	return figures, t.Failed == 0 && least*10 >= most*9, nil
+}
+
+func playKill(ctx context.Context, s *stage) ([]figure, bool, error) {
+	victim := s.lab.servers[0]
+	s.load.reset()
+	killed := time.Now()
+	victim.kill()
+	if err := s.await(ctx, 2); err != nil {
+		return nil, false, err
+	}
+	gone := time.Since(killed)
+	t := s.load.reset()
+	kept := t.Failed <= loadCallers && gone <= demoTTL+2*time.Second
+	return []figure{count("failed", t.Failed), count("calls", t.total()), seconds("gone after", gone)}, kept, nil
+}
+
+func playDrain(ctx context.Context, s *stage) ([]figure, bool, error) {
+	leaver := s.lab.servers[1]
+	s.load.reset()
+	asked := time.Now()
+	if err := leaver.stop(); err != nil {
+		return nil, false, err
+	}
+	if err := s.await(ctx, 1); err != nil {
+		return nil, false, err
+	}
+	t := s.load.reset()
+	idle := max(0, s.load.lastCall(leaver.name).Sub(asked))
+	return []figure{count("failed", t.Failed), count("calls", t.total()), millis("last call after", idle)}, t.Failed == 0, nil
+}
+
+func playGrow(ctx context.Context, s *stage) ([]figure, bool, error) {
+	s.load.reset()
+	var figures []figure
+	kept := true
+	for _, name := range []string{"greeter-4", "greeter-5"} {
+		c, err := s.lab.startServer(ctx, name)
+		if err != nil {
+			return nil, false, err
+		}
+		called, err := s.load.firstCall(ctx, name)
+		if err != nil {
+			return nil, false, err
+		}
+		took := called.Sub(c.started)
+		kept = kept && took < time.Second
+		figures = append(figures, millis(name+" called after", took))
+	}
+	t := s.load.reset()
+	return append([]figure{count("failed", t.Failed)}, figures...), kept && t.Failed == 0, nil
+}
+
+func playOutage(ctx context.Context, s *stage) ([]figure, bool, error) {
+	if err := s.await(ctx, 3); err != nil {
+		return nil, false, err
+	}
+	s.load.reset()
+	s.lab.etcd.kill()
+	if err := pause(ctx, demoOutage); err != nil {
+		return nil, false, err
+	}
+	if err := s.lab.startEtcd(ctx); err != nil {
+		return nil, false, err
+	}
+	back := time.Now()
+	for s.sub.Latest().Stale() != nil {
+		if err := pause(ctx, 10*time.Millisecond); err != nil {
+			return nil, false, err
+		}
+	}
+	live := time.Since(back)
+	// Whoever did not keep its lease alive is out of etcd after that.
+	if err := pause(ctx, demoTTL+time.Second); err != nil {
+		return nil, false, err
+	}
+	snap, err := s.directory.List(ctx, demoService)
+	if err != nil {
+		return nil, false, err
+	}
+	t := s.load.reset()
+	alive := len(snap.Instances())
+	figures := []figure{count("failed", t.Failed), count("calls", t.total()), count("registered", alive), seconds("followed again after", live)}
+	return figures, t.Failed == 0 && alive == 3, nil
+}
+
+// collect counts until so many calls were answered.
+func (s *stage) collect(ctx context.Context, calls int) (tally, error) {
+	sum := tally{Calls: make(map[string]int)}
+	for sum.total() < calls {
+		if err := pause(ctx, 10*time.Millisecond); err != nil {
+			return sum, err
+		}
+		t := s.load.reset()
+		for name, n := range t.Calls {
+			sum.Calls[name] += n
+		}
+		sum.Failed += t.Failed
+	}
+	return sum, nil
+}
+
+// await waits until the service has n instances that are not draining.
+func (s *stage) await(ctx context.Context, n int) error {
+	for {
+		if snap := s.sub.Latest(); snap != nil {
+			draining := func(i *rollcall.Instance) bool { return i.Attributes.Draining }
+			if all := snap.Instances(); len(all) == n && !slices.ContainsFunc(all, draining) {
+				return nil
+			}
+		}
+		select {
+		case <-s.sub.Changed():
+		case <-ctx.Done():
+			return fmt.Errorf("wait for %d endpoints of %s: %w", n, demoService, context.Cause(ctx))
+		}
+	}
+}

@@ -1,0 +1,174 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/rollcall-grpc/rollcall"
+)
+
+// Exit codes, part of the contract with scripts.
+const (
+	exitOther        = 1
+	exitUsage        = 2
+	exitNotFound     = 3
+	exitUnreachable  = 4
+	exitNotPermitted = 5
+	exitTimeout      = 6
+)
+
+// exitError gives an error its exit code. A nil err exits without a word.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+// silent says whether the code is all that there is to say.
+func silent(err error) bool {
+	var exit *exitError
+	return errors.As(err, &exit) && exit.err == nil
+}
+
+func fail(code int, format string, args ...any) error {
+	return &exitError{code: code, err: fmt.Errorf(format, args...)}
+}
+
+// signalError is the cause of a context that a signal ended.
+type signalError struct{ sig syscall.Signal }
+
+func (e signalError) Error() string { return "interrupted by " + e.sig.String() }
+
+func isSignal(err error) bool {
+	var sig signalError
+	return errors.As(err, &sig)
+}
+
+// exitCode returns the code of an error's kind.
+func exitCode(err error) int {
+	var exit *exitError
+	var sig signalError
+	var input *rollcall.InputError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &sig):
+		return 128 + int(sig.sig)
+	case errors.As(err, &exit):
+		return exit.code
+	case errors.As(err, &input), errors.Is(err, rpctypes.ErrLeaseTTLTooLarge):
+		return exitUsage
+	case notPermitted(err):
+		return exitNotPermitted
+	case timedOut(err):
+		return exitTimeout
+	case errors.Is(err, rollcall.ErrNoAnswer), isEtcd(err, codes.Unavailable),
+		status.Code(err) == codes.Unavailable, status.Code(err) == codes.Unimplemented: // it is no etcd
+		return exitUnreachable
+	}
+	return exitOther
+}
+
+func notPermitted(err error) bool {
+	for _, refusal := range []error{rpctypes.ErrPermissionDenied, rpctypes.ErrUserEmpty, rpctypes.ErrAuthFailed,
+		rpctypes.ErrInvalidAuthToken, rpctypes.ErrUserNotFound, rpctypes.ErrPermissionNotGranted} {
+		if errors.Is(err, refusal) {
+			return true
+		}
+	}
+	return status.Code(err) == codes.PermissionDenied || status.Code(err) == codes.Unauthenticated
+}
+
+// timedOut says whether etcd was reached and took too long.
+func timedOut(err error) bool {
+	for _, late := range []error{context.DeadlineExceeded, rpctypes.ErrTimeout, rpctypes.ErrTimeoutDueToLeaderFail,
+		rpctypes.ErrTimeoutDueToConnectionLost, rpctypes.ErrTimeoutWaitAppliedIndex} {
+		if errors.Is(err, late) {
+			return true
+		}
+	}
+	return status.Code(err) == codes.DeadlineExceeded
+}
+
+// cancelled says whether an error is only that its context was cancelled.
+func cancelled(err error) bool {
+	return errors.Is(err, context.Canceled) || status.Code(err) == codes.Canceled
+}
+
+func isEtcd(err error, code codes.Code) bool {
+	var etcd rpctypes.EtcdError
+	return errors.As(err, &etcd) && etcd.Code() == code
+}
+
+// explain names the endpoints and the way out where an error is about etcd.
+func (a *app) explain(err error) string {
+	where := strings.Join(a.endpoints, ", ")
+	switch exitCode(err) {
+	case exitUnreachable:
+		return fmt.Sprintf("cannot reach etcd at %s: %s; %s", where, plain(err), wayOut(plain(err)))
+	case exitNotPermitted:
+		who := "no user was named"
+		if user, _, _ := strings.Cut(a.user, ":"); user != "" {
+			who = "as user " + strconv.Quote(user)
+		}
+		return fmt.Sprintf("etcd at %s refused, %s: %s; see --user, --password and the user's roles", where, who, plain(err))
+	case exitTimeout:
+		return fmt.Sprintf("etcd at %s did not answer within %v: %s; see --dial-timeout", where, a.dialTimeout, plain(err))
+	}
+	if cancelled(err) {
+		return "cancelled"
+	}
+	return plain(err)
+}
+
+// wayOut says what to look at when a connection failed for a cause.
+func wayOut(cause string) string {
+	switch {
+	case strings.Contains(cause, "handshake"):
+		return "does it speak TLS, with a certificate that --cacert signs?"
+	case strings.Contains(cause, "server preface"):
+		return "does it want TLS? see --cacert, or write https://"
+	}
+	return "is it running? see --endpoints"
+}
+
+var (
+	grpcPrefix = regexp.MustCompile(`rpc error: code = \w+ desc = `)
+	dialPrefix = regexp.MustCompile(`(?:last )?connection error: (?:desc = )?"(?:transport: )?(?:Error while dialing: )?((?:[^"\\]|\\.)*)"`)
+)
+
+// plain takes gRPC's wrapping off the text of an error, and leaves its cause.
+func plain(err error) string {
+	text := grpcPrefix.ReplaceAllString(err.Error(), "")
+	return dialPrefix.ReplaceAllStringFunc(text, func(match string) string {
+		inner := dialPrefix.FindStringSubmatch(match)[1]
+		if unquoted, err := strconv.Unquote(`"` + inner + `"`); err == nil {
+			return unquoted
+		}
+		return inner
+	})
+}
+
+func oneLine(text string) string {
+	return strings.Join(strings.Fields(text), " ")
+}

@@ -1,0 +1,75 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/cobra"
+)
+
+// TestPrecedence: flag over ROLLCALL_* over ETCDCTL_* over default.
+func TestPrecedence(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(file, []byte("of-file\r\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	type want struct{ Endpoints, User, Password, Output, Err string }
+	for _, row := range []struct {
+		name, args, env string
+		want            want
+	}{
+		{"defaults", "", "", want{Endpoints: "127.0.0.1:2379"}},
+		{"etcdctl's", "", "ETCDCTL_ENDPOINTS=a:1,b:2", want{Endpoints: "a:1,b:2"}},
+		{"own over etcdctl's", "", "ETCDCTL_ENDPOINTS=a:1 ROLLCALL_ENDPOINTS=c:3", want{Endpoints: "c:3"}},
+		{"flag over own", "--endpoints d:4,e:5", "ROLLCALL_ENDPOINTS=c:3", want{Endpoints: "d:4,e:5"}},
+		{"empty is unset", "", "ETCDCTL_ENDPOINTS=a:1 ROLLCALL_ENDPOINTS=", want{Endpoints: "a:1"}},
+		{"output", "", "ROLLCALL_OUTPUT=json", want{Endpoints: "127.0.0.1:2379", Output: "json"}},
+		{"output is not etcdctl's", "", "ETCDCTL_OUTPUT=json", want{Endpoints: "127.0.0.1:2379"}},
+		{"bad variable", "", "ROLLCALL_DIAL_TIMEOUT=soon", want{Err: "environment variable ROLLCALL_DIAL_TIMEOUT"}},
+		{"inline password", "--user bob:a:b", "", want{Endpoints: "127.0.0.1:2379", User: "bob", Password: "a:b"}},
+		{"inline flag over variable", "--user bob:mine", "ROLLCALL_PASSWORD=x ETCDCTL_PASSWORD_FILE=y",
+			want{Endpoints: "127.0.0.1:2379", User: "bob", Password: "mine"}},
+		{"password flag over inline", "--user bob:mine --password yours", "", want{Endpoints: "127.0.0.1:2379", User: "bob", Password: "yours"}},
+		{"user flag, password of the environment", "--user bob", "ETCDCTL_PASSWORD=x", want{Endpoints: "127.0.0.1:2379", User: "bob", Password: "x"}},
+		{"password flag over an inline variable", "--password mine", "ETCDCTL_USER=bob:x", want{Endpoints: "127.0.0.1:2379", User: "bob", Password: "mine"}},
+		{"file over inline of a farther source", "--user bob --password-file " + file, "ETCDCTL_USER=eve:x",
+			want{Endpoints: "127.0.0.1:2379", User: "bob", Password: "of-file"}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			a := &app{getenv: func(name string) (string, bool) {
+				for _, pair := range strings.Fields(row.env) {
+					if key, value, _ := strings.Cut(pair, "="); key == name {
+						return value, true
+					}
+				}
+				return "", false
+			}}
+			root := newRoot(a)
+			root.AddCommand(&cobra.Command{Use: "probe", RunE: func(*cobra.Command, []string) error { return nil }})
+			root.SetArgs(append([]string{"probe"}, strings.Fields(row.args)...))
+			err := root.ExecuteContext(t.Context())
+			if row.want.Err != "" {
+				if err == nil || exitCode(err) != exitUsage || !strings.Contains(err.Error(), row.want.Err) {
+					t.Errorf("got %v, want %q as wrong usage", err, row.want.Err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if row.want.Output == "" {
+				row.want.Output = "table"
+			}
+			got := want{Endpoints: strings.Join(a.endpoints, ","), User: a.user, Password: a.password, Output: a.output}
+			if diff := cmp.Diff(row.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}

@@ -1,0 +1,103 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/protobuf/types/known/emptypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/serving"
+)
+
+// The demo's service: one call that answers with the server's name.
+const (
+	demoService   = "demo/greeter"
+	greeterMethod = "/rollcall.demo.Greeter/Hello"
+)
+
+type greeter interface {
+	hello(context.Context, *emptypb.Empty) (*wrapperspb.StringValue, error)
+}
+
+type greeterServer struct{ name string }
+
+func (g greeterServer) hello(context.Context, *emptypb.Empty) (*wrapperspb.StringValue, error) {
+	return wrapperspb.String(g.name), nil
+}
+
+var greeterDesc = grpc.ServiceDesc{
+	ServiceName: "rollcall.demo.Greeter",
+	HandlerType: (*greeter)(nil),
+	Methods: []grpc.MethodDesc{{
+		MethodName: "Hello",
+		Handler: func(srv any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+			in := new(emptypb.Empty)
+			if err := decode(in); err != nil {
+				return nil, err
+			}
+			return srv.(greeter).hello(ctx, in)
+		},
+	}},
+}
+
+// newDemoServer is one of the demo's servers, run as a process of its own.
+func newDemoServer(a *app) *cobra.Command {
+	var name string
+	var ttl time.Duration
+	cmd := &cobra.Command{
+		Use:    "demo-server",
+		Hidden: true,
+		Args:   usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, cancel := untilEOF(cmd.Context(), a.stdin)
+			defer cancel()
+			return a.demoServer(ctx, name, ttl)
+		},
+	}
+	cmd.Flags().StringVar(&name, "name", "greeter", "the server's name and id")
+	cmd.Flags().DurationVar(&ttl, "ttl", 3*time.Second, "the lease's time")
+	return cmd
+}
+
+func (a *app) demoServer(ctx context.Context, name string, ttl time.Duration) error {
+	client, err := a.client()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	registrar, err := rollcall.NewRegistrar(client, rollcall.RegistrarOptions{TTL: ttl})
+	if err != nil {
+		return err
+	}
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	srv := grpc.NewServer()
+	srv.RegisterService(&greeterDesc, greeterServer{name})
+	status := health.NewServer()
+	healthpb.RegisterHealthServer(srv, status)
+	fmt.Fprintf(a.stdout, "%d\n", time.Now().UnixNano())
+	err = serving.Run(ctx, srv, lis, serving.Options{
+		Registrar: registrar, Service: demoService, Health: status,
+		Endpoint:   rollcall.Endpoint{ID: name, Metadata: map[string]string{"version": "demo"}},
+		DrainDelay: 500 * time.Millisecond,
+	})
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.dialTimeout)
+	defer cancel()
+	if closed := registrar.Close(closing); err == nil {
+		err = closed
+	}
+	return err
+}

@@ -1,0 +1,110 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall"
+)
+
+// configPrefix is where service configs are stored: no services.
+const configPrefix = "_grpc_config/"
+
+type serviceRow struct {
+	Service   string `json:"service"`
+	Instances int    `json:"instances"`
+	Rejected  int    `json:"rejected"`
+	Refused   int    `json:"refused"`
+}
+
+type serviceList struct {
+	APIVersion string       `json:"apiVersion"`
+	Kind       string       `json:"kind"`
+	Revision   int64        `json:"revision"`
+	Services   []serviceRow `json:"services"`
+}
+
+func newLs(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:     "ls [PREFIX]",
+		Aliases: []string{"list"},
+		Short:   "List services",
+		Long: "ls lists the services whose keys start with PREFIX, or all, and counts what each has:\n" +
+			"instances, rejected keys (their value is no endpoint) and refused instances (their\n" +
+			"address cannot be dialled). A key is taken as SERVICE/ID, split at its last \"/\".",
+		Example: "  rollcall ls\n  rollcall ls team-a/\n  rollcall ls -o json",
+		Args:    usageArgs(cobra.MaximumNArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.ls(cmd.Context(), strings.Join(args, ""))
+		},
+	}
+}
+
+func (a *app) ls(ctx context.Context, prefix string) error {
+	return a.talk(ctx, func(ctx context.Context, client *clientv3.Client) error {
+		dir, err := rollcall.SharedDirectory(client)
+		if err != nil {
+			return err
+		}
+		snap, err := dir.ListPrefix(ctx, prefix)
+		if err != nil {
+			return fmt.Errorf("list keys under %q: %w", prefix, err)
+		}
+		return a.printServices(prefix, services(render(snap, rollcall.SplitKey)))
+	})
+}
+
+// services counts what each service has, sorted by name. Keys without a service are
+// left out, and service configs are none.
+func services(v view) serviceList {
+	counts := make(map[string]*serviceRow)
+	at := func(key, service string) *serviceRow {
+		if service == "" || strings.HasPrefix(key, configPrefix) {
+			return &serviceRow{}
+		}
+		if counts[service] == nil {
+			counts[service] = &serviceRow{Service: service}
+		}
+		return counts[service]
+	}
+	for _, inst := range v.Instances {
+		at(inst.Key, inst.Service).Instances++
+	}
+	for _, rej := range v.Rejected {
+		at(rej.Key, rej.Service).Rejected++
+	}
+	for _, ref := range v.Refused {
+		at(ref.Key, ref.Service).Refused++
+	}
+	list := serviceList{APIVersion: apiVersion, Kind: "ServiceList", Revision: v.Revision, Services: make([]serviceRow, 0, len(counts))}
+	for _, row := range counts {
+		list.Services = append(list.Services, *row)
+	}
+	slices.SortFunc(list.Services, func(a, b serviceRow) int { return strings.Compare(a.Service, b.Service) })
+	return list
+}
+
+func (a *app) printServices(prefix string, list serviceList) error {
+	if a.json() {
+		return a.printJSON(list)
+	}
+	if len(list.Services) == 0 {
+		a.say("no services start with %q at revision %d", prefix, list.Revision)
+		return nil
+	}
+	rows := [][]string{{"SERVICE", "INSTANCES", "REJECTED", "REFUSED"}}
+	for _, s := range list.Services {
+		rows = append(rows, []string{s.Service, strconv.Itoa(s.Instances), strconv.Itoa(s.Rejected), strconv.Itoa(s.Refused)})
+	}
+	_, err := fmt.Fprint(a.stdout, table(rows...))
+	return err
+}

@@ -1,0 +1,227 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/goleak"
+
+	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/devetcd"
+)
+
+// runVariable makes the test binary be rollcall itself, for tests of processes.
+const runVariable = "ROLLCALL_TEST_RUN"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(runVariable) != "" {
+		os.Exit(run(os.Args[1:]))
+	}
+	code := m.Run()
+	if shared.server != nil {
+		_ = shared.server.Close()
+	}
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, "goroutines are left:", err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// shared is the etcd of all tests that need no other. Each uses services of its own.
+var shared struct {
+	sync.Mutex
+	server *devetcd.Server
+}
+
+func sharedEtcd(t *testing.T) string {
+	t.Helper()
+	shared.Lock()
+	defer shared.Unlock()
+	if shared.server == nil {
+		server, err := devetcd.Start(t.Context(), devetcd.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		shared.server = server
+	}
+	return shared.server.Endpoint()
+}
+
+// freshEtcd is one whose revisions and leases nobody else has touched.
+func freshEtcd(t *testing.T) *devetcd.Server {
+	t.Helper()
+	server, err := devetcd.Start(t.Context(), devetcd.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Close(); err != nil {
+			t.Errorf("close etcd: %v", err)
+		}
+	})
+	return server
+}
+
+func etcdClient(t *testing.T, endpoint string) *clientv3.Client {
+	t.Helper()
+	client, err := rollcall.NewClient(rollcall.ClientConfig(endpoint))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+func put1(t *testing.T, client *clientv3.Client, key, value string, opts ...clientv3.OpOption) int64 {
+	t.Helper()
+	resp, err := client.Put(t.Context(), key, value, opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.Header.Revision
+}
+
+func revisionOf(t *testing.T, client *clientv3.Client) int64 {
+	t.Helper()
+	resp, err := client.Get(t.Context(), "any")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.Header.Revision
+}
+
+func valueOf(t *testing.T, client *clientv3.Client, key string) string {
+	t.Helper()
+	resp, err := client.Get(t.Context(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(resp.Kvs) == 0 {
+		return ""
+	}
+	return string(resp.Kvs[0].Value)
+}
+
+func leaseCount(t *testing.T, client *clientv3.Client) int {
+	t.Helper()
+	resp, err := client.Leases(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(resp.Leases)
+}
+
+// buffer is a stream that one goroutine writes and others read.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// session is a rollcall that runs in this process.
+type session struct {
+	stdout, stderr buffer
+	cancel         context.CancelCauseFunc
+	code           chan int
+}
+
+// begin starts a command line. The environment holds what is given, as NAME=value.
+func begin(t *testing.T, env []string, args ...string) *session {
+	t.Helper()
+	s := &session{code: make(chan int, 1)}
+	ctx, cancel := context.WithCancelCause(context.Background())
+	s.cancel = cancel
+	a := &app{stdin: strings.NewReader(""), stdout: &s.stdout, stderr: &s.stderr, getenv: func(name string) (string, bool) {
+		for _, pair := range env {
+			if key, value, _ := strings.Cut(pair, "="); key == name {
+				return value, true
+			}
+		}
+		return "", false
+	}}
+	go func() { s.code <- a.run(ctx, args) }()
+	t.Cleanup(func() { cancel(nil) })
+	return s
+}
+
+// end waits for the exit code.
+func (s *session) end(t *testing.T) int {
+	t.Helper()
+	select {
+	case code := <-s.code:
+		return code
+	case <-time.After(30 * time.Second):
+		t.Fatalf("still running; stdout %q, stderr %q", s.stdout.String(), s.stderr.String())
+		return -1
+	}
+}
+
+// interrupt is what SIGINT does to a command.
+func (s *session) interrupt() { s.cancel(signalError{syscall.SIGINT}) }
+
+type result struct {
+	code           int
+	stdout, stderr string
+}
+
+// rollcallAt runs a command line to its end.
+func rollcallAt(t *testing.T, endpoint string, args ...string) result {
+	t.Helper()
+	s := begin(t, []string{"ROLLCALL_ENDPOINTS=" + endpoint, "ROLLCALL_DIAL_TIMEOUT=10s"}, args...)
+	code := s.end(t)
+	return result{code, s.stdout.String(), s.stderr.String()}
+}
+
+// must is rollcallAt for what must work.
+func must(t *testing.T, endpoint string, args ...string) result {
+	t.Helper()
+	r := rollcallAt(t, endpoint, args...)
+	if r.code != 0 {
+		t.Fatalf("rollcall %s: exit %d, stderr %q", strings.Join(args, " "), r.code, r.stderr)
+	}
+	return r
+}
+
+// eventually waits for a condition.
+func eventually(t *testing.T, what string, met func() bool) {
+	t.Helper()
+	for until := time.Now().Add(20 * time.Second); !met(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatalf("not within 20s: %s", what)
+		}
+	}
+}
+
+func wantIn(t *testing.T, where, text string, parts ...string) {
+	t.Helper()
+	for _, part := range parts {
+		if !strings.Contains(text, part) {
+			t.Errorf("%s = %q, want %q in it", where, text, part)
+		}
+	}
+}

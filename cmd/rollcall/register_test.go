@@ -1,0 +1,251 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build unix
+
+package main
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall"
+)
+
+func TestRegister(t *testing.T) {
+	endpoint := sharedEtcd(t)
+	client := etcdClient(t, endpoint)
+	const key = "t-reg/blue"
+	s := begin(t, []string{"ETCDCTL_ENDPOINTS=" + endpoint}, "register", "t-reg", "--addr", "10.0.0.1:80",
+		"--id", "blue", "--ttl", "2500ms", "--metadata", `{"zone":"eu-1"}`)
+	eventually(t, "the key is printed", func() bool { return strings.Contains(s.stdout.String(), key) })
+	wantIn(t, "stdout", s.stdout.String(), " 3s ")
+	wantIn(t, "get", must(t, endpoint, "get", "t-reg").stdout, "blue", "10.0.0.1:80", `{"zone":"eu-1"}`, "3s")
+
+	// An operator takes the key away; it comes back, and that is told.
+	must(t, endpoint, "rm", "t-reg", "blue")
+	eventually(t, "the key is back", func() bool { return valueOf(t, client, key) != "" })
+
+	// A successor takes the name, and goes.
+	grant, err := client.Grant(t.Context(), 60)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put1(t, client, key, `{"Addr":"10.0.0.2:80"}`, clientv3.WithLease(grant.ID))
+	eventually(t, "the successor is told of", func() bool { return strings.Contains(s.stderr.String(), "belongs to another process") })
+	if _, err := client.Revoke(t.Context(), grant.ID); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the return is told of", func() bool { return strings.Contains(s.stderr.String(), `"t-reg/blue" is registered`) })
+
+	s.interrupt()
+	if code := s.end(t); code != 0 {
+		t.Errorf("exit %d, stderr %q, want 0", code, s.stderr.String())
+	}
+	wantNothingLeft(t, client, key)
+}
+
+func wantNothingLeft(t *testing.T, client *clientv3.Client, key string) {
+	t.Helper()
+	if got := valueOf(t, client, key); got != "" {
+		t.Errorf("value left behind: %q", got)
+	}
+	eventually(t, "no lease is left", func() bool { return leaseCount(t, client) == 0 })
+}
+
+func TestRegisterAsJSON(t *testing.T) {
+	endpoint := sharedEtcd(t)
+	s := begin(t, []string{"ETCDCTL_ENDPOINTS=" + endpoint}, "register", "t-json", "--addr", "10.0.0.1:80", "-o", "json")
+	eventually(t, "a line", func() bool { return strings.HasSuffix(s.stdout.String(), "}\n") })
+	wantIn(t, "stdout", s.stdout.String(), `"kind":"Instance"`, `"key":"t-json/10.0.0.1:80"`, `"ttl":10`, `"lease":"`)
+	s.interrupt()
+	if code := s.end(t); code != 0 {
+		t.Errorf("exit %d", code)
+	}
+}
+
+// TestRegisterWithoutEtcd: told to stop while etcd is gone, it says what stays behind.
+func TestRegisterWithoutEtcd(t *testing.T) {
+	server := freshEtcd(t)
+	s := begin(t, []string{"ETCDCTL_ENDPOINTS=" + server.Endpoint()}, "register", "svc", "--addr", "10.0.0.1:80", "--ttl", "2s")
+	eventually(t, "the key is printed", func() bool { return strings.Contains(s.stdout.String(), "svc/") })
+	if err := server.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.interrupt()
+	if code := s.end(t); code != exitUnreachable {
+		t.Errorf("exit %d, want %d", code, exitUnreachable)
+	}
+	wantIn(t, "stderr", s.stderr.String(), "when its lease ends", "connection refused")
+}
+
+func TestStateText(t *testing.T) {
+	for want, state := range map[string]rollcall.State{
+		`"k" is registered, under lease 1f`:                                                   {Phase: rollcall.Registered, Lease: 0x1f},
+		`"k" is draining, under lease 1f`:                                                     {Phase: rollcall.Draining, Lease: 0x1f},
+		`"k" is lost: boom; putting it back`:                                                  {Phase: rollcall.Lost, Err: errors.New("boom")},
+		`"k" belongs to another process now, under another lease; waiting until that is gone`: {Phase: rollcall.Lost, Err: rollcall.ErrSuperseded},
+	} {
+		if got := stateText("k", state); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+// process is rollcall as a process of its own.
+type process struct {
+	cmd    *exec.Cmd
+	stdout *bufio.Reader
+	stderr buffer
+}
+
+// launch starts rollcall in a process group of its own, away from any terminal.
+func launch(t *testing.T, endpoint string, args ...string) *process {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &process{cmd: exec.Command(self, args...)}
+	p.cmd.Env = append(os.Environ(), runVariable+"=1", "ROLLCALL_ENDPOINTS="+endpoint, "ROLLCALL_DIAL_TIMEOUT=10s")
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	p.cmd.Stderr = &p.stderr
+	pipe, err := p.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.stdout = bufio.NewReader(pipe)
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+		_ = p.cmd.Wait()
+	})
+	return p
+}
+
+func (p *process) signal(t *testing.T, sig os.Signal) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(sig); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// end waits for the exit code and returns the rest of stdout.
+func (p *process) end(t *testing.T) (code int, rest string) {
+	t.Helper()
+	timer := time.AfterFunc(30*time.Second, func() { _ = p.cmd.Process.Kill() })
+	defer timer.Stop()
+	data, _ := io.ReadAll(p.stdout)
+	_ = p.cmd.Wait()
+	if ws := p.cmd.ProcessState.Sys().(syscall.WaitStatus); ws.Signaled() {
+		return 128 + int(ws.Signal()), string(data)
+	}
+	return p.cmd.ProcessState.ExitCode(), string(data)
+}
+
+func TestRegisterProcess(t *testing.T) {
+	endpoint := sharedEtcd(t)
+	client := etcdClient(t, endpoint)
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+		t.Run(sig.String(), func(t *testing.T) {
+			p := launch(t, endpoint, "register", "t-proc", "--addr", "10.0.0.1:80", "--ttl", "59.5s")
+			_, _ = p.stdout.ReadString('\n')
+			row, _ := p.stdout.ReadString('\n')
+			wantIn(t, "stdout", row, "t-proc/10.0.0.1:80", "60s")
+			p.signal(t, sig)
+			if code, _ := p.end(t); code != 0 {
+				t.Errorf("exit %d, want 0; stderr %q", code, p.stderr.String())
+			}
+			wantNothingLeft(t, client, "t-proc/10.0.0.1:80")
+		})
+	}
+}
+
+// script says when it has started, which signals it takes, and how it ends.
+const script = `trap 'echo got HUP' HUP; trap 'echo got INT; exit 7' INT; trap 'echo got TERM; exit 8' TERM
+echo started; while :; do sleep 0.05; done`
+
+func TestRegisterCommand(t *testing.T) {
+	endpoint := sharedEtcd(t)
+	client := etcdClient(t, endpoint)
+	const key = "t-cmd/10.0.0.1:80"
+	for _, row := range []struct {
+		name   string
+		ttl    string
+		script string
+		signal syscall.Signal
+		code   int
+		out    string
+	}{
+		{"ends well", "60s", "echo out; sleep 0.3", 0, 0, "out\n"},
+		{"ends at once", "2s", "exit 0", 0, 0, ""},
+		{"fails", "60s", "sleep 0.3; exit 42", 0, 42, ""},
+		{"kills itself", "60s", "sleep 0.3; kill -9 $$", 0, 137, ""},
+		{"takes SIGINT", "60s", script, syscall.SIGINT, 7, "started\ngot INT\n"},
+		{"takes SIGTERM", "60s", script, syscall.SIGTERM, 8, "started\ngot TERM\n"},
+		{"dies of SIGTERM", "60s", "echo started; exec sleep 60", syscall.SIGTERM, 143, "started\n"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			p := launch(t, endpoint, "register", "t-cmd", "--addr", "10.0.0.1:80", "--ttl", row.ttl, "--", "sh", "-c", row.script)
+			if row.signal != 0 {
+				eventually(t, "it is registered", func() bool { return strings.Contains(p.stderr.String(), key) })
+				p.signal(t, row.signal)
+			}
+			code, out := p.end(t)
+			if code != row.code || out != row.out {
+				t.Errorf("exit %d, stdout %q, want %d and %q; stderr %q", code, out, row.code, row.out, p.stderr.String())
+			}
+			wantNothingLeft(t, client, key)
+		})
+	}
+}
+
+// TestRegisterCommandLivesOn: a signal that the command survives leaves it registered.
+func TestRegisterCommandLivesOn(t *testing.T) {
+	endpoint := sharedEtcd(t)
+	client := etcdClient(t, endpoint)
+	const key = "t-live/10.0.0.1:80"
+	p := launch(t, endpoint, "register", "t-live", "--addr", "10.0.0.1:80", "--ttl", "60s", "--", "sh", "-c", script)
+	eventually(t, "it is registered", func() bool { return strings.Contains(p.stderr.String(), key) })
+	p.signal(t, syscall.SIGHUP)
+	for _, want := range []string{"started\n", "got HUP\n"} {
+		if line, _ := p.stdout.ReadString('\n'); line != want {
+			t.Errorf("line %q, want %q", line, want)
+		}
+	}
+	if got, err := rollcall.SharedDirectory(client); err != nil {
+		t.Fatal(err)
+	} else if snap, err := got.List(t.Context(), "t-live"); err != nil || len(snap.Instances()) != 1 || snap.Instances()[0].Attributes.Draining {
+		t.Errorf("snapshot %+v, %v, want it registered still", snap, err)
+	}
+	p.signal(t, syscall.SIGTERM)
+	if code, _ := p.end(t); code != 8 {
+		t.Errorf("exit %d, want 8", code)
+	}
+	wantNothingLeft(t, client, key)
+}
+
+// TestSignals: commands that follow end with the signal's code.
+func TestSignals(t *testing.T) {
+	endpoint := sharedEtcd(t)
+	for sig, want := range map[syscall.Signal]int{syscall.SIGINT: 130, syscall.SIGTERM: 143} {
+		p := launch(t, endpoint, "watch", "t-signals", "-o", "json")
+		line, _ := p.stdout.ReadString('\n')
+		wantIn(t, "first line", line, `"kind":"InstanceList"`, `"instances":[]`, `"rejected":[]`, `"refused":[]`)
+		p.signal(t, sig)
+		if code, _ := p.end(t); code != want || p.stderr.String() != "" {
+			t.Errorf("%v: exit %d with %q, want %d", sig, code, p.stderr.String(), want)
+		}
+	}
+}

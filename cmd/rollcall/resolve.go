@@ -1,0 +1,223 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	grpcresolver "google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/serviceconfig"
+	"google.golang.org/grpc/status"
+
+	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/resolver"
+)
+
+// resolution is what a channel sees of a target.
+type resolution struct {
+	APIVersion    string          `json:"apiVersion"`
+	Kind          string          `json:"kind"`
+	Target        string          `json:"target"`
+	Revision      int64           `json:"revision"`
+	Instances     []instance      `json:"instances"`
+	LeftOut       []leftOut       `json:"leftOut"`
+	ServiceConfig json.RawMessage `json:"serviceConfig,omitempty"`
+}
+
+// leftOut is a key that the channel does not see.
+type leftOut struct {
+	Key   string `json:"key"`
+	Addr  string `json:"addr,omitempty"`
+	Cause string `json:"cause"`
+}
+
+func newResolve(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "resolve TARGET",
+		Short: "Show what a gRPC channel would see",
+		Long: "resolve hands a target to the same resolver that gRPC channels use and shows the\n" +
+			"endpoints it gives them, and below them what it leaves out and why. A bare name is\n" +
+			"taken as etcd:///NAME. A target without endpoints is an error, exit code 3.\n" +
+			"The order of endpoints is each channel's own; here they are sorted by key.",
+		Example: "  rollcall resolve my-service\n  rollcall resolve etcd:///team-a/my-service -o json",
+		Args:    usageArgs(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			target, err := parseTarget(args[0])
+			if err != nil {
+				return err
+			}
+			return a.resolve(cmd.Context(), target)
+		},
+	}
+}
+
+// parseTarget reads a target as gRPC does, and a bare name as a service of etcd.
+func parseTarget(text string) (grpcresolver.Target, error) {
+	u := &url.URL{Scheme: resolver.Scheme, Path: "/" + text}
+	if strings.Contains(text, "://") || strings.HasPrefix(text, resolver.Scheme+":/") {
+		var err error
+		if u, err = url.Parse(text); err != nil {
+			return grpcresolver.Target{}, fail(exitUsage, "invalid target %q: %v; write etcd:///my-service", text, err)
+		}
+	}
+	if u.Scheme != resolver.Scheme {
+		return grpcresolver.Target{}, fail(exitUsage, "invalid target %q: its scheme is not etcd; write etcd:///my-service", text)
+	}
+	if _, err := rollcall.ParseService(strings.TrimPrefix(u.Path, "/")); err != nil {
+		return grpcresolver.Target{}, err
+	}
+	return grpcresolver.Target{URL: *u}, nil
+}
+
+func (a *app) resolve(ctx context.Context, target grpcresolver.Target) error {
+	return a.talk(ctx, func(ctx context.Context, client *clientv3.Client) error {
+		dir, err := rollcall.SharedDirectory(client)
+		if err != nil {
+			return err
+		}
+		// The directory's own answer comes first: it tells what went wrong by kind,
+		// and the resolver shares it.
+		service := strings.TrimSuffix(strings.TrimPrefix(target.URL.Path, "/"), "/")
+		sub, err := dir.Subscribe(service)
+		if err != nil {
+			return err
+		}
+		defer sub.Close()
+		snap, err := first(ctx, sub)
+		if err != nil {
+			return fmt.Errorf("resolve %q: %w", service, err)
+		}
+		seen := &channel{answered: make(chan struct{}, 1)}
+		builder, err := resolver.NewBuilder(client)
+		if err != nil {
+			return err
+		}
+		built, err := builder.Build(target, seen, grpcresolver.BuildOptions{})
+		if err != nil {
+			return fail(exitUsage, "%s", status.Convert(err).Message())
+		}
+		defer built.Close()
+		select {
+		case <-seen.answered:
+		case <-ctx.Done():
+			return fmt.Errorf("resolve %q: %w", service, context.Cause(ctx))
+		}
+		if seen.err != nil {
+			return fail(exitNotFound, "%s; see rollcall ls", strings.TrimPrefix(status.Convert(seen.err).Message(), "rollcall: "))
+		}
+		return a.printResolution(target.URL.String(), seen, snap)
+	})
+}
+
+// channel is a grpcresolver.ClientConn that keeps the first answer of its resolver.
+type channel struct {
+	answered chan struct{} // has one element once the answer below is there
+	told     bool
+	state    grpcresolver.State
+	config   json.RawMessage
+	err      error
+}
+
+// UpdateState, ReportError and ParseServiceConfig are called by one goroutine.
+func (c *channel) UpdateState(state grpcresolver.State) error {
+	c.answer(func() { c.state = state })
+	return nil
+}
+
+func (c *channel) ReportError(err error) { c.answer(func() { c.err = err }) }
+
+func (c *channel) answer(keep func()) {
+	if !c.told {
+		c.told = true
+		keep()
+		c.answered <- struct{}{}
+	}
+}
+
+// NewAddress is what old resolvers call.
+func (c *channel) NewAddress(addresses []grpcresolver.Address) {
+	_ = c.UpdateState(grpcresolver.State{Addresses: addresses})
+}
+
+func (c *channel) ParseServiceConfig(text string) *serviceconfig.ParseResult {
+	if !c.told && json.Valid([]byte(text)) {
+		c.config = json.RawMessage(text)
+	}
+	return &serviceconfig.ParseResult{}
+}
+
+// render is what the channel was told, beside what its service holds.
+func (c *channel) render(target string, snap *rollcall.Snapshot) resolution {
+	split := of(snap.Service())
+	r := resolution{APIVersion: apiVersion, Kind: "Resolution", Target: target, Revision: snap.Revision(),
+		Instances: []instance{}, LeftOut: []leftOut{}}
+	if c.state.ServiceConfig != nil {
+		r.ServiceConfig = c.config
+	}
+	told := make(map[string]bool)
+	for _, ep := range c.state.Endpoints {
+		if inst := resolver.InstanceOf(ep); inst != nil {
+			told[inst.Key] = true
+			r.Instances = append(r.Instances, renderInstance(inst, split))
+		}
+	}
+	slices.SortFunc(r.Instances, func(a, b instance) int { return strings.Compare(a.Key, b.Key) })
+	for _, rej := range snap.Rejected() {
+		r.LeftOut = append(r.LeftOut, leftOut{rej.Key, "", "rejected: " + rej.Cause.Error()})
+	}
+	for _, inst := range snap.Instances() {
+		if !told[inst.Key] {
+			r.LeftOut = append(r.LeftOut, leftOut{inst.Key, inst.Addr, c.cause(inst)})
+		}
+	}
+	slices.SortFunc(r.LeftOut, func(a, b leftOut) int { return strings.Compare(a.Key, b.Key) })
+	return r
+}
+
+// cause says why the channel was not told of an instance.
+func (c *channel) cause(inst *rollcall.Instance) string {
+	for _, ep := range c.state.Endpoints {
+		if other := resolver.InstanceOf(ep); other != nil && other.Addr == inst.Addr {
+			return fmt.Sprintf("same address as %q", other.Key)
+		}
+	}
+	switch err := rollcall.HostPort(inst.Addr); {
+	case err != nil:
+		return "refused: " + reason(err)
+	case inst.Attributes.Draining:
+		return "draining"
+	}
+	return "not selected by the target"
+}
+
+func (a *app) printResolution(target string, seen *channel, snap *rollcall.Snapshot) error {
+	r := seen.render(target, snap)
+	if a.json() {
+		return a.printJSON(r)
+	}
+	rows := [][]string{{"ADDR", "KEY", "METADATA"}}
+	for _, i := range r.Instances {
+		rows = append(rows, []string{i.Addr, i.Key, metadataText(i.Metadata)})
+	}
+	text := table(rows...)
+	if len(r.LeftOut) > 0 {
+		rows = [][]string{{"LEFT OUT", "ADDR", "CAUSE"}}
+		for _, l := range r.LeftOut {
+			rows = append(rows, []string{l.Key, l.Addr, l.Cause})
+		}
+		text += "\n" + table(rows...)
+	}
+	if r.ServiceConfig != nil {
+		text += "\nSERVICE CONFIG\n" + safe(oneLine(string(r.ServiceConfig))) + "\n"
+	}
+	_, err := fmt.Fprint(a.stdout, text)
+	return err
+}

@@ -1,0 +1,214 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rollcall-grpc/rollcall"
+)
+
+// event is one instance that came, changed or went. Its revision is the one up to
+// which the watch has shown everything.
+type event struct {
+	Type     string   `json:"type"` // PUT or DELETE
+	Revision int64    `json:"revision"`
+	Instance instance `json:"instance"`        // as it is now, or as it last was
+	Cause    string   `json:"cause,omitempty"` // why clients leave it out although the key is there
+	sign     string   // how a table shows the type
+}
+
+func newWatch(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "watch SERVICE",
+		Short: "Follow the endpoints of a service",
+		Long: "watch shows the endpoints of a service and then every change until it is interrupted:\n" +
+			"+ came, ~ changed, - went. As JSON it is a line an event, after a first line with what\n" +
+			"is there. Changes that follow one another closely may be shown as one. It outlives\n" +
+			"failures of etcd; while it cannot follow it says so on stderr.",
+		Example: "  rollcall watch my-service\n  rollcall watch my-service -o json | jq -r 'select(.type == \"PUT\").instance.addr'",
+		Args:    usageArgs(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			service, err := rollcall.ParseService(args[0])
+			if err != nil {
+				return err
+			}
+			return a.watch(cmd.Context(), service)
+		},
+	}
+}
+
+func (a *app) watch(ctx context.Context, service string) error {
+	client, err := a.client()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	starting, cancel := a.deadline(ctx)
+	defer cancel()
+	if err := connect(starting, client); err != nil {
+		return err
+	}
+	dir, err := rollcall.NewDirectory(client, rollcall.DirectoryOptions{})
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	sub, err := dir.Subscribe(service)
+	if err != nil {
+		return err
+	}
+	snap, err := first(starting, sub)
+	if err != nil {
+		return fmt.Errorf("watch service %q: %w", service, err)
+	}
+	w := watching{a: a, service: service}
+	if err := w.start(snap); err != nil {
+		return err
+	}
+	for {
+		next, err := sub.Next(ctx)
+		if err != nil {
+			return err
+		}
+		if err := w.step(snap, next); err != nil {
+			return err
+		}
+		snap = next
+	}
+}
+
+// first waits for a subscription's first snapshot. What etcd will never grant ends the
+// wait; the other causes may pass, and the last one is told when time is up.
+func first(ctx context.Context, sub *rollcall.Subscription) (*rollcall.Snapshot, error) {
+	var last error
+	for {
+		snap, err := sub.Next(ctx)
+		switch {
+		case err == nil:
+			return snap, nil
+		case isSignal(context.Cause(ctx)):
+			return nil, context.Cause(ctx)
+		case ctx.Err() != nil && last != nil:
+			return nil, last
+		case ctx.Err() != nil, notPermitted(err):
+			return nil, err
+		}
+		last = err
+	}
+}
+
+// watching writes what a watch sees.
+type watching struct {
+	a        *app
+	service  string
+	id, addr int // widths of the columns so far
+}
+
+func (w *watching) start(snap *rollcall.Snapshot) error {
+	if w.a.json() {
+		if err := w.a.printLine(newInstanceList(w.service, render(snap, of(w.service)))); err != nil {
+			return err
+		}
+	} else {
+		w.a.say("following %q from revision %d; endpoints now: %d", w.service, snap.Revision(), len(snap.Instances()))
+		if err := w.print(events(nil, snap)); err != nil {
+			return err
+		}
+	}
+	w.notices(&rollcall.Snapshot{}, snap)
+	return nil
+}
+
+func (w *watching) step(old, snap *rollcall.Snapshot) error {
+	if err := w.print(events(old, snap)); err != nil {
+		return err
+	}
+	w.notices(old, snap)
+	return nil
+}
+
+func (w *watching) print(events []event) error {
+	for _, e := range events {
+		if w.a.json() {
+			if err := w.a.printLine(e); err != nil {
+				return err
+			}
+			continue
+		}
+		if _, err := fmt.Fprintln(w.a.stdout, w.line(time.Now(), e)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// line is an event for a table that nobody knows the end of: columns grow, never shrink.
+func (w *watching) line(now time.Time, e event) string {
+	id, addr := safe(e.Instance.ID), safe(e.Instance.Addr)
+	w.id, w.addr = max(w.id, utf8.RuneCountInString(id)), max(w.addr, utf8.RuneCountInString(addr))
+	text := fmt.Sprintf("%s  %s %-*s  %-*s  %s", now.Format(time.TimeOnly), e.sign, w.id, id, w.addr, addr, safe(metadataText(e.Instance.Metadata)))
+	if e.Cause != "" {
+		text = strings.TrimRight(text, " ") + "  (" + safe(oneLine(e.Cause)) + ")"
+	}
+	return strings.TrimRight(text, " ")
+}
+
+// notices says on stderr what is no event: staleness, lost histories, keys whose values
+// are no endpoints.
+func (w *watching) notices(old, snap *rollcall.Snapshot) {
+	if snap.History() != old.History() {
+		w.a.say("etcd lost its history: following the new one, from revision %d", snap.Revision())
+	}
+	was, is := old.Stale(), snap.Stale()
+	switch {
+	case is != nil && (was == nil || was.Cause.Error() != is.Cause.Error()):
+		w.a.say("stale since %s: %s; what is shown was true then", is.Since.Format(time.TimeOnly), plain(is.Cause))
+	case is == nil && was != nil:
+		w.a.say("up to date again, at revision %d", snap.Revision())
+	}
+	known := make(map[string]int64, len(old.Rejected()))
+	for _, r := range old.Rejected() {
+		known[r.Key] = r.ModRevision
+	}
+	for _, r := range snap.Rejected() {
+		if known[r.Key] != r.ModRevision {
+			w.a.say("rejected %q: %v", r.Key, r.Cause)
+		}
+	}
+}
+
+// events are what a reader of old must be told to have snap, sorted by key.
+func events(old, snap *rollcall.Snapshot) []event {
+	causes := make(map[string]string)
+	for _, r := range snap.Rejected() {
+		causes[r.Key] = "rejected: " + r.Cause.Error()
+	}
+	split := of(snap.Service())
+	var all []event
+	for _, c := range snap.Diff(old) {
+		e := event{Type: "PUT", Revision: snap.Revision(), sign: "+"}
+		switch {
+		case c.New == nil:
+			e.Type, e.sign, e.Cause = "DELETE", "-", causes[c.Key]
+			e.Instance = renderInstance(c.Old, split)
+		default:
+			if c.Old != nil {
+				e.sign = "~"
+			}
+			e.Instance = renderInstance(c.New, split)
+			if err := rollcall.HostPort(c.New.Addr); err != nil {
+				e.Cause = "refused: " + reason(err)
+			}
+		}
+		all = append(all, e)
+	}
+	return all
+}
