@@ -1,0 +1,90 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e_test
+
+import (
+	"context"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	etcdendpoints "go.etcd.io/etcd/client/v3/naming/endpoints"
+	etcdresolver "go.etcd.io/etcd/client/v3/naming/resolver"
+	grpcresolver "google.golang.org/grpc/resolver"
+
+	"github.com/rollcall-grpc/rollcall/endpoints"
+	"github.com/rollcall-grpc/rollcall/resolver"
+)
+
+// naming is one of the two packages, behind the types of this one.
+type naming struct {
+	name       string
+	newManager func(*clientv3.Client, string) (endpoints.Manager, error)
+	newBuilder func(*clientv3.Client) (grpcresolver.Builder, error)
+}
+
+var (
+	rollcallNaming = naming{name: "rollcall", newManager: endpoints.NewManager, newBuilder: resolver.NewBuilder}
+	etcdNaming     = naming{name: "etcd", newManager: newEtcdManager, newBuilder: etcdresolver.NewBuilder}
+)
+
+// etcdManager is etcd's manager with its types converted.
+type etcdManager struct{ m etcdendpoints.Manager }
+
+func newEtcdManager(client *clientv3.Client, target string) (endpoints.Manager, error) {
+	m, err := etcdendpoints.NewManager(client, target)
+	return etcdManager{m}, err
+}
+
+func (a etcdManager) Update(ctx context.Context, updates []*endpoints.UpdateWithOpts) error {
+	converted := make([]*etcdendpoints.UpdateWithOpts, len(updates))
+	for i, u := range updates {
+		if u == nil {
+			continue
+		}
+		converted[i] = &etcdendpoints.UpdateWithOpts{Opts: u.Opts, Update: etcdendpoints.Update{
+			Op: etcdendpoints.Operation(u.Op), Key: u.Key, Endpoint: etcdendpoints.Endpoint(u.Endpoint)}}
+	}
+	return a.m.Update(ctx, converted)
+}
+
+func (a etcdManager) AddEndpoint(ctx context.Context, key string, ep endpoints.Endpoint, opts ...clientv3.OpOption) error {
+	return a.m.AddEndpoint(ctx, key, etcdendpoints.Endpoint(ep), opts...)
+}
+
+func (a etcdManager) DeleteEndpoint(ctx context.Context, key string, opts ...clientv3.OpOption) error {
+	return a.m.DeleteEndpoint(ctx, key, opts...)
+}
+
+func (a etcdManager) List(ctx context.Context) (endpoints.Key2EndpointMap, error) {
+	listed, err := a.m.List(ctx)
+	if listed == nil {
+		return nil, err
+	}
+	all := make(endpoints.Key2EndpointMap, len(listed))
+	for key, ep := range listed {
+		all[key] = endpoints.Endpoint(ep)
+	}
+	return all, err
+}
+
+func (a etcdManager) NewWatchChannel(ctx context.Context) (endpoints.WatchChannel, error) {
+	in, err := a.m.NewWatchChannel(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make(chan []*endpoints.Update)
+	go func() {
+		defer close(out)
+		for updates := range in {
+			converted := make([]*endpoints.Update, len(updates))
+			for i, u := range updates {
+				converted[i] = &endpoints.Update{Op: endpoints.Operation(u.Op), Key: u.Key, Endpoint: endpoints.Endpoint(u.Endpoint)}
+			}
+			select {
+			case out <- converted:
+			case <-ctx.Done(): // and go on: etcd's waits for whoever reads
+			}
+		}
+	}()
+	return out, nil
+}
