@@ -28,15 +28,15 @@ func (p AddressPolicy) Check(addr string) error {
 // not unspecified, multicast or link-local. gRPC would dial "unix:..." as a socket
 // and a URL as whatever it names, so neither is a host here. Errors are *InputError.
 func HostPort(addr string) error {
+	if scheme, _, _ := strings.Cut(addr, ":"); strings.EqualFold(scheme, "unix") || strings.EqualFold(scheme, "unix-abstract") {
+		return inputError("address", addr, "a machine's own sockets cannot be shared through etcd; it must be host:port")
+	}
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return inputError("address", addr, "it must be host:port, for example 10.0.0.7:50051")
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
 		return inputError("address", addr, "the port must be a number from 1 to 65535")
-	}
-	if strings.EqualFold(host, "unix") || strings.EqualFold(host, "unix-abstract") {
-		return inputError("address", addr, "sockets of a machine cannot be shared through etcd; it must be host:port")
 	}
 	if ip, err := netip.ParseAddr(host); err == nil {
 		if ip.IsUnspecified() || ip.IsMulticast() || ip.IsLinkLocalUnicast() || ip.Zone() != "" {

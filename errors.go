@@ -6,6 +6,9 @@ package rollcall
 import (
 	"errors"
 	"fmt"
+	"strings"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
 
 // Errors that callers branch on. etcd's own errors pass through unchanged, so
@@ -37,4 +40,18 @@ func inputError(field, value, format string, args ...any) error {
 		value = value[:most] + "..."
 	}
 	return &InputError{Field: field, Value: value, Reason: fmt.Sprintf(format, args...)}
+}
+
+// typed returns etcd's own typed error where err only carries its text: a refused watch
+// and a broken list stream come out of clientv3 as the text of a gRPC status.
+func typed(err error) error {
+	if err == nil || errors.As(err, new(rpctypes.EtcdError)) {
+		return err
+	}
+	if _, desc, found := strings.Cut(err.Error(), " desc = "); found {
+		if known := rpctypes.Error(errors.New(desc)); errors.As(known, new(rpctypes.EtcdError)) {
+			return known
+		}
+	}
+	return err
 }

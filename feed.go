@@ -263,7 +263,7 @@ func (f *feed) follow(ctx context.Context) error {
 // take applies one response of the watch.
 func (f *feed) take(stream uint64, resp clientv3.WatchResponse) error {
 	link := f.dir.link
-	if err := watchError(resp); err != nil {
+	if err := typed(resp.Err()); err != nil {
 		if errors.Is(err, rpctypes.ErrCompacted) {
 			f.resume = 0
 		}

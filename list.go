@@ -75,7 +75,7 @@ func (l *lister) stream(ctx context.Context, s span, serializable bool, heard fu
 		if err != nil {
 			continue
 		}
-		if err = chunk.Err(); err != nil {
+		if err = typed(chunk.Err()); err != nil {
 			continue
 		}
 		heard()

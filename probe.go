@@ -81,7 +81,7 @@ func (l *link) probe(ctx context.Context) error {
 	pctx, cancel := context.WithTimeout(l.context(ctx, v.stream), callTimeout)
 	defer cancel()
 	resp, ok := <-openWatch(pctx, l.client, keySpan(l.key()), 0)
-	switch err := watchError(resp); {
+	switch err := typed(resp.Err()); {
 	case ok && (resp.Created || answered(err)):
 		l.hear(v.stream, resp.Header)
 		if ok && resp.Created && resp.Header.GetClusterId() == 0 {

@@ -143,8 +143,8 @@ func (r *Registrar) prepare(service string, ep Endpoint) (*Registration, error) 
 }
 
 // Close takes every endpoint out, each as Registration.Close does, and revokes the
-// lease. It returns the context's error if that ended first; the lease is revoked all
-// the same if etcd can be had within 5 s more.
+// lease. It returns the context's error if that ended first; the lease is then revoked
+// all the same if etcd can be had within a second more, or else runs out.
 func (r *Registrar) Close(ctx context.Context) error {
 	r.mu.Lock()
 	r.closed = true
@@ -174,7 +174,11 @@ func (r *Registrar) Close(ctx context.Context) error {
 	if lease == 0 {
 		return failed
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
+	bound := callTimeout
+	if failed != nil {
+		bound = time.Second
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), bound)
 	defer cancel()
 	if _, err := r.client.Revoke(ctx, lease); err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
 		return errors.Join(failed, fmt.Errorf("revoke lease %x: %w", int64(lease), err))
@@ -342,7 +346,8 @@ func (r *Registrar) hold(ctx context.Context) error {
 					return fmt.Errorf("lease %x was not renewed within %v", int64(r.lease), r.granted)
 				}
 			case <-audit.C:
-				if r.audit(ctx) {
+				// While etcd is known to be away the end of the lease is what counts next.
+				if v, _ := r.opts.Directory.link.current(); v.down == nil && r.audit(ctx) {
 					break wait
 				}
 			case <-r.wake:

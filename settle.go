@@ -297,7 +297,7 @@ func (r *Registrar) audit(ctx context.Context) bool {
 		for i, g := range chunk {
 			ops[i] = clientv3.OpGet(g.key)
 		}
-		tctx, cancel := context.WithTimeout(ctx, callTimeout)
+		tctx, cancel := context.WithTimeout(ctx, min(callTimeout, r.granted/3))
 		resp, err := r.client.Txn(tctx).Then(ops...).Commit()
 		cancel()
 		if err != nil {

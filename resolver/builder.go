@@ -7,6 +7,7 @@ import (
 	"context"
 	"log/slog"
 	"net/url"
+	"strings"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/codes"
@@ -55,7 +56,7 @@ func (*builder) Scheme() string { return Scheme }
 // a target that names no service, with a status that ends every call (UNAVAILABLE, since
 // gRPC allows a resolver no InvalidArgument).
 func (b *builder) Build(target grpcresolver.Target, cc grpcresolver.ClientConn, _ grpcresolver.BuildOptions) (grpcresolver.Resolver, error) {
-	service, err := parseTarget(target.URL)
+	service, err := ParseTarget(target.URL)
 	if err != nil {
 		return nil, status.Errorf(codes.Unavailable, "rollcall: %v", err)
 	}
@@ -85,27 +86,26 @@ type etcdResolver struct {
 	done    chan struct{} // run has ended
 }
 
-// parseTarget returns the service that a target names. The authority is ignored, as
+// ParseTarget returns the service that a target names. The authority is ignored, as
 // etcd's own resolver does; a query or fragment is refused, since one that went
-// unnoticed would select nothing.
-func parseTarget(u url.URL) (string, error) {
+// unnoticed would select nothing. Errors are *rollcall.InputError.
+func ParseTarget(u url.URL) (service string, err error) {
 	name := u.Path
 	if name == "" {
-		opaque, err := url.PathUnescape(u.Opaque)
-		if err != nil {
-			return "", &rollcall.InputError{Field: "target", Value: u.String(), Reason: err.Error()}
+		if name, err = url.PathUnescape(u.Opaque); err != nil {
+			return "", targetError(u, err.Error())
 		}
-		name = opaque
 	}
-	if len(name) > 0 && name[0] == '/' {
-		name = name[1:]
-	}
+	name = strings.TrimPrefix(name, "/")
 	if u.RawQuery != "" || u.Fragment != "" || u.ForceQuery {
-		return "", &rollcall.InputError{Field: "target", Value: u.String(), Reason: "a query or fragment has no meaning here; escape \"?\" as %3F and \"#\" as %23 if the name holds one"}
+		return "", targetError(u, `a query or fragment has no meaning here; write "?" as %3F and "#" as %23 if the name holds one`)
 	}
-	service, err := rollcall.ParseService(name)
-	if err != nil {
-		return "", &rollcall.InputError{Field: "target", Value: u.String(), Reason: "it names no service; write etcd:///my-service"}
+	if service, err = rollcall.ParseService(name); err != nil {
+		return "", targetError(u, "it names no service; write etcd:///my-service")
 	}
 	return service, nil
+}
+
+func targetError(u url.URL, reason string) error {
+	return &rollcall.InputError{Field: "target", Value: u.String(), Reason: reason}
 }

@@ -252,7 +252,7 @@ func TestParseTarget(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := parseTarget(*u)
+		got, err := ParseTarget(*u)
 		if got != want || (err == nil) != (want != "") {
 			t.Errorf("%s: got %q, %v, want %q", text, got, err, want)
 		}

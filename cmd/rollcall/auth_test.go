@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
@@ -61,11 +62,15 @@ func TestUsers(t *testing.T) {
 		{"root adds", "add open 10.0.0.2:80 --user root:secret", "", 0, "open/10.0.0.2:80"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
+			began := time.Now()
 			env := append(strings.Fields(row.env), "ETCDCTL_ENDPOINTS="+server.Endpoint(), "ETCDCTL_DIAL_TIMEOUT=15s")
 			s := begin(t, env, strings.Split(row.args, " ")...)
 			code, stdout, stderr := s.end(t), s.stdout.String(), s.stderr.String()
 			if code != row.code {
 				t.Fatalf("exit %d, want %d; stdout %q, stderr %q", code, row.code, stdout, stderr)
+			}
+			if took := time.Since(began); took > 12*time.Second {
+				t.Errorf("took %v: what is refused must not be waited for", took)
 			}
 			if code == 0 {
 				wantIn(t, "stdout", stdout, row.want)

@@ -48,17 +48,17 @@ func TestAdd(t *testing.T) {
 func TestAddUnderLease(t *testing.T) {
 	endpoint := sharedEtcd(t)
 	client := etcdClient(t, endpoint)
-	r := must(t, endpoint, "add", "t-lease", "10.0.0.1:80", "--ttl", "1ms1s", "-o", "json")
+	r := must(t, endpoint, "add", "t-lease", "10.0.0.1:80", "--ttl", "2001ms", "-o", "json")
 	var got written
 	if err := json.Unmarshal([]byte(r.stdout), &got); err != nil {
 		t.Fatal(err)
 	}
-	if got.TTL != 2 || got.Lease == "" || got.Kind != "Instance" {
-		t.Errorf("got %+v, want a lease of 2s", got)
+	if got.TTL != 3 || got.Lease == "" || got.Kind != "Instance" {
+		t.Errorf("got %+v, want a lease of 3s", got)
 	}
-	wantIn(t, "stderr", r.stderr, "nobody keeps lease "+got.Lease+" alive", "2s")
+	wantIn(t, "stderr", r.stderr, "nobody keeps lease "+got.Lease+" alive", "3s")
 	r = must(t, endpoint, "get", "t-lease")
-	wantIn(t, "stdout", r.stdout, got.Lease, "2s")
+	wantIn(t, "stdout", r.stdout, got.Lease, "3s")
 
 	r = must(t, endpoint, "add", "t-lease", "10.0.0.1:80", "--force")
 	wantIn(t, "stderr", r.stderr, "stood under lease "+got.Lease, "without one")

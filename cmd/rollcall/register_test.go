@@ -144,7 +144,7 @@ func (p *process) signal(t *testing.T, sig os.Signal) {
 // end waits for the exit code and returns the rest of stdout.
 func (p *process) end(t *testing.T) (code int, rest string) {
 	t.Helper()
-	timer := time.AfterFunc(30*time.Second, func() { _ = p.cmd.Process.Kill() })
+	timer := time.AfterFunc(20*time.Second, func() { _ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) }) // and what it started
 	defer timer.Stop()
 	data, _ := io.ReadAll(p.stdout)
 	_ = p.cmd.Wait()
@@ -174,7 +174,7 @@ func TestRegisterProcess(t *testing.T) {
 
 // script says when it has started, which signals it takes, and how it ends.
 const script = `trap 'echo got HUP' HUP; trap 'echo got INT; exit 7' INT; trap 'echo got TERM; exit 8' TERM
-echo started; while :; do sleep 0.05; done`
+echo started; i=0; while [ $i -lt 600 ]; do sleep 0.05; i=$((i+1)); done`
 
 func TestRegisterCommand(t *testing.T) {
 	endpoint := sharedEtcd(t)

@@ -71,7 +71,7 @@ func parseTarget(text string) (grpcresolver.Target, error) {
 	if u.Scheme != resolver.Scheme {
 		return grpcresolver.Target{}, fail(exitUsage, "invalid target %q: its scheme is not etcd; write etcd:///my-service", text)
 	}
-	if _, err := rollcall.ParseService(strings.TrimPrefix(u.Path, "/")); err != nil {
+	if _, err := resolver.ParseTarget(*u); err != nil {
 		return grpcresolver.Target{}, err
 	}
 	return grpcresolver.Target{URL: *u}, nil
@@ -85,7 +85,10 @@ func (a *app) resolve(ctx context.Context, target grpcresolver.Target) error {
 		}
 		// The directory's own answer comes first: it tells what went wrong by kind,
 		// and the resolver shares it.
-		service := strings.TrimSuffix(strings.TrimPrefix(target.URL.Path, "/"), "/")
+		service, err := resolver.ParseTarget(target.URL)
+		if err != nil {
+			return err
+		}
 		sub, err := dir.Subscribe(service)
 		if err != nil {
 			return err

@@ -124,6 +124,16 @@ func (e *env) listed(m endpoints.Manager) map[string]string {
 	return addrs
 }
 
+// lists waits until a manager lists exactly these addresses.
+func (e *env) lists(m endpoints.Manager, want map[string]string) {
+	e.eventually(func() error {
+		if got := e.listed(m); !cmp.Equal(got, want) {
+			return fmt.Errorf("listed %v, want %v", got, want)
+		}
+		return nil
+	})
+}
+
 // clientOf returns a client with a configuration of its own.
 func (e *env) clientOf(mutate func(*clientv3.Config)) *clientv3.Client {
 	client := e.etcd.Client(e.t, mutate)
@@ -258,7 +268,8 @@ func (e *env) call(conn *grpc.ClientConn, opts ...grpc.CallOption) (string, erro
 	return callNamed(ctx, conn, opts...)
 }
 
-// reaches calls until exactly the named servers answer.
+// reaches calls until exactly the named servers answer. A new channel calls whoever is
+// connected first: that others are never called must be seen from what it was told.
 func (e *env) reaches(conn *grpc.ClientConn, names ...string) {
 	slices.Sort(names)
 	e.eventually(func() error {

@@ -62,6 +62,7 @@ func resolverChecks() []check {
 			for _, other := range []string{e.target + "-2", e.target + "_other"} {
 				e.add(e.managerOf(e.client, other), other+"/x", b.addr)
 			}
+			e.shows(e.resolve(), e.listed(e.manager())[e.key("a")])
 			e.reaches(e.dial("etcd:///"+e.target), "a")
 		}},
 		{name: "targets in all spellings", mark: both, run: func(e *env) {
@@ -132,7 +133,11 @@ func resolverChecks() []check {
 			a, b := startNamedServer(e.t, "a"), startNamedServer(e.t, "b")
 			e.add(e.manager(), e.key("a"), a.addr)
 			e.add(e.manager(), e.key("b"), b.addr, e.shortLease())
-			e.reaches(e.dial("etcd:///"+e.target), "a")
+			conn := e.dial("etcd:///" + e.target)
+			_, err := e.call(conn)
+			e.ok(err)
+			e.lists(e.manager(), map[string]string{e.key("a"): a.addr})
+			e.reaches(conn, "a")
 		}},
 		{name: "many channels of one client", mark: both, run: func(e *env) {
 			e.serve("a", "b")
@@ -199,6 +204,7 @@ func resolverChecks() []check {
 			a, b := startNamedServer(e.t, "a"), startNamedServer(e.t, "b")
 			e.add(e.manager(), e.key("a"), a.addr)
 			e.ok(e.manager().AddEndpoint(e.ctx, e.key("b"), endpoints.Endpoint{Addr: b.addr, Metadata: map[string]string{"status": "draining"}}))
+			e.shows(e.resolve(), a.addr)
 			e.reaches(e.dial("etcd:///"+e.target), "a")
 		}},
 		{name: "metadata reaches the balancer", mark: ours, difference: "Metadata reaches balancers", run: func(e *env) {
