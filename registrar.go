@@ -312,21 +312,39 @@ func (r *Registrar) explain(err error) error {
 
 // hold keeps the lease alive and settles registrations until the lease is in doubt:
 // its keepalives went unanswered for its whole time, or a write found it gone.
+// Doubt cuts short what is under way, which may be waiting for an etcd that is gone.
 func (r *Registrar) hold(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	var renewals sync.WaitGroup
+	defer renewals.Wait()
+	defer cancel(nil)
 	// Never with a required leader: the client would go on renewing a lease that nobody
 	// holds any more (etcd#22094).
 	alive, err := r.client.KeepAlive(ctx, r.lease)
 	if err != nil {
 		return fmt.Errorf("keep lease %x alive: %w", int64(r.lease), err)
 	}
+	renewals.Go(func() {
+		for {
+			select {
+			case _, ok := <-alive:
+				if !ok {
+					cancel(fmt.Errorf("lease %x was not renewed within %v", int64(r.lease), r.granted))
+					return
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
 	audit := time.NewTicker(max(r.granted/3, time.Second))
 	defer audit.Stop()
 	var retry backoff
 	var again <-chan time.Time
 	for {
 		switch err := r.settle(ctx); {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
 		case errors.Is(err, rpctypes.ErrLeaseNotFound):
 			return err
 		case err != nil:
@@ -340,14 +358,9 @@ func (r *Registrar) hold(ctx context.Context) error {
 		for {
 			select {
 			case <-ctx.Done():
-				return ctx.Err()
-			case _, ok := <-alive:
-				if !ok {
-					return fmt.Errorf("lease %x was not renewed within %v", int64(r.lease), r.granted)
-				}
+				return context.Cause(ctx)
 			case <-audit.C:
-				// While etcd is known to be away the end of the lease is what counts next.
-				if v, _ := r.opts.Directory.link.current(); v.down == nil && r.audit(ctx) {
+				if r.audit(ctx) {
 					break wait
 				}
 			case <-r.wake:

@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -423,6 +424,45 @@ func TestDirectoryClosed(t *testing.T) {
 	})
 }
 
+// A check that waits for an etcd that is gone does not keep the end of the lease from
+// being noticed, also where there are many to check.
+func TestDoubtAboutTheLeaseIsNoticedAtOnce(t *testing.T) {
+	atDesk(t, RegistrarOptions{TTL: 4 * time.Second}, func(d *desk) {
+		var regs []*Registration
+		for i := range mostWatched + 10 {
+			regs = append(regs, d.registered(fmt.Sprint(i), nil))
+		}
+		for range 10 {
+			d.conn.Cut()
+			time.Sleep(7 * time.Second) // clientv3 gives a first keepalive 5 s and looks once a second
+			for _, g := range regs {
+				if state, _ := g.State(); state.Phase != Lost || state.Err == nil {
+					t.Fatalf("%s is %s (%v), want lost and why", g.Key(), state.Phase, state.Err)
+				}
+			}
+			d.conn.Mend()
+			for _, g := range regs {
+				d.noError("wait", g.Wait(d.within(time.Minute)))
+			}
+		}
+	})
+}
+
+// What the directory last knew of the way does not count once it is closed.
+func TestDirectoryClosedDuringAnOutage(t *testing.T) {
+	atDesk(t, RegistrarOptions{Directory: new(Directory)}, func(d *desk) {
+		a := d.registered("a", nil)
+		d.conn.Cut()
+		time.Sleep(20 * time.Second)
+		d.registrar.opts.Directory.Close()
+		d.conn.Mend()
+		d.noError("wait", a.Wait(d.within(time.Minute)))
+		d.store.Delete("svc/a")
+		time.Sleep(4 * time.Second) // a check every TTL/3
+		d.holds(a, plain("a"))
+	})
+}
+
 func TestManyRegistrationsAreCheckedInBatches(t *testing.T) {
 	for _, limit := range []int{128, 8} { // of operations in a transaction
 		t.Run(fmt.Sprint(limit), func(t *testing.T) {
@@ -570,6 +610,45 @@ func TestRestoredFromABackup(t *testing.T) {
 	})
 }
 
+// A backup from before a lease was lost has the key under that one: it is ours still.
+func TestRestoredUnderALeaseOfBefore(t *testing.T) {
+	atDesk(t, RegistrarOptions{}, func(d *desk) {
+		a := d.registered("a", map[string]int{"weight": 3})
+		first := d.lease()
+		backup := d.store.Snapshot()
+		d.store.ExpireLease(first)
+		time.Sleep(10 * time.Second)
+		second := d.lease()
+		d.store.Restore(backup, 1000)
+		time.Sleep(5 * time.Second) // the restored lease, which nobody renews, lives for 10
+		if third := d.lease(); third == first || third == second {
+			t.Fatalf("no other lease than %x", int64(third))
+		}
+		d.holds(a, `{"Op":0,"Addr":"host-a:80","Metadata":{"weight":3}}`)
+		d.phase(a, Registered, nil)
+	})
+}
+
+// One refusal that concerns all is enough: a fleet's worth of writes is not tried.
+func TestWritesStopAtWhatConcernsAll(t *testing.T) {
+	atDesk(t, RegistrarOptions{TTL: time.Minute}, func(d *desk) {
+		d.registered("first", nil)
+		d.conn.Fail(fakeetcd.Txn, status.Error(codes.Unavailable, "away"))
+		var regs []*Registration
+		for i := range 300 {
+			regs = append(regs, d.register(fmt.Sprint(i), nil))
+		}
+		time.Sleep(10 * time.Second)
+		if n := d.conn.Calls(fakeetcd.Txn); n > 300 {
+			t.Errorf("%d writes tried in 10 s", n)
+		}
+		d.conn.Fail(fakeetcd.Txn, nil)
+		for _, g := range regs {
+			d.noError("wait", g.Wait(d.within(time.Minute)))
+		}
+	})
+}
+
 func TestL2DataLostInMemory(t *testing.T) {
 	atDesk(t, RegistrarOptions{}, func(d *desk) {
 		a, b := d.registered("a", nil), d.registered("b", map[string]int{"weight": 3})
@@ -600,8 +679,14 @@ func TestNoSpaceIsATypedErrorAndRetried(t *testing.T) {
 		d.conn.Fail(fakeetcd.Txn, nil)
 		d.noError("wait", b.Wait(d.within(time.Minute)))
 		// A full etcd takes deletions, though not the mark before.
-		d.conn.FailNext(fakeetcd.Txn, rpctypes.ErrNoSpace)
+		d.conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
+			if txn, ok := call.Request.(*etcdserverpb.TxnRequest); ok && txn.Success[0].GetRequestPut() != nil {
+				return rpctypes.ErrNoSpace
+			}
+			return nil
+		})
 		d.noError("close", b.Close(d.within(time.Minute)))
+		d.conn.SetHook(nil)
 		if kv := d.key("svc/b"); kv != nil {
 			t.Errorf("left: %v", kv)
 		}

@@ -283,21 +283,49 @@ func TestWriteRacesWithAnEdit(t *testing.T) {
 // A value set while the one before is on its way is written too.
 func TestUpdateDuringAWrite(t *testing.T) {
 	atDesk(t, RegistrarOptions{}, func(d *desk) {
-		a := d.register("a", nil)
+		var a *Registration
 		var second error
 		var wg sync.WaitGroup
+		registered := make(chan struct{}) // a is set
 		d.conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
 			if call.Method == fakeetcd.Txn {
 				d.conn.SetHook(nil)
+				<-registered
 				wg.Go(func() { second = a.Update(d.within(time.Minute), map[string]int{"weight": 2}) })
 				time.Sleep(time.Millisecond)
 			}
 			return nil
 		})
+		a = d.register("a", nil)
+		close(registered)
 		d.noError("wait", a.Wait(d.within(time.Minute)))
 		wg.Wait()
 		d.noError("update", second)
 		d.holds(a, `{"Op":0,"Addr":"host-a:80","Metadata":{"weight":2}}`)
+	})
+}
+
+// Closed is for good, also when a write that was under way ends later.
+func TestCloseAndRegisterDuringAWrite(t *testing.T) {
+	atDesk(t, RegistrarOptions{}, func(d *desk) {
+		again := make(chan *Registration, 1)
+		d.conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
+			if call.Method == fakeetcd.Txn {
+				d.conn.SetHook(nil)
+				d.registrar.mu.Lock()
+				first := d.registrar.regs["svc/a"]
+				d.registrar.mu.Unlock()
+				first.leave()
+				again <- d.register("a", map[string]int{"weight": 2})
+				d.phase(first, Closed, nil)
+			}
+			return nil
+		})
+		first, second := d.register("a", nil), <-again
+		time.Sleep(time.Second)
+		d.noError("wait", second.Wait(d.within(time.Minute)))
+		d.phase(first, Closed, nil)
+		d.holds(second, `{"Op":0,"Addr":"host-a:80","Metadata":{"weight":2}}`)
 	})
 }
 

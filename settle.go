@@ -78,8 +78,8 @@ func concernsAll(err error) bool {
 		errors.Is(err, context.Canceled) || status.Code(err) == codes.Unavailable
 }
 
-func (r *Registrar) settleOne(ctx context.Context, g *Registration) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+func (r *Registrar) settleOne(hold context.Context, g *Registration) error {
+	ctx, cancel := context.WithTimeout(hold, callTimeout)
 	defer cancel()
 	r.mu.Lock()
 	gone := g.gone
@@ -97,7 +97,7 @@ func (r *Registrar) settleOne(ctx context.Context, g *Registration) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	g.dirty = true
-	if !gone {
+	if !gone && hold.Err() == nil { // else the reason is another, and hold tells it
 		g.missedLocked(err)
 	}
 	return err
@@ -260,89 +260,4 @@ func (r *Registrar) unwatchLocked(g *Registration) (sub *Subscription) {
 	}
 	sub, g.sub = g.sub, nil
 	return sub
-}
-
-// observeLocked compares what the watch last saw of a registration's key with what it
-// should be.
-func (r *Registrar) observeLocked(g *Registration) {
-	if g.sub == nil || !g.claimed {
-		return
-	}
-	snap := g.sub.Latest()
-	if snap == nil || snap.Stale() != nil {
-		return
-	}
-	if snap.History() != g.history { // restored from a backup, it may be, with the lease in it
-		g.history, g.dirty = snap.History(), true
-		return
-	}
-	if snap.Revision() <= g.revision {
-		return
-	}
-	inst := snap.Instance(g.key)
-	switch {
-	case inst == nil || inst.Lease != r.lease:
-		g.dirty = true
-	case !g.write && inst.ModRevision > g.revision:
-		g.dirty = true // an operator's edit: look and keep it
-	}
-}
-
-// audit looks up the registrations that no live watch tells of, in batches, and says
-// whether one of them needs attention.
-func (r *Registrar) audit(ctx context.Context) bool {
-	attention := false
-	for chunk := range slices.Chunk(r.unseen(), r.audited) {
-		ops := make([]clientv3.Op, len(chunk))
-		for i, g := range chunk {
-			ops[i] = clientv3.OpGet(g.key)
-		}
-		tctx, cancel := context.WithTimeout(ctx, min(callTimeout, r.granted/3))
-		resp, err := r.client.Txn(tctx).Then(ops...).Commit()
-		cancel()
-		if err != nil {
-			if errors.Is(err, rpctypes.ErrTooManyOps) {
-				r.audited = max(1, r.audited/2) // the limit is the server's to set
-			}
-			r.log.Warn("cannot check registrations", "cause", err)
-			return attention
-		}
-		r.mu.Lock()
-		for i, g := range chunk {
-			g.dirty = g.dirty || r.strayedLocked(g, resp.Responses[i].GetResponseRange().Kvs)
-			attention = attention || g.dirty
-		}
-		r.mu.Unlock()
-	}
-	return attention
-}
-
-// unseen returns the registrations without a live watch.
-func (r *Registrar) unseen() (unseen []*Registration) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, g := range r.regs {
-		if !g.claimed || g.gone {
-			continue
-		}
-		if g.sub != nil {
-			if snap := g.sub.Latest(); snap != nil && snap.Stale() == nil {
-				continue
-			}
-		}
-		unseen = append(unseen, g)
-	}
-	return unseen
-}
-
-// strayedLocked says whether a key is not what it was when it was last settled.
-func (r *Registrar) strayedLocked(g *Registration, kvs []*mvccpb.KeyValue) bool {
-	if len(kvs) == 0 {
-		return true
-	}
-	lease := clientv3.LeaseID(kvs[0].Lease)
-	if errors.Is(g.state.Err, ErrSuperseded) {
-		return lease == 0 || lease == r.lease
-	}
-	return lease != r.lease || !bytes.Equal(kvs[0].Value, g.value)
 }
