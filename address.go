@@ -39,6 +39,7 @@ func HostPort(addr string) error {
 		return inputError("address", addr, "the port must be a number from 1 to 65535")
 	}
 	if ip, err := netip.ParseAddr(host); err == nil {
+		ip = ip.Unmap()
 		if ip.IsUnspecified() || ip.IsMulticast() || ip.IsLinkLocalUnicast() || ip.Zone() != "" {
 			return inputError("address", addr, "the host is unspecified, multicast or link-local; give one that clients can reach")
 		}

@@ -115,6 +115,7 @@ func (d *Directory) subscribe(s span, prefix string, changed chan struct{}) (*Su
 		f = newFeed(d, s, prefix)
 		d.feeds[s] = f
 		if d.stop == nil {
+			d.link.reset()
 			d.stop = start(d.link.run)
 		}
 		f.stop = start(f.run)
@@ -153,6 +154,7 @@ func (d *Directory) Close() {
 	for _, f := range feeds {
 		f.stop()
 		f.fail(ErrClosed)
+		f.end()
 	}
 	if stopLink != nil {
 		stopLink()

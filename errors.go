@@ -26,7 +26,7 @@ var (
 // InputError reports a value that can never work, whatever etcd holds.
 type InputError struct {
 	Field  string // what was given: "address", "service", "metadata", ...
-	Value  string // the value, shortened where it is long
+	Value  string // the value, perhaps shortened
 	Reason string // why it is refused and what would be taken
 }
 

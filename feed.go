@@ -40,6 +40,7 @@ type feed struct {
 	history  int
 	retry    backoff
 	cooled   time.Time // not before then the next publication
+	compared time.Time // when a comparison with etcd was last begun
 
 	mu    sync.Mutex
 	subs  map[*Subscription]struct{}
@@ -55,7 +56,7 @@ func newFeed(d *Directory, s span, prefix string) *feed {
 }
 
 func (f *feed) subscribe(changed chan struct{}) *Subscription {
-	s := &Subscription{feed: f, changed: changed}
+	s := &Subscription{feed: f, changed: changed, done: make(chan struct{})}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.subs[s] = struct{}{}
@@ -67,8 +68,21 @@ func (f *feed) subscribe(changed chan struct{}) *Subscription {
 func (f *feed) unsubscribe(s *Subscription) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	delete(f.subs, s)
+	if _, ok := f.subs[s]; ok {
+		delete(f.subs, s)
+		close(s.done)
+	}
 	return len(f.subs) == 0
+}
+
+// end closes every subscription.
+func (f *feed) end() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for s := range f.subs {
+		close(s.done)
+	}
+	clear(f.subs)
 }
 
 func (f *feed) idle() bool {
@@ -128,8 +142,8 @@ func (f *feed) live() {
 // run lists and watches until the context ends. Whatever ends a watch, it is opened
 // again; a list comes first only where the watch cannot go on from where it was.
 func (f *feed) run(ctx context.Context) {
-	f.dir.link.watching(f.span.key, 1)
-	defer f.dir.link.watching(f.span.key, -1)
+	f.dir.link.readable(f, false)
+	defer f.dir.link.forget(f)
 	for ctx.Err() == nil {
 		err := f.follow(ctx)
 		f.flush()
@@ -144,8 +158,10 @@ func (f *feed) run(ctx context.Context) {
 		if snap, _ := f.latest(); snap == nil || wait > 0 || f.retry.failures > 1 {
 			f.fail(err)
 		}
-		_, changed := f.dir.link.current()
-		if err := sleep(ctx, wait, changed); err != nil {
+		if errors.Is(err, rpctypes.ErrPermissionDenied) {
+			f.dir.link.readable(f, false)
+		}
+		if err := sleep(ctx, wait, f.dir.link.recovery()); err != nil {
 			return
 		}
 	}
@@ -170,7 +186,7 @@ func (f *feed) pause(err error) time.Duration {
 // takes what the member has, if that is not older than what was seen, as stale.
 func (f *feed) list(ctx context.Context) error {
 	link := f.dir.link
-	rev, term := link.seen()
+	before := link.seen()
 	heard := func() {
 		f.mu.Lock()
 		f.heard = time.Now()
@@ -181,12 +197,13 @@ func (f *feed) list(ctx context.Context) error {
 	if errors.Is(err, rpctypes.ErrNoLeader) {
 		noLeader := err
 		got, err = f.dir.lister.list(ctx, f.span, true, heard)
-		if err == nil && got.revision < rev {
+		if err == nil && got.revision < before.revision {
 			err = fmt.Errorf("member is behind, at revision %d: %w", got.revision, noLeader)
 		}
 		stale = &Staleness{Since: time.Now(), Cause: noLeader}
 	} else if err == nil {
-		f.history = link.sawAnswer(got.revision, got.term, rev, term)
+		f.history = link.sawAnswer(got.revision, got.term, before)
+		link.readable(f, true)
 	}
 	if err != nil {
 		return fmt.Errorf("list %q: %w", f.span.key, err)
@@ -250,7 +267,7 @@ func (f *feed) follow(ctx context.Context) error {
 				return err
 			}
 		case <-f.asks:
-			w.compare(f)
+			w.compare(f, false)
 		case err := <-w.compared:
 			w.comparing = false
 			if err := f.heedComparison(w, err); err != nil {
@@ -327,7 +344,7 @@ func (f *feed) heed(w *feedWatch) error {
 	}
 	if v.audit != w.audit {
 		w.audit = v.audit
-		w.compare(f)
+		w.compare(f, true)
 	}
 	return nil
 }
@@ -338,8 +355,10 @@ func (f *feed) heedComparison(w *feedWatch, err error) error {
 	case errors.Is(err, errDrifted):
 		f.resume = 0
 		return err
-	case err != nil:
+	case err != nil && w.auditing:
 		f.fail(err)
+	case err != nil:
+		f.dir.log.Debug("cannot compare with etcd", "cause", err)
 	default:
 		if v, _ := f.dir.link.current(); v.down == nil && w.events != nil {
 			f.live()

@@ -26,7 +26,7 @@ type feedWatch struct {
 	cancel    context.CancelFunc
 	wg        sync.WaitGroup
 	comparing bool
-	lastAsked time.Time
+	auditing  bool // the comparison under way is an audit
 }
 
 // open starts a watch from f.resume on. Opening blocks until etcd answers, so it has
@@ -46,36 +46,52 @@ func (w *feedWatch) close() {
 	w.wg.Wait()
 }
 
-// compare asks etcd, linearizably, for the number of keys and their greatest
-// ModRevision, and reports errDrifted where the snapshot differs, unless the store has
-// moved on meanwhile and the watch will tell. One at a time, at most one in 10 s.
-func (w *feedWatch) compare(f *feed) {
-	if w.comparing || time.Since(w.lastAsked) < refreshEvery {
+// compare begins a comparison with etcd, one at a time and at most one in 10 s. An audit
+// is one that must succeed: behind a proxy nothing else proves that etcd is there.
+func (w *feedWatch) compare(f *feed, audit bool) {
+	if w.comparing || time.Since(f.compared) < refreshEvery {
 		return
 	}
-	w.comparing, w.lastAsked = true, time.Now()
+	w.comparing, w.auditing, f.compared = true, audit, time.Now()
 	w.wg.Go(func() { w.compared <- f.compare(w.ctx) })
 }
 
+// compare asks etcd, linearizably, for the number of keys and their greatest ModRevision.
+// It returns errDrifted where the snapshot differs and goes on to differ, unchanged, a
+// second later: a difference alone may be an event that is still on its way.
 func (f *feed) compare(ctx context.Context) error {
-	if err := sleep(ctx, jitter(answerGrace), nil); err != nil {
+	const grace = time.Second
+	if err := sleep(ctx, jitter(grace), nil); err != nil {
 		return err
 	}
-	rev, term := f.dir.link.seen()
+	first, same, err := f.agrees(ctx)
+	if same || err != nil {
+		return err
+	}
+	if err := sleep(ctx, grace, nil); err != nil {
+		return err
+	}
+	again, same, err := f.agrees(ctx)
+	if err == nil && !same && first == again {
+		return errDrifted
+	}
+	return err
+}
+
+// agrees says whether etcd's answer is that of the snapshot, which it returns.
+func (f *feed) agrees(ctx context.Context) (*Snapshot, bool, error) {
+	before := f.dir.link.seen()
 	resp, err := get(listContext(ctx, false), f.dir.client, f.span.key,
 		f.span.options(append(clientv3.WithLastRev(), clientv3.WithKeysOnly())...)...)
 	if err != nil {
-		return fmt.Errorf("compare %q: %w", f.span.key, err)
+		return nil, false, fmt.Errorf("compare %q: %w", f.span.key, err)
 	}
-	f.dir.link.sawAnswer(resp.Header.Revision, resp.Header.RaftTerm, rev, term)
+	f.dir.link.sawAnswer(resp.Header.Revision, resp.Header.RaftTerm, before)
 	var last int64
 	if len(resp.Kvs) > 0 {
 		last = resp.Kvs[0].ModRevision
 	}
 	snap, _ := f.latest()
 	count, modRevision := snap.extent()
-	if count != resp.Count || modRevision != last {
-		return errDrifted
-	}
-	return nil
+	return snap, count == resp.Count && modRevision == last, nil
 }

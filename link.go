@@ -22,6 +22,7 @@ const (
 	silenceBound = 10 * time.Second // a watch stream that says nothing for so long is asked
 	connectGrace = time.Second      // how long connecting may last before it counts as down
 	verifyEvery  = time.Second      // a suspected history is verified at most so often
+	replaceEvery = time.Second      // a watch stream is given up at most so often
 )
 
 // link is a Directory's one view of the way to etcd: is the connection up, does the
@@ -35,15 +36,17 @@ type link struct {
 	mu       sync.Mutex
 	verdict  verdict
 	changed  chan struct{} // closed and replaced when verdict changes
+	back     chan struct{} // closed and replaced when etcd is back, or another history begins
 	heard    time.Time     // last message on the watch stream
 	suspect  bool          // the history must be verified
 	verified time.Time     // when it last was
 	seenRev  int64         // greatest revision of a linearizable answer or an event
 	seenTerm uint64
 	conn     connectivity.State
-	connAt   time.Time // when conn was entered
-	keys     map[string]int
-	lastSpun time.Time // last first-retry that was let go at once
+	connAt   time.Time      // when conn was entered
+	replaced time.Time      // when a watch stream was last given up
+	feeds    map[*feed]bool // true: its span may be read
+	lastSpun time.Time      // last first-retry that was let go at once
 }
 
 // verdict is what feeds act upon.
@@ -56,7 +59,7 @@ type verdict struct {
 
 func newLink(client *clientv3.Client, log *slog.Logger) *link {
 	return &link{client: client, log: log, wake: make(chan struct{}, 1),
-		changed: make(chan struct{}), keys: make(map[string]int), conn: connectivity.Idle}
+		changed: make(chan struct{}), back: make(chan struct{}), feeds: make(map[*feed]bool), conn: connectivity.Idle}
 }
 
 // streamID makes the metadata, and thereby the stream, of this process's Directory
@@ -77,19 +80,47 @@ func (l *link) current() (verdict, <-chan struct{}) {
 	return l.verdict, l.changed
 }
 
+// recovery returns a channel that closes when waiting longer makes no sense: etcd is
+// back, or another history begins.
+func (l *link) recovery() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.back
+}
+
 func (l *link) changeLocked(change func(v *verdict)) {
+	was := l.verdict
 	change(&l.verdict)
 	close(l.changed)
 	l.changed = make(chan struct{})
+	if was.history != l.verdict.history || was.down != nil && l.verdict.down == nil {
+		close(l.back)
+		l.back = make(chan struct{})
+	}
 }
 
-// watching registers a key that may be read, for checks of the way; done undoes it.
-func (l *link) watching(key string, delta int) {
+// reset forgets what nobody has judged since the last feed ended.
+func (l *link) reset() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.keys[key] += delta; l.keys[key] == 0 {
-		delete(l.keys, key)
+	l.conn, l.heard = connectivity.Idle, time.Now()
+	if l.verdict.down != nil {
+		l.changeLocked(func(v *verdict) { v.down = nil })
 	}
+}
+
+// readable notes whether a feed's span may be read: the way is checked with such spans.
+func (l *link) readable(f *feed, may bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.feeds[f] = may
+}
+
+// forget drops a feed that has ended.
+func (l *link) forget(f *feed) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.feeds, f)
 }
 
 // hear notes a message of the given watch stream. header is its header, from one
@@ -117,21 +148,32 @@ func (l *link) sawEvent(revision int64) {
 	l.seenRev = max(l.seenRev, revision)
 }
 
+// sight is what had been seen when a linearizable question was asked.
+type sight struct {
+	revision int64
+	term     uint64
+	history  int
+}
+
 // seen returns what a linearizable answer must not fall below. Ask before sending.
-func (l *link) seen() (revision int64, term uint64) {
+func (l *link) seen() sight {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.seenRev, l.seenTerm
+	return sight{l.seenRev, l.seenTerm, l.verdict.history}
 }
 
 // sawAnswer notes a linearizable answer, and what seen said before it was asked for.
-// It returns the history that the answer belongs to, a new one if it fell below.
-func (l *link) sawAnswer(revision int64, term uint64, beforeRev int64, beforeTerm uint64) int {
+// It returns the history that the answer belongs to: a new one if it fell below. An
+// answer that was under way when another history began says nothing about that one.
+func (l *link) sawAnswer(revision int64, term uint64, before sight) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if revision < beforeRev || term < beforeTerm {
+	if before.history != l.verdict.history {
+		return before.history
+	}
+	if revision < before.revision || term < before.term {
 		l.log.Warn("etcd lost its history: following the new one",
-			"revision", revision, "term", term, "seenRevision", beforeRev, "seenTerm", beforeTerm)
+			"revision", revision, "term", term, "seenRevision", before.revision, "seenTerm", before.term)
 		l.seenRev, l.seenTerm = revision, term
 		l.changeLocked(func(v *verdict) { v.history++ })
 	}
@@ -139,11 +181,13 @@ func (l *link) sawAnswer(revision int64, term uint64, beforeRev int64, beforeTer
 	return l.verdict.history
 }
 
-// replace gives up a watch stream, unless somebody did already.
+// replace gives up a watch stream, unless somebody did already or another one was
+// given up a moment ago.
 func (l *link) replace(stream uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if stream == l.verdict.stream {
+	if now := time.Now(); stream == l.verdict.stream && now.Sub(l.replaced) >= replaceEvery {
+		l.replaced = now
 		l.changeLocked(func(v *verdict) { v.stream++ })
 	}
 }
@@ -191,19 +235,19 @@ func (l *link) run(ctx context.Context) {
 // watchConn follows the state of the client's connection. Becoming READY again is a
 // reason to verify everything: clientv3 resumes watches without a word.
 func (l *link) watchConn(ctx context.Context, conn *grpc.ClientConn) {
-	for was := connectivity.Ready; ; {
+	for wasReady := false; ; {
 		state := conn.GetState()
 		l.mu.Lock()
 		l.conn, l.connAt = state, time.Now()
-		if state == connectivity.Ready && was != connectivity.Ready {
-			l.suspect = true
-			l.heard = time.Time{}
+		if state == connectivity.Ready {
+			if wasReady {
+				l.suspect = true
+				l.heard = time.Time{}
+			}
+			wasReady = true
 		}
 		l.mu.Unlock()
 		notify(l.wake)
-		if state == connectivity.Ready || state == connectivity.TransientFailure {
-			was = state
-		}
 		if !conn.WaitForStateChange(ctx, state) {
 			return
 		}
@@ -219,8 +263,11 @@ func (l *link) due() (wait time.Duration, due bool) {
 	case connectivity.TransientFailure:
 		return silenceBound, l.verdict.down == nil
 	case connectivity.Connecting:
+		if l.verdict.down != nil {
+			return silenceBound, false // the next state of the connection wakes
+		}
 		left := l.connAt.Add(connectGrace).Sub(now)
-		return max(left, time.Millisecond), left <= 0 && l.verdict.down == nil
+		return left, left <= 0
 	}
 	left := l.heard.Add(silenceBound).Sub(now)
 	if l.suspect {

@@ -29,23 +29,42 @@ func (l *link) check(ctx context.Context) error {
 	}
 	l.mu.Lock()
 	suspect := l.suspect
+	l.suspect = false
 	l.mu.Unlock()
 	if !suspect {
 		return nil
 	}
-	rev, term := l.seen()
-	resp, err := get(clientv3.WithRequireLeader(ctx), l.client, l.key())
-	switch {
-	case errors.Is(err, rpctypes.ErrPermissionDenied):
-	case err != nil:
+	if err := l.verify(ctx); err != nil {
+		l.mu.Lock()
+		l.suspect = true
+		l.mu.Unlock()
 		return fmt.Errorf("verify history: %w", err)
-	default:
-		l.sawAnswer(resp.Header.Revision, resp.Header.RaftTerm, rev, term)
 	}
-	l.mu.Lock()
-	l.suspect, l.verified = false, time.Now()
-	l.mu.Unlock()
 	return nil
+}
+
+// verify asks etcd, linearizably, which history it has. What may not be read cannot tell;
+// with nothing that may be read there is no snapshot to be wrong about.
+func (l *link) verify(ctx context.Context) error {
+	for {
+		f, readable := l.anyFeed()
+		if !readable {
+			return nil
+		}
+		before := l.seen()
+		resp, err := get(clientv3.WithRequireLeader(ctx), l.client, f.span.key)
+		if errors.Is(err, rpctypes.ErrPermissionDenied) {
+			l.readable(f, false)
+			continue
+		}
+		if err == nil {
+			l.sawAnswer(resp.Header.Revision, resp.Header.RaftTerm, before)
+			l.mu.Lock()
+			l.verified = time.Now()
+			l.mu.Unlock()
+		}
+		return err
+	}
 }
 
 // disconnected says whether the connection itself is down, and why.
@@ -65,10 +84,13 @@ func (l *link) disconnected(ctx context.Context) (cause error, down bool) {
 		return nil, false
 	}
 	endpoints := strings.Join(l.client.Endpoints(), ", ")
-	if status.Code(err) != codes.Unavailable {
+	switch status.Code(err) {
+	case codes.Unavailable:
+		return fmt.Errorf("etcd at %s: %w", endpoints, err), true
+	case codes.DeadlineExceeded, codes.Canceled:
 		return fmt.Errorf("%w at %s: still connecting", ErrNoAnswer, endpoints), true
 	}
-	return fmt.Errorf("etcd at %s: %w", endpoints, err), true
+	return nil, false // it answered, if only with a refusal
 }
 
 // probe proves that the watch stream lives, by a second, short watch on it: clientv3
@@ -116,12 +138,22 @@ func answered(err error) bool {
 		errors.Is(err, rpctypes.ErrAuthOldRevision) || errors.Is(err, rpctypes.ErrUserEmpty)
 }
 
-// key returns a key that one of the feeds may read.
-func (l *link) key() string {
+// anyFeed returns a feed whose span may be read, else any feed, nil where there is none.
+func (l *link) anyFeed() (any *feed, readable bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for key := range l.keys {
-		return key
+	for f, may := range l.feeds {
+		if any = f; may {
+			return f, true
+		}
+	}
+	return any, false
+}
+
+// key returns a key to ask for.
+func (l *link) key() string {
+	if f, _ := l.anyFeed(); f != nil {
+		return f.span.key
 	}
 	return "\x00"
 }

@@ -183,7 +183,7 @@ func (r *Registrar) Close(ctx context.Context) error {
 	if _, err := r.client.Revoke(ctx, lease); err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
 		return errors.Join(failed, fmt.Errorf("revoke lease %x: %w", int64(lease), err))
 	}
-	return nil
+	return failed
 }
 
 // run holds a lease and keeps every registration as it should be, until the context or
@@ -215,8 +215,7 @@ func (r *Registrar) run(ctx context.Context) {
 			return
 		}
 		r.interrupted(err)
-		_, changed := r.opts.Directory.link.current()
-		_ = sleep(ctx, retry.next(), changed)
+		_ = sleep(ctx, retry.next(), r.opts.Directory.link.recovery())
 	}
 }
 

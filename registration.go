@@ -31,7 +31,11 @@ const (
 )
 
 func (p Phase) String() string {
-	return [...]string{"registering", "registered", "lost", "draining", "closed"}[p]
+	names := [...]string{"registering", "registered", "lost", "draining", "closed"}
+	if p < 0 || int(p) >= len(names) {
+		return fmt.Sprintf("Phase(%d)", int(p))
+	}
+	return names[p]
 }
 
 // State is what is known of a registration.
@@ -40,7 +44,7 @@ type State struct {
 	Since time.Time
 	Lease clientv3.LeaseID // 0: none
 	TTL   time.Duration    // as etcd granted it
-	Err   error            // why it is not in etcd: ErrSuperseded, etcd's own error, or nil
+	Err   error            // why it is not in etcd (ErrSuperseded, etcd's own error), or why the last write failed
 }
 
 func (s State) closed() error {
@@ -61,6 +65,8 @@ type Registration struct {
 	// Guarded by registrar.mu.
 	value    []byte // what the key should hold, an operator's edit included
 	write    bool   // value was set here and is not in etcd yet
+	edit     edit   // while write: what makes value of that which stands in etcd
+	standing bool   // stood in etcd under our lease when it was last looked at
 	gone     bool   // Close was called
 	claimed  bool   // was written once: from then on a successor is respected
 	dirty    bool   // must be looked at
@@ -112,7 +118,7 @@ func (g *Registration) Drain(ctx context.Context) error {
 }
 
 // set changes the value and waits until etcd has it.
-func (g *Registration) set(ctx context.Context, verb string, change func(value []byte) ([]byte, error)) error {
+func (g *Registration) set(ctx context.Context, verb string, change edit) error {
 	if err := g.change(verb, change); err != nil {
 		return err
 	}
@@ -120,7 +126,9 @@ func (g *Registration) set(ctx context.Context, verb string, change func(value [
 	return g.await(ctx, verb, func() bool { return !g.write && g.state.Err == nil })
 }
 
-func (g *Registration) change(verb string, change func(value []byte) ([]byte, error)) error {
+// change edits the value as it is known here, and remembers the edit: what stands in
+// etcd by the time it is written may be an operator's.
+func (g *Registration) change(verb string, change edit) error {
 	g.registrar.mu.Lock()
 	defer g.registrar.mu.Unlock()
 	if g.gone || g.state.Phase == Closed {
@@ -130,7 +138,17 @@ func (g *Registration) change(verb string, change func(value []byte) ([]byte, er
 	if err != nil {
 		return err
 	}
-	g.value, g.write, g.dirty = value, true, true
+	if before := g.edit; before != nil {
+		after := change
+		change = func(value []byte) ([]byte, error) {
+			value, err := before(value)
+			if err != nil {
+				return nil, err
+			}
+			return after(value)
+		}
+	}
+	g.value, g.edit, g.write, g.dirty = value, change, true, true
 	return nil
 }
 
@@ -210,6 +228,21 @@ func (g *Registration) missedLocked(err error) {
 	}
 	g.setLocked(phase, err)
 }
+
+// unwrittenLocked records that a write failed: the endpoint may stand in etcd as it was.
+func (g *Registration) unwrittenLocked(err error) {
+	switch {
+	case !g.standing:
+		g.missedLocked(err)
+	case g.state.Phase == Draining:
+		g.setLocked(Draining, err)
+	default:
+		g.setLocked(Registered, err)
+	}
+}
+
+// edit makes a new value of one that stands.
+type edit func(value []byte) ([]byte, error)
 
 // drained returns an endpoint's value with its status set to draining.
 func drained(value []byte) ([]byte, error) {

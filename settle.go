@@ -15,8 +15,6 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 )
 
 // settle brings every dirty registration to where it should be and returns the error
@@ -74,8 +72,7 @@ func (r *Registrar) putOff(g *Registration) {
 // concernsAll says whether an error tells about the lease or the way to etcd, rather
 // than about one key.
 func concernsAll(err error) bool {
-	return errors.Is(err, rpctypes.ErrLeaseNotFound) || errors.Is(err, context.DeadlineExceeded) ||
-		errors.Is(err, context.Canceled) || status.Code(err) == codes.Unavailable
+	return errors.Is(err, rpctypes.ErrLeaseNotFound) || errors.Is(err, context.Canceled) || passing(err)
 }
 
 func (r *Registrar) settleOne(hold context.Context, g *Registration) error {
@@ -98,7 +95,7 @@ func (r *Registrar) settleOne(hold context.Context, g *Registration) error {
 	defer r.mu.Unlock()
 	g.dirty = true
 	if !gone && hold.Err() == nil { // else the reason is another, and hold tells it
-		g.missedLocked(err)
+		g.unwrittenLocked(err)
 	}
 	return err
 }
@@ -149,9 +146,15 @@ func (r *Registrar) put(ctx context.Context, g *Registration) error {
 			kv, modRevision = resp.Kvs[0], resp.Kvs[0].ModRevision
 		}
 		r.mu.Lock()
-		value, write := g.value, g.write
-		act := decide(kv, append(slices.Clone(r.former), r.lease), write, g.claimed)
-		lease := r.lease
+		lease, held := r.lease, append(slices.Clone(r.former), r.lease)
+		g.standing = kv != nil && slices.Contains(held, clientv3.LeaseID(kv.Lease)) && isEndpoint(kv.Value)
+		if g.standing && g.edit != nil {
+			if edited, err := g.edit(kv.Value); err == nil {
+				g.value = edited
+			}
+		}
+		value := g.value
+		act := decide(kv, held, g.write, g.claimed)
 		r.mu.Unlock()
 		var op clientv3.Op
 		switch act {
@@ -197,7 +200,7 @@ func (r *Registrar) settled(g *Registration, value []byte, revision int64) {
 	if _, metadata, err := decodeValue(value); err == nil && parseAttributes(metadata).Draining {
 		phase = Draining
 	}
-	g.value, g.write = value, false
+	g.value, g.write, g.edit, g.standing = value, false, nil, true
 	if g.state.Phase != phase || g.state.Err != nil || g.state.Lease != r.lease {
 		r.log.Info("registered", "key", g.key, "lease", fmt.Sprintf("%x", int64(r.lease)), "phase", phase.String())
 	}
@@ -220,16 +223,13 @@ func (r *Registrar) yielded(g *Registration, revision int64) {
 // must not keep it in; a successor's key has another lease and must not go.)
 func (r *Registrar) remove(ctx context.Context, g *Registration) error {
 	r.mu.Lock()
-	lease, value := r.lease, g.value
+	lease := r.lease
 	r.mu.Unlock()
 	ours := clientv3.Compare(clientv3.LeaseValue(g.key), "=", lease)
 	if lease != 0 {
-		if mark, err := drained(value); err == nil && !bytes.Equal(mark, value) {
-			put := clientv3.OpPut(g.key, string(mark), clientv3.WithLease(lease))
-			// A full etcd refuses the mark and takes the deletion.
-			if _, err := r.client.Txn(ctx).If(ours).Then(put).Commit(); concernsAll(err) && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
-				return fmt.Errorf("mark %q as draining: %w", g.key, err)
-			}
+		// A full etcd refuses the mark and takes the deletion.
+		if err := r.mark(ctx, g.key, lease); concernsAll(err) && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+			return fmt.Errorf("mark %q as draining: %w", g.key, err)
 		}
 		if _, err := r.client.Txn(ctx).If(ours).Then(clientv3.OpDelete(g.key)).Commit(); err != nil {
 			return fmt.Errorf("delete %q: %w", g.key, err)
@@ -239,6 +239,23 @@ func (r *Registrar) remove(ctx context.Context, g *Registration) error {
 	defer r.mu.Unlock()
 	r.finishLocked(g, nil)
 	return nil
+}
+
+// mark sets a key that stands under the lease to draining, whatever else it holds.
+func (r *Registrar) mark(ctx context.Context, key string, lease clientv3.LeaseID) error {
+	resp, err := r.client.Get(ctx, key)
+	if err != nil || len(resp.Kvs) == 0 || clientv3.LeaseID(resp.Kvs[0].Lease) != lease {
+		return err
+	}
+	kv := resp.Kvs[0]
+	marked, err := drained(kv.Value)
+	if err != nil || bytes.Equal(marked, kv.Value) {
+		return nil // what carries no mark goes without
+	}
+	_, err = r.client.Txn(ctx).
+		If(clientv3.Compare(clientv3.ModRevision(key), "=", kv.ModRevision)).
+		Then(clientv3.OpPut(key, string(marked), clientv3.WithLease(lease))).Commit()
+	return err
 }
 
 // finishLocked ends a registration. Its key may have another one already.

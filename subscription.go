@@ -17,10 +17,11 @@ const (
 
 // Subscription is one consumer's view of a feed. Its consumer may miss snapshots in
 // between, never the last one. Not for use by several goroutines at once, but for
-// Close, Latest and Refresh.
+// Close, Latest, Err and Refresh.
 type Subscription struct {
 	feed    *feed
 	changed chan struct{} // capacity 1
+	done    chan struct{} // closed by Close, or by the Directory's
 
 	// Owned by the consumer.
 	got      *Snapshot // last returned by Next
@@ -55,7 +56,8 @@ func (s *Subscription) Err() error {
 
 // Next waits for a snapshot that it has not returned yet and returns the newest.
 // Before the first it returns instead, once each, the reasons why there is none yet;
-// call it again to go on waiting. It ends with the context's error.
+// call it again to go on waiting. It ends with the context's error, or with ErrClosed
+// once the subscription or its Directory was closed.
 //
 // Next conflates: it returns a first change at once and holds the following one back
 // by twice the time that its caller spent on the last, at most 250 ms.
@@ -83,6 +85,8 @@ func (s *Subscription) Next(ctx context.Context) (*Snapshot, error) {
 		select {
 		case <-s.changed:
 		case <-tick:
+		case <-s.done:
+			return nil, ErrClosed
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}

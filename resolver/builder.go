@@ -33,7 +33,8 @@ func NewBuilder(client *clientv3.Client) (grpcresolver.Builder, error) {
 	return NewBuilderWithOptions(client, Options{})
 }
 
-// NewBuilderWithOptions returns a builder. It fails without a client.
+// NewBuilderWithOptions returns a builder. Without a Directory in the options it needs a
+// client.
 func NewBuilderWithOptions(client *clientv3.Client, opts Options) (grpcresolver.Builder, error) {
 	if opts.Directory == nil {
 		directory, err := rollcall.SharedDirectory(client)
@@ -83,7 +84,8 @@ type etcdResolver struct {
 	opts    Options
 	order   order
 	cancel  context.CancelFunc
-	done    chan struct{} // run has ended
+	done    chan struct{}    // run has ended
+	logged  map[string]int64 // ModRevisions of refused instances, by key; owned by run
 }
 
 // ParseTarget returns the service that a target names. The authority is ignored, as

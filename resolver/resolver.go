@@ -21,7 +21,7 @@ func (r *etcdResolver) run(ctx context.Context) {
 	told := false                  // whether it was told any endpoints at all
 	for {
 		snap, err := r.sub.Next(ctx)
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || errors.Is(err, rollcall.ErrClosed) {
 			return
 		}
 		if err != nil {
@@ -32,9 +32,7 @@ func (r *etcdResolver) run(ctx context.Context) {
 			continue
 		}
 		chosen, refused := choose(snap, r.opts.Policy)
-		for _, ref := range refused {
-			r.opts.Logger.Warn("address refused", "key", ref.Instance.Key, "cause", ref.Cause)
-		}
+		r.logRefused(refused)
 		if told && sameValues(shown, chosen) {
 			continue
 		}
@@ -47,6 +45,19 @@ func (r *etcdResolver) run(ctx context.Context) {
 		// state when there is one; asking again would bring the same.
 		_ = r.cc.UpdateState(grpcresolver.State{Endpoints: endpoints(r.order.sorted(chosen))})
 	}
+}
+
+// logRefused logs each write of a refused address once.
+func (r *etcdResolver) logRefused(refused []rollcall.Refused) {
+	logged := make(map[string]int64, len(refused))
+	for _, ref := range refused {
+		inst := ref.Instance
+		if r.logged[inst.Key] != inst.ModRevision {
+			r.opts.Logger.Warn("address refused", "key", inst.Key, "cause", ref.Cause)
+		}
+		logged[inst.Key] = inst.ModRevision
+	}
+	r.logged = logged
 }
 
 // emptyError tells a caller why there is nobody to call.

@@ -101,7 +101,10 @@ func newHelp() *cobra.Command {
 		Example: "  rollcall help register",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			about, rest, err := cmd.Root().Find(args)
-			if err != nil || len(rest) > 0 {
+			if err == nil && len(rest) > 0 {
+				return unknownCommand(about, rest)
+			}
+			if err != nil {
 				return unknownCommand(cmd.Root(), args)
 			}
 			about.InitDefaultHelpFlag()
