@@ -345,3 +345,136 @@ func TestRefreshIsBounded(t *testing.T) {
 		}
 	})
 }
+
+// What was known of the way to etcd counts while somebody watches it.
+func TestOldOutageFailsNoNewSubscription(t *testing.T) {
+	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+		d := directory(t, conn)
+		defer d.Close()
+		sub := subscribe(t, d, "svc")
+		next(t, sub)
+		conn.Cut()
+		time.Sleep(time.Minute)
+		if sub.Latest().Stale() == nil {
+			t.Fatal("not stale after a minute")
+		}
+		sub.Close()
+		conn.Mend()
+		time.Sleep(time.Hour)
+		again := subscribe(t, d, "svc")
+		defer again.Close()
+		if err := again.Err(); err != nil {
+			t.Errorf("an hour after the outage: %v", err)
+		}
+		if snap := next(t, again); snap.Stale() != nil {
+			t.Errorf("got %s", describe(snap))
+		}
+	})
+}
+
+// A1: a token that stays refused is tried again with patience, however many prefixes.
+func TestRefusedTokenMakesNoHotLoop(t *testing.T) {
+	for _, feeds := range []int{1, 2, 20} {
+		t.Run(fmt.Sprint(feeds), func(t *testing.T) {
+			bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+				d := directory(t, conn)
+				defer d.Close()
+				for i := range feeds {
+					defer subscribe(t, d, fmt.Sprintf("svc-%d", i)).Close()
+				}
+				synctest.Wait()
+				conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
+					if call.Method == fakeetcd.Watch {
+						time.Sleep(time.Millisecond)
+						return rpctypes.ErrGRPCInvalidAuthToken
+					}
+					return nil
+				})
+				conn.BreakStreams()
+				time.Sleep(20 * time.Second)
+				if n := conn.Calls(fakeetcd.WatchStream); n > 30+20*feeds {
+					t.Errorf("%d streams in 20 s for %d prefixes", n, feeds)
+				}
+			})
+		})
+	}
+}
+
+// A hint is no alarm: a comparison that fails leaves a healthy watch alone, and one on a
+// service that changes all the time does not list it again and again.
+func TestRefreshIsNoAlarm(t *testing.T) {
+	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+		d := directory(t, conn)
+		defer d.Close()
+		sub := subscribe(t, d, "svc")
+		defer sub.Close()
+		next(t, sub)
+		conn.Fail(fakeetcd.Get, rpctypes.ErrTimeout)
+		sub.Refresh()
+		time.Sleep(time.Minute)
+		if snap := sub.Latest(); snap.Stale() != nil {
+			t.Errorf("a failed comparison: %s", describe(snap))
+		}
+		conn.Fail(fakeetcd.Get, nil)
+		gets := conn.Calls(fakeetcd.Get)
+		for i := range 10_000 { // over 20 s
+			store.Put(fmt.Sprintf("svc/%d", i), `{"Addr":"a:1"}`)
+			sub.Refresh()
+			time.Sleep(2 * time.Millisecond)
+		}
+		if got := conn.Calls(fakeetcd.Get) - gets; got > 6 {
+			t.Errorf("%d reads in 20 s of changes", got)
+		}
+	})
+}
+
+// W5: what may not be read cannot say which history it is; what may be read is asked.
+func TestLostHistoryBesideDeniedPrefixes(t *testing.T) {
+	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+		for i := range 10 {
+			store.Put(fmt.Sprintf("good/%d", i), `{"Addr":"a:1"}`)
+		}
+		conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
+			if strings.HasPrefix(call.Key, "denied") {
+				return rpctypes.ErrGRPCPermissionDenied
+			}
+			return nil
+		})
+		d := directory(t, conn)
+		defer d.Close()
+		for i := range 30 {
+			defer subscribe(t, d, fmt.Sprintf("denied-%d", i)).Close()
+		}
+		good := subscribe(t, d, "good")
+		defer good.Close()
+		next(t, good)
+		time.Sleep(time.Minute)
+		store.Wipe()
+		store.Put("good/new", `{"Addr":"a:1"}`)
+		time.Sleep(30 * time.Second)
+		if snap := good.Latest(); snap.History() != 1 || len(snap.Instances()) != 1 {
+			t.Errorf("30 s after the wipe: %s", describe(snap))
+		}
+	})
+}
+
+func TestNextEndsWithErrClosed(t *testing.T) {
+	bubble(t, func(t *testing.T, _ *fakeetcd.Store, conn *fakeetcd.Conn) {
+		d := directory(t, conn)
+		for _, end := range []func(*rollcall.Subscription){(*rollcall.Subscription).Close, func(*rollcall.Subscription) { d.Close() }} {
+			sub := subscribe(t, d, "svc")
+			next(t, sub)
+			time.AfterFunc(time.Second, func() { end(sub) })
+			for {
+				_, err := sub.Next(context.Background())
+				if err == nil {
+					continue // the last snapshot, marked stale
+				}
+				if !errors.Is(err, rollcall.ErrClosed) {
+					t.Errorf("got %v, want ErrClosed", err)
+				}
+				break
+			}
+		}
+	})
+}

@@ -14,6 +14,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/rollcall-grpc/rollcall/internal/fakeetcd"
@@ -345,5 +347,51 @@ func TestDrainAfterUpdateKeepsTheMetadata(t *testing.T) {
 		if got := d.store.Revision(); got != revision+1 {
 			t.Errorf("%d writes to close what was marked already, want 1", got-revision)
 		}
+	})
+}
+
+// L5: Drain and Close mark what stands, an operator's edit included that nobody told of yet.
+func TestMarkKeepsAnEdit(t *testing.T) {
+	for name, end := range map[string]func(*Registration, context.Context) error{
+		"drain": (*Registration).Drain,
+		"close": (*Registration).Close,
+	} {
+		t.Run(name, func(t *testing.T) {
+			atDesk(t, RegistrarOptions{}, func(d *desk) {
+				a := d.registered("a", map[string]int{"weight": 1})
+				var marked string
+				d.conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
+					if call.Method == fakeetcd.Get && marked == "" {
+						marked = "?"
+						d.put("svc/a", `{"Op":0,"Addr":"host-a:80","Metadata":{"weight":7}}`, d.lease())
+					}
+					if txn, ok := call.Request.(*etcdserverpb.TxnRequest); ok && txn.Success[0].GetRequestPut() != nil {
+						marked = string(txn.Success[0].GetRequestPut().Value)
+					}
+					return nil
+				})
+				d.noError(name, end(a, d.within(time.Minute)))
+				if want := `{"Op":0,"Addr":"host-a:80","Metadata":{"status":"draining","weight":7}}`; marked != want {
+					d.Errorf("marked as %s, want %s", marked, want)
+				}
+			})
+		})
+	}
+}
+
+// A write that etcd refuses takes nobody out who stands there under a lease that lives.
+func TestRefusedWriteLeavesItRegistered(t *testing.T) {
+	atDesk(t, RegistrarOptions{}, func(d *desk) {
+		a := d.registered("a", nil)
+		d.conn.Fail(fakeetcd.Txn, rpctypes.ErrNoSpace)
+		if err := a.Update(d.within(5*time.Second), map[string]int{"weight": 2}); !errors.Is(err, rpctypes.ErrNoSpace) {
+			d.Errorf("update: %v", err)
+		}
+		if state, _ := a.State(); state.Phase != Registered || !errors.Is(state.Err, rpctypes.ErrNoSpace) {
+			d.Errorf("state %v, %v", state.Phase, state.Err)
+		}
+		d.conn.Fail(fakeetcd.Txn, nil)
+		d.noError("wait", a.Wait(d.within(time.Minute)))
+		d.holds(a, `{"Op":0,"Addr":"host-a:80","Metadata":{"weight":2}}`)
 	})
 }
