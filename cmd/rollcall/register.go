@@ -113,14 +113,16 @@ type desk struct {
 	out       io.Writer
 }
 
-// attend keeps the endpoint until a signal comes or the context ends.
-func (d *desk) attend(ctx context.Context, signals <-chan os.Signal) error {
+// attend keeps the endpoint until a signal comes or the context ends. A second signal
+// ends the process, endpoint or not.
+func (d *desk) attend(ctx context.Context, signals chan os.Signal) error {
 	keeping, stop := context.WithCancel(ctx)
 	var signalled sync.WaitGroup
 	signalled.Go(func() {
 		defer stop()
 		select {
 		case <-signals:
+			signal.Stop(signals)
 		case <-keeping.Done():
 		}
 	})
