@@ -4,7 +4,6 @@
 package e2e_test
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"reflect"
@@ -16,6 +15,7 @@ import (
 	etcdendpoints "go.etcd.io/etcd/client/v3/naming/endpoints"
 
 	"github.com/rollcall-grpc/rollcall/endpoints"
+	"github.com/rollcall-grpc/rollcall/internal/e2e/lab"
 	"github.com/rollcall-grpc/rollcall/internal/etcdtest"
 )
 
@@ -34,7 +34,7 @@ type check struct {
 	mark       mark
 	difference string // for theirs, and ours where a program can tell: the heading in docs/migrate.md
 	members    int    // of an etcd of its own, for checks that break it; 0: the shared one
-	run        func(e *env)
+	run        func(e *lab.Env)
 }
 
 // A check that the other package is expected to fail, by waiting, is given up early.
@@ -46,13 +46,14 @@ const (
 // TestCompat runs the same checks against etcd's naming package and against this one,
 // prints a table of verdicts, and fails where this one fails what it should not.
 func TestCompat(t *testing.T) {
+	t.Parallel()
 	checks := append(append(append(managerChecks(), watchChecks()...), resolverChecks()...), faultChecks()...)
 	shared := etcdtest.New(t, etcdtest.Options{})
 	verdicts := make([][2]string, len(checks)) // etcd's, ours; empty: passed
 	t.Run("check", func(t *testing.T) {
 		for i, c := range checks {
-			for side, n := range []naming{etcdNaming, rollcallNaming} {
-				t.Run(strings.ReplaceAll(c.name, " ", "_")+"/"+n.name, func(t *testing.T) {
+			for side, n := range []lab.Naming{lab.Etcd, lab.Rollcall} {
+				t.Run(strings.ReplaceAll(c.name, " ", "_")+"/"+n.Name, func(t *testing.T) {
 					t.Parallel()
 					etcd, limit := shared, checkPatience
 					if c.members > 0 {
@@ -61,7 +62,8 @@ func TestCompat(t *testing.T) {
 					if c.mark == ours && side == 0 || c.mark == theirs && side == 1 {
 						limit = checkCuriosity
 					}
-					verdicts[i][side] = verdict(t, c, n, etcd, fmt.Sprintf("compat/%d/%s", i, n.name), limit)
+					e := lab.NewEnv(t, n, etcd, fmt.Sprintf("compat/%d/%s", i, n.Name))
+					verdicts[i][side] = e.Grade(limit, c.run)
 				})
 			}
 		}
@@ -103,30 +105,6 @@ func TestCompat(t *testing.T) {
 		}
 	}
 	t.Log(table(checks, verdicts))
-}
-
-// verdict runs one check on one package and says how it failed, if it did.
-func verdict(t *testing.T, c check, n naming, etcd *etcdtest.Cluster, target string, limit time.Duration) (failure string) {
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	t.Cleanup(cancel)
-	e := &env{t: t, ctx: ctx, naming: n, etcd: etcd, client: etcd.Client(t), target: target, graded: true}
-	watchdog := time.AfterFunc(limit+time.Second, e.letGo)
-	t.Cleanup(func() { watchdog.Stop() })
-	defer func() {
-		switch p := recover().(type) {
-		case nil:
-		case checkFailed:
-			failure = string(p)
-		default:
-			failure = fmt.Sprint("panic: ", p)
-		}
-	}()
-	began := time.Now()
-	c.run(e)
-	if took := time.Since(began); took > limit+time.Second {
-		e.failf("blocked for %v, past its context", took.Round(time.Second))
-	}
-	return ""
 }
 
 func table(checks []check, verdicts [][2]string) string {

@@ -7,66 +7,65 @@ import (
 	"context"
 	"fmt"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
-
 	"github.com/rollcall-grpc/rollcall/endpoints"
+	"github.com/rollcall-grpc/rollcall/internal/e2e/lab"
 )
 
 func watchChecks() []check {
 	return []check{
-		{name: "the first message holds what is there", mark: both, run: func(e *env) {
-			m := e.manager()
-			e.add(m, e.key("b"), "b:1")
-			e.add(m, e.key("a"), "a:1")
-			e.put(e.key("c"), "not JSON")
-			e.same("first message", values(e.watch(m).next()), []endpoints.Update{
-				{Op: endpoints.Add, Key: e.key("a"), Endpoint: endpoints.Endpoint{Addr: "a:1"}},
-				{Op: endpoints.Add, Key: e.key("b"), Endpoint: endpoints.Endpoint{Addr: "b:1"}},
+		{name: "the first message holds what is there", mark: both, run: func(e *lab.Env) {
+			m := e.Manager()
+			e.Add(m, e.Key("b"), "b:1")
+			e.Add(m, e.Key("a"), "a:1")
+			e.Put(e.Key("c"), "not JSON")
+			e.Same("first message", values(e.Watch(m).Next()), []endpoints.Update{
+				{Op: endpoints.Add, Key: e.Key("a"), Endpoint: endpoints.Endpoint{Addr: "a:1"}},
+				{Op: endpoints.Add, Key: e.Key("b"), Endpoint: endpoints.Endpoint{Addr: "b:1"}},
 			})
 		}},
-		{name: "an empty target sends nothing until an endpoint joins", mark: both, run: func(e *env) {
-			m := e.manager()
-			w := e.watch(m)
-			e.ok(m.AddEndpoint(e.ctx, e.key("a"), endpoints.Endpoint{Addr: "a:1", Metadata: "m"}))
-			e.same("first message", values(w.next()), []endpoints.Update{
-				{Op: endpoints.Add, Key: e.key("a"), Endpoint: endpoints.Endpoint{Addr: "a:1", Metadata: "m"}}})
+		{name: "an empty target sends nothing until an endpoint joins", mark: both, run: func(e *lab.Env) {
+			m := e.Manager()
+			w := e.Watch(m)
+			e.OK(m.AddEndpoint(e.Ctx, e.Key("a"), endpoints.Endpoint{Addr: "a:1", Metadata: "m"}))
+			e.Same("first message", values(w.Next()), []endpoints.Update{
+				{Op: endpoints.Add, Key: e.Key("a"), Endpoint: endpoints.Endpoint{Addr: "a:1", Metadata: "m"}}})
 		}},
-		{name: "a transaction is one message", mark: both, run: func(e *env) {
-			m := e.manager()
-			e.add(m, e.key("old"), "old:1")
-			w := e.watch(m)
-			w.next()
-			e.ok(m.Update(e.ctx, []*endpoints.UpdateWithOpts{
-				endpoints.NewAddUpdateOpts(e.key("a"), endpoints.Endpoint{Addr: "a:1"}),
-				endpoints.NewAddUpdateOpts(e.key("b"), endpoints.Endpoint{Addr: "b:1"}),
-				endpoints.NewDeleteUpdateOpts(e.key("old")),
+		{name: "a transaction is one message", mark: both, run: func(e *lab.Env) {
+			m := e.Manager()
+			e.Add(m, e.Key("old"), "old:1")
+			w := e.Watch(m)
+			w.Next()
+			e.OK(m.Update(e.Ctx, []*endpoints.UpdateWithOpts{
+				endpoints.NewAddUpdateOpts(e.Key("a"), endpoints.Endpoint{Addr: "a:1"}),
+				endpoints.NewAddUpdateOpts(e.Key("b"), endpoints.Endpoint{Addr: "b:1"}),
+				endpoints.NewDeleteUpdateOpts(e.Key("old")),
 			}))
-			if n := len(w.next()); n != 3 {
-				e.failf("%d updates in the message, want 3", n)
+			if n := len(w.Next()); n != 3 {
+				e.Failf("%d updates in the message, want 3", n)
 			}
-			e.same("watch", w.set, map[string]string{e.key("a"): "a:1", e.key("b"): "b:1"})
+			e.Same("watch", w.Set, map[string]string{e.Key("a"): "a:1", e.Key("b"): "b:1"})
 		}},
-		{name: "a deletion has a key and no endpoint", mark: both, run: func(e *env) {
-			m := e.manager()
-			e.add(m, e.key("a"), "a:1")
-			w := e.watch(m)
-			w.next()
-			e.ok(m.DeleteEndpoint(e.ctx, e.key("a")))
-			e.same("message", values(w.next()), []endpoints.Update{{Op: endpoints.Delete, Key: e.key("a")}})
+		{name: "a deletion has a key and no endpoint", mark: both, run: func(e *lab.Env) {
+			m := e.Manager()
+			e.Add(m, e.Key("a"), "a:1")
+			w := e.Watch(m)
+			w.Next()
+			e.OK(m.DeleteEndpoint(e.Ctx, e.Key("a")))
+			e.Same("message", values(w.Next()), []endpoints.Update{{Op: endpoints.Delete, Key: e.Key("a")}})
 		}},
-		{name: "writing the same value again is a message", mark: both, run: func(e *env) {
-			m := e.manager()
-			e.add(m, e.key("a"), "a:1")
-			w := e.watch(m)
-			w.next()
-			e.add(m, e.key("a"), "a:1")
-			e.same("message", values(w.next()), []endpoints.Update{
-				{Op: endpoints.Add, Key: e.key("a"), Endpoint: endpoints.Endpoint{Addr: "a:1"}}})
+		{name: "writing the same value again is a message", mark: both, run: func(e *lab.Env) {
+			m := e.Manager()
+			e.Add(m, e.Key("a"), "a:1")
+			w := e.Watch(m)
+			w.Next()
+			e.Add(m, e.Key("a"), "a:1")
+			e.Same("message", values(w.Next()), []endpoints.Update{
+				{Op: endpoints.Add, Key: e.Key("a"), Endpoint: endpoints.Endpoint{Addr: "a:1"}}})
 		}},
-		{name: "the channel closes with its context", mark: both, run: func(e *env) {
-			ctx, cancel := context.WithCancel(e.ctx)
-			ch, err := e.manager().NewWatchChannel(ctx)
-			e.ok(err)
+		{name: "the channel closes with its context", mark: both, run: func(e *lab.Env) {
+			ctx, cancel := context.WithCancel(e.Ctx)
+			ch, err := e.Manager().NewWatchChannel(ctx)
+			e.OK(err)
 			cancel()
 			for {
 				select {
@@ -74,148 +73,148 @@ func watchChecks() []check {
 					if !ok {
 						return
 					}
-				case <-e.ctx.Done():
-					e.failf("the channel stays open")
+				case <-e.Ctx.Done():
+					e.Failf("the channel stays open")
 				}
 			}
 		}},
-		{name: "the channel closes with its client", mark: both, run: func(e *env) {
-			client := e.clientAt(e.etcd.Endpoints()...)
-			w := e.watch(e.managerOf(client, e.target))
-			e.add(e.manager(), e.key("a"), "a:1")
-			w.next()
+		{name: "the channel closes with its client", mark: both, run: func(e *lab.Env) {
+			client := e.ClientAt(e.Etcd.Endpoints()...)
+			w := e.Watch(e.ManagerOf(client, e.Target))
+			e.Add(e.Manager(), e.Key("a"), "a:1")
+			w.Next()
 			client.Close()
 			for {
 				select {
-				case _, ok := <-w.ch:
+				case _, ok := <-w.Ch:
 					if !ok {
 						return
 					}
-				case <-e.ctx.Done():
-					e.failf("the channel stays open")
+				case <-e.Ctx.Done():
+					e.Failf("the channel stays open")
 				}
 			}
 		}},
-		{name: "two watches of a target both see everything", mark: both, run: func(e *env) {
-			m := e.manager()
-			one, two := e.watch(m), e.watch(e.manager())
+		{name: "two watches of a target both see everything", mark: both, run: func(e *lab.Env) {
+			m := e.Manager()
+			one, two := e.Watch(m), e.Watch(e.Manager())
 			want := make(map[string]string)
 			for i := range 20 {
-				e.add(m, e.key(fmt.Sprint(i)), "a:1")
-				want[e.key(fmt.Sprint(i))] = "a:1"
+				e.Add(m, e.Key(fmt.Sprint(i)), "a:1")
+				want[e.Key(fmt.Sprint(i))] = "a:1"
 			}
-			one.becomes(want)
-			two.becomes(want)
+			one.Becomes(want)
+			two.Becomes(want)
 		}},
-		{name: "a slow reader gets the last state", mark: both, run: func(e *env) {
-			m := e.manager()
-			w := e.watch(m)
+		{name: "a slow reader gets the last state", mark: both, run: func(e *lab.Env) {
+			m := e.Manager()
+			w := e.Watch(m)
 			for i := range 50 {
-				e.add(m, e.key("a"), fmt.Sprintf("a:%d", i+1))
+				e.Add(m, e.Key("a"), fmt.Sprintf("a:%d", i+1))
 			}
-			w.becomes(map[string]string{e.key("a"): "a:50"})
+			w.Becomes(map[string]string{e.Key("a"): "a:50"})
 		}},
-		{name: "the watch goes on after etcd restarts", mark: both, members: 1, run: func(e *env) {
-			m := e.manager()
-			e.add(m, e.key("a"), "a:1")
-			w := e.watch(m)
-			w.next()
-			e.etcd.Member(0).Kill()
-			e.etcd.Member(0).Start()
-			e.etcd.WaitReady()
-			e.add(m, e.key("b"), "b:1")
-			w.becomes(map[string]string{e.key("a"): "a:1", e.key("b"): "b:1"})
+		{name: "the watch goes on after etcd restarts", mark: both, members: 1, run: func(e *lab.Env) {
+			m := e.Manager()
+			e.Add(m, e.Key("a"), "a:1")
+			w := e.Watch(m)
+			w.Next()
+			e.Etcd.Member(0).Kill()
+			e.Etcd.Member(0).Start()
+			e.Etcd.WaitReady()
+			e.Add(m, e.Key("b"), "b:1")
+			w.Becomes(map[string]string{e.Key("a"): "a:1", e.Key("b"): "b:1"})
 		}},
 
-		{name: "every transaction is a message of its own", mark: theirs, difference: "Changes may be merged into one message", run: func(e *env) {
-			m := e.manager()
-			w := e.watch(m)
-			e.add(m, e.key("a"), "a:0")
-			w.next()
+		{name: "every transaction is a message of its own", mark: theirs, difference: "Changes may be merged into one message", run: func(e *lab.Env) {
+			m := e.Manager()
+			w := e.Watch(m)
+			e.Add(m, e.Key("a"), "a:0")
+			w.Next()
 			const writes = 10
 			for i := range writes {
-				e.add(m, e.key("a"), fmt.Sprintf("a:%d", i+1))
+				e.Add(m, e.Key("a"), fmt.Sprintf("a:%d", i+1))
 			}
 			for i := range writes {
-				e.same("message", values(w.next()), []endpoints.Update{
-					{Op: endpoints.Add, Key: e.key("a"), Endpoint: endpoints.Endpoint{Addr: fmt.Sprintf("a:%d", i+1)}}})
+				e.Same("message", values(w.Next()), []endpoints.Update{
+					{Op: endpoints.Add, Key: e.Key("a"), Endpoint: endpoints.Endpoint{Addr: fmt.Sprintf("a:%d", i+1)}}})
 			}
 		}},
-		{name: "a message has the order of its transaction", mark: theirs, difference: "A message is sorted by key", run: func(e *env) {
-			m := e.manager()
-			w := e.watch(m)
-			e.ok(m.Update(e.ctx, []*endpoints.UpdateWithOpts{
-				endpoints.NewAddUpdateOpts(e.key("b"), endpoints.Endpoint{Addr: "b:1"}),
-				endpoints.NewAddUpdateOpts(e.key("a"), endpoints.Endpoint{Addr: "a:1"}),
+		{name: "a message has the order of its transaction", mark: theirs, difference: "A message is sorted by key", run: func(e *lab.Env) {
+			m := e.Manager()
+			w := e.Watch(m)
+			e.OK(m.Update(e.Ctx, []*endpoints.UpdateWithOpts{
+				endpoints.NewAddUpdateOpts(e.Key("b"), endpoints.Endpoint{Addr: "b:1"}),
+				endpoints.NewAddUpdateOpts(e.Key("a"), endpoints.Endpoint{Addr: "a:1"}),
 			}))
-			updates := w.next()
-			e.same("keys", []string{updates[0].Key, updates[1].Key}, []string{e.key("b"), e.key("a")})
+			updates := w.Next()
+			e.Same("keys", []string{updates[0].Key, updates[1].Key}, []string{e.Key("b"), e.Key("a")})
 		}},
-		{name: "a running watch keeps what garbage overwrote", mark: theirs, difference: "A bad overwrite is a deletion", run: func(e *env) {
-			w := e.garbled()
-			e.same("watch", w.set, map[string]string{e.key("a"): "a:1", e.key("b"): "b:1"})
+		{name: "a running watch keeps what garbage overwrote", mark: theirs, difference: "A bad overwrite is a deletion", run: func(e *lab.Env) {
+			w := garbled(e)
+			e.Same("watch", w.Set, map[string]string{e.Key("a"): "a:1", e.Key("b"): "b:1"})
 		}},
-		{name: "a running watch and a fresh one agree after garbage", mark: ours, difference: "A bad overwrite is a deletion", run: func(e *env) {
-			w := e.garbled()
-			fresh := e.watch(e.manager())
-			fresh.next()
-			e.same("running watch", w.set, fresh.set)
+		{name: "a running watch and a fresh one agree after garbage", mark: ours, difference: "A bad overwrite is a deletion", run: func(e *lab.Env) {
+			w := garbled(e)
+			fresh := e.Watch(e.Manager())
+			fresh.Next()
+			e.Same("running watch", w.Set, fresh.Set)
 		}},
-		{name: "the watch goes on after a compaction while cut off", mark: ours, difference: "A watch ends with its context only", members: 1, run: func(e *env) {
-			link, client := e.linked()
-			m := e.managerOf(client, e.target)
-			e.add(m, e.key("a"), "a:1")
-			e.add(m, e.key("b"), "b:1")
-			w := e.watch(m)
-			w.becomes(map[string]string{e.key("a"): "a:1", e.key("b"): "b:1"})
+		{name: "the watch goes on after a compaction while cut off", mark: ours, difference: "A watch ends with its context only", members: 1, run: func(e *lab.Env) {
+			link, client := e.Linked()
+			m := e.ManagerOf(client, e.Target)
+			e.Add(m, e.Key("a"), "a:1")
+			e.Add(m, e.Key("b"), "b:1")
+			w := e.Watch(m)
+			w.Becomes(map[string]string{e.Key("a"): "a:1", e.Key("b"): "b:1"})
 			link.Cut()
-			e.ok(e.manager().DeleteEndpoint(e.ctx, e.key("a")))
-			e.add(e.manager(), e.key("c"), "c:1")
-			e.compact()
+			e.OK(e.Manager().DeleteEndpoint(e.Ctx, e.Key("a")))
+			e.Add(e.Manager(), e.Key("c"), "c:1")
+			e.Compact()
 			link.Mend()
-			w.becomes(map[string]string{e.key("b"): "b:1", e.key("c"): "c:1"})
-			e.add(e.manager(), e.key("d"), "d:1")
-			w.becomes(map[string]string{e.key("b"): "b:1", e.key("c"): "c:1", e.key("d"): "d:1"})
+			w.Becomes(map[string]string{e.Key("b"): "b:1", e.Key("c"): "c:1"})
+			e.Add(e.Manager(), e.Key("d"), "d:1")
+			w.Becomes(map[string]string{e.Key("b"): "b:1", e.Key("c"): "c:1", e.Key("d"): "d:1"})
 		}},
-		{name: "the watch goes on after etcd lost its data", mark: ours, members: 1, run: func(e *env) {
-			m := e.manager()
+		{name: "the watch goes on after etcd lost its data", mark: ours, members: 1, run: func(e *lab.Env) {
+			m := e.Manager()
 			for i := range 20 {
-				e.add(m, e.key("a"), fmt.Sprintf("a:%d", i+1))
+				e.Add(m, e.Key("a"), fmt.Sprintf("a:%d", i+1))
 			}
-			w := e.watch(m)
-			w.next()
-			e.etcd.Member(0).Kill()
-			e.etcd.Member(0).Wipe()
-			e.etcd.Member(0).Start()
-			e.etcd.WaitReady()
-			e.add(m, e.key("b"), "b:1")
-			w.becomes(map[string]string{e.key("b"): "b:1"})
+			w := e.Watch(m)
+			w.Next()
+			e.Etcd.Member(0).Kill()
+			e.Etcd.Member(0).Wipe()
+			e.Etcd.Member(0).Start()
+			e.Etcd.WaitReady()
+			e.Add(m, e.Key("b"), "b:1")
+			w.Becomes(map[string]string{e.Key("b"): "b:1"})
 		}},
-		{name: "watches require a leader", mark: ours, run: func(e *env) {
-			log, client := e.spy()
-			w := e.watch(e.managerOf(client, e.target))
-			e.add(e.manager(), e.key("a"), "a:1")
-			w.next()
-			if n := log.seen().leaderless; n > 0 {
-				e.failf("%d watch streams go on at a member without a leader", n)
+		{name: "watches require a leader", mark: ours, run: func(e *lab.Env) {
+			log, client := e.Spy()
+			w := e.Watch(e.ManagerOf(client, e.Target))
+			e.Add(e.Manager(), e.Key("a"), "a:1")
+			w.Next()
+			if n := log.Seen().Leaderless; n > 0 {
+				e.Failf("%d watch streams go on at a member without a leader", n)
 			}
 		}},
-		{name: "managers and channels of a client share one watch", mark: ours, run: func(e *env) {
-			log, client := e.spy()
+		{name: "managers and channels of a client share one watch", mark: ours, run: func(e *lab.Env) {
+			log, client := e.Spy()
 			for range 5 {
-				e.watch(e.managerOf(client, e.target))
-				e.resolveBy(e.builderOf(client), e.target)
+				e.Watch(e.ManagerOf(client, e.Target))
+				e.ResolveBy(e.BuilderOf(client), e.Target)
 			}
-			e.add(e.manager(), e.key("a"), "a:1")
-			e.shows(e.resolveBy(e.builderOf(client), e.target), "a:1")
+			e.Add(e.Manager(), e.Key("a"), "a:1")
+			e.Shows(e.ResolveBy(e.BuilderOf(client), e.Target), "a:1")
 			n := 0
-			for _, w := range log.seen().watches {
-				if string(w.Key) == e.target+"/" && len(w.RangeEnd) > 0 {
+			for _, w := range log.Seen().Watches {
+				if string(w.Key) == e.Target+"/" && len(w.RangeEnd) > 0 {
 					n++
 				}
 			}
 			if n != 1 {
-				e.failf("%d watches were opened", n)
+				e.Failf("%d watches were opened", n)
 			}
 		}},
 	}
@@ -231,23 +230,15 @@ func values(updates []*endpoints.Update) []endpoints.Update {
 }
 
 // garbled returns a watch that has seen an endpoint being overwritten by garbage.
-func (e *env) garbled() *watcher {
-	m := e.manager()
-	e.add(m, e.key("a"), "a:1")
-	w := e.watch(m)
-	w.next()
-	e.put(e.key("a"), "not JSON")
-	e.add(m, e.key("b"), "b:1")
-	for w.set[e.key("b")] == "" {
-		w.next()
+func garbled(e *lab.Env) *lab.Watcher {
+	m := e.Manager()
+	e.Add(m, e.Key("a"), "a:1")
+	w := e.Watch(m)
+	w.Next()
+	e.Put(e.Key("a"), "not JSON")
+	e.Add(m, e.Key("b"), "b:1")
+	for w.Set[e.Key("b")] == "" {
+		w.Next()
 	}
 	return w
-}
-
-// compact forgets every revision before now.
-func (e *env) compact() {
-	resp, err := e.client.Get(e.ctx, "revision")
-	e.ok(err)
-	_, err = e.client.Compact(e.ctx, resp.Header.Revision, clientv3.WithCompactPhysical())
-	e.ok(err)
 }

@@ -18,6 +18,7 @@ import (
 	grpcresolver "google.golang.org/grpc/resolver"
 
 	"github.com/rollcall-grpc/rollcall/endpoints"
+	"github.com/rollcall-grpc/rollcall/internal/e2e/lab"
 	"github.com/rollcall-grpc/rollcall/internal/etcdtest"
 	etcdnaming "github.com/rollcall-grpc/rollcall/resolver"
 )
@@ -36,31 +37,32 @@ func documentClient(t *testing.T, etcd *etcdtest.Cluster) *clientv3.Client {
 	return cli
 }
 
-func documentEnv(t *testing.T, etcd *etcdtest.Cluster, target string) *env {
-	return &env{t: t, ctx: testContext(t), naming: rollcallNaming, etcd: etcd, client: documentClient(t, etcd), target: target}
+func documentEnv(t *testing.T, etcd *etcdtest.Cluster, target string) *lab.Env {
+	return &lab.Env{T: t, Ctx: lab.Context(t), Naming: lab.Rollcall, Etcd: etcd, Client: documentClient(t, etcd), Target: target}
 }
 
 func TestDocumentUsingDiscovery(t *testing.T) {
+	t.Parallel()
 	etcd := etcdtest.New(t, etcdtest.Options{})
 	e := documentEnv(t, etcd, "my-service")
-	e.serve("one")
-	r, err := etcdnaming.NewBuilder(e.client)
-	e.ok(err)
+	e.Serve("one")
+	r, err := etcdnaming.NewBuilder(e.Client)
+	e.OK(err)
 
 	t.Run("Dial", func(t *testing.T) {
 		//lint:ignore SA1019 as in the document
 		conn, gerr := grpc.Dial("etcd:///my-service", grpc.WithResolvers(r), grpc.WithBlock(),
 			grpc.WithTransportCredentials(insecure.NewCredentials()))
-		e.ok(gerr)
+		e.OK(gerr)
 		defer conn.Close()
-		e.reaches(conn, "one")
+		e.Reaches(conn, "one")
 	})
 	t.Run("NewClient", func(t *testing.T) {
 		conn, gerr := grpc.NewClient("etcd:///my-service", grpc.WithResolvers(r),
 			grpc.WithTransportCredentials(insecure.NewCredentials()))
-		e.ok(gerr)
+		e.OK(gerr)
 		defer conn.Close()
-		e.reaches(conn, "one")
+		e.Reaches(conn, "one")
 	})
 	t.Run("BareTarget", func(t *testing.T) { runBareTarget(t, etcd) })
 }
@@ -70,7 +72,7 @@ func TestDocumentUsingDiscovery(t *testing.T) {
 const bareTargetEnv = "ROLLCALL_TEST_BARE_TARGET_ETCD"
 
 func runBareTarget(t *testing.T, etcd *etcdtest.Cluster) {
-	child := exec.CommandContext(testContext(t), os.Args[0], "-test.run=^TestDocumentBareTargetChild$", "-test.v")
+	child := exec.CommandContext(lab.Context(t), os.Args[0], "-test.run=^TestDocumentBareTargetChild$", "-test.v")
 	child.Env = append(os.Environ(), bareTargetEnv+"="+etcd.Member(0).URL())
 	out, err := child.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "answered: one one") {
@@ -95,7 +97,7 @@ func TestDocumentBareTargetChild(t *testing.T) {
 	}
 	grpcresolver.Register(r)
 	grpcresolver.SetDefaultScheme("etcd")
-	ctx := testContext(t)
+	ctx := lab.Context(t)
 	answered := "answered:"
 	for _, dial := range []func() (*grpc.ClientConn, error){
 		func() (*grpc.ClientConn, error) {
@@ -112,7 +114,7 @@ func TestDocumentBareTargetChild(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		name, err := callNamed(ctx, conn)
+		name, err := lab.CallNamed(ctx, conn)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -122,110 +124,113 @@ func TestDocumentBareTargetChild(t *testing.T) {
 }
 
 func TestDocumentManagingEndpoints(t *testing.T) {
+	t.Parallel()
 	etcd := etcdtest.New(t, etcdtest.Options{})
 	client := documentClient(t, etcd)
-	e := &env{t: t, ctx: testContext(t), naming: rollcallNaming, etcd: etcd, client: client, target: "foo/bar/my-service"}
+	e := &lab.Env{T: t, Ctx: lab.Context(t), Naming: lab.Rollcall, Etcd: etcd, Client: client, Target: "foo/bar/my-service"}
 
 	// Adding an endpoint.
 	etcd.Etcdctl(t, "put", "foo/bar/my-service/1.2.3.4", `{"Addr":"1.2.3.4","Metadata":"..."}`)
 	em, err := endpoints.NewManager(client, "foo/bar/my-service")
-	e.ok(err)
-	e.ok(em.AddEndpoint(context.TODO(), "foo/bar/my-service/e1", endpoints.Endpoint{Addr: "1.2.3.4"}))
-	listed, err := em.List(e.ctx)
-	e.ok(err)
-	e.same("list", listed, endpoints.Key2EndpointMap{
+	e.OK(err)
+	e.OK(em.AddEndpoint(context.TODO(), "foo/bar/my-service/e1", endpoints.Endpoint{Addr: "1.2.3.4"}))
+	listed, err := em.List(e.Ctx)
+	e.OK(err)
+	e.Same("list", listed, endpoints.Key2EndpointMap{
 		"foo/bar/my-service/1.2.3.4": {Addr: "1.2.3.4", Metadata: "..."},
 		"foo/bar/my-service/e1":      {Addr: "1.2.3.4"},
 	})
 
 	// Dialling "etcd:///foo" with round_robin, which sees foo/bar/my-service/... .
-	one, two := startNamedServer(t, "one"), startNamedServer(t, "two")
-	etcd.Etcdctl(t, "put", "foo/bar/my-service/"+one.addr, fmt.Sprintf(`{"Addr":%q,"Metadata":"..."}`, one.addr))
-	e.ok(em.AddEndpoint(context.TODO(), "foo/bar/my-service/e2", endpoints.Endpoint{Addr: two.addr}))
+	one, two := lab.StartServer(t, "one"), lab.StartServer(t, "two")
+	etcd.Etcdctl(t, "put", "foo/bar/my-service/"+one.Addr, fmt.Sprintf(`{"Addr":%q,"Metadata":"..."}`, one.Addr))
+	e.OK(em.AddEndpoint(context.TODO(), "foo/bar/my-service/e2", endpoints.Endpoint{Addr: two.Addr}))
 	etcdResolver, err := etcdnaming.NewBuilder(client)
-	e.ok(err)
+	e.OK(err)
 	//lint:ignore SA1019 as in the document
 	conn, gerr := grpc.Dial("etcd:///foo", grpc.WithResolvers(etcdResolver),
 		grpc.WithDefaultServiceConfig(`{"loadBalancingPolicy":"round_robin"}`),
 		grpc.WithTransportCredentials(insecure.NewCredentials()))
-	e.ok(gerr)
+	e.OK(gerr)
 	defer conn.Close()
-	e.reaches(conn, "one", "two")
+	e.Reaches(conn, "one", "two")
 
 	// Deleting an endpoint.
 	etcd.Etcdctl(t, "del", "foo/bar/my-service/1.2.3.4")
-	etcd.Etcdctl(t, "del", "foo/bar/my-service/"+one.addr)
-	e.ok(em.DeleteEndpoint(context.TODO(), "foo/bar/my-service/e1"))
-	e.reaches(conn, "two")
-	e.same("list", e.listed(em), map[string]string{"foo/bar/my-service/e2": two.addr})
+	etcd.Etcdctl(t, "del", "foo/bar/my-service/"+one.Addr)
+	e.OK(em.DeleteEndpoint(context.TODO(), "foo/bar/my-service/e1"))
+	e.Reaches(conn, "two")
+	e.Same("list", e.Listed(em), map[string]string{"foo/bar/my-service/e2": two.Addr})
 }
 
 func TestDocumentLeases(t *testing.T) {
+	t.Parallel()
 	etcd := etcdtest.New(t, etcdtest.Options{})
 	const ttl = 2
 	t.Run("etcdctl", func(t *testing.T) {
 		e := documentEnv(t, etcd, "my-service")
-		one, two := startNamedServer(t, "one"), startNamedServer(t, "two")
-		e.add(e.manager(), "my-service/one", one.addr)
+		one, two := lab.StartServer(t, "one"), lab.StartServer(t, "two")
+		e.Add(e.Manager(), "my-service/one", one.Addr)
 		lease := strings.Fields(etcd.Etcdctl(t, "lease", "grant", fmt.Sprint(ttl)))[1] // cut -f2 -d' '
-		etcd.Etcdctl(t, "put", "--lease="+lease, "my-service/"+two.addr, fmt.Sprintf(`{"Addr":%q,"Metadata":"..."}`, two.addr))
-		ctx, hostDies := context.WithCancel(e.ctx)
+		etcd.Etcdctl(t, "put", "--lease="+lease, "my-service/"+two.Addr, fmt.Sprintf(`{"Addr":%q,"Metadata":"..."}`, two.Addr))
+		ctx, hostDies := context.WithCancel(e.Ctx)
 		keepAlive := exec.CommandContext(ctx, etcdtest.Binary(t, "etcdctl"), "--endpoints="+etcd.Member(0).Addr(), "lease", "keep-alive", lease)
-		e.ok(keepAlive.Start())
+		e.OK(keepAlive.Start())
 		defer func() {
 			hostDies()
 			_ = keepAlive.Wait()
 		}()
-		conn := e.dial("etcd:///my-service")
-		e.reaches(conn, "one", "two")
+		conn := e.Dial("etcd:///my-service")
+		e.Reaches(conn, "one", "two")
 		time.Sleep(2 * ttl * time.Second) // longer than the lease lives by itself
-		e.reaches(conn, "one", "two")
+		e.Reaches(conn, "one", "two")
 		hostDies()
-		e.lists(e.manager(), map[string]string{"my-service/one": one.addr})
-		e.reaches(conn, "one")
+		e.Lists(e.Manager(), map[string]string{"my-service/one": one.Addr})
+		e.Reaches(conn, "one")
 	})
 	t.Run("Go", func(t *testing.T) {
 		e := documentEnv(t, etcd, "foo/bar/my-service")
-		client, one, two := e.client, startNamedServer(t, "one"), startNamedServer(t, "two")
+		client, one, two := e.Client, lab.StartServer(t, "one"), lab.StartServer(t, "two")
 		lease, _ := client.Grant(context.TODO(), ttl)
 		em, err := endpoints.NewManager(client, "foo/bar/my-service")
-		e.ok(err)
-		e.ok(em.AddEndpoint(context.TODO(), "foo/bar/my-service/e1", endpoints.Endpoint{Addr: one.addr}, clientv3.WithLease(lease.ID)))
-		e.add(em, "foo/bar/my-service/e2", two.addr)
-		conn := e.dial("etcd:///foo/bar/my-service")
-		_, err = e.call(conn)
-		e.ok(err)
-		e.lists(em, map[string]string{"foo/bar/my-service/e2": two.addr})
-		e.reaches(conn, "two")
+		e.OK(err)
+		e.OK(em.AddEndpoint(context.TODO(), "foo/bar/my-service/e1", endpoints.Endpoint{Addr: one.Addr}, clientv3.WithLease(lease.ID)))
+		e.Add(em, "foo/bar/my-service/e2", two.Addr)
+		conn := e.Dial("etcd:///foo/bar/my-service")
+		_, err = e.Call(conn)
+		e.OK(err)
+		e.Lists(em, map[string]string{"foo/bar/my-service/e2": two.Addr})
+		e.Reaches(conn, "two")
 	})
 }
 
 func TestDocumentAtomicUpdate(t *testing.T) {
+	t.Parallel()
 	c := documentClient(t, etcdtest.New(t, etcdtest.Options{}))
-	e := &env{t: t, ctx: testContext(t), naming: rollcallNaming, client: c, target: "foo"}
+	e := &lab.Env{T: t, Ctx: lab.Context(t), Naming: lab.Rollcall, Client: c, Target: "foo"}
 	em, err := endpoints.NewManager(c, "foo")
-	e.ok(err)
-	e.add(em, "foo/bar/my-service/e1", "1.2.3.4")
-	e.add(em, "foo/bar/my-service/e2", "1.2.3.5")
-	w := e.watch(em)
-	w.next()
+	e.OK(err)
+	e.Add(em, "foo/bar/my-service/e1", "1.2.3.4")
+	e.Add(em, "foo/bar/my-service/e2", "1.2.3.5")
+	w := e.Watch(em)
+	w.Next()
 
 	// As the document has it: one key, deleted and added.
-	e.ok(em.Update(context.TODO(), []*endpoints.UpdateWithOpts{
+	e.OK(em.Update(context.TODO(), []*endpoints.UpdateWithOpts{
 		endpoints.NewDeleteUpdateOpts("foo/bar/my-service/e1"),
 		endpoints.NewAddUpdateOpts("foo/bar/my-service/e1", endpoints.Endpoint{Addr: "1.2.3.14"}),
 	}))
-	w.becomes(map[string]string{"foo/bar/my-service/e1": "1.2.3.14", "foo/bar/my-service/e2": "1.2.3.5"})
+	w.Becomes(map[string]string{"foo/bar/my-service/e1": "1.2.3.14", "foo/bar/my-service/e2": "1.2.3.5"})
 
 	// As it is meant: one endpoint in the place of another, with nothing in between.
-	e.ok(em.Update(context.TODO(), []*endpoints.UpdateWithOpts{
+	e.OK(em.Update(context.TODO(), []*endpoints.UpdateWithOpts{
 		endpoints.NewDeleteUpdateOpts("foo/bar/my-service/e1"),
 		endpoints.NewAddUpdateOpts("foo/bar/my-service/e3", endpoints.Endpoint{Addr: "1.2.3.24"}),
 	}))
-	if n := len(w.next()); n != 2 {
+	if n := len(w.Next()); n != 2 {
 		t.Errorf("%d updates in the message, want both", n)
 	}
 	want := map[string]string{"foo/bar/my-service/e2": "1.2.3.5", "foo/bar/my-service/e3": "1.2.3.24"}
-	e.same("watch", w.set, want)
-	e.same("list", e.listed(em), want)
+	e.Same("watch", w.Set, want)
+	e.Same("list", e.Listed(em), want)
 }

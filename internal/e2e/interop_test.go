@@ -14,49 +14,51 @@ import (
 
 	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/endpoints"
+	"github.com/rollcall-grpc/rollcall/internal/e2e/lab"
 	"github.com/rollcall-grpc/rollcall/internal/etcdtest"
 )
 
 // TestInterop has etcdctl, etcd's own naming package and Rollcall write endpoints of one
 // service, read all of them, call all of them, and take each other's out again.
 func TestInterop(t *testing.T) {
+	t.Parallel()
 	etcd := etcdtest.New(t, etcdtest.Options{})
 	const service = "foo/bar/my-service"
-	ctx := testContext(t)
-	side := func(n naming) *env {
-		return &env{t: t, ctx: ctx, naming: n, etcd: etcd, client: etcd.Client(t), target: service}
+	ctx := lab.Context(t)
+	side := func(n lab.Naming) *lab.Env {
+		return &lab.Env{T: t, Ctx: ctx, Naming: n, Etcd: etcd, Client: etcd.Client(t), Target: service}
 	}
-	theirs, ours := side(etcdNaming), side(rollcallNaming)
-	sides := []*env{theirs, ours}
+	theirs, ours := side(lab.Etcd), side(lab.Rollcall)
+	sides := []*lab.Env{theirs, ours}
 
 	// Those who are there before and see it come.
-	watches := []*watcher{theirs.watch(theirs.manager()), ours.watch(ours.manager())}
-	conns := make(map[*env]func(names ...string))
+	watches := []*lab.Watcher{theirs.Watch(theirs.Manager()), ours.Watch(ours.Manager())}
+	conns := make(map[*lab.Env]func(names ...string))
 	for _, e := range sides {
-		conn := e.dial("etcd:///" + service)
-		conns[e] = func(names ...string) { e.reaches(conn, names...) }
+		conn := e.Dial("etcd:///" + service)
+		conns[e] = func(names ...string) { e.Reaches(conn, names...) }
 	}
 
 	// Everyone writes.
 	metadata := map[string]any{"weight": 3.0, "zone": "eu-1"}
 	want := make(endpoints.Key2EndpointMap)
 	addr := func(name string) string {
-		addr := startNamedServer(t, name).addr
+		addr := lab.StartServer(t, name).Addr
 		want[rollcall.Key(service, name)] = endpoints.Endpoint{Addr: addr, Metadata: metadata}
 		return addr
 	}
 	etcd.Etcdctl(t, "put", service+"/etcdctl", fmt.Sprintf(`{"Addr":%q,"Metadata":{"weight":3,"zone":"eu-1"}}`, addr("etcdctl")))
 	for _, e := range sides {
-		name := e.naming.name
-		e.ok(e.manager().AddEndpoint(ctx, e.key(name), endpoints.Endpoint{Addr: addr(name), Metadata: metadata}))
+		name := e.Naming.Name
+		e.OK(e.Manager().AddEndpoint(ctx, e.Key(name), endpoints.Endpoint{Addr: addr(name), Metadata: metadata}))
 	}
-	registration := register(t, ours.client, service, rollcall.Endpoint{ID: "registrar", Addr: addr("registrar"), Metadata: metadata})
+	registration := register(t, ours.Client, service, rollcall.Endpoint{ID: "registrar", Addr: addr("registrar"), Metadata: metadata})
 
 	// Everyone reads all of it.
 	for _, e := range sides {
-		got, err := e.manager().List(ctx)
-		e.ok(err)
-		e.same(e.naming.name+" lists", got, want)
+		got, err := e.Manager().List(ctx)
+		e.OK(err)
+		e.Same(e.Naming.Name+" lists", got, want)
 	}
 	printed := strings.Fields(etcd.Etcdctl(t, "get", "--prefix", service+"/"))
 	if len(printed) != 2*len(want) {
@@ -75,15 +77,15 @@ func TestInterop(t *testing.T) {
 			set[rollcall.Key(service, name)] = want[rollcall.Key(service, name)].Addr
 		}
 		for _, e := range sides {
-			if got := e.listed(e.manager()); !cmp.Equal(got, set) {
-				t.Errorf("%s lists %v, want %v", e.naming.name, got, set)
+			if got := e.Listed(e.Manager()); !cmp.Equal(got, set) {
+				t.Errorf("%s lists %v, want %v", e.Naming.Name, got, set)
 			}
 			conns[e](names...)
-			fresh := e.dial("etcd:///" + service)
-			e.reaches(fresh, names...)
+			fresh := e.Dial("etcd:///" + service)
+			e.Reaches(fresh, names...)
 		}
 		for _, w := range watches {
-			w.becomes(set)
+			w.Becomes(set)
 		}
 	}
 	everyoneHas("etcd", "etcdctl", "registrar", "rollcall")
@@ -91,12 +93,12 @@ func TestInterop(t *testing.T) {
 	// Everyone takes out what another one put.
 	etcd.Etcdctl(t, "del", service+"/rollcall")
 	everyoneHas("etcd", "etcdctl", "registrar")
-	ours.ok(ours.manager().DeleteEndpoint(ctx, ours.key("etcd")))
+	ours.OK(ours.Manager().DeleteEndpoint(ctx, ours.Key("etcd")))
 	everyoneHas("etcdctl", "registrar")
-	theirs.ok(theirs.manager().DeleteEndpoint(ctx, theirs.key("etcdctl")))
+	theirs.OK(theirs.Manager().DeleteEndpoint(ctx, theirs.Key("etcdctl")))
 	everyoneHas("registrar")
-	theirs.serve("last")
-	want[theirs.key("last")] = endpoints.Endpoint{Addr: theirs.listed(theirs.manager())[theirs.key("last")]}
+	theirs.Serve("last")
+	want[theirs.Key("last")] = endpoints.Endpoint{Addr: theirs.Listed(theirs.Manager())[theirs.Key("last")]}
 	if err := registration.Close(ctx); err != nil {
 		t.Error(err)
 	}
@@ -119,7 +121,7 @@ func register(t *testing.T, client *clientv3.Client, service string, ep rollcall
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := registration.Wait(testContext(t)); err != nil {
+	if err := registration.Wait(lab.Context(t)); err != nil {
 		t.Fatal(err)
 	}
 	return registration

@@ -6,12 +6,7 @@ package e2e_test
 import (
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/rollcall-grpc/rollcall/internal/e2e/lab"
 )
 
-func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m,
-		// etcd's own manager, which compat_test.go measures, waits for ever to hand over
-		// an update when its resolver is closed at the wrong moment.
-		goleak.IgnoreAnyFunction("go.etcd.io/etcd/client/v3/naming/endpoints.(*endpointManager).watch"))
-}
+func TestMain(m *testing.M) { lab.Main(m) }

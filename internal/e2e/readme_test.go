@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/rollcall-grpc/rollcall/internal/e2e/lab"
 )
 
 func readme(t *testing.T, language string) []string {
@@ -67,7 +69,7 @@ func TestReadmeCommands(t *testing.T) {
 		}
 	}
 	bin := t.TempDir()
-	cmd := exec.CommandContext(testContext(t), "bash", "-c", script.String())
+	cmd := exec.CommandContext(lab.Context(t), "bash", "-c", script.String())
 	cmd.Dir = "../.."
 	cmd.Env = append(os.Environ(), "GOBIN="+bin, "PATH="+bin+":"+os.Getenv("PATH"), "ROLLCALL_ENDPOINTS="+addr)
 	cmd.WaitDelay = time.Second

@@ -3,7 +3,7 @@
 
 //go:build unix
 
-package e2e_test
+package registering_test
 
 import (
 	"syscall"
@@ -12,11 +12,13 @@ import (
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 
+	"github.com/rollcall-grpc/rollcall/internal/e2e/lab"
 	"github.com/rollcall-grpc/rollcall/internal/etcdtest"
 )
 
 // Only Unix can pause a process.
 func TestL3PausedLongerThanTTL(t *testing.T) {
+	t.Parallel()
 	etcd := etcdtest.New(t, etcdtest.Options{})
 	direct := etcd.Client(t)
 	child := startChild(t, etcd.Endpoints()[0])
@@ -31,7 +33,7 @@ func TestL3PausedLongerThanTTL(t *testing.T) {
 	}
 	woken := time.Now()
 	after := becomes(t, direct, childKey, "back", there)
-	within(t, "back after waking", woken, 2*time.Second)
+	lab.Within(t, "back after waking", woken, 2*time.Second)
 	if string(after.Value) != string(before.Value) || after.Lease == before.Lease {
 		t.Errorf("got %v, was %v", after, before)
 	}

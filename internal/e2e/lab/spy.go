@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Rollcall Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package e2e_test
+package lab
 
 import (
 	"context"
@@ -14,49 +14,49 @@ import (
 	"google.golang.org/grpc/metadata"
 )
 
-// requests are what a client has sent to etcd.
-type requests struct {
-	ranges     []*pb.RangeRequest
-	watches    []*pb.WatchCreateRequest
-	leaderless int // watch streams that do not require a leader
+// Requests are what a client has sent to etcd.
+type Requests struct {
+	Ranges     []*pb.RangeRequest
+	Watches    []*pb.WatchCreateRequest
+	Leaderless int // watch streams that do not require a leader
 }
 
-type requestLog struct {
+type RequestLog struct {
 	mu sync.Mutex
-	r  requests
+	r  Requests
 }
 
-func (l *requestLog) seen() requests {
+func (l *RequestLog) Seen() Requests {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return requests{append([]*pb.RangeRequest(nil), l.r.ranges...), append([]*pb.WatchCreateRequest(nil), l.r.watches...), l.r.leaderless}
+	return Requests{append([]*pb.RangeRequest(nil), l.r.Ranges...), append([]*pb.WatchCreateRequest(nil), l.r.Watches...), l.r.Leaderless}
 }
 
-func (l *requestLog) note(req any) {
+func (l *RequestLog) note(req any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch req := req.(type) {
 	case *pb.RangeRequest:
-		l.r.ranges = append(l.r.ranges, req)
+		l.r.Ranges = append(l.r.Ranges, req)
 	case *pb.WatchRequest:
 		if create := req.GetCreateRequest(); create != nil {
-			l.r.watches = append(l.r.watches, create)
+			l.r.Watches = append(l.r.Watches, create)
 		}
 	}
 }
 
-func (l *requestLog) unary(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn,
+func (l *RequestLog) unary(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn,
 	invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	l.note(req)
 	return invoke(ctx, method, req, reply, conn, opts...)
 }
 
-func (l *requestLog) stream(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string,
+func (l *RequestLog) stream(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string,
 	open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	md, _ := metadata.FromOutgoingContext(ctx)
 	if method == pb.Watch_Watch_FullMethodName && len(md.Get(rpctypes.MetadataRequireLeaderKey)) == 0 {
 		l.mu.Lock()
-		l.r.leaderless++
+		l.r.Leaderless++
 		l.mu.Unlock()
 	}
 	s, err := open(ctx, desc, conn, method, opts...)
@@ -65,7 +65,7 @@ func (l *requestLog) stream(ctx context.Context, desc *grpc.StreamDesc, conn *gr
 
 type notedStream struct {
 	grpc.ClientStream
-	log *requestLog
+	log *RequestLog
 }
 
 func (s notedStream) SendMsg(m any) error {
@@ -73,9 +73,9 @@ func (s notedStream) SendMsg(m any) error {
 	return s.ClientStream.SendMsg(m)
 }
 
-// spy returns a client and what it sends.
-func (e *env) spy() (*requestLog, *clientv3.Client) {
-	log := &requestLog{}
+// Spy returns a client and what it sends.
+func (e *Env) Spy() (*RequestLog, *clientv3.Client) {
+	log := &RequestLog{}
 	return log, e.clientOf(func(cfg *clientv3.Config) {
 		cfg.DialOptions = append(cfg.DialOptions, grpc.WithChainUnaryInterceptor(log.unary), grpc.WithChainStreamInterceptor(log.stream))
 	})

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Rollcall Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package e2e_test
+package lab
 
 import (
 	"context"
@@ -15,16 +15,16 @@ import (
 	"github.com/rollcall-grpc/rollcall/resolver"
 )
 
-// naming is one of the two packages, behind the types of this one.
-type naming struct {
-	name       string
-	newManager func(*clientv3.Client, string) (endpoints.Manager, error)
-	newBuilder func(*clientv3.Client) (grpcresolver.Builder, error)
+// Naming is one of the two packages, behind the types of this one.
+type Naming struct {
+	Name       string
+	NewManager func(*clientv3.Client, string) (endpoints.Manager, error)
+	NewBuilder func(*clientv3.Client) (grpcresolver.Builder, error)
 }
 
 var (
-	rollcallNaming = naming{name: "rollcall", newManager: endpoints.NewManager, newBuilder: resolver.NewBuilder}
-	etcdNaming     = naming{name: "etcd", newManager: newEtcdManager, newBuilder: etcdresolver.NewBuilder}
+	Rollcall = Naming{Name: "rollcall", NewManager: endpoints.NewManager, NewBuilder: resolver.NewBuilder}
+	Etcd     = Naming{Name: "etcd", NewManager: newEtcdManager, NewBuilder: etcdresolver.NewBuilder}
 )
 
 // etcdManager is etcd's manager with its types converted.

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Rollcall Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package e2e_test
+package registering_test
 
 import (
 	"bufio"
@@ -22,6 +22,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/e2e/lab"
 	"github.com/rollcall-grpc/rollcall/internal/etcdtest"
 )
 
@@ -46,9 +47,9 @@ func newRegistrar(t *testing.T, client *clientv3.Client) *rollcall.Registrar {
 // enrol registers svc/<id> and waits until it is in etcd.
 func enrol(t *testing.T, r *rollcall.Registrar, id string, metadata any) *rollcall.Registration {
 	t.Helper()
-	g, err := r.Register("svc", rollcall.Endpoint{ID: id, Addr: addrOf(id), Metadata: metadata})
+	g, err := r.Register("svc", rollcall.Endpoint{ID: id, Addr: lab.AddrOf(id), Metadata: metadata})
 	if err == nil {
-		err = g.Wait(testContext(t))
+		err = g.Wait(lab.Context(t))
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -58,7 +59,7 @@ func enrol(t *testing.T, r *rollcall.Registrar, id string, metadata any) *rollca
 
 func stored(t *testing.T, id string, metadata any) string {
 	t.Helper()
-	value, err := rollcall.Encode(addrOf(id), metadata)
+	value, err := rollcall.Encode(lab.AddrOf(id), metadata)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +69,7 @@ func stored(t *testing.T, id string, metadata any) string {
 // becomes waits until what a key holds, nil for nothing, satisfies a condition.
 func becomes(t *testing.T, client *clientv3.Client, key, what string, met func(kv *mvccpb.KeyValue) bool) *mvccpb.KeyValue {
 	t.Helper()
-	ctx := testContext(t)
+	ctx := lab.Context(t)
 	var kv *mvccpb.KeyValue
 	for {
 		resp, err := client.Get(ctx, key)
@@ -99,20 +100,10 @@ func holds(g *rollcall.Registration, value string) func(kv *mvccpb.KeyValue) boo
 
 func gone(kv *mvccpb.KeyValue) bool { return kv == nil }
 
-// within logs how long something took, and fails when it was over three times its bound.
-func within(t *testing.T, what string, since time.Time, bound time.Duration) {
-	t.Helper()
-	took := time.Since(since)
-	t.Logf("%s: %v", what, took)
-	if took > 3*bound {
-		t.Errorf("%s: took %v, the bound is %v", what, took, bound)
-	}
-}
-
 // reaches waits until a registration is in a phase, for a reason; nil is any.
 func reaches(t *testing.T, g *rollcall.Registration, phase rollcall.Phase, why error) rollcall.State {
 	t.Helper()
-	ctx := testContext(t)
+	ctx := lab.Context(t)
 	for {
 		state, changed := g.State()
 		if state.Phase == phase && (why == nil || errors.Is(state.Err, why)) {
@@ -163,10 +154,11 @@ func (l *keyLog) seen() []*clientv3.Event {
 }
 
 func TestL1CutOffLongerThanTTL(t *testing.T) {
+	t.Parallel()
 	etcd := etcdtest.New(t, etcdtest.Options{})
 	direct := etcd.Client(t)
 	link := etcdtest.NewLink(t, etcd.Endpoints()[0])
-	g := enrol(t, newRegistrar(t, rollcallClient(t, link.Addr())), "a", map[string]int{"weight": 3})
+	g := enrol(t, newRegistrar(t, lab.Client(t, link.Addr())), "a", map[string]int{"weight": 3})
 	before, _ := g.State()
 
 	link.Cut()
@@ -181,8 +173,8 @@ func TestL1CutOffLongerThanTTL(t *testing.T) {
 	link.Mend()
 	mended := time.Now()
 	kv := becomes(t, direct, g.Key(), "back", func(kv *mvccpb.KeyValue) bool { return kv != nil })
-	within(t, "back after mending", mended, 2*time.Second)
-	if err := g.Wait(testContext(t)); err != nil {
+	lab.Within(t, "back after mending", mended, 2*time.Second)
+	if err := g.Wait(lab.Context(t)); err != nil {
 		t.Fatal(err)
 	}
 	if got := string(kv.Value); got != stored(t, "a", map[string]int{"weight": 3}) {
@@ -195,11 +187,12 @@ func TestL1CutOffLongerThanTTL(t *testing.T) {
 }
 
 func TestL2DataLost(t *testing.T) {
+	t.Parallel()
 	etcd := etcdtest.New(t, etcdtest.Options{})
 	direct := etcd.Client(t)
 	var regs []*rollcall.Registration
 	for i := range 5 {
-		r := newRegistrar(t, rollcallClient(t, etcd.Endpoints()...))
+		r := newRegistrar(t, lab.Client(t, etcd.Endpoints()...))
 		for j := range 1 + 20*(i%2) { // more than are watched, in some
 			regs = append(regs, enrol(t, r, fmt.Sprintf("%d-%d", i, j), nil))
 		}
@@ -214,17 +207,18 @@ func TestL2DataLost(t *testing.T) {
 		id := strings.TrimPrefix(g.Key(), "svc/")
 		becomes(t, direct, g.Key(), "back", holds(g, stored(t, id, nil)))
 	}
-	within(t, "all back", ready, 2*time.Second)
-	leases, err := direct.Leases(testContext(t))
+	lab.Within(t, "all back", ready, 2*time.Second)
+	leases, err := direct.Leases(lab.Context(t))
 	if err != nil || len(leases.Leases) != 5 {
 		t.Errorf("leases %v, %v, want 5", leases, err)
 	}
 }
 
 func TestL4OutageLongerThanTTL(t *testing.T) {
+	t.Parallel()
 	etcd := etcdtest.New(t, etcdtest.Options{})
 	direct := etcd.Client(t)
-	g := enrol(t, newRegistrar(t, rollcallClient(t, etcd.Endpoints()...)), "a", nil)
+	g := enrol(t, newRegistrar(t, lab.Client(t, etcd.Endpoints()...)), "a", nil)
 	member := etcd.Member(0)
 	stopped := time.Now()
 	member.Stop()
@@ -237,7 +231,7 @@ func TestL4OutageLongerThanTTL(t *testing.T) {
 	var hole time.Duration
 	var since time.Time
 	for time.Since(ready) < 3*leaseTTL {
-		resp, err := direct.Get(testContext(t), g.Key())
+		resp, err := direct.Get(lab.Context(t), g.Key())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -259,9 +253,10 @@ func TestL4OutageLongerThanTTL(t *testing.T) {
 }
 
 func TestL5OwnKeyTouchedByOthers(t *testing.T) {
+	t.Parallel()
 	etcd := etcdtest.New(t, etcdtest.Options{})
 	direct := etcd.Client(t)
-	r := newRegistrar(t, rollcallClient(t, etcd.Endpoints()...))
+	r := newRegistrar(t, lab.Client(t, etcd.Endpoints()...))
 	g := enrol(t, r, "a", nil)
 	value := stored(t, "a", nil)
 
@@ -284,12 +279,12 @@ func TestL5OwnKeyTouchedByOthers(t *testing.T) {
 	reaches(t, g, rollcall.Draining, nil)
 
 	// A successor has it for as long as it wants.
-	grant, err := direct.Grant(testContext(t), 60)
+	grant, err := direct.Grant(lab.Context(t), 60)
 	if err != nil {
 		t.Fatal(err)
 	}
 	successor := stored(t, "successor", nil)
-	resp, err := direct.Put(testContext(t), g.Key(), successor, clientv3.WithLease(grant.ID))
+	resp, err := direct.Put(lab.Context(t), g.Key(), successor, clientv3.WithLease(grant.ID))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -299,7 +294,7 @@ func TestL5OwnKeyTouchedByOthers(t *testing.T) {
 		return kv != nil && kv.ModRevision == resp.Header.Revision
 	})
 	reaches(t, g, rollcall.Lost, rollcall.ErrSuperseded)
-	if _, err := direct.Revoke(testContext(t), grant.ID); err != nil {
+	if _, err := direct.Revoke(lab.Context(t), grant.ID); err != nil {
 		t.Fatal(err)
 	}
 	becomes(t, direct, g.Key(), "put back", holds(g, edited))
@@ -307,12 +302,13 @@ func TestL5OwnKeyTouchedByOthers(t *testing.T) {
 }
 
 func TestL6LateDeregistration(t *testing.T) {
+	t.Parallel()
 	etcd := etcdtest.New(t, etcdtest.Options{})
 	direct := etcd.Client(t)
-	old := enrol(t, newRegistrar(t, rollcallClient(t, etcd.Endpoints()...)), "a", map[string]int{"version": 1})
-	successor := enrol(t, newRegistrar(t, rollcallClient(t, etcd.Endpoints()...)), "a", map[string]int{"version": 2})
+	old := enrol(t, newRegistrar(t, lab.Client(t, etcd.Endpoints()...)), "a", map[string]int{"version": 1})
+	successor := enrol(t, newRegistrar(t, lab.Client(t, etcd.Endpoints()...)), "a", map[string]int{"version": 2})
 	log := logKey(t, direct, successor.Key())
-	if err := old.Close(testContext(t)); err != nil {
+	if err := old.Close(lab.Context(t)); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(2 * leaseTTL)
@@ -325,16 +321,17 @@ func TestL6LateDeregistration(t *testing.T) {
 	state, _ := successor.State()
 	edited := stored(t, "a", map[string]int{"weight": 9})
 	etcd.Etcdctl(t, "put", fmt.Sprintf("--lease=%x", int64(state.Lease)), successor.Key(), edited)
-	if err := successor.Close(testContext(t)); err != nil {
+	if err := successor.Close(lab.Context(t)); err != nil {
 		t.Fatal(err)
 	}
-	resp, err := direct.Get(testContext(t), successor.Key())
+	resp, err := direct.Get(lab.Context(t), successor.Key())
 	if err != nil || len(resp.Kvs) != 0 {
 		t.Errorf("left: %v, %v", resp.Kvs, err)
 	}
 }
 
 func TestL8KilledProcess(t *testing.T) {
+	t.Parallel()
 	etcd := etcdtest.New(t, etcdtest.Options{})
 	direct := etcd.Client(t)
 	child := startChild(t, etcd.Endpoints()[0])
@@ -344,23 +341,24 @@ func TestL8KilledProcess(t *testing.T) {
 	}
 	killed := time.Now()
 	becomes(t, direct, childKey, "gone", gone)
-	within(t, "gone after the kill", killed, leaseTTL+2*time.Second)
+	lab.Within(t, "gone after the kill", killed, leaseTTL+2*time.Second)
 }
 
 func TestL10NoSpace(t *testing.T) {
+	t.Parallel()
 	etcd := etcdtest.New(t, etcdtest.Options{Flags: []string{"--quota-backend-bytes=8388608"}})
 	direct := etcd.Client(t)
-	r := newRegistrar(t, rollcallClient(t, etcd.Endpoints()...))
+	r := newRegistrar(t, lab.Client(t, etcd.Endpoints()...))
 	before := enrol(t, r, "before", nil)
 	filler := strings.Repeat("x", 1<<20)
 	var err error
 	for i := 0; err == nil && i < 50; i++ {
-		_, err = direct.Put(testContext(t), fmt.Sprint("filler/", i), filler)
+		_, err = direct.Put(lab.Context(t), fmt.Sprint("filler/", i), filler)
 	}
 	if !errors.Is(err, rpctypes.ErrNoSpace) {
 		t.Fatalf("etcd is not full: %v", err)
 	}
-	after, err := r.Register("svc", rollcall.Endpoint{Addr: addrOf("after")})
+	after, err := r.Register("svc", rollcall.Endpoint{Addr: lab.AddrOf("after")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -369,24 +367,25 @@ func TestL10NoSpace(t *testing.T) {
 	becomes(t, direct, before.Key(), "still there", holds(before, stored(t, "before", nil)))
 	reaches(t, before, rollcall.Registered, nil)
 
-	if _, err := direct.Delete(testContext(t), "filler/", clientv3.WithPrefix()); err != nil {
+	if _, err := direct.Delete(lab.Context(t), "filler/", clientv3.WithPrefix()); err != nil {
 		t.Fatal(err)
 	}
-	compact(t, direct)
+	lab.Compact(t, direct)
 	etcd.Etcdctl(t, "defrag")
 	etcd.Etcdctl(t, "alarm", "disarm")
-	if err := after.Wait(testContext(t)); err != nil {
+	if err := after.Wait(lab.Context(t)); err != nil {
 		t.Errorf("there is room again: %v", err)
 	}
 }
 
 func TestL12UpdateIsOneEvent(t *testing.T) {
+	t.Parallel()
 	etcd := etcdtest.New(t, etcdtest.Options{})
 	direct := etcd.Client(t)
-	g := enrol(t, newRegistrar(t, rollcallClient(t, etcd.Endpoints()...)), "a", nil)
+	g := enrol(t, newRegistrar(t, lab.Client(t, etcd.Endpoints()...)), "a", nil)
 	before, _ := g.State()
 	log := logKey(t, direct, g.Key())
-	if err := g.Update(testContext(t), map[string]int{"weight": 7}); err != nil {
+	if err := g.Update(lab.Context(t), map[string]int{"weight": 7}); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(2*leaseTTL + time.Second) // go-micro: the node vanished after the TTL
@@ -403,25 +402,26 @@ func TestL12UpdateIsOneEvent(t *testing.T) {
 // Closing one of several registrations leaves the others; closing the registrar ends
 // the lease that they share.
 func TestRegistrationsShareOneLease(t *testing.T) {
+	t.Parallel()
 	etcd := etcdtest.New(t, etcdtest.Options{})
 	direct := etcd.Client(t)
-	r := newRegistrar(t, rollcallClient(t, etcd.Endpoints()...))
+	r := newRegistrar(t, lab.Client(t, etcd.Endpoints()...))
 	a, b := enrol(t, r, "a", nil), enrol(t, r, "b", nil)
 	log := logKey(t, direct, a.Key())
 	state, _ := a.State()
-	if err := a.Close(testContext(t)); err != nil {
+	if err := a.Close(lab.Context(t)); err != nil {
 		t.Fatal(err)
 	}
 	becomes(t, direct, a.Key(), "gone", gone)
 	becomes(t, direct, b.Key(), "still there", holds(b, stored(t, "b", nil)))
-	ttl, err := direct.TimeToLive(testContext(t), state.Lease)
+	ttl, err := direct.TimeToLive(lab.Context(t), state.Lease)
 	if err != nil || ttl.TTL <= 0 {
 		t.Errorf("lease: %+v, %v", ttl, err)
 	}
-	if err := r.Close(testContext(t)); err != nil {
+	if err := r.Close(lab.Context(t)); err != nil {
 		t.Fatal(err)
 	}
-	if ttl, err = direct.TimeToLive(testContext(t), state.Lease); err != nil || ttl.TTL != -1 {
+	if ttl, err = direct.TimeToLive(lab.Context(t), state.Lease); err != nil || ttl.TTL != -1 {
 		t.Errorf("lease after the registrar: %+v, %v, want -1", ttl, err)
 	}
 	becomes(t, direct, b.Key(), "gone", gone)
@@ -445,7 +445,7 @@ func TestChildProcess(t *testing.T) {
 	if addr == "" {
 		return
 	}
-	enrol(t, newRegistrar(t, rollcallClient(t, addr)), "child", nil)
+	enrol(t, newRegistrar(t, lab.Client(t, addr)), "child", nil)
 	fmt.Println("registered")
 	_, _ = io.Copy(io.Discard, os.Stdin)
 }

@@ -1,14 +1,12 @@
 // SPDX-FileCopyrightText: The Rollcall Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package e2e_test
+package resolving_test
 
 import (
 	"context"
 	"fmt"
-	"net"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -18,41 +16,17 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/e2e/lab"
 	"github.com/rollcall-grpc/rollcall/internal/etcdtest"
+	"github.com/rollcall-grpc/rollcall/resolver"
 )
 
-// mute accepts connections and never says a word.
-func mute(t *testing.T) string {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		var conns []net.Conn
-		for {
-			conn, err := ln.Accept()
-			if err != nil {
-				break
-			}
-			conns = append(conns, conn)
-		}
-		for _, conn := range conns {
-			conn.Close()
-		}
-	})
-	t.Cleanup(func() {
-		ln.Close()
-		wg.Wait()
-	})
-	return ln.Addr().String()
-}
-
 func TestG1EtcdAwayAtBuild(t *testing.T) {
+	t.Parallel()
 	etcd := etcdtest.New(t, etcdtest.Options{})
-	server := startNamedServer(t, "one")
-	value, _ := rollcall.Encode(server.addr, nil)
-	putValue(t, etcd.Client(t), "svc/one", string(value))
+	server := lab.StartServer(t, "one")
+	value, _ := rollcall.Encode(server.Addr, nil)
+	lab.PutValue(t, etcd.Client(t), "svc/one", string(value))
 
 	cut := etcdtest.NewLink(t, etcd.Endpoints()[0])
 	cut.Cut()
@@ -65,15 +39,15 @@ func TestG1EtcdAwayAtBuild(t *testing.T) {
 	}{
 		{"down", cut.Addr(), cut, "connection refused"},
 		{"black hole", frozen.Addr(), frozen, "no answer from etcd"},
-		{"mute", mute(t), nil, "no answer from etcd"},
+		{"mute", lab.Mute(t), nil, "no answer from etcd"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			client := rollcallClient(t, row.addr)
+			client := lab.Client(t, row.addr)
 			began := time.Now()
-			conn := dial(t, client, "etcd:///svc")
+			conn := lab.Dial(t, client, "etcd:///svc")
 			conn.Connect()
 			built := time.Since(began)
-			_, err := call(t, conn)
+			_, err := lab.Call(t, conn)
 			failed := time.Since(began)
 			if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), row.cause) {
 				t.Errorf("got %v, want UNAVAILABLE with %q", err, row.cause)
@@ -83,14 +57,14 @@ func TestG1EtcdAwayAtBuild(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			defer cancel()
-			first := dial(t, rollcallClient(t, row.addr), "etcd:///svc")
-			if _, err := callNamed(ctx, first); status.Code(err) != codes.DeadlineExceeded {
+			first := lab.Dial(t, lab.Client(t, row.addr), "etcd:///svc")
+			if _, err := lab.CallNamed(ctx, first); status.Code(err) != codes.DeadlineExceeded {
 				t.Errorf("a deadline before anything is known: got %v, want DEADLINE_EXCEEDED", err)
 			}
 			if row.link != nil {
 				row.link.Mend()
 				mended := time.Now()
-				heals(t, conn)
+				lab.Heals(t, conn)
 				t.Logf("healed after %v", time.Since(mended))
 			}
 			began = time.Now()
@@ -104,82 +78,65 @@ func TestG1EtcdAwayAtBuild(t *testing.T) {
 	}
 }
 
-// withAuth turns authentication on, with root and a user "reader" of a role "reader"
-// that may do nothing yet.
-func withAuth(t *testing.T, etcd *etcdtest.Cluster) (root *clientv3.Client) {
-	t.Helper()
-	ctx := testContext(t)
-	admin := etcd.Client(t)
-	for _, err := range []error{
-		second(admin.RoleAdd(ctx, "root")), second(admin.UserAdd(ctx, "root", "root-pw")), second(admin.UserGrantRole(ctx, "root", "root")),
-		second(admin.RoleAdd(ctx, "reader")), second(admin.UserAdd(ctx, "reader", "reader-pw")), second(admin.UserGrantRole(ctx, "reader", "reader")),
-		second(admin.AuthEnable(ctx)),
-	} {
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	return etcd.Client(t, func(cfg *clientv3.Config) { cfg.Username, cfg.Password = "root", "root-pw" })
-}
-
-func second[T any](_ T, err error) error { return err }
-
 func TestG2NoPermissionAtBuild(t *testing.T) {
+	t.Parallel()
 	etcd := etcdtest.New(t, etcdtest.Options{})
-	server := startNamedServer(t, "one")
-	value, _ := rollcall.Encode(server.addr, nil)
-	root := withAuth(t, etcd)
-	putValue(t, root, "svc/one", string(value))
+	server := lab.StartServer(t, "one")
+	value, _ := rollcall.Encode(server.Addr, nil)
+	root := lab.WithAuth(t, etcd)
+	lab.PutValue(t, root, "svc/one", string(value))
 
 	cfg := rollcall.ClientConfig(etcd.Endpoints()...)
 	cfg.Username, cfg.Password = "reader", "reader-pw"
-	conn := dial(t, configuredClient(t, cfg), "etcd:///svc")
-	_, err := call(t, conn)
+	conn := lab.Dial(t, lab.ClientOf(t, cfg), "etcd:///svc")
+	_, err := lab.Call(t, conn)
 	if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "permission denied") {
 		t.Errorf("got %v, want UNAVAILABLE with etcd's permission denied", err)
 	}
-	if _, err := root.RoleGrantPermission(testContext(t), "reader", "svc/", clientv3.GetPrefixRangeEnd("svc/"),
+	if _, err := root.RoleGrantPermission(lab.Context(t), "reader", "svc/", clientv3.GetPrefixRangeEnd("svc/"),
 		clientv3.PermissionType(clientv3.PermRead)); err != nil {
 		t.Fatal(err)
 	}
-	heals(t, conn)
+	lab.Heals(t, conn)
 }
 
 func TestG4UnknownService(t *testing.T) {
+	t.Parallel()
 	etcd := etcdtest.New(t, etcdtest.Options{})
-	client := rollcallClient(t, etcd.Endpoints()...)
-	conn := dial(t, client, "etcd:///foo/bar")
+	client := lab.Client(t, etcd.Endpoints()...)
+	conn := lab.Dial(t, client, "etcd:///foo/bar")
 	began := time.Now()
-	_, err := call(t, conn)
+	_, err := lab.Call(t, conn)
 	t.Logf("failed after %v: %v", time.Since(began), err)
 	for _, part := range []string{`"foo/bar"`, `"foo/bar/"`, "revision 1"} {
 		if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), part) {
 			t.Errorf("got %v, want UNAVAILABLE naming %s", err, part)
 		}
 	}
-	server := startNamedServer(t, "one")
-	value, _ := rollcall.Encode(server.addr, nil)
-	putValue(t, client, "foo/bar/one", string(value))
-	heals(t, conn)
-	remove(t, client, "foo/bar/one")
-	deadline := time.Now().Add(waitMost)
-	for err = nil; err == nil; _, err = call(t, conn) {
+	server := lab.StartServer(t, "one")
+	value, _ := rollcall.Encode(server.Addr, nil)
+	lab.PutValue(t, client, "foo/bar/one", string(value))
+	lab.Heals(t, conn)
+	lab.Remove(t, client, "foo/bar/one")
+	deadline := time.Now().Add(lab.WaitMost)
+	for err = nil; err == nil; _, err = lab.Call(t, conn) {
 		if time.Now().After(deadline) {
 			t.Fatal("calls go on after the last endpoint went")
 		}
 	}
-	putValue(t, client, "foo/bar/one", string(value))
-	heals(t, conn)
+	lab.PutValue(t, client, "foo/bar/one", string(value))
+	lab.Heals(t, conn)
 }
 
 func TestG7BadValues(t *testing.T) {
+	t.Parallel()
 	etcd := etcdtest.New(t, etcdtest.Options{})
-	client := rollcallClient(t, etcd.Endpoints()...)
-	running := follow(t, client, "svc")
-	good := func(id string) { put(t, client, "svc", id, nil) }
+	client := lab.Client(t, etcd.Endpoints()...)
+	running := lab.Follow(t, client, "svc")
+	good := func(id string) { lab.Put(t, client, "svc", id, nil) }
 	good("a")
 	good("z")
-	running.holds("a", "z")
+	running.Holds("a", "z")
 	for name, value := range map[string]string{
 		"not JSON":         `127.0.0.1:80`,
 		"empty":            ``,
@@ -196,60 +153,62 @@ func TestG7BadValues(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			good("m")
-			running.holds("a", "m", "z")
-			putValue(t, client, "svc/m", value)
-			for who, f := range map[string]*follower{"running": running, "fresh": follow(t, client, "svc")} {
-				snap := f.holds("a", "z")
+			running.Holds("a", "m", "z")
+			lab.PutValue(t, client, "svc/m", value)
+			for who, f := range map[string]*lab.Follower{"running": running, "fresh": lab.Follow(t, client, "svc")} {
+				snap := f.Holds("a", "z")
 				if got := snap.Rejected(); len(got) != 1 || got[0].Key != "svc/m" || got[0].Cause == nil {
 					t.Errorf("%s client: rejected %+v, want svc/m with a cause", who, got)
 				}
 			}
 		})
 	}
-	remove(t, client, "svc/m")
-	running.until("without rejected", func(seen []*rollcall.Snapshot) bool { return len(seen[len(seen)-1].Rejected()) == 0 })
+	lab.Remove(t, client, "svc/m")
+	running.Until("without rejected", func(seen []*rollcall.Snapshot) bool { return len(seen[len(seen)-1].Rejected()) == 0 })
 }
 
 func TestG8OneAddressTwice(t *testing.T) {
+	t.Parallel()
 	etcd := etcdtest.New(t, etcdtest.Options{})
-	client := rollcallClient(t, etcd.Endpoints()...)
-	e := &env{t: t, ctx: testContext(t), naming: rollcallNaming, etcd: etcd, client: client, target: "svc"}
-	put(t, client, "svc", "x", nil)
+	client := lab.Client(t, etcd.Endpoints()...)
+	e := lab.NewEnv(t, lab.Rollcall, etcd, "svc")
+	lab.Put(t, client, "svc", "x", nil)
 	for _, id := range []string{"b", "a"} { // a is the newest by CreateRevision
-		putValue(t, client, rollcall.Key("svc", id), `{"Addr":"127.0.0.1:1","Metadata":{"version":"`+id+`"}}`)
+		lab.PutValue(t, client, rollcall.Key("svc", id), `{"Addr":"127.0.0.1:1","Metadata":{"version":"`+id+`"}}`)
 	}
-	putValue(t, client, "svc/b", `{"Addr":"127.0.0.1:1","Metadata":{"version":"b, edited"}}`)
-	c := e.resolve()
-	e.shows(c, "127.0.0.1:1", addrOf("x"))
-	for _, ep := range c.last() {
-		if inst := instanceOf(ep); inst.Addr == "127.0.0.1:1" && inst.Key != "svc/a" {
+	lab.PutValue(t, client, "svc/b", `{"Addr":"127.0.0.1:1","Metadata":{"version":"b, edited"}}`)
+	c := e.Resolve()
+	e.Shows(c, "127.0.0.1:1", lab.AddrOf("x"))
+	for _, ep := range c.Last() {
+		if inst := resolver.InstanceOf(ep); inst.Addr == "127.0.0.1:1" && inst.Key != "svc/a" {
 			t.Errorf("chose %s, want the newest, svc/a", inst.Key)
 		}
 	}
-	remove(t, client, "svc/a")
-	e.eventually(func() error {
-		for _, ep := range c.last() {
-			if inst := instanceOf(ep); inst.Key == "svc/b" {
+	lab.Remove(t, client, "svc/a")
+	e.Eventually(func() error {
+		for _, ep := range c.Last() {
+			if inst := resolver.InstanceOf(ep); inst.Key == "svc/b" {
 				return nil
 			}
 		}
-		return fmt.Errorf("svc/b did not take over: %v", c.addrs())
+		return fmt.Errorf("svc/b did not take over: %v", c.Addrs())
 	})
-	e.shows(c, "127.0.0.1:1", addrOf("x"))
+	e.Shows(c, "127.0.0.1:1", lab.AddrOf("x"))
 }
 
 func TestG9TargetSpellings(t *testing.T) {
+	t.Parallel()
 	etcd := etcdtest.New(t, etcdtest.Options{})
-	client := rollcallClient(t, etcd.Endpoints()...)
-	server := startNamedServer(t, "one")
-	value, _ := rollcall.Encode(server.addr, nil)
+	client := lab.Client(t, etcd.Endpoints()...)
+	server := lab.StartServer(t, "one")
+	value, _ := rollcall.Encode(server.Addr, nil)
 	for _, key := range []string{"a/one", "a b/one", "/a/one", "a?b/one"} {
-		putValue(t, client, key, string(value))
+		lab.PutValue(t, client, key, string(value))
 	}
 	for _, target := range []string{"etcd:///a", "etcd:///a/", "etcd:a", "etcd://authority/a", "etcd:///a%20b", "etcd:a%20b",
 		"etcd:////a", "etcd:///%61", "etcd:///a%3Fb"} {
 		t.Run(target, func(t *testing.T) {
-			if _, err := call(t, dial(t, client, target)); err != nil {
+			if _, err := lab.Call(t, lab.Dial(t, client, target)); err != nil {
 				t.Error(err)
 			}
 		})
@@ -257,7 +216,7 @@ func TestG9TargetSpellings(t *testing.T) {
 	for _, target := range []string{"etcd:///", "etcd:", "etcd:////", "etcd://authority", "etcd:///a?version=2", "etcd:///a#b"} {
 		t.Run(target, func(t *testing.T) {
 			began := time.Now()
-			_, err := call(t, dial(t, client, target), grpc.WaitForReady(false))
+			_, err := lab.Call(t, lab.Dial(t, client, target), grpc.WaitForReady(false))
 			if status.Code(err) == codes.OK || time.Since(began) > 2*time.Second || !strings.Contains(err.Error(), "invalid target") {
 				t.Errorf("got %v after %v, want a refusal at once", err, time.Since(began))
 			}
@@ -267,15 +226,16 @@ func TestG9TargetSpellings(t *testing.T) {
 
 // Channels with gRPC's default policy each pick one server; together they use all.
 func TestDefaultPolicySpreads(t *testing.T) {
+	t.Parallel()
 	etcd := etcdtest.New(t, etcdtest.Options{})
-	client := rollcallClient(t, etcd.Endpoints()...)
+	client := lab.Client(t, etcd.Endpoints()...)
 	for _, name := range []string{"one", "two", "three"} {
-		value, _ := rollcall.Encode(startNamedServer(t, name).addr, nil)
-		putValue(t, client, "svc/"+name, string(value))
+		value, _ := rollcall.Encode(lab.StartServer(t, name).Addr, nil)
+		lab.PutValue(t, client, "svc/"+name, string(value))
 	}
 	picked := make(map[string]int)
 	for range 60 {
-		name, err := call(t, dial(t, client, "etcd:///svc"))
+		name, err := lab.Call(t, lab.Dial(t, client, "etcd:///svc"))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,0 +1,153 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package lab
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall"
+)
+
+// Follower records every snapshot of a service.
+type Follower struct {
+	t   *testing.T
+	Sub *rollcall.Subscription
+
+	mu     sync.Mutex
+	seen   []*rollcall.Snapshot
+	errs   []error
+	change chan struct{}
+}
+
+// Follow subscribes through a Directory of its own and records until the test ends. A
+// revision that went backwards within one history fails the test.
+func Follow(t *testing.T, client *clientv3.Client, service string) *Follower {
+	t.Helper()
+	d, err := rollcall.NewDirectory(client, rollcall.DirectoryOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sub, err := d.Subscribe(service)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &Follower{t: t, Sub: sub, change: make(chan struct{})}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { f.record(ctx) })
+	t.Cleanup(func() {
+		cancel()
+		wg.Wait()
+		d.Close()
+	})
+	return f
+}
+
+func (f *Follower) record(ctx context.Context) {
+	var last *rollcall.Snapshot
+	for {
+		snap, err := f.Sub.Next(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		f.mu.Lock()
+		if err != nil {
+			f.errs = append(f.errs, err)
+		} else {
+			f.seen = append(f.seen, snap)
+			if last != nil && snap.History() == last.History() && snap.Revision() < last.Revision() {
+				f.t.Errorf("revision went back from %d to %d", last.Revision(), snap.Revision())
+			}
+			last = snap
+		}
+		close(f.change)
+		f.change = make(chan struct{})
+		f.mu.Unlock()
+	}
+}
+
+// Until waits until the snapshots recorded so far satisfy a condition.
+func (f *Follower) Until(what string, met func(seen []*rollcall.Snapshot) bool) {
+	f.t.Helper()
+	ctx := Context(f.t)
+	for {
+		f.mu.Lock()
+		seen, change := slices.Clone(f.seen), f.change
+		errs := len(f.errs)
+		f.mu.Unlock()
+		if met(seen) {
+			return
+		}
+		select {
+		case <-change:
+		case <-ctx.Done():
+			state := "none"
+			if len(seen) > 0 {
+				state = fmt.Sprintf("%v, stale: %v", ids(seen[len(seen)-1]), seen[len(seen)-1].Stale())
+			}
+			f.t.Fatalf("no snapshot %s; %d seen, %d errors, the last: %s", what, len(seen), errs, state)
+		}
+	}
+}
+
+// Holds waits until the snapshot is live and holds exactly these ids.
+func (f *Follower) Holds(want ...string) *rollcall.Snapshot {
+	f.t.Helper()
+	slices.Sort(want)
+	var snap *rollcall.Snapshot
+	f.Until(fmt.Sprintf("live with %v", want), func(seen []*rollcall.Snapshot) bool {
+		if len(seen) == 0 {
+			return false
+		}
+		snap = seen[len(seen)-1]
+		return snap.Stale() == nil && slices.Equal(ids(snap), want)
+	})
+	return snap
+}
+
+// GoesStale waits until the snapshot is marked stale and returns the mark.
+func (f *Follower) GoesStale() *rollcall.Staleness {
+	f.t.Helper()
+	var mark *rollcall.Staleness
+	f.Until("stale", func(seen []*rollcall.Snapshot) bool {
+		if len(seen) > 0 {
+			mark = seen[len(seen)-1].Stale()
+		}
+		return mark != nil
+	})
+	return mark
+}
+
+// Since returns the snapshots recorded after the first n.
+func (f *Follower) Since(n int) []*rollcall.Snapshot {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.seen[n:])
+}
+
+func (f *Follower) Count() int { return len(f.Since(0)) }
+
+func ids(snap *rollcall.Snapshot) []string {
+	all := []string{}
+	for _, inst := range snap.Instances() {
+		all = append(all, snap.ID(inst))
+	}
+	return all
+}
+
+// Contents lists the distinct contents of snapshots in order, staleness left aside.
+func Contents(seen []*rollcall.Snapshot) []string {
+	var all []string
+	for _, snap := range seen {
+		all = append(all, strings.Join(ids(snap), " "))
+	}
+	return slices.Compact(all)
+}

@@ -1,0 +1,23 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package lab
+
+import (
+	"flag"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// Main runs the tests of a package, several at a time since they mostly wait, and fails
+// when they leave a goroutine behind.
+func Main(m *testing.M) {
+	if err := flag.Set("test.parallel", "6"); err != nil { // a -parallel on the command line wins
+		panic(err)
+	}
+	goleak.VerifyTestMain(m,
+		// etcd's own manager, which is measured beside Rollcall, waits for ever to hand over
+		// an update when its resolver is closed at the wrong moment.
+		goleak.IgnoreAnyFunction("go.etcd.io/etcd/client/v3/naming/endpoints.(*endpointManager).watch"))
+}
