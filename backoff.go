@@ -5,6 +5,7 @@ package rollcall
 
 import (
 	"context"
+	"math"
 	"math/rand/v2"
 	"time"
 )
@@ -13,6 +14,7 @@ const (
 	callTimeout  = 5 * time.Second // every call to etcd
 	retryFloor   = 100 * time.Millisecond
 	retryCeiling = 5 * time.Second
+	never        = math.MaxInt64 / 4 * time.Nanosecond // no wait is as long
 )
 
 // backoff spaces retries: jittered, doubling from retryFloor to retryCeiling.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -19,6 +20,18 @@ import (
 // DirectoryOptions are the settings of a Directory; the zero value works.
 type DirectoryOptions struct {
 	Logger *slog.Logger // default: silent
+
+	// CacheDir is a directory where the last snapshot of each service is kept, so that a
+	// process that starts while etcd is away begins with it, stale, until etcd answers. One
+	// directory for one etcd cluster; several processes may share it. Default: none.
+	CacheDir string
+	// Hold keeps instances that vanish in a mass callable for a while. Default: nothing.
+	Hold Hold
+	// AuditEvery is how often a service of up to 1,000 instances is compared with etcd key
+	// by key, jittered; larger ones less often in proportion. It finds what no event tells,
+	// such as etcd restored from a backup behind everybody's back. Default 5 min;
+	// negative: never.
+	AuditEvery time.Duration
 }
 
 // Directory serves snapshots of services out of shared watches: one list and one
@@ -30,9 +43,15 @@ type Directory struct {
 	lister lister
 	link   *link
 
+	cache      *cache // nil: none
+	hold       Hold
+	auditEvery time.Duration
+	stats      counters
+
 	mu     sync.Mutex
 	closed bool
 	feeds  map[span]*feed
+	kept   keeper
 	stop   func() // ends and joins the link; nil while there is no feed
 }
 
@@ -46,8 +65,21 @@ func NewDirectory(client *clientv3.Client, opts DirectoryOptions) (*Directory, e
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	d := &Directory{client: client, log: log, feeds: make(map[span]*feed), link: newLink(client, log)}
+	d := &Directory{client: client, log: log, link: newLink(client, log), auditEvery: opts.AuditEvery,
+		feeds: make(map[span]*feed), kept: make(keeper)}
 	d.lister.client = client
+	if d.auditEvery == 0 {
+		d.auditEvery = auditEvery
+	}
+	var err error
+	if d.hold, err = opts.Hold.withDefaults(); err != nil {
+		return nil, err
+	}
+	if opts.CacheDir != "" {
+		if d.cache, err = newCache(opts.CacheDir, log); err != nil {
+			return nil, err
+		}
+	}
 	return d, nil
 }
 
@@ -112,13 +144,13 @@ func (d *Directory) subscribe(s span, prefix string, changed chan struct{}) (*Su
 	}
 	f := d.feeds[s]
 	if f == nil {
-		f = newFeed(d, s, prefix)
+		f = newFeed(d, s, prefix, d.kept.take(s))
 		d.feeds[s] = f
 		if d.stop == nil {
 			d.link.reset()
 			d.stop = start(d.link.run)
 		}
-		f.stop = start(f.run)
+		f.stop = f.start()
 	}
 	return f.subscribe(changed), nil
 }
@@ -130,6 +162,9 @@ func (d *Directory) release(f *feed) {
 	if f.idle() && d.feeds[f.span] == f {
 		delete(d.feeds, f.span)
 		stop = f.stop
+		if snap, _ := f.latest(); snap != nil && f.span.end != "" {
+			d.kept.put(f.span, snap)
+		}
 		if len(d.feeds) == 0 {
 			stopLink, d.stop = d.stop, nil
 		}
@@ -149,7 +184,7 @@ func (d *Directory) Close() {
 	d.mu.Lock()
 	d.closed = true
 	feeds, stopLink := d.feeds, d.stop
-	d.feeds, d.stop = make(map[span]*feed), nil
+	d.feeds, d.kept, d.stop = make(map[span]*feed), make(keeper), nil
 	d.mu.Unlock()
 	for _, f := range feeds {
 		f.stop()

@@ -4,6 +4,7 @@
 package rollcall
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,16 +23,14 @@ var (
 	errWatchEnded     = errors.New("watch ended without a reason")
 )
 
-// refreshEvery bounds how often a feed compares itself with etcd because it was asked to.
-const refreshEvery = 10 * time.Second
-
 // feed keeps the snapshot of one span: list, watch, list again. One goroutine, run,
 // owns it; subscriptions read what it publishes.
 type feed struct {
-	dir  *Directory
-	span span
-	stop func()        // cancels and joins run; set once, before the feed is shared
-	asks chan struct{} // capacity 1: Refresh was called
+	dir   *Directory
+	span  span
+	stop  func()        // cancels and joins run; set once, before the feed is shared
+	saver *saver        // nil without a cache on disk; set once, before run
+	asks  chan struct{} // capacity 1: Refresh was called
 
 	// Owned by run.
 	pending  map[string]entry // changes since the last publication
@@ -41,18 +40,40 @@ type feed struct {
 	retry    backoff
 	cooled   time.Time // not before then the next publication
 	compared time.Time // when a comparison with etcd was last begun
+	audited  time.Time // when the next thorough one is due
+	lost     losses    // what vanished lately; nil without a Hold
+	holding  time.Time // when what is held changes by itself
 
-	mu    sync.Mutex
-	subs  map[*Subscription]struct{}
-	snap  *Snapshot
-	blank *Snapshot // empty snapshot with the prefix
-	err   error     // why there is no snapshot yet
-	heard time.Time // last answer to a list, or the start
+	mu     sync.Mutex
+	subs   map[*Subscription]struct{}
+	snap   *Snapshot
+	blank  *Snapshot // empty snapshot with the prefix
+	before *Snapshot // what was known before this feed began, stale; nil once there is better
+	err    error     // why there is no snapshot yet
+	heard  time.Time // last answer to a list, or the start
 }
 
-func newFeed(d *Directory, s span, prefix string) *feed {
-	return &feed{dir: d, span: s, asks: make(chan struct{}, 1), pending: make(map[string]entry),
-		subs: make(map[*Subscription]struct{}), blank: &Snapshot{prefix: prefix}, heard: time.Now()}
+func newFeed(d *Directory, s span, prefix string, before *Snapshot) *feed {
+	f := &feed{dir: d, span: s, asks: make(chan struct{}, 1), pending: make(map[string]entry),
+		subs: make(map[*Subscription]struct{}), blank: &Snapshot{prefix: prefix}, before: before, heard: time.Now()}
+	if d.hold.Share > 0 && s.end != "" {
+		f.lost = make(losses)
+	}
+	return f
+}
+
+// start runs the feed, and what saves it, and returns what ends and joins both.
+func (f *feed) start() (stop func()) {
+	if f.dir.cache == nil || f.span.end == "" {
+		return start(f.run)
+	}
+	f.saver = &saver{feed: f, wake: make(chan struct{}, 1)}
+	stopSaver := start(f.saver.run)
+	stopFeed := start(f.run)
+	return func() {
+		stopFeed()
+		stopSaver()
+	}
 }
 
 func (f *feed) subscribe(changed chan struct{}) *Subscription {
@@ -110,15 +131,28 @@ func (f *feed) refresh() { notify(f.asks) }
 func (f *feed) publish(snap *Snapshot, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.publishLocked(snap, err)
+}
+
+func (f *feed) publishLocked(snap *Snapshot, err error) {
 	f.snap, f.err = snap, err
+	if snap != nil && snap.stale == nil {
+		f.before = nil
+	}
 	for s := range f.subs {
 		notify(s.changed)
+	}
+	if f.saver != nil {
+		notify(f.saver.wake)
 	}
 }
 
 // fail marks the snapshot stale, or says why there is none yet.
 func (f *feed) fail(cause error) {
 	snap, _ := f.latest()
+	if snap == nil {
+		snap = f.before
+	}
 	if snap == nil {
 		f.publish(nil, cause)
 		return
@@ -144,6 +178,11 @@ func (f *feed) live() {
 func (f *feed) run(ctx context.Context) {
 	f.dir.link.readable(f, false)
 	defer f.dir.link.forget(f)
+	grace := f.remember()
+	if f.before != nil {
+		defer time.AfterFunc(grace, f.recall).Stop()
+	}
+	f.audited = time.Now().Add(f.auditPause())
 	for ctx.Err() == nil {
 		err := f.follow(ctx)
 		f.flush()
@@ -208,14 +247,18 @@ func (f *feed) list(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list %q: %w", f.span.key, err)
 	}
-	old, _ := f.latest()
-	if old == nil {
-		old = f.blank
-	}
+	shown, _ := f.latest()
+	old := cmp.Or(shown, f.before, f.blank)
 	clear(f.pending)
 	snap := old.relisted(got.kvs, got.revision, f.history)
+	if f.lost != nil && f.revision > 0 { // what went before this feed began may be long gone
+		for _, c := range snap.Diff(old) {
+			f.lost.note(c.Key, c.Old, entry{instance: c.New}, f.holdUntil())
+		}
+	}
+	f.setHeld(snap)
 	if stale != nil {
-		if old.stale == nil || old.revision != snap.revision {
+		if shown == nil || old.stale == nil || old.revision != snap.revision {
 			f.publish(snap.restated(stale), nil)
 		}
 		return stale.Cause
@@ -240,7 +283,10 @@ func (f *feed) follow(ctx context.Context) error {
 	}
 	flush := time.NewTimer(0)
 	defer flush.Stop()
+	alarm := time.NewTimer(0)
+	defer alarm.Stop()
 	for {
+		alarm.Reset(time.Until(f.nextAlarm()))
 		var due <-chan time.Time
 		if len(f.pending) > 0 {
 			flush.Reset(time.Until(f.cooled))
@@ -262,12 +308,15 @@ func (f *feed) follow(ctx context.Context) error {
 			}
 		case <-due:
 			f.flush()
+		case <-alarm.C:
+			f.expireHold()
+			f.audit(w)
 		case <-w.changed:
 			if err := f.heed(w); err != nil {
 				return err
 			}
 		case <-f.asks:
-			w.compare(f, false)
+			w.compare(f, asHint)
 		case err := <-w.compared:
 			w.comparing = false
 			if err := f.heedComparison(w, err); err != nil {
@@ -303,7 +352,7 @@ func (f *feed) take(stream uint64, resp clientv3.WatchResponse) error {
 		if ev.Kv.ModRevision < f.resume {
 			continue
 		}
-		f.pending[string(ev.Kv.Key)] = decodeEvent(ev)
+		f.change(string(ev.Kv.Key), decodeEvent(ev))
 		f.revision = max(f.revision, ev.Kv.ModRevision)
 	}
 	if len(resp.Events) > 0 {
@@ -311,6 +360,19 @@ func (f *feed) take(stream uint64, resp clientv3.WatchResponse) error {
 		link.sawEvent(f.revision)
 	}
 	return nil
+}
+
+// change takes one key's change in.
+func (f *feed) change(key string, now entry) {
+	if f.lost != nil {
+		old, pending := f.pending[key]
+		if !pending {
+			snap, _ := f.latest()
+			old.instance = snap.Instance(key)
+		}
+		f.lost.note(key, old.instance, now, f.holdUntil())
+	}
+	f.pending[key] = now
 }
 
 // flush publishes what is pending. What took d is not done again before 2d, at most
@@ -321,7 +383,9 @@ func (f *feed) flush() {
 	}
 	began := time.Now()
 	snap, _ := f.latest()
-	f.publish(snap.next(f.pending, f.revision), nil)
+	snap = snap.next(f.pending, f.revision)
+	f.setHeld(snap)
+	f.publish(snap, nil)
 	clear(f.pending)
 	took := time.Since(began)
 	f.cooled = began.Add(took + min(2*took, paceCeiling))
@@ -344,7 +408,7 @@ func (f *feed) heed(w *feedWatch) error {
 	}
 	if v.audit != w.audit {
 		w.audit = v.audit
-		w.compare(f, true)
+		w.compare(f, asProof)
 	}
 	return nil
 }
@@ -353,9 +417,11 @@ func (f *feed) heed(w *feedWatch) error {
 func (f *feed) heedComparison(w *feedWatch, err error) error {
 	switch {
 	case errors.Is(err, errDrifted):
+		f.dir.stats.drifts.Add(1)
+		f.dir.log.Warn("what was watched differs from what etcd holds: listing again", "prefix", f.span.key, "cause", err)
 		f.resume = 0
 		return err
-	case err != nil && w.auditing:
+	case err != nil && w.kind == asProof:
 		f.fail(err)
 	case err != nil:
 		f.dir.log.Debug("cannot compare with etcd", "cause", err)

@@ -32,16 +32,20 @@ type listing struct {
 type lister struct {
 	client     *clientv3.Client
 	streamless atomic.Bool // the server, or a proxy before it, has no RangeStream
+	lists      atomic.Uint64
 }
 
 // list reads the span, linearizably unless serializable. heard, if not nil, is
 // called for every answer that arrives. Each single answer has callTimeout.
-func (l *lister) list(ctx context.Context, s span, serializable bool, heard func()) (listing, error) {
+// more are options for the reads, such as one for keys without values.
+func (l *lister) list(ctx context.Context, s span, serializable bool, heard func(), more ...clientv3.OpOption) (listing, error) {
 	if heard == nil {
 		heard = func() {}
 	}
+	l.lists.Add(1)
+	opts := append(serializableOption(serializable), more...)
 	if s.end != "" && !l.streamless.Load() {
-		got, err := l.stream(ctx, s, serializable, heard)
+		got, err := l.stream(listContext(ctx, serializable), s, opts, heard)
 		if status.Code(err) != codes.Unimplemented {
 			return got, err
 		}
@@ -52,7 +56,7 @@ func (l *lister) list(ctx context.Context, s span, serializable bool, heard func
 		if try == 3 { // compaction outran the pages twice: one answer, whatever its size
 			limit = 0
 		}
-		got, err := l.pages(ctx, s, limit, serializable, heard)
+		got, err := l.pages(listContext(ctx, serializable), s, limit, opts, heard)
 		if try == 3 || !errors.Is(err, rpctypes.ErrCompacted) {
 			return got, err
 		}
@@ -61,13 +65,13 @@ func (l *lister) list(ctx context.Context, s span, serializable bool, heard func
 
 // stream lists by RangeStream. The channel is always drained: the client's goroutine
 // behind it would wait for ever otherwise.
-func (l *lister) stream(ctx context.Context, s span, serializable bool, heard func()) (got listing, err error) {
+func (l *lister) stream(ctx context.Context, s span, opts []clientv3.OpOption, heard func()) (got listing, err error) {
 	parent := ctx
-	ctx, cancel := context.WithCancel(listContext(ctx, serializable))
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	silence := time.AfterFunc(callTimeout, cancel)
 	defer silence.Stop()
-	chunks, err := l.client.GetStream(ctx, s.key, s.options(serializableOption(serializable)...)...)
+	chunks, err := l.client.GetStream(ctx, s.key, s.options(opts...)...)
 	if err != nil {
 		return listing{}, err
 	}
@@ -95,14 +99,11 @@ func (l *lister) stream(ctx context.Context, s span, serializable bool, heard fu
 }
 
 // pages lists in answers of at most limit keys, all at the first one's revision.
-func (l *lister) pages(ctx context.Context, s span, limit int64, serializable bool, heard func()) (got listing, err error) {
-	base := append(serializableOption(serializable), clientv3.WithLimit(limit))
+func (l *lister) pages(ctx context.Context, s span, limit int64, opts []clientv3.OpOption, heard func()) (got listing, err error) {
+	opts = append(opts[:len(opts):len(opts)], clientv3.WithLimit(limit))
 	for {
-		opts := s.options(base...)
-		if got.revision > 0 {
-			opts = append(opts, clientv3.WithRev(got.revision))
-		}
-		page, err := get(listContext(ctx, serializable), l.client, s.key, opts...)
+		// The first page is of the newest revision, 0; the others are of the same one.
+		page, err := get(ctx, l.client, s.key, s.options(append(opts[:len(opts):len(opts)], clientv3.WithRev(got.revision))...)...)
 		if err != nil {
 			return listing{}, err
 		}

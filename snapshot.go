@@ -20,6 +20,7 @@ type Snapshot struct {
 	history   int
 	instances []*Instance // Invariant: sorted by key, no key in both slices.
 	rejected  []*Rejected // Invariant: sorted by key.
+	held      []*Instance // Invariant: sorted by key, none in instances.
 	stale     *Staleness
 }
 
@@ -64,6 +65,10 @@ func (s *Snapshot) Instances() []*Instance { return s.instances }
 
 // Rejected returns the keys whose values are no endpoints, sorted by key.
 func (s *Snapshot) Rejected() []*Rejected { return s.rejected }
+
+// Held returns instances that etcd holds no longer, sorted by key, but that a Hold keeps
+// callable. Instances does not hold them.
+func (s *Snapshot) Held() []*Instance { return s.held }
 
 // Stale is nil while the snapshot follows etcd.
 func (s *Snapshot) Stale() *Staleness { return s.stale }
@@ -162,7 +167,7 @@ func (s *Snapshot) next(changes map[string]entry, revision int64) *Snapshot {
 	slices.Sort(keys)
 	n := *s
 	n.revision = max(revision, s.revision)
-	n.stale = nil
+	n.stale, n.held = nil, nil
 	n.instances = merge(s.instances, keys, func(key string) *Instance { return changes[key].instance })
 	n.rejected = merge(s.rejected, keys, func(key string) *Rejected { return changes[key].rejected })
 	return &n
@@ -191,6 +196,11 @@ func (s *Snapshot) restated(stale *Staleness) *Snapshot {
 	n := *s
 	n.stale = stale
 	return &n
+}
+
+// sameContent says whether two snapshots of a prefix hold the same writes.
+func (s *Snapshot) sameContent(o *Snapshot) bool {
+	return s.history == o.history && slices.EqualFunc(s.instances, o.instances, (*Instance).Equal)
 }
 
 // extent returns how many keys the snapshot accounts for and their greatest

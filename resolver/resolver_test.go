@@ -19,6 +19,7 @@ import (
 	grpcresolver "google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/status"
 
+	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/fakeetcd"
 )
 
@@ -59,6 +60,12 @@ func (c *channel) told() string {
 	log := c.log
 	c.log = nil
 	return strings.Join(log, "; ")
+}
+
+func (c *channel) last() grpcresolver.State {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.states[len(c.states)-1]
 }
 
 // want fails unless the channel was told exactly this.
@@ -300,4 +307,56 @@ func BenchmarkState(b *testing.B) {
 			}
 		})
 	}
+}
+
+// What a Hold keeps is called, unless somebody else has its address by now.
+func TestHeldStayCallable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fakeetcd.New()
+		defer store.Close()
+		conn := store.Connect(context.Background())
+		defer conn.Close()
+		d, err := rollcall.NewDirectory(conn.Client, rollcall.DirectoryOptions{Hold: rollcall.Hold{Share: 0.5, Longest: time.Minute}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		b, err := NewBuilderWithOptions(nil, Options{Directory: d})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, id := range []string{"a", "b", "c"} {
+			store.Put("svc/"+id, `{"Addr":"`+id+`:1"}`)
+		}
+		c := &channel{}
+		r, err := b.Build(grpcresolver.Target{URL: url.URL{Scheme: Scheme, Path: "/svc"}}, c, grpcresolver.BuildOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		c.want(t, "state [a:1 b:1 c:1]")
+		for _, id := range []string{"a", "b", "c"} {
+			store.Delete("svc/" + id)
+		}
+		time.Sleep(time.Second)
+		if log := c.told(); !strings.HasSuffix(log, "state [a:1 b:1 c:1]") && log != "" {
+			t.Errorf("told %s, want all three at the end", log)
+		}
+		store.Put("svc/d", `{"Addr":"d:1"}`)
+		store.Put("svc/e", `{"Addr":"a:1"}`) // a's successor
+		time.Sleep(time.Second)
+		c.told()
+		var keys []string
+		for _, ep := range c.last().Endpoints {
+			keys = append(keys, InstanceOf(ep).Key)
+		}
+		slices.Sort(keys)
+		if want := []string{"svc/b", "svc/c", "svc/d", "svc/e"}; !slices.Equal(keys, want) {
+			t.Errorf("chose %v, want %v", keys, want)
+		}
+		time.Sleep(time.Minute)
+		if log := c.told(); !strings.HasSuffix(log, "state [a:1 d:1]") {
+			t.Errorf("told %s, want what etcd holds", log)
+		}
+	})
 }

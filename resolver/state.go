@@ -13,22 +13,29 @@ import (
 	"github.com/rollcall-grpc/rollcall"
 )
 
-// choose returns the instances that a channel may call, sorted by key: those whose
-// address the policy takes, without the draining ones unless all are, one an address
-// (the newest by CreateRevision, then the least key).
+// choose returns the instances that a channel may call: those whose address the policy
+// takes, without the draining ones unless all are, one an address (the newest by
+// CreateRevision, then the least key), sorted by key; behind them those that are held,
+// where nobody else has their address.
 func choose(snap *rollcall.Snapshot, policy rollcall.AddressPolicy) (chosen []*rollcall.Instance, refused []rollcall.Refused) {
 	taken, refused := snap.Screen(policy)
-	serving := slices.DeleteFunc(slices.Clone(taken), func(i *rollcall.Instance) bool { return i.Attributes.Draining })
-	if len(serving) == 0 {
-		serving = taken
+	chosen = slices.DeleteFunc(slices.Clone(taken), func(i *rollcall.Instance) bool { return i.Attributes.Draining })
+	if len(chosen) == 0 {
+		chosen = taken
 	}
-	newest := make(map[string]*rollcall.Instance, len(serving))
-	for _, inst := range serving {
-		if other := newest[inst.Addr]; other == nil || other.CreateRevision < inst.CreateRevision {
-			newest[inst.Addr] = inst
+	best := make(map[string]*rollcall.Instance, len(chosen))
+	for _, inst := range chosen {
+		if other := best[inst.Addr]; other == nil || other.CreateRevision < inst.CreateRevision {
+			best[inst.Addr] = inst
 		}
 	}
-	return slices.DeleteFunc(serving, func(i *rollcall.Instance) bool { return newest[i.Addr] != i }), refused
+	for _, inst := range snap.Held() {
+		if best[inst.Addr] == nil && policy.Check(inst.Addr) == nil {
+			best[inst.Addr] = inst
+			chosen = append(chosen, inst)
+		}
+	}
+	return slices.DeleteFunc(chosen, func(i *rollcall.Instance) bool { return best[i.Addr] != i }), refused
 }
 
 // sameValues says whether a channel could see no difference.

@@ -1,0 +1,197 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rollcall
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+)
+
+const (
+	cacheVersion = 1
+	saveEvery    = 5 * time.Second  // least time between two writes of one file
+	confirmEvery = 10 * time.Minute // a file is written anew so often, so that its age says something
+)
+
+// cache keeps snapshots in a directory, one file a prefix, for processes that start while
+// etcd is away. A file is written whole or not at all; one that cannot be read, is of
+// another version or was changed counts as none.
+type cache struct {
+	dir string
+	log *slog.Logger
+}
+
+// cacheFile is the content of a file: JSON, with Entries as they were summed.
+type cacheFile struct {
+	Version  int
+	Prefix   string
+	Revision int64
+	Saved    time.Time
+	Sum      string // SHA-256 of Entries, in hex
+	Entries  json.RawMessage
+}
+
+// cacheEntry is a key with its value as Encode writes it.
+type cacheEntry struct {
+	Key            string
+	Value          json.RawMessage
+	Lease          int64 `json:",omitempty"`
+	CreateRevision int64
+	ModRevision    int64
+}
+
+func newCache(dir string, log *slog.Logger) (*cache, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, inputError("cache directory", dir, "it cannot be made: %v", err)
+	}
+	return &cache{dir: dir, log: log}, nil
+}
+
+// path returns the file of a prefix: readable, and distinct where names are long.
+func (c *cache) path(prefix string) string {
+	name := url.PathEscape(prefix)
+	if len(name) > 100 {
+		name = name[:100]
+	}
+	sum := sha256.Sum256([]byte(prefix))
+	return filepath.Join(c.dir, name+"-"+hex.EncodeToString(sum[:8])+".json")
+}
+
+// save writes a snapshot.
+func (c *cache) save(snap *Snapshot) error {
+	entries := make([]cacheEntry, 0, len(snap.instances))
+	for _, inst := range snap.instances {
+		value, err := Encode(inst.Addr, inst.Metadata)
+		if err != nil {
+			return err
+		}
+		entries = append(entries, cacheEntry{inst.Key, value, int64(inst.Lease), inst.CreateRevision, inst.ModRevision})
+	}
+	raw, err := json.Marshal(entries)
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(cacheFile{Version: cacheVersion, Prefix: snap.prefix, Revision: snap.revision,
+		Saved: time.Now().UTC(), Sum: sumOf(raw), Entries: raw})
+	if err != nil {
+		return err
+	}
+	return writeWhole(c.path(snap.prefix), data)
+}
+
+// load returns the snapshot of a prefix, stale since it was saved; nil where there is none.
+func (c *cache) load(prefix string) *Snapshot {
+	path := c.path(prefix)
+	snap, err := readCache(path, prefix)
+	switch {
+	case err == nil:
+		return snap
+	case !errors.Is(err, fs.ErrNotExist):
+		c.log.Warn("cached snapshot ignored", "file", path, "cause", err)
+	}
+	return nil
+}
+
+func readCache(path, prefix string) (*Snapshot, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var file cacheFile
+	if err := json.Unmarshal(data, &file); err != nil {
+		return nil, err
+	}
+	switch {
+	case file.Version != cacheVersion:
+		return nil, fmt.Errorf("version %d, want %d", file.Version, cacheVersion)
+	case file.Prefix != prefix:
+		return nil, fmt.Errorf("it holds prefix %q", file.Prefix)
+	case file.Sum != sumOf(file.Entries):
+		return nil, errors.New("its checksum is wrong")
+	}
+	var entries []cacheEntry
+	if err := json.Unmarshal(file.Entries, &entries); err != nil {
+		return nil, err
+	}
+	kvs := make([]*mvccpb.KeyValue, len(entries))
+	for i, e := range entries {
+		kvs[i] = &mvccpb.KeyValue{Key: []byte(e.Key), Value: e.Value, Lease: e.Lease,
+			CreateRevision: e.CreateRevision, ModRevision: e.ModRevision}
+	}
+	snap := (&Snapshot{prefix: prefix}).relisted(kvs, file.Revision, 0)
+	return snap.restated(&Staleness{Since: file.Saved, Cause: fmt.Errorf("%w: saved %v ago in %s",
+		errNotConfirmed, time.Since(file.Saved).Round(time.Second), path)}), nil
+}
+
+func sumOf(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
+
+// writeWhole replaces a file at once: a crash leaves the old one or the new one.
+func writeWhole(path string, data []byte) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".*.tmp")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name())
+	_, err = bytes.NewReader(data).WriteTo(tmp)
+	if err == nil {
+		err = tmp.Sync()
+	}
+	if closeErr := tmp.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), path)
+}
+
+// saver writes a feed's live snapshots to the cache, in a goroutine of its own: the first
+// at once, then the newest every saveEvery, and one that stays the same every confirmEvery.
+type saver struct {
+	feed *feed
+	wake chan struct{} // capacity 1: there is another snapshot
+}
+
+func (s *saver) run(ctx context.Context) {
+	c := s.feed.dir.cache
+	var saved *Snapshot
+	var at time.Time
+	confirm := time.NewTicker(confirmEvery)
+	defer confirm.Stop()
+	for {
+		select {
+		case <-s.wake:
+		case <-confirm.C:
+		case <-ctx.Done():
+			return
+		}
+		snap, _ := s.feed.latest()
+		if snap == nil || snap.stale != nil || saved != nil && saved.sameContent(snap) && time.Since(at) < confirmEvery {
+			continue
+		}
+		if err := c.save(snap); err != nil {
+			c.log.Warn("snapshot not cached", "prefix", snap.prefix, "cause", err)
+		}
+		saved, at = snap, time.Now()
+		if sleep(ctx, saveEvery, nil) != nil {
+			return
+		}
+	}
+}

@@ -1,0 +1,150 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rollcall_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/fakeetcd"
+)
+
+// shown lists what is present and what is held, by id.
+func shown(sub *rollcall.Subscription) string {
+	synctest.Wait()
+	snap := sub.Latest()
+	line := ""
+	for _, inst := range snap.Instances() {
+		line += snap.ID(inst)
+	}
+	line += "|"
+	for _, inst := range snap.Held() {
+		line += snap.ID(inst)
+	}
+	return line
+}
+
+func TestG6MassLossIsHeld(t *testing.T) {
+	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+		d, err := rollcall.NewDirectory(conn.Client, rollcall.DirectoryOptions{
+			Hold: rollcall.Hold{Share: 0.5, Longest: time.Minute}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		put := func(ids string, metadata string) {
+			for _, id := range ids {
+				store.Put("svc/"+string(id), fmt.Sprintf(`{"Addr":"%c:1","Metadata":%s}`, id, metadata))
+			}
+		}
+		del := func(ids string) {
+			for _, id := range ids {
+				store.Delete("svc/" + string(id))
+			}
+		}
+		put("abcd", "null")
+		sub := subscribe(t, d, "svc")
+		defer sub.Close()
+		next(t, sub)
+		want := func(want string) {
+			t.Helper()
+			time.Sleep(300 * time.Millisecond) // the longest pause between two publications
+			if got := shown(sub); got != want {
+				t.Errorf("shown %s, want %s", got, want)
+			}
+		}
+		del("a")
+		want("bcd|")
+		del("b")
+		want("cd|") // half is not more than half
+		del("c")
+		want("d|abc")
+		if got := d.Stats(); got.Held != 3 || got.Holds != 1 {
+			t.Errorf("stats %+v, want 3 held by 1 hold", got)
+		}
+		put("c", "null")
+		want("cd|") // two of four are missing
+		del("c")
+		want("d|abc")
+		time.Sleep(59 * time.Second) // a and b were lost over a minute ago, c was not
+		want("d|")
+		time.Sleep(time.Minute)
+
+		// What was marked draining went on purpose, even where mark and deletion were one
+		// publication, and a value that is no endpoint was written.
+		put("abc", "null")
+		want("abcd|")
+		for _, id := range "abc" {
+			put(string(id), `{"status":"draining"}`)
+			del(string(id))
+		}
+		want("d|")
+		put("abc", "null")
+		want("abcd|")
+		for _, id := range "abc" {
+			store.Put("svc/"+string(id), "not JSON")
+		}
+		want("d|")
+
+		// A loss that happened while cut off is one too, and so is a wiped store.
+		del("abc")
+		put("abc", "null")
+		want("abcd|")
+		conn.Cut()
+		del("abd")
+		time.Sleep(20 * time.Second)
+		conn.Mend()
+		time.Sleep(10 * time.Second)
+		want("c|abd")
+		time.Sleep(time.Minute)
+		want("c|")
+		put("abd", "null")
+		want("abcd|")
+		store.Wipe()
+		time.Sleep(20 * time.Second) // silence is noticed
+		want("|abcd")
+		put("ab", "null")
+		want("ab|")
+	})
+}
+
+func TestNoHoldByDefault(t *testing.T) {
+	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+		d := directory(t, conn)
+		defer d.Close()
+		store.Put("svc/a", `{"Addr":"a:1"}`)
+		sub := subscribe(t, d, "svc")
+		defer sub.Close()
+		next(t, sub)
+		store.Delete("svc/a")
+		if snap := next(t, sub); len(snap.Instances()) != 0 || len(snap.Held()) != 0 {
+			t.Errorf("left %v, held %v", snap.Instances(), snap.Held())
+		}
+	})
+}
+
+func TestBadOptions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fakeetcd.New()
+		defer store.Close()
+		conn := store.Connect(t.Context())
+		defer conn.Close()
+		for _, opts := range []rollcall.DirectoryOptions{
+			{Hold: rollcall.Hold{Share: 1}},
+			{Hold: rollcall.Hold{Share: -0.1}},
+			{Hold: rollcall.Hold{Share: 0.5, Longest: -1}},
+			{CacheDir: "/dev/null/cache"},
+		} {
+			_, err := rollcall.NewDirectory(conn.Client, opts)
+			if !errors.As(err, new(*rollcall.InputError)) || !strings.HasPrefix(err.Error(), "invalid ") {
+				t.Errorf("%+v: got %v, want an InputError", opts, err)
+			}
+		}
+	})
+}
