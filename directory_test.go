@@ -478,3 +478,36 @@ func TestNextEndsWithErrClosed(t *testing.T) {
 		}
 	})
 }
+
+// W5: a raft term that is lower for a moment is a follower that has just caught up by a
+// snapshot; one that stays lower is another history.
+func TestLowerRaftTerm(t *testing.T) {
+	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+		store.SetTerm(5)
+		d := directory(t, conn)
+		defer d.Close()
+		sub := subscribe(t, d, "svc")
+		defer sub.Close()
+		next(t, sub)
+		list := func(service string) {
+			other := subscribe(t, d, service)
+			defer other.Close()
+			next(t, other)
+		}
+		for i := range 3 {
+			store.SetTerm(4)
+			list(fmt.Sprint("low-", i))
+			store.SetTerm(5)
+			time.Sleep(10 * time.Second)
+		}
+		if snap := sub.Latest(); snap.History() != 0 || snap.Stale() != nil {
+			t.Errorf("after moments of a lower term: %s", describe(snap))
+		}
+		store.SetTerm(4)
+		list("low")
+		time.Sleep(10 * time.Second)
+		if snap := sub.Latest(); snap.History() != 1 || snap.Stale() != nil {
+			t.Errorf("after 10 s of a lower term: %s", describe(snap))
+		}
+	})
+}

@@ -42,6 +42,7 @@ type link struct {
 	verified time.Time     // when it last was
 	seenRev  int64         // greatest revision of a linearizable answer or an event
 	seenTerm uint64
+	termFell time.Time // since when answers have a lower raft term; zero: they have not
 	conn     connectivity.State
 	connAt   time.Time      // when conn was entered
 	replaced time.Time      // when a watch stream was last given up
@@ -164,17 +165,27 @@ func (l *link) seen() sight {
 
 // sawAnswer notes a linearizable answer, and what seen said before it was asked for.
 // It returns the history that the answer belongs to: a new one if it fell below. An
-// answer that was under way when another history began says nothing about that one.
+// answer that was under way when another history began says nothing about that one. A
+// lower raft term alone must last: a follower that caught up by a snapshot may have one
+// for a moment.
 func (l *link) sawAnswer(revision int64, term uint64, before sight) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if before.history != l.verdict.history {
 		return before.history
 	}
-	if revision < before.revision || term < before.term {
+	if term >= before.term {
+		l.termFell = time.Time{}
+	} else {
+		l.suspectLocked() // until it has risen, or stayed
+		if l.termFell.IsZero() {
+			l.termFell = time.Now()
+		}
+	}
+	if revision < before.revision || !l.termFell.IsZero() && time.Since(l.termFell) >= verifyEvery {
 		l.log.Warn("etcd lost its history: following the new one",
 			"revision", revision, "term", term, "seenRevision", before.revision, "seenTerm", before.term)
-		l.seenRev, l.seenTerm = revision, term
+		l.seenRev, l.seenTerm, l.termFell = revision, term, time.Time{}
 		l.changeLocked(func(v *verdict) { v.history++ })
 	}
 	l.seenRev, l.seenTerm = max(l.seenRev, revision), max(l.seenTerm, term)
