@@ -6,6 +6,7 @@ package rollcall
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -49,6 +50,28 @@ func HostPort(addr string) error {
 		return inputError("address", addr, "%q is neither a host name nor an IP address", host)
 	}
 	return nil
+}
+
+// AllowCIDR returns a policy that takes what HostPort takes and that is an IP address in
+// one of the prefixes. Host names are refused: what they resolve to is not known yet.
+// With it, whoever can write to etcd cannot have clients dial just anybody.
+func AllowCIDR(prefixes ...netip.Prefix) AddressPolicy {
+	prefixes = slices.Clone(prefixes)
+	return func(addr string) error {
+		if err := HostPort(addr); err != nil {
+			return err
+		}
+		host, _, _ := net.SplitHostPort(addr)
+		ip, err := netip.ParseAddr(host)
+		if err != nil {
+			return inputError("address", addr, "only IP addresses in %v are allowed, no host names", prefixes)
+		}
+		ip = ip.Unmap()
+		if !slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(ip) }) {
+			return inputError("address", addr, "it is not in %v", prefixes)
+		}
+		return nil
+	}
 }
 
 // isHostName takes letters, digits, "-", "_" and dots between labels of at most

@@ -5,6 +5,8 @@ package rollcall_test
 
 import (
 	"errors"
+	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/rollcall-grpc/rollcall"
@@ -78,5 +80,31 @@ func TestSplitKey(t *testing.T) {
 		if got := [2]string{service, id}; got != want {
 			t.Errorf("%q: got %q, want %q", key, got, want)
 		}
+	}
+}
+
+func TestAllowCIDR(t *testing.T) {
+	policy := rollcall.AllowCIDR(netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("169.254.0.0/16"))
+	for _, addr := range []string{"10.1.2.3:80", "[2001:db8::1]:80", "[::ffff:10.1.2.3]:80"} {
+		if err := policy.Check(addr); err != nil {
+			t.Errorf("%s: %v", addr, err)
+		}
+	}
+	for addr, part := range map[string]string{
+		"11.1.2.3:80":        "not in [10.0.0.0/8",
+		"[2001:db9::1]:80":   "not in",
+		"127.0.0.1:80":       "not in",
+		"host:80":            "no host names",
+		"10.1.2.3":           "host:port",
+		"unix:/tmp/x":        "socket",
+		"169.254.169.254:80": "link-local",
+	} {
+		err := policy.Check(addr)
+		if !errors.As(err, new(*rollcall.InputError)) || !strings.Contains(err.Error(), part) {
+			t.Errorf("%s: got %v, want an InputError with %q", addr, err, part)
+		}
+	}
+	if err := rollcall.AllowCIDR().Check("10.0.0.1:80"); err == nil {
+		t.Error("an empty list allows an address")
 	}
 }

@@ -76,7 +76,7 @@ func TestBadInput(t *testing.T) {
 		{"missing CA", "ls --cacert " + missing, "--cacert", exitUsage},
 		{"CA without certificate", "ls --cacert main.go", "no PEM certificate", exitUsage},
 		{"certificate without key", "ls --cert " + missing, "go together", exitUsage},
-		{"missing certificate", "ls --cert " + missing + " --key " + missing, "--cert and --key", exitUsage},
+		{"missing certificate", "ls --cert " + missing + " --key " + missing, "invalid certificate and key", exitUsage},
 		{"service without keys", "get no-such-service", `no key under "no-such-service/"`, exitNotFound},
 		{"target without endpoints", "resolve no-such-service", "no usable key", exitNotFound},
 		{"nothing to remove", "rm no-such-service x", "neither an id nor an address", exitNotFound},

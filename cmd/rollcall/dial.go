@@ -5,10 +5,8 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
-	"os"
+	"slices"
 	"strings"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -26,11 +24,9 @@ func (a *app) client() (*clientv3.Client, error) {
 	cfg := rollcall.ClientConfig(a.endpoints...)
 	cfg.DialTimeout = a.dialTimeout
 	cfg.Username, cfg.Password = a.user, a.password
-	tlsConfig, err := a.tls()
-	if err != nil {
+	if err := a.secure(&cfg); err != nil {
 		return nil, err
 	}
-	cfg.TLS = tlsConfig
 	client, err := rollcall.NewClient(cfg)
 	if err != nil {
 		return nil, fail(exitUsage, "--endpoints %s: %v", strings.Join(a.endpoints, ","), err)
@@ -38,37 +34,21 @@ func (a *app) client() (*clientv3.Client, error) {
 	return client, nil
 }
 
-func (a *app) tls() (*tls.Config, error) {
-	if a.cacert == "" && a.cert == "" && a.key == "" {
-		for _, endpoint := range a.endpoints {
-			if strings.HasPrefix(endpoint, "https://") {
-				return &tls.Config{MinVersion: tls.VersionTLS12}, nil
-			}
-		}
-		return nil, nil
-	}
-	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
-	if a.cacert != "" {
-		pem, err := os.ReadFile(a.cacert)
-		if err != nil {
-			return nil, fail(exitUsage, "--cacert: %v", err)
-		}
-		cfg.RootCAs = x509.NewCertPool()
-		if !cfg.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fail(exitUsage, "--cacert %s: it holds no PEM certificate", a.cacert)
-		}
+// secure has the client speak TLS where a file or an endpoint asks for it.
+func (a *app) secure(cfg *clientv3.Config) error {
+	https := slices.ContainsFunc(a.endpoints, func(e string) bool { return strings.HasPrefix(e, "https://") })
+	if a.cacert == "" && a.cert == "" && a.key == "" && !https {
+		return nil
 	}
 	if (a.cert == "") != (a.key == "") {
-		return nil, fail(exitUsage, "--cert and --key go together")
+		return fail(exitUsage, "--cert and --key go together")
 	}
-	if a.cert != "" {
-		pair, err := tls.LoadX509KeyPair(a.cert, a.key)
-		if err != nil {
-			return nil, fail(exitUsage, "--cert and --key: %v", err)
-		}
-		cfg.Certificates = []tls.Certificate{pair}
+	creds, err := rollcall.TLSFiles{CA: a.cacert, Cert: a.cert, Key: a.key}.Credentials()
+	if err != nil {
+		return fail(exitUsage, "--cacert, --cert and --key: %v", err)
 	}
-	return cfg, nil
+	cfg.DialOptions = append(cfg.DialOptions, grpc.WithTransportCredentials(creds))
+	return nil
 }
 
 // talk runs one exchange with etcd, all of it within the dial time-out.
