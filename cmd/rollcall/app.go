@@ -63,6 +63,7 @@ func newRoot(a *app) *cobra.Command {
 	a.addFlags(root.PersistentFlags())
 	group(root, "look", "Look:", newLs(a), newGet(a), newWatch(a), newResolve(a))
 	group(root, "change", "Change:", newAdd(a), newRm(a), newRegister(a))
+	group(root, "operate", "Operate:", newRoles(a))
 	group(root, "try", "Try:", newDemo(a), newDev(a))
 	root.SetHelpCommand(newHelp())
 	group(root, "other", "Other:", newVersion(a))

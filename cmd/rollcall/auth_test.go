@@ -59,6 +59,11 @@ func TestUsers(t *testing.T) {
 		{"reader removes", "rm open a --user bob:builder", "", exitNotPermitted, "permission denied"},
 		{"reader registers", "register open --addr 10.0.0.2:80 --user bob:builder", "", exitNotPermitted, "permission denied"},
 		{"reader registers a command", "register open --addr 10.0.0.2:80 --user bob:builder -- sleep 60", "", exitNotPermitted, "permission denied"},
+		{"reader makes a role", "roles resolver secret --apply --user bob:builder", "", exitNotPermitted, "permission denied"},
+		{"root makes a role", "roles resolver secret --name secret-reader --grant-to bob --apply --user root:secret", "", 0, "_grpc_config/secret"},
+		{"root makes it again", "roles resolver secret --name secret-reader --grant-to bob --apply --user root:secret", "", 0, "secret/"},
+		{"root adds what only some may read", "add secret 10.0.0.3:80 --user root:secret", "", 0, "secret/10.0.0.3:80"},
+		{"reader gets what it now may", "get secret --user bob:builder", "", 0, "10.0.0.3:80"},
 		{"root adds", "add open 10.0.0.2:80 --user root:secret", "", 0, "open/10.0.0.2:80"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -81,5 +86,9 @@ func TestUsers(t *testing.T) {
 				t.Errorf("stdout %q, stderr %q, want one line of error", stdout, stderr)
 			}
 		})
+	}
+	r := begin(t, []string{"ETCDCTL_ENDPOINTS=" + server.Endpoint()}, "roles", "resolver", "x", "--grant-to", "eve", "--apply", "--user", "root:secret")
+	if code := r.end(t); code != exitNotFound || !strings.Contains(r.stderr.String(), "no such user") {
+		t.Errorf("a role for nobody: exit %d, %s", code, r.stderr.String())
 	}
 }

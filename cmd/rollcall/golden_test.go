@@ -82,6 +82,9 @@ func TestGoldens(t *testing.T) {
 		{"add", "add new 10.1.0.1:80 --metadata {\"weight\":3}"},
 		{"add-force", "add new 10.1.0.2:80 --id 10.1.0.1:80 --force"},
 		{"rm", "rm new 10.1.0.1:80"},
+		{"roles-registrar", "roles registrar shop/cart shop/pay/"},
+		{"roles-resolver", "roles resolver it's --name reader --grant-to bob"},
+		{"roles-bridge", "roles bridge"},
 	} {
 		t.Run(row.file, func(t *testing.T) {
 			before := revisionOf(t, client)

@@ -1,0 +1,218 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"go.etcd.io/etcd/api/v3/authpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall"
+)
+
+var roleKinds = []string{"registrar", "resolver", "bridge"}
+
+// permission is what a role may do with a range of keys, as etcd has it: from Key up to,
+// not including, RangeEnd; without one the key alone.
+type permission struct {
+	Access   string `json:"access"` // "read" or "readwrite"
+	Key      string `json:"key"`
+	RangeEnd string `json:"rangeEnd,omitempty"`
+}
+
+type role struct {
+	APIVersion  string       `json:"apiVersion"`
+	Kind        string       `json:"kind"`
+	Name        string       `json:"name"`
+	Permissions []permission `json:"permissions"`
+	User        string       `json:"user,omitempty"`
+	Applied     bool         `json:"applied"`
+}
+
+// permissions says what a kind of client needs of the services, and no more.
+func permissions(kind string, services []string) (all []permission) {
+	if kind == "bridge" && len(services) == 0 {
+		return []permission{under("read", "")}
+	}
+	for _, s := range services {
+		if kind == "registrar" {
+			all = append(all, under("readwrite", s+"/"))
+		} else {
+			all = append(all, under("read", s+"/"), permission{Access: "read", Key: configPrefix + s})
+		}
+	}
+	return all
+}
+
+// under is access to every key with a prefix; an empty one is the whole store.
+func under(access, prefix string) permission {
+	if prefix == "" {
+		return permission{Access: access, Key: "\x00", RangeEnd: "\x00"}
+	}
+	return permission{Access: access, Key: prefix, RangeEnd: clientv3.GetPrefixRangeEnd(prefix)}
+}
+
+type rolesFlags struct {
+	name, to string
+	apply    bool
+}
+
+func newRoles(a *app) *cobra.Command {
+	var f rolesFlags
+	cmd := &cobra.Command{
+		Use:   "roles registrar|resolver|bridge [SERVICE]...",
+		Short: "Print or apply the etcd role that a client needs",
+		Long: "roles says which rights a client needs of an etcd with authentication, and no more:\n\n" +
+			"  registrar   writes the endpoints of the services: servers\n" +
+			"  resolver    reads them, and the services' configs: gRPC clients\n" +
+			"  bridge      reads them for many others; without services, the whole store\n\n" +
+			"By default it prints the commands of etcdctl that make the role and touches nothing.\n" +
+			"With --apply it makes the role itself, as a --user who may; what the role may do\n" +
+			"already stays and is pointed out. Every SERVICE is named in full.",
+		Example: "  rollcall roles resolver my-service\n" +
+			"  rollcall roles registrar my-service --name my-service-server --grant-to my-server --apply --user root:secret",
+		ValidArgs: roleKinds,
+		Args:      usageArgs(cobra.MinimumNArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := f.role(args[0], args[1:])
+			if err != nil {
+				return err
+			}
+			if f.apply {
+				if err := a.applyRole(cmd.Context(), r); err != nil {
+					return err
+				}
+				r.Applied = true
+			}
+			return a.printRole(r)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.name, "name", "", `name of the role (default "rollcall-" and the kind)`)
+	flags.StringVar(&f.to, "grant-to", "", "an existing etcd user who gets the role")
+	flags.BoolVar(&f.apply, "apply", false, "make the role instead of printing how")
+	return cmd
+}
+
+func (f rolesFlags) role(kind string, names []string) (role, error) {
+	if !slices.Contains(roleKinds, kind) {
+		return role{}, fail(exitUsage, "unknown kind of role %q: want registrar, resolver or bridge", kind)
+	}
+	var services []string
+	for _, name := range names {
+		service, err := rollcall.ParseService(name)
+		if err != nil {
+			return role{}, err
+		}
+		services = append(services, service)
+	}
+	if len(services) == 0 && kind != "bridge" {
+		return role{}, fail(exitUsage, "a %s needs a service; usage: rollcall roles %s SERVICE...", kind, kind)
+	}
+	r := role{APIVersion: apiVersion, Kind: "Role", Name: f.name, User: f.to, Permissions: permissions(kind, services)}
+	if r.Name == "" {
+		r.Name = "rollcall-" + kind
+	}
+	return r, nil
+}
+
+// applyRole makes the role, or adds to it what it lacks.
+func (a *app) applyRole(ctx context.Context, r role) error {
+	return a.talk(ctx, func(ctx context.Context, client *clientv3.Client) error {
+		if _, err := client.RoleAdd(ctx, r.Name); err != nil && !errors.Is(err, rpctypes.ErrRoleAlreadyExist) {
+			return fmt.Errorf("add role %q: %w", r.Name, err)
+		}
+		had, err := client.RoleGet(ctx, r.Name)
+		if err != nil {
+			return fmt.Errorf("read role %q: %w", r.Name, err)
+		}
+		for _, p := range r.Permissions {
+			if _, err := client.RoleGrantPermission(ctx, r.Name, p.Key, p.RangeEnd, p.kind()); err != nil {
+				return fmt.Errorf("grant role %q %s on %q: %w", r.Name, p.Access, p.Key, err)
+			}
+		}
+		for _, p := range had.Perm {
+			if !slices.ContainsFunc(r.Permissions, func(q permission) bool {
+				return q.Key == string(p.Key) && q.RangeEnd == string(p.RangeEnd)
+			}) {
+				a.say("role %q may also %s %q to %q, from before; see etcdctl role revoke-permission",
+					r.Name, strings.ToLower(p.PermType.String()), p.Key, p.RangeEnd)
+			}
+		}
+		if r.User == "" {
+			return nil
+		}
+		if _, err := client.UserGrantRole(ctx, r.User, r.Name); err != nil {
+			if errors.Is(err, rpctypes.ErrUserNotFound) {
+				return fail(exitNotFound, "--grant-to %s: etcd has no such user; role %q is made; see etcdctl user add", r.User, r.Name)
+			}
+			return fmt.Errorf("grant role %q to user %q: %w", r.Name, r.User, err)
+		}
+		return nil
+	})
+}
+
+func (p permission) kind() clientv3.PermissionType {
+	if p.Access == "read" {
+		return clientv3.PermissionType(authpb.READ)
+	}
+	return clientv3.PermissionType(authpb.READWRITE)
+}
+
+func (a *app) printRole(r role) error {
+	if a.json() {
+		return a.printJSON(r)
+	}
+	if r.Applied {
+		rows := [][]string{{"ROLE", "ACCESS", "KEY", "RANGE END"}}
+		for _, p := range r.Permissions {
+			rows = append(rows, []string{r.Name, p.Access, p.Key, p.RangeEnd})
+		}
+		_, err := fmt.Fprint(a.stdout, table(rows...))
+		return err
+	}
+	lines := []string{"etcdctl role add " + shellQuote(r.Name)}
+	for _, p := range r.Permissions {
+		grant := "etcdctl role grant-permission " + shellQuote(r.Name) + " " + p.Access + " "
+		switch p.RangeEnd {
+		case "":
+			grant += shellQuote(p.Key)
+		case "\x00":
+			grant += "--from-key ''"
+		default:
+			grant += "--prefix " + shellQuote(p.Key)
+		}
+		lines = append(lines, grant)
+	}
+	if r.User != "" {
+		lines = append(lines, "etcdctl user grant-role "+shellQuote(r.User)+" "+shellQuote(r.Name))
+	}
+	_, err := fmt.Fprintln(a.stdout, strings.Join(lines, "\n"))
+	return err
+}
+
+// shellQuote returns a word that a shell takes as it is, on one line of a terminal.
+func shellQuote(s string) string {
+	plain := func(r rune) bool {
+		return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("/._-:@%+=,", r)
+	}
+	switch {
+	case s != "" && !strings.ContainsFunc(s, func(r rune) bool { return !plain(r) }) && s[0] != '-':
+		return s
+	case safe(s) == s:
+		return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+	}
+	var b strings.Builder
+	for _, c := range []byte(s) {
+		fmt.Fprintf(&b, `\x%02x`, c)
+	}
+	return "$'" + b.String() + "'"
+}
