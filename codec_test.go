@@ -6,6 +6,9 @@ package rollcall_test
 import (
 	"encoding/json"
 	"errors"
+	"math"
+	"net"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -163,6 +166,69 @@ func FuzzDecode(f *testing.F) {
 		twice, err := rollcall.Decode(&mvccpb.KeyValue{Key: []byte("s/i"), Value: again})
 		if err != nil || twice.Addr != inst.Addr {
 			t.Fatalf("%q became %q: %v", value, again, err)
+		}
+	})
+}
+
+// Metadata of any kind is read the same way that encoding/json reads it into a struct
+// field by field: a field of a wrong type keeps its default and is named, once.
+func FuzzAttributes(f *testing.F) {
+	for _, metadata := range []string{`{}`, `null`, `[]`, `7`, `{"weight":3,"zone":"z","region":"r","subzone":"s","version":"v","status":"draining"}`,
+		`{"weight":0}`, `{"weight":4294967296}`, `{"weight":1.5}`, `{"weight":"3"}`, `{"weight":1e3}`, `{"zone":7,"status":"gone","version":null}`,
+		`{"weight":1,"weight":2}`, `{"Weight":2}`, `{"zone":"\ud800"}`} {
+		f.Add(metadata)
+	}
+	f.Fuzz(func(t *testing.T, metadata string) {
+		value := `{"Addr":"a:1","Metadata":` + metadata + `}`
+		inst, err := rollcall.Decode(&mvccpb.KeyValue{Key: []byte("svc/a"), Value: []byte(value)})
+		if err != nil || inst.Addr != "a:1" || !json.Valid([]byte(metadata)) {
+			return
+		}
+		a := inst.Attributes
+		var fields map[string]any
+		if json.Unmarshal([]byte(metadata), &fields) != nil {
+			fields = nil // no object
+		}
+		bad := make(map[string]bool)
+		for _, rejected := range a.Rejected {
+			if _, there := fields[rejected.Field]; !there || bad[rejected.Field] || rejected.Reason == "" {
+				t.Errorf("%s: rejected %v", metadata, a.Rejected)
+			}
+			bad[rejected.Field] = true
+		}
+		for name, got := range map[string]string{"region": a.Region, "zone": a.Zone, "subzone": a.Subzone, "version": a.Version} {
+			text, isText := fields[name].(string)
+			if got != text || bad[name] != (fields[name] != nil && !isText) {
+				t.Errorf("%s: %s is %q, rejected: %v", metadata, name, got, bad[name])
+			}
+		}
+		if status, _ := fields["status"].(string); a.Draining != (status == "draining") {
+			t.Errorf("%s: draining is %v", metadata, a.Draining)
+		}
+		weight, _ := fields["weight"].(float64)
+		if whole := weight >= 1 && weight <= 1<<32-1 && weight == math.Trunc(weight); whole && float64(a.Weight) != weight || !whole && a.Weight != 1 {
+			t.Errorf("%s: weight is %d", metadata, a.Weight)
+		}
+	})
+}
+
+// What the default policy takes is a host and a port that net.Dial would take too.
+func FuzzHostPort(f *testing.F) {
+	for _, addr := range []string{"10.0.0.1:80", "host:1", "[::1]:443", "unix:/x", "http://a:1", "a:0", "a:65536", ":80", "[fe80::1%eth0]:1", "a b:1", "-:1"} {
+		f.Add(addr)
+	}
+	f.Fuzz(func(t *testing.T, addr string) {
+		err := rollcall.HostPort(addr)
+		if err != nil {
+			if !errors.As(err, new(*rollcall.InputError)) {
+				t.Errorf("%q: %v is no InputError", addr, err)
+			}
+			return
+		}
+		host, port, err := net.SplitHostPort(addr)
+		n, convErr := strconv.Atoi(port)
+		if err != nil || convErr != nil || n < 1 || n > 65535 || host == "" || strings.ContainsAny(host, "/@%? \t\n") {
+			t.Errorf("%q was taken", addr)
 		}
 	})
 }
