@@ -48,7 +48,7 @@ const (
 func TestCompat(t *testing.T) {
 	t.Parallel()
 	checks := append(append(append(managerChecks(), watchChecks()...), resolverChecks()...), faultChecks()...)
-	shared := etcdtest.New(t, etcdtest.Options{})
+	shared := lab.Start(t, etcdtest.Options{})
 	verdicts := make([][2]string, len(checks)) // etcd's, ours; empty: passed
 	t.Run("check", func(t *testing.T) {
 		for i, c := range checks {
@@ -57,7 +57,7 @@ func TestCompat(t *testing.T) {
 					t.Parallel()
 					etcd, limit := shared, checkPatience
 					if c.members > 0 {
-						etcd = etcdtest.New(t, etcdtest.Options{Members: c.members})
+						etcd = lab.Start(t, etcdtest.Options{Members: c.members})
 					}
 					if c.mark == ours && side == 0 || c.mark == theirs && side == 1 {
 						limit = checkCuriosity

@@ -43,7 +43,7 @@ func documentEnv(t *testing.T, etcd *etcdtest.Cluster, target string) *lab.Env {
 
 func TestDocumentUsingDiscovery(t *testing.T) {
 	t.Parallel()
-	etcd := etcdtest.New(t, etcdtest.Options{})
+	etcd := lab.Start(t, etcdtest.Options{})
 	e := documentEnv(t, etcd, "my-service")
 	e.Serve("one")
 	r, err := etcdnaming.NewBuilder(e.Client)
@@ -125,7 +125,7 @@ func TestDocumentBareTargetChild(t *testing.T) {
 
 func TestDocumentManagingEndpoints(t *testing.T) {
 	t.Parallel()
-	etcd := etcdtest.New(t, etcdtest.Options{})
+	etcd := lab.Start(t, etcdtest.Options{})
 	client := documentClient(t, etcd)
 	e := &lab.Env{T: t, Ctx: lab.Context(t), Naming: lab.Rollcall, Etcd: etcd, Client: client, Target: "foo/bar/my-service"}
 
@@ -165,7 +165,7 @@ func TestDocumentManagingEndpoints(t *testing.T) {
 
 func TestDocumentLeases(t *testing.T) {
 	t.Parallel()
-	etcd := etcdtest.New(t, etcdtest.Options{})
+	etcd := lab.Start(t, etcdtest.Options{})
 	const ttl = 2
 	t.Run("etcdctl", func(t *testing.T) {
 		e := documentEnv(t, etcd, "my-service")
@@ -206,7 +206,7 @@ func TestDocumentLeases(t *testing.T) {
 
 func TestDocumentAtomicUpdate(t *testing.T) {
 	t.Parallel()
-	c := documentClient(t, etcdtest.New(t, etcdtest.Options{}))
+	c := documentClient(t, lab.Start(t, etcdtest.Options{}))
 	e := &lab.Env{T: t, Ctx: lab.Context(t), Naming: lab.Rollcall, Client: c, Target: "foo"}
 	em, err := endpoints.NewManager(c, "foo")
 	e.OK(err)

@@ -22,7 +22,7 @@ import (
 // service, read all of them, call all of them, and take each other's out again.
 func TestInterop(t *testing.T) {
 	t.Parallel()
-	etcd := etcdtest.New(t, etcdtest.Options{})
+	etcd := lab.Start(t, etcdtest.Options{})
 	const service = "foo/bar/my-service"
 	ctx := lab.Context(t)
 	side := func(n lab.Naming) *lab.Env {

@@ -6,6 +6,7 @@ package lab
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"sync"
@@ -38,6 +39,7 @@ type Env struct {
 	graded  bool
 	mu      sync.Mutex
 	clients []*clientv3.Client // of clientOf
+	targets map[endpoints.Manager]string
 }
 
 // NewEnv returns what a check of a package needs, on an etcd that others may use too.
@@ -117,6 +119,12 @@ func (e *Env) Manager() endpoints.Manager { return e.ManagerOf(e.Client, e.Targe
 func (e *Env) ManagerOf(client *clientv3.Client, target string) endpoints.Manager {
 	m, err := e.Naming.NewManager(client, target)
 	e.OK(err)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.targets == nil {
+		e.targets = make(map[endpoints.Manager]string)
+	}
+	e.targets[m] = target
 	return m
 }
 
@@ -185,6 +193,7 @@ type Watcher struct {
 	Ch     endpoints.WatchChannel
 	cancel context.CancelFunc
 	Set    map[string]string // addresses by key, as the messages add up
+	sets   []map[string]string
 }
 
 func (e *Env) Watch(m endpoints.Manager) *Watcher {
@@ -195,6 +204,12 @@ func (e *Env) Watch(m endpoints.Manager) *Watcher {
 		e.Failf("watch: %v", err)
 	}
 	w := &Watcher{e: e, Ch: ch, cancel: cancel, Set: make(map[string]string)}
+	e.mu.Lock()
+	target := e.targets[m]
+	e.mu.Unlock()
+	if tr := truthOf(e.T); tr != nil && target == e.Target && e.Naming.Name == Rollcall.Name {
+		tr.expect(func() error { return tr.checkSets(target, w.sets) })
+	}
 	e.T.Cleanup(func() {
 		cancel()
 		for range ch {
@@ -217,6 +232,7 @@ func (w *Watcher) Next() []*endpoints.Update {
 				w.Set[u.Key] = u.Endpoint.Addr
 			}
 		}
+		w.sets = append(w.sets, maps.Clone(w.Set))
 		return updates
 	case <-w.e.Ctx.Done():
 		w.e.Failf("no further message; the watch stands at %v", w.Set)

@@ -48,6 +48,9 @@ func Follow(t *testing.T, client *clientv3.Client, service string) *Follower {
 		wg.Wait()
 		d.Close()
 	})
+	if tr := truthOf(t); tr != nil {
+		tr.expect(func() error { return tr.checkSnapshots(f.seen) })
+	}
 	return f
 }
 

@@ -155,7 +155,7 @@ func (l *keyLog) seen() []*clientv3.Event {
 
 func TestL1CutOffLongerThanTTL(t *testing.T) {
 	t.Parallel()
-	etcd := etcdtest.New(t, etcdtest.Options{})
+	etcd := lab.Start(t, etcdtest.Options{})
 	direct := etcd.Client(t)
 	link := etcdtest.NewLink(t, etcd.Endpoints()[0])
 	g := enrol(t, newRegistrar(t, lab.Client(t, link.Addr())), "a", map[string]int{"weight": 3})
@@ -188,7 +188,7 @@ func TestL1CutOffLongerThanTTL(t *testing.T) {
 
 func TestL2DataLost(t *testing.T) {
 	t.Parallel()
-	etcd := etcdtest.New(t, etcdtest.Options{})
+	etcd := lab.Start(t, etcdtest.Options{})
 	direct := etcd.Client(t)
 	var regs []*rollcall.Registration
 	for i := range 5 {
@@ -216,7 +216,7 @@ func TestL2DataLost(t *testing.T) {
 
 func TestL4OutageLongerThanTTL(t *testing.T) {
 	t.Parallel()
-	etcd := etcdtest.New(t, etcdtest.Options{})
+	etcd := lab.Start(t, etcdtest.Options{})
 	direct := etcd.Client(t)
 	g := enrol(t, newRegistrar(t, lab.Client(t, etcd.Endpoints()...)), "a", nil)
 	member := etcd.Member(0)
@@ -254,7 +254,7 @@ func TestL4OutageLongerThanTTL(t *testing.T) {
 
 func TestL5OwnKeyTouchedByOthers(t *testing.T) {
 	t.Parallel()
-	etcd := etcdtest.New(t, etcdtest.Options{})
+	etcd := lab.Start(t, etcdtest.Options{})
 	direct := etcd.Client(t)
 	r := newRegistrar(t, lab.Client(t, etcd.Endpoints()...))
 	g := enrol(t, r, "a", nil)
@@ -303,7 +303,7 @@ func TestL5OwnKeyTouchedByOthers(t *testing.T) {
 
 func TestL6LateDeregistration(t *testing.T) {
 	t.Parallel()
-	etcd := etcdtest.New(t, etcdtest.Options{})
+	etcd := lab.Start(t, etcdtest.Options{})
 	direct := etcd.Client(t)
 	old := enrol(t, newRegistrar(t, lab.Client(t, etcd.Endpoints()...)), "a", map[string]int{"version": 1})
 	successor := enrol(t, newRegistrar(t, lab.Client(t, etcd.Endpoints()...)), "a", map[string]int{"version": 2})
@@ -332,7 +332,7 @@ func TestL6LateDeregistration(t *testing.T) {
 
 func TestL8KilledProcess(t *testing.T) {
 	t.Parallel()
-	etcd := etcdtest.New(t, etcdtest.Options{})
+	etcd := lab.Start(t, etcdtest.Options{})
 	direct := etcd.Client(t)
 	child := startChild(t, etcd.Endpoints()[0])
 	becomes(t, direct, childKey, "there", func(kv *mvccpb.KeyValue) bool { return kv != nil })
@@ -346,7 +346,7 @@ func TestL8KilledProcess(t *testing.T) {
 
 func TestL10NoSpace(t *testing.T) {
 	t.Parallel()
-	etcd := etcdtest.New(t, etcdtest.Options{Flags: []string{"--quota-backend-bytes=8388608"}})
+	etcd := lab.Start(t, etcdtest.Options{Flags: []string{"--quota-backend-bytes=8388608"}})
 	direct := etcd.Client(t)
 	r := newRegistrar(t, lab.Client(t, etcd.Endpoints()...))
 	before := enrol(t, r, "before", nil)
@@ -380,7 +380,7 @@ func TestL10NoSpace(t *testing.T) {
 
 func TestL12UpdateIsOneEvent(t *testing.T) {
 	t.Parallel()
-	etcd := etcdtest.New(t, etcdtest.Options{})
+	etcd := lab.Start(t, etcdtest.Options{})
 	direct := etcd.Client(t)
 	g := enrol(t, newRegistrar(t, lab.Client(t, etcd.Endpoints()...)), "a", nil)
 	before, _ := g.State()
@@ -403,7 +403,7 @@ func TestL12UpdateIsOneEvent(t *testing.T) {
 // the lease that they share.
 func TestRegistrationsShareOneLease(t *testing.T) {
 	t.Parallel()
-	etcd := etcdtest.New(t, etcdtest.Options{})
+	etcd := lab.Start(t, etcdtest.Options{})
 	direct := etcd.Client(t)
 	r := newRegistrar(t, lab.Client(t, etcd.Endpoints()...))
 	a, b := enrol(t, r, "a", nil), enrol(t, r, "b", nil)

@@ -19,7 +19,7 @@ import (
 // Only Unix can pause a process.
 func TestL3PausedLongerThanTTL(t *testing.T) {
 	t.Parallel()
-	etcd := etcdtest.New(t, etcdtest.Options{})
+	etcd := lab.Start(t, etcdtest.Options{})
 	direct := etcd.Client(t)
 	child := startChild(t, etcd.Endpoints()[0])
 	there := func(kv *mvccpb.KeyValue) bool { return kv != nil }
