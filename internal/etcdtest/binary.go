@@ -16,19 +16,24 @@ import (
 	"testing"
 )
 
-// packages are the main packages of the binaries, as tools/go.mod has them.
-var packages = map[string]string{
-	"etcd":    "go.etcd.io/etcd/server/v3",
-	"etcdctl": "go.etcd.io/etcd/etcdctl/v3",
-	"etcdutl": "go.etcd.io/etcd/etcdutl/v3",
+// serverPackage is the main package of etcd, in every version.
+const serverPackage = "go.etcd.io/etcd/server/v3"
+
+// binaries are the main packages, and the module below tools that pins each. An older
+// etcd has a module of its own, since one module has one version of a package.
+var binaries = map[string]struct{ module, pkg string }{
+	"etcd":     {".", serverPackage},
+	"etcd-3.6": {"etcd36", serverPackage},
+	"etcdctl":  {".", "go.etcd.io/etcd/etcdctl/v3"},
+	"etcdutl":  {".", "go.etcd.io/etcd/etcdutl/v3"},
 }
 
 // startDir is the package's directory when go test starts its test binary. It is read
 // here since a test may change the working directory.
 var startDir, startDirErr = os.Getwd()
 
-// Binary returns the path of "etcd", "etcdctl" or "etcdutl". The first caller on a
-// machine builds it, which takes a minute or two; others wait, in other processes too.
+// Binary returns the path of "etcd", "etcd-3.6", "etcdctl" or "etcdutl". The first caller
+// on a machine builds it, which takes a minute or two; others wait, in other processes too.
 func Binary(tb testing.TB, name string) string {
 	tb.Helper()
 	path, err := binary(name)
@@ -39,14 +44,15 @@ func Binary(tb testing.TB, name string) string {
 }
 
 func binary(name string) (string, error) {
-	pkg, ok := packages[name]
+	b, ok := binaries[name]
 	if !ok {
-		return "", errors.New("no such binary; there are etcd, etcdctl and etcdutl")
+		return "", errors.New("no such binary; there are etcd, etcd-3.6, etcdctl and etcdutl")
 	}
 	tools, err := toolsDir()
 	if err != nil {
 		return "", err
 	}
+	tools = filepath.Join(tools, b.module)
 	dir, err := buildDir(tools)
 	if err != nil {
 		return "", err
@@ -66,7 +72,7 @@ func binary(name string) (string, error) {
 	if exists(path) {
 		return path, nil
 	}
-	return path, build(tools, pkg, path)
+	return path, build(tools, b.pkg, path)
 }
 
 // build puts the binary of pkg at path, whole or not at all.
@@ -90,7 +96,7 @@ func toolsDir() (string, error) {
 	for dir := startDir; ; dir = filepath.Dir(dir) {
 		tools := filepath.Join(dir, "tools")
 		mod, err := os.ReadFile(filepath.Join(tools, "go.mod"))
-		if err == nil && strings.Contains(string(mod), packages["etcd"]) {
+		if err == nil && strings.Contains(string(mod), serverPackage) {
 			return tools, nil
 		}
 		if dir == filepath.Dir(dir) {
@@ -99,7 +105,7 @@ func toolsDir() (string, error) {
 	}
 }
 
-// buildDir makes the directory for what tools/go.mod and this Go build.
+// buildDir makes the directory for what the module in tools and this Go build.
 func buildDir(tools string) (string, error) {
 	h := sha256.New()
 	for _, name := range []string{"go.mod", "go.sum"} {

@@ -12,18 +12,32 @@ import (
 )
 
 func TestBinaries(t *testing.T) {
-	for name := range packages {
+	for name := range binaries {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			arg := "version"
-			if name == "etcd" {
+			arg, want := "version", "ersion: 3.7."
+			if strings.HasPrefix(name, "etcd-") || name == "etcd" {
 				arg = "--version"
 			}
+			if v, ok := strings.CutPrefix(name, "etcd-"); ok {
+				want = "ersion: " + v + "."
+			}
 			out, err := exec.Command(Binary(t, name), arg).CombinedOutput()
-			if err != nil || !strings.Contains(string(out), "ersion: 3.") {
-				t.Errorf("%s %s: %v, %s", name, arg, err, out)
+			if err != nil || !strings.Contains(string(out), want) {
+				t.Errorf("%s %s: %v, %s; want %q", name, arg, err, out, want)
 			}
 		})
+	}
+}
+
+func TestOlderEtcd(t *testing.T) {
+	c := New(t, Options{Etcd: Binary(t, "etcd-3.6")})
+	resp, err := c.Client(t).Status(t.Context(), c.Member(0).Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(resp.Version, "3.6.") {
+		t.Errorf("version %s, want 3.6", resp.Version)
 	}
 }
 

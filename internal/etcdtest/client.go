@@ -20,11 +20,12 @@ import (
 // toolTimeout bounds one run of etcdctl or etcdutl.
 const toolTimeout = 60 * time.Second
 
-// Client returns a client of all members, closed when tb ends. It logs nothing and dials
-// again within a second of a member coming back; mutate may change that and the rest.
+// Client returns a client of all members, closed when tb ends, with the certificate that
+// Options.TLS asks for and without a user (see Auth.Client). It logs nothing and dials again
+// within a second of a member coming back; mutate may change that and the rest.
 func (c *Cluster) Client(tb testing.TB, mutate ...func(*clientv3.Config)) *clientv3.Client {
 	tb.Helper()
-	cfg := clientConfig(c.Endpoints()...)
+	cfg := c.config(c.Endpoints()...)
 	for _, m := range mutate {
 		m(&cfg)
 	}
@@ -36,8 +37,22 @@ func (c *Cluster) Client(tb testing.TB, mutate ...func(*clientv3.Config)) *clien
 	return client
 }
 
-func newClient(endpoints ...string) (*clientv3.Client, error) {
-	return clientv3.New(clientConfig(endpoints...))
+func (c *Cluster) config(endpoints ...string) clientv3.Config {
+	cfg := clientConfig(endpoints...)
+	if c.ca != nil {
+		cfg.TLS = c.ca.ClientConfig(c.cert)
+	}
+	return cfg
+}
+
+// rootConfig is for what the test itself asks, users or not.
+func (c *Cluster) rootConfig(endpoints ...string) clientv3.Config {
+	cfg := c.config(endpoints...)
+	if c.root != nil {
+		c.root.As(rootUser)(&cfg)
+		cfg.DialTimeout = 2 * time.Second // New asks for a token, and a member may be away
+	}
+	return cfg
 }
 
 func clientConfig(endpoints ...string) clientv3.Config {
@@ -51,11 +66,23 @@ func clientConfig(endpoints ...string) clientv3.Config {
 	}
 }
 
-// Etcdctl runs the real etcdctl on all members and returns what it prints on stdout. The
-// test fails when it does.
+// Etcdctl runs the real etcdctl on all members, as root once users are on, and returns
+// what it prints on stdout. The test fails when it does.
 func (c *Cluster) Etcdctl(tb testing.TB, args ...string) string {
 	tb.Helper()
-	return run(tb, "etcdctl", append([]string{"--endpoints=" + strings.Join(c.Endpoints(), ",")}, args...)...)
+	return c.etcdctl(tb, c.Endpoints(), args...)
+}
+
+func (c *Cluster) etcdctl(tb testing.TB, endpoints []string, args ...string) string {
+	tb.Helper()
+	flags := []string{"--endpoints=" + strings.Join(endpoints, ",")}
+	if c.ca != nil {
+		flags = append(flags, "--cacert="+c.ca.File(), "--cert="+c.cert.CertFile, "--key="+c.cert.KeyFile)
+	}
+	if c.root != nil {
+		flags = append(flags, "--user="+rootUser+":"+c.root.passwords[rootUser])
+	}
+	return run(tb, "etcdctl", append(flags, args...)...)
 }
 
 // Etcdutl runs the real etcdutl and returns what it prints on stdout. The test fails

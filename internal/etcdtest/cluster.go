@@ -4,8 +4,6 @@
 package etcdtest
 
 import (
-	"context"
-	"errors"
 	"net"
 	"path/filepath"
 	"slices"
@@ -13,9 +11,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // readyTimeout bounds the wait until members answer: elections take seconds, and the
@@ -27,47 +22,55 @@ const token = "etcdtest"
 
 // Options describes a cluster. The zero value is one member.
 type Options struct {
-	// Members is how many there are. Default 1.
+	// Members is how many there are. Default 1, and 3 in NewPartitionable.
 	Members int
 	// Flags are added to the command line of every member, last, so that they win.
 	Flags []string
+	// TLS signs what members and clients show to each other: members listen on https and
+	// take clients with a certificate only. Peers speak http all the same. Default: no TLS.
+	TLS *CA
 	// Etcd is the path of the etcd to run. Default: the one that tools/go.mod pins.
 	Etcd string
-	// Host returns the address of member i, where 127.0.0.1 will not do (each member in
-	// a network namespace of its own, say). Default: 127.0.0.1 for all.
+	// Host returns the address of member i, where 127.0.0.1 will not do. Default:
+	// 127.0.0.1 for all.
 	Host func(i int) string
 	// Wrap returns the command line to run for member i, given etcd's own, to run it in
 	// another place ("ip netns exec ..."). It must end up in the same process. Default:
 	// as given.
 	Wrap func(i int, argv []string) []string
+
+	peerHost func(i int) string // the address for the other members; default: as Host
 }
 
 // Cluster is a set of members that know each other.
 type Cluster struct {
 	tb      testing.TB
 	members []*Member
+	ca      *CA          // nil without TLS
+	cert    *Certificate // what clients show to members
+	net     *network     // nil unless partitionable
+	root    *Auth        // nil until EnableAuth
 }
 
 // New starts a cluster and waits until it answers. When the test ends it is gone; when
 // the test has failed, the end of each member's log is printed.
 func New(tb testing.TB, opts Options) *Cluster {
 	tb.Helper()
+	return start(tb, opts, nil)
+}
+
+func start(tb testing.TB, opts Options, net *network) *Cluster {
+	tb.Helper()
 	opts = opts.withDefaults(tb)
-	c := &Cluster{tb: tb}
+	c := &Cluster{tb: tb, ca: opts.TLS, net: net}
+	if c.ca != nil {
+		c.cert = c.ca.Issue("client", aDay)
+	}
 	dir := tb.TempDir()
 	for i := range opts.Members {
-		name, host := "m"+strconv.Itoa(i), opts.Host(i)
-		c.members = append(c.members, &Member{
-			tb:   tb,
-			name: name,
-			host: net.JoinHostPort(host, strconv.Itoa(reservePort(tb))),
-			peer: "http://" + net.JoinHostPort(host, strconv.Itoa(reservePort(tb))),
-			data: filepath.Join(dir, name),
-			log:  filepath.Join(dir, name+".log"),
-		})
+		c.members = append(c.members, c.newMember(i, opts, dir))
 	}
 	for i, m := range c.members {
-		m.all = c.initialCluster()
 		m.argv = opts.Wrap(i, append(m.commandLine(opts.Etcd), opts.Flags...))
 	}
 	tb.Cleanup(c.end)
@@ -76,6 +79,27 @@ func New(tb testing.TB, opts Options) *Cluster {
 	}
 	c.WaitReady()
 	return c
+}
+
+func (c *Cluster) newMember(i int, opts Options, dir string) *Member {
+	c.tb.Helper()
+	name, host := "m"+strconv.Itoa(i), opts.Host(i)
+	m := &Member{
+		cluster: c,
+		index:   i,
+		peer:    "http://" + net.JoinHostPort(opts.peerHost(i), strconv.Itoa(reservePort(c.tb))),
+		data:    filepath.Join(dir, name),
+	}
+	m.Server = Server{
+		tb:   c.tb,
+		name: name,
+		host: net.JoinHostPort(host, strconv.Itoa(reservePort(c.tb))),
+		log:  filepath.Join(dir, name+".log"),
+	}
+	if c.ca != nil {
+		m.cert = c.ca.Issue(name, aDay, host)
+	}
+	return m
 }
 
 func (o Options) withDefaults(tb testing.TB) Options {
@@ -88,6 +112,9 @@ func (o Options) withDefaults(tb testing.TB) Options {
 	}
 	if o.Host == nil {
 		o.Host = func(int) string { return "127.0.0.1" }
+	}
+	if o.peerHost == nil {
+		o.peerHost = o.Host
 	}
 	if o.Wrap == nil {
 		o.Wrap = func(_ int, argv []string) []string { return argv }
@@ -103,18 +130,11 @@ func (c *Cluster) initialCluster() string {
 	return strings.Join(all, ",")
 }
 
-// commandLine has elections end within about two seconds, and nothing synced to disk: a
-// killed process loses nothing by that, only a killed machine does.
-func (m *Member) commandLine(etcd string) []string {
-	return []string{etcd,
-		"--name=" + m.name,
-		"--data-dir=" + m.data,
-		"--listen-client-urls=" + m.URL(), "--advertise-client-urls=" + m.URL(),
-		"--listen-peer-urls=" + m.peer, "--initial-advertise-peer-urls=" + m.peer,
-		"--initial-cluster=" + m.all, "--initial-cluster-token=" + token,
-		"--heartbeat-interval=100", "--election-timeout=1000",
-		"--unsafe-no-fsync", "--logger=zap", "--log-outputs=stderr",
+func (c *Cluster) scheme() string {
+	if c.ca != nil {
+		return "https"
 	}
+	return "http"
 }
 
 // Endpoints returns the host:port of every member, running or not.
@@ -136,11 +156,7 @@ func (c *Cluster) Members() []*Member { return slices.Clone(c.members) }
 func (c *Cluster) Leader() *Member {
 	c.tb.Helper()
 	for _, m := range c.members {
-		if !m.answers() {
-			continue
-		}
-		resp, err := m.status()
-		if err == nil && resp.Leader == resp.Header.MemberId {
+		if m.answers() && m.leads() {
 			return m
 		}
 	}
@@ -148,15 +164,15 @@ func (c *Cluster) Leader() *Member {
 	return nil
 }
 
-// WaitReady waits until every member that runs, and is not paused, answers a linearizable
-// read, which takes a majority. It fails the test after a minute, and at once when a member has ended
-// by itself.
+// WaitReady waits until every member that runs, and is not paused or isolated, answers a
+// linearizable read, which takes a majority. It fails the test after a minute, and at once
+// when a member has ended by itself.
 func (c *Cluster) WaitReady() {
 	c.tb.Helper()
 	deadline := time.Now().Add(readyTimeout)
 	for _, m := range c.members {
 		for m.answers() {
-			err := m.read()
+			err := m.ask(linearizable)
 			if err == nil {
 				break
 			}
@@ -165,50 +181,18 @@ func (c *Cluster) WaitReady() {
 			}
 			time.Sleep(50 * time.Millisecond)
 		}
-		if m.proc != nil && m.proc.failed() {
+		if m.failed() {
 			c.tb.Fatalf("etcdtest: %s ended by itself", m.name)
 		}
 	}
 }
 
-// read makes one linearizable read. An answer about users is one too.
-func (m *Member) read() error {
-	client, err := newClient(m.host)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	defer cancel()
-	_, err = client.Get(ctx, "ready")
-	if errors.Is(err, rpctypes.ErrUserEmpty) || errors.Is(err, rpctypes.ErrPermissionDenied) {
-		return nil
-	}
-	return err
-}
-
-func (m *Member) status() (*clientv3.StatusResponse, error) {
-	client, err := newClient(m.host)
-	if err != nil {
-		return nil, err
-	}
-	defer client.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	defer cancel()
-	return client.Status(ctx, m.host)
-}
-
-// end stops everything, at once: what members still have to say is of no interest.
+// end stops all members before it prints a log: the first to go is not to complain in it.
 func (c *Cluster) end() {
 	for _, m := range c.members {
-		if m.proc != nil {
-			m.proc.kill()
-		}
-	}
-	if !c.tb.Failed() {
-		return
+		m.end()
 	}
 	for _, m := range c.members {
-		c.tb.Logf("etcdtest: %s: %s", m.name, m.logTail())
+		m.tellLog()
 	}
 }

@@ -132,7 +132,7 @@ func TestRestore(t *testing.T) {
 	client, m := c.Client(t), c.Member(0)
 	put(t, client, "k", "saved")
 	file := filepath.Join(t.TempDir(), "snapshot")
-	c.Etcdctl(t, "snapshot", "save", file)
+	m.Save(file)
 	before := put(t, client, "k", "lost")
 
 	m.Stop()

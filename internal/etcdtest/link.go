@@ -13,7 +13,8 @@ import (
 	"time"
 )
 
-// Link is a TCP forwarder in front of one address, to take it away and give it back.
+// Link is a TCP forwarder in front of one address, to take it away, give it back and make
+// it slow.
 type Link struct {
 	// Set once.
 	tb     testing.TB
@@ -26,22 +27,21 @@ type Link struct {
 	cancel func()       // closes every connection; set while ln is
 	wg     sync.WaitGroup
 
-	// Guarded by mu, which is taken after ops.
-	mu     sync.Mutex
-	thawed chan struct{} // closed unless frozen
+	shape shape // its lock is taken after ops
 }
 
-// NewLink returns a link to target, a host:port or an http:// URL. It is closed when the
-// test ends.
+// NewLink returns a link to target, a host:port or a URL. It is closed when the test ends.
 func NewLink(tb testing.TB, target string) *Link {
 	tb.Helper()
+	if _, addr, ok := strings.Cut(target, "://"); ok {
+		target = addr
+	}
 	l := &Link{
 		tb:     tb,
 		addr:   net.JoinHostPort("127.0.0.1", strconv.Itoa(reservePort(tb))),
-		target: strings.TrimPrefix(target, "http://"),
-		thawed: make(chan struct{}),
+		target: target,
 	}
-	close(l.thawed)
+	l.shape.changed = make(chan struct{})
 	l.Mend()
 	tb.Cleanup(l.Cut)
 	return l
@@ -60,7 +60,7 @@ func (l *Link) Cut() {
 		l.wg.Wait()
 		l.ln = nil
 	}
-	l.thaw()
+	l.shape.set(func(s *shape) { s.frozen = false })
 }
 
 // Freeze stops forwarding in both directions. Connections stay open and new ones can be
@@ -69,24 +69,30 @@ func (l *Link) Cut() {
 func (l *Link) Freeze() {
 	l.ops.Lock()
 	defer l.ops.Unlock()
-	if l.ln == nil {
-		return
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	select {
-	case <-l.thawed:
-		l.thawed = make(chan struct{})
-	default:
+	if l.ln != nil {
+		l.shape.set(func(s *shape) { s.frozen = true })
 	}
 }
 
-// Mend undoes Cut and Freeze. What was sent while frozen arrives now.
+// Delay has what is sent arrive d later, in each direction, in order. It is the latency of
+// the link and takes nothing from its throughput. What is under way is delayed by the new d
+// too. 0 takes it away.
+func (l *Link) Delay(d time.Duration) {
+	l.shape.set(func(s *shape) { s.delay = d })
+}
+
+// Limit is the throughput of the link, in each direction, for all its connections
+// together. The kernel's buffers take a few megabytes at once on the way in. 0 takes it away.
+func (l *Link) Limit(bytesPerSecond int) {
+	l.shape.set(func(s *shape) { s.rate, s.free = bytesPerSecond, [2]time.Time{} })
+}
+
+// Mend undoes Cut, Freeze, Delay and Limit. What is under way arrives now.
 func (l *Link) Mend() {
 	l.tb.Helper()
 	l.ops.Lock()
 	defer l.ops.Unlock()
-	l.thaw()
+	l.shape.set(func(s *shape) { s.settings = settings{} })
 	if l.ln != nil {
 		return
 	}
@@ -104,29 +110,6 @@ func (l *Link) Mend() {
 	l.wg.Go(func() { l.accept(ctx, ln) })
 }
 
-func (l *Link) thaw() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	select {
-	case <-l.thawed:
-	default:
-		close(l.thawed)
-	}
-}
-
-// waitThawed blocks while the link is frozen. It is false when the link is cut.
-func (l *Link) waitThawed(ctx context.Context) bool {
-	l.mu.Lock()
-	thawed := l.thawed
-	l.mu.Unlock()
-	select {
-	case <-thawed:
-		return ctx.Err() == nil
-	case <-ctx.Done():
-		return false
-	}
-}
-
 func (l *Link) accept(ctx context.Context, ln net.Listener) {
 	for {
 		conn, err := ln.Accept()
@@ -140,7 +123,7 @@ func (l *Link) accept(ctx context.Context, ln net.Listener) {
 // serve forwards one connection until either side ends it or the link is cut.
 func (l *Link) serve(ctx context.Context, in net.Conn) {
 	defer in.Close()
-	if !l.waitThawed(ctx) {
+	if !l.shape.waitThawed(ctx) {
 		return
 	}
 	var dialer net.Dialer
@@ -149,32 +132,54 @@ func (l *Link) serve(ctx context.Context, in net.Conn) {
 		return
 	}
 	defer out.Close()
-	ended := make(chan struct{}, 2)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var copies sync.WaitGroup
-	for _, way := range [][2]net.Conn{{in, out}, {out, in}} {
+	for way, ends := range [2][2]net.Conn{{in, out}, {out, in}} {
+		q := newQueue()
+		copies.Go(func() { l.receive(ctx, way, ends[0], q) })
 		copies.Go(func() {
-			l.forward(ctx, way[0], way[1])
-			ended <- struct{}{}
+			defer cancel()
+			l.deliver(ctx, q, ends[1])
 		})
 	}
-	select {
-	case <-ended:
-	case <-ctx.Done():
-	}
+	<-ctx.Done()
 	in.Close()
 	out.Close()
 	copies.Wait()
 }
 
-// forward copies one way. The end of a connection waits for the thaw as data does.
-func (l *Link) forward(ctx context.Context, from, to net.Conn) {
+// receive reads one way, no faster than the limit has it. The end of a connection goes the
+// way of data. A frozen link takes no more than one read, so that its sender notices.
+func (l *Link) receive(ctx context.Context, way int, from net.Conn, q *queue) {
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := from.Read(buf)
-		if !l.waitThawed(ctx) || err != nil {
+		for rest := buf[:n]; len(rest) > 0; {
+			part := rest[:min(len(rest), l.shape.portion())]
+			rest = rest[len(part):]
+			if !l.shape.transmit(ctx, way, len(part)) || !q.put(ctx, part) {
+				return
+			}
+		}
+		if err != nil {
+			q.put(ctx, nil)
 			return
 		}
-		if _, err := to.Write(buf[:n]); err != nil {
+		if !l.shape.waitThawed(ctx) {
+			return
+		}
+	}
+}
+
+// deliver writes one way what is due.
+func (l *Link) deliver(ctx context.Context, q *queue, to net.Conn) {
+	for {
+		c, ok := q.take(ctx)
+		if !ok || !l.shape.waitDue(ctx, c.since) || len(c.data) == 0 {
+			return
+		}
+		if _, err := to.Write(c.data); err != nil {
 			return
 		}
 	}

@@ -4,90 +4,39 @@
 package etcdtest
 
 import (
+	"context"
+	"errors"
 	"os"
-	"strings"
-	"testing"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // Member is one etcd of a Cluster. Its methods fail the test when they cannot do what
 // they say. Its addresses and its data directory stay the same as long as it lives.
 type Member struct {
-	tb   testing.TB
-	name string
-	host string // host:port for clients
-	peer string // URL for the other members
-	argv []string
-	data string
-	log  string
-	all  string // --initial-cluster
-
-	proc   *process // nil before the first Start
-	paused bool
+	Server
+	cluster  *Cluster
+	index    int
+	peer     string // URL for the other members
+	data     string
+	cert     *Certificate // nil without TLS
+	isolated bool
 }
 
-// Name returns the member's name.
-func (m *Member) Name() string { return m.name }
-
-// Addr returns the host:port that clients dial.
-func (m *Member) Addr() string { return m.host }
+// Index returns which member it is: Cluster.Member(m.Index()) is m.
+func (m *Member) Index() int { return m.index }
 
 // URL returns the address that clients dial as a URL.
-func (m *Member) URL() string { return "http://" + m.host }
+func (m *Member) URL() string { return m.cluster.scheme() + "://" + m.host }
 
 // DataDir returns the data directory.
 func (m *Member) DataDir() string { return m.data }
 
-// Running tells whether the process is there; a paused one is.
-func (m *Member) Running() bool { return m.proc != nil && m.proc.running() }
-
-// Start runs the process and does not wait until it answers: see Cluster.WaitReady.
-func (m *Member) Start() {
-	m.tb.Helper()
-	if m.Running() {
-		m.tb.Fatalf("etcdtest: start %s: it runs already", m.name)
-	}
-	proc, err := startProcess(m.argv, m.log)
-	if err != nil {
-		m.tb.Fatalf("etcdtest: start %s: %v", m.name, err)
-	}
-	m.proc, m.paused = proc, false
-}
-
-// Stop asks the member to shut down and waits until it has.
-func (m *Member) Stop() {
-	m.tb.Helper()
-	m.mustRun("stop")
-	if !m.proc.stop() {
-		m.tb.Errorf("etcdtest: %s did not stop within %v and was killed", m.name, stopTimeout)
-	}
-}
-
-// Kill ends the process as kill -9 does.
-func (m *Member) Kill() {
-	m.tb.Helper()
-	m.mustRun("kill")
-	m.proc.kill()
-}
-
-// Pause stops the process from running; its connections stay open.
-func (m *Member) Pause() {
-	m.tb.Helper()
-	m.mustRun("pause")
-	if err := pause(m.proc.child); err != nil {
-		m.tb.Fatalf("etcdtest: pause %s: %v", m.name, err)
-	}
-	m.paused = true
-}
-
-// Resume undoes Pause.
-func (m *Member) Resume() {
-	m.tb.Helper()
-	m.mustRun("resume")
-	if err := resume(m.proc.child); err != nil {
-		m.tb.Fatalf("etcdtest: resume %s: %v", m.name, err)
-	}
-	m.paused = false
-}
+// Certificate returns what the member shows to clients, and nil without Options.TLS. etcd
+// reads it again for every connection.
+func (m *Member) Certificate() *Certificate { return m.cert }
 
 // Wipe removes all data of a stopped member. A member of one then starts a new history
 // at revision 1, under the same addresses and cluster ID. One of three that is wiped
@@ -100,42 +49,73 @@ func (m *Member) Wipe() {
 	}
 }
 
-// Restore replaces all data of a stopped member by the snapshot in file, which
-// "etcdctl snapshot save" wrote. Flags are those of "etcdutl snapshot restore", such as
-// --bump-revision. Every member of a cluster must be restored from the same snapshot.
+// Save writes a snapshot of what the member holds to file, for Restore.
+func (m *Member) Save(file string) {
+	m.tb.Helper()
+	m.cluster.etcdctl(m.tb, []string{m.host}, "snapshot", "save", file)
+}
+
+// Restore replaces all data of a stopped member by the snapshot in file, which Save
+// wrote. Flags are those of "etcdutl snapshot restore", such as --bump-revision. Every
+// member of a cluster must be restored from the same snapshot.
 func (m *Member) Restore(file string, flags ...string) {
 	m.tb.Helper()
 	m.Wipe()
 	args := []string{"snapshot", "restore", file, "--data-dir", m.data, "--name", m.name,
-		"--initial-cluster", m.all, "--initial-cluster-token", token, "--initial-advertise-peer-urls", m.peer}
+		"--initial-cluster", m.cluster.initialCluster(), "--initial-cluster-token", token,
+		"--initial-advertise-peer-urls", m.peer}
 	Etcdutl(m.tb, append(args, flags...)...)
 }
 
+// commandLine has elections end within about two seconds, and nothing synced to disk: a
+// killed process loses nothing by that, only a killed machine does.
+func (m *Member) commandLine(etcd string) []string {
+	argv := []string{etcd,
+		"--name=" + m.name,
+		"--data-dir=" + m.data,
+		"--listen-client-urls=" + m.URL(), "--advertise-client-urls=" + m.URL(),
+		"--listen-peer-urls=" + m.peer, "--initial-advertise-peer-urls=" + m.peer,
+		"--initial-cluster=" + m.cluster.initialCluster(), "--initial-cluster-token=" + token,
+		"--heartbeat-interval=100", "--election-timeout=1000",
+		"--unsafe-no-fsync", "--logger=zap", "--log-outputs=stderr",
+	}
+	if m.cert != nil {
+		argv = append(argv, "--cert-file="+m.cert.CertFile, "--key-file="+m.cert.KeyFile,
+			"--trusted-ca-file="+m.cluster.ca.File(), "--client-cert-auth")
+	}
+	return argv
+}
+
 // answers tells whether the member can be expected to.
-func (m *Member) answers() bool { return m.Running() && !m.paused }
+func (m *Member) answers() bool { return m.Running() && !m.paused && !m.isolated }
 
-func (m *Member) mustRun(verb string) {
-	m.tb.Helper()
-	if !m.Running() {
-		m.tb.Fatalf("etcdtest: %s %s: it does not run", verb, m.name)
-	}
-}
-
-func (m *Member) mustNotRun(verb string) {
-	m.tb.Helper()
-	if m.Running() {
-		m.tb.Fatalf("etcdtest: %s %s: it runs", verb, m.name)
-	}
-}
-
-// logTail returns the last lines that the member wrote.
-func (m *Member) logTail() string {
-	b, err := os.ReadFile(m.log)
+// ask runs f with a client of this member alone.
+func (m *Member) ask(f func(ctx context.Context, client *clientv3.Client) error) error {
+	client, err := clientv3.New(m.cluster.rootConfig(m.host))
 	if err != nil {
-		return err.Error()
+		return err
 	}
-	const keep = 30
-	lines := strings.Split(strings.TrimRight(string(b), "\n"), "\n")
-	lines = lines[max(0, len(lines)-keep):]
-	return "last lines of its log:\n" + strings.Join(lines, "\n")
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	return f(ctx, client)
+}
+
+func (m *Member) leads() bool {
+	leads := false
+	err := m.ask(func(ctx context.Context, client *clientv3.Client) error {
+		resp, err := client.Status(ctx, m.host)
+		leads = err == nil && resp.Leader == resp.Header.MemberId
+		return err
+	})
+	return err == nil && leads
+}
+
+// linearizable makes one linearizable read. An answer about users is one too.
+func linearizable(ctx context.Context, client *clientv3.Client) error {
+	_, err := client.Get(ctx, "ready")
+	if errors.Is(err, rpctypes.ErrUserEmpty) || errors.Is(err, rpctypes.ErrPermissionDenied) {
+		return nil
+	}
+	return err
 }

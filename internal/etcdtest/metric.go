@@ -1,0 +1,78 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package etcdtest
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Metric returns the sum of what the member's /metrics has under name, such as
+// "etcd_debugging_mvcc_watcher_total". Labels, "grpc_method=Range" each, narrow it down. It
+// is 0 where there is none: many a metric appears with its first event only.
+func (m *Member) Metric(tb testing.TB, name string, labels ...string) float64 {
+	tb.Helper()
+	transport := &http.Transport{DisableKeepAlives: true}
+	if m.cluster.ca != nil {
+		transport.TLSClientConfig = m.cluster.ca.ClientConfig(m.cluster.cert)
+	}
+	client := http.Client{Transport: transport, Timeout: 10 * time.Second}
+	resp, err := client.Get(m.URL() + "/metrics")
+	if err != nil {
+		tb.Fatalf("etcdtest: metrics of %s: %v", m.name, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		tb.Fatalf("etcdtest: metrics of %s: %s", m.name, resp.Status)
+	}
+	sum, err := sumMetric(resp.Body, name, labels)
+	if err != nil {
+		tb.Fatalf("etcdtest: metrics of %s: %v", m.name, err)
+	}
+	return sum
+}
+
+// sumMetric reads Prometheus's text format as etcd writes it: no time stamps, and no quotes
+// or braces within the values of labels.
+func sumMetric(r io.Reader, name string, labels []string) (sum float64, err error) {
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
+		series, value, ok := cutLast(lines.Text(), " ")
+		got, set, _ := strings.Cut(strings.TrimSuffix(series, "}"), "{")
+		if !ok || got != name || !hasLabels(set, labels) {
+			continue
+		}
+		v, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			return 0, fmt.Errorf("%s: %w", lines.Text(), err)
+		}
+		sum += v
+	}
+	return sum, lines.Err()
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	i := strings.LastIndex(s, sep)
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+len(sep):], true
+}
+
+// hasLabels tells whether set, a="b",c="d", has all labels, a=b each.
+func hasLabels(set string, labels []string) bool {
+	for _, label := range labels {
+		key, value, _ := strings.Cut(label, "=")
+		if !strings.Contains(","+set+",", fmt.Sprintf(",%s=%q,", key, value)) {
+			return false
+		}
+	}
+	return true
+}
