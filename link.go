@@ -23,6 +23,7 @@ const (
 	connectGrace = time.Second      // how long connecting may last before it counts as down
 	verifyEvery  = time.Second      // a suspected history is verified at most so often
 	replaceEvery = time.Second      // a watch stream is given up at most so often
+	rejudgeEvery = 5 * time.Second  // a broken connection is asked so often why it is
 )
 
 // link is a Directory's one view of the way to etcd: is the connection up, does the
@@ -40,6 +41,7 @@ type link struct {
 	heard    time.Time     // last message on the watch stream
 	suspect  bool          // the history must be verified
 	verified time.Time     // when it last was
+	judged   time.Time     // when a check last ended
 	seenRev  int64         // greatest revision of a linearizable answer or an event
 	seenTerm uint64
 	termFell time.Time // since when answers have a lower raft term; zero: they have not
@@ -272,7 +274,11 @@ func (l *link) due() (wait time.Duration, due bool) {
 	now := time.Now()
 	switch l.conn {
 	case connectivity.TransientFailure:
-		return silenceBound, l.verdict.down == nil
+		if l.verdict.down == nil {
+			return 0, true
+		}
+		left := l.judged.Add(rejudgeEvery).Sub(now) // the cause may have become another
+		return left, left <= 0
 	case connectivity.Connecting:
 		if l.verdict.down != nil {
 			return silenceBound, false // the next state of the connection wakes
@@ -292,6 +298,7 @@ func (l *link) judge(ctx context.Context, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	was := l.verdict.down
+	l.judged = time.Now()
 	switch {
 	case ctx.Err() != nil:
 	case err == nil && was != nil:
@@ -300,6 +307,9 @@ func (l *link) judge(ctx context.Context, err error) {
 	case err != nil && was == nil:
 		l.changeLocked(func(v *verdict) { v.down = &Staleness{Since: time.Now(), Cause: err} })
 		l.log.Warn("etcd cannot be had: the last known endpoints stay", "cause", err)
+	case err != nil && was.Cause.Error() != err.Error():
+		l.changeLocked(func(v *verdict) { v.down = &Staleness{Since: was.Since, Cause: err} })
+		l.log.Debug("etcd cannot be had, for another reason", "cause", err)
 	}
 }
 

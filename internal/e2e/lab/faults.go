@@ -13,7 +13,16 @@ import (
 )
 
 // peerPatience is how long etcd's package may take for a fault that it is asked about.
-const peerPatience = 40 * time.Second
+const peerPatience = 60 * time.Second
+
+// Size returns how large a test is made: as the catalogue has it where the table is made,
+// else small.
+func Size(full, small int) int {
+	if measuring() {
+		return full
+	}
+	return small
+}
 
 // measuring says whether the table of faults is being made, on a machine that does
 // nothing else: bounds are asserted, and etcd's package is asked as well.

@@ -31,11 +31,17 @@ type Follower struct {
 // revision that went backwards within one history fails the test.
 func Follow(t *testing.T, client *clientv3.Client, service string) *Follower {
 	t.Helper()
+	return FollowPrefix(t, client, service+"/")
+}
+
+// FollowPrefix is Follow for every key that starts with prefix.
+func FollowPrefix(t *testing.T, client *clientv3.Client, prefix string) *Follower {
+	t.Helper()
 	d, err := rollcall.NewDirectory(client, rollcall.DirectoryOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	sub, err := d.Subscribe(service)
+	sub, err := d.SubscribePrefix(prefix)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,4 +159,23 @@ func Contents(seen []*rollcall.Snapshot) []string {
 		all = append(all, strings.Join(ids(snap), " "))
 	}
 	return slices.Compact(all)
+}
+
+// Fails waits until there is a reason, with this text, why there is no snapshot yet.
+func (f *Follower) Fails(text string) {
+	f.t.Helper()
+	ctx := Context(f.t)
+	for {
+		f.mu.Lock()
+		errs, change := slices.Clone(f.errs), f.change
+		f.mu.Unlock()
+		if slices.ContainsFunc(errs, func(err error) bool { return strings.Contains(err.Error(), text) }) {
+			return
+		}
+		select {
+		case <-change:
+		case <-ctx.Done():
+			f.t.Fatalf("no error with %q: %v", text, errs)
+		}
+	}
 }

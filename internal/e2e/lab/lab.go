@@ -25,8 +25,16 @@ import (
 // order and convergence, and their times are logged.
 const WaitMost = 60 * time.Second
 
+// Context ends with the test, and after WaitMost.
 func Context(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), WaitMost)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// CleanupContext is for what a test undoes at its end, when etcd may be gone.
+func CleanupContext(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	t.Cleanup(cancel)
 	return ctx
 }
