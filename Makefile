@@ -8,6 +8,7 @@ COVER_PKGS ?= . ./endpoints ./resolver ./serving
 GRPC_LATEST ?= v1.85.0
 GRPC_PKGS ?= ./...
 BENCH ?= .
+FUZZTIME ?= 30s
 TEST_TIMEOUT ?= 15m
 
 comma := ,
@@ -57,6 +58,18 @@ cover: ## statement coverage of the library's packages by all tests
 .PHONY: bench
 bench: ## Go benchmarks of all packages; BENCH selects
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+.PHONY: fuzz
+fuzz: ## every fuzz test, each for FUZZTIME
+	@set -e; for pkg in . ./resolver; do \
+		for name in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+			$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) $$pkg; done; done
+
+# What goes wrong, on real etcd, one line a row; docs/reliability.md gets the table.
+.PHONY: faults
+faults: ## the table of faults, of Rollcall and of etcd's package
+	ROLLCALL_FAULTS=1 $(GO) test -json -count=1 -p 1 -timeout 40m -run '^Test(Proxy|Etcd36)?[WGLA][0-9]+' \
+		./internal/e2e/... | $(GO) run ./internal/e2e/faults -write docs/reliability.md
 
 .PHONY: demo
 demo: ## the whole story in one command, on an etcd of its own

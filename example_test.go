@@ -6,16 +6,20 @@ package rollcall_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"os/signal"
 	"syscall"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	grpcresolver "google.golang.org/grpc/resolver"
 
 	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/resolver"
@@ -32,6 +36,14 @@ func Example_client() {
 	if err := call(); err != nil {
 		fmt.Println(err)
 	}
+}
+
+func Example_careful() {
+	client, err := rollcall.NewClient(rollcall.ClientConfig("127.0.0.1:2379"))
+	if err == nil {
+		_, err = careful(client)
+	}
+	fmt.Println(err)
 }
 
 func ExampleEncode() {
@@ -112,4 +124,19 @@ func call() error {
 	defer conn.Close()
 	_, err = healthpb.NewHealthClient(conn).Check(context.Background(), &healthpb.HealthCheckRequest{})
 	return err
+}
+
+func careful(client *clientv3.Client) (grpcresolver.Builder, error) {
+	directory, err := rollcall.NewDirectory(client, rollcall.DirectoryOptions{
+		CacheDir: "/var/cache/my-program",   // a process that starts while etcd is down begins with this
+		Hold:     rollcall.Hold{Share: 0.5}, // when more than half vanish at once, call them for 5 min more
+		Logger:   slog.Default(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return resolver.NewBuilderWithOptions(client, resolver.Options{
+		Directory: directory,
+		Policy:    rollcall.AllowCIDR(netip.MustParsePrefix("10.0.0.0/8")), // dial nothing else
+	})
 }
