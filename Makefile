@@ -9,6 +9,8 @@ GRPC_LATEST ?= v1.85.0
 GRPC_PKGS ?= ./...
 BENCH ?= .
 FUZZTIME ?= 30s
+HOURS ?= 1000
+SOAK ?= 20m
 TEST_TIMEOUT ?= 15m
 
 comma := ,
@@ -70,6 +72,14 @@ fuzz: ## every fuzz test, each for FUZZTIME
 faults: ## the table of faults, of Rollcall and of etcd's package
 	ROLLCALL_FAULTS=1 $(GO) test -json -count=1 -p 1 -timeout 40m -run '^Test(Proxy|Etcd36)?[WGLA][0-9]+' \
 		./internal/e2e/... | $(GO) run ./internal/e2e/faults -write docs/reliability.md
+
+.PHONY: random
+random: ## random faults on a fake etcd, in virtual time, for HOURS simulated
+	$(GO) test -count=1 -timeout 40m -run '^TestRandom$$' ./internal/random -hours $(HOURS)
+
+.PHONY: soak
+soak: ## random faults on real etcd, for SOAK
+	$(GO) test -count=1 -timeout 24h -v -run '^TestSoak$$' ./internal/random -soak $(SOAK)
 
 .PHONY: demo
 demo: ## the whole story in one command, on an etcd of its own

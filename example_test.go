@@ -46,6 +46,19 @@ func Example_careful() {
 	fmt.Println(err)
 }
 
+func ExampleTLSFiles() {
+	creds, err := rollcall.TLSFiles{CA: "ca.pem", Cert: "client.pem", Key: "client-key.pem"}.Credentials()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	cfg := rollcall.ClientConfig("etcd-1:2379", "etcd-2:2379", "etcd-3:2379")
+	cfg.DialOptions = append(cfg.DialOptions, grpc.WithTransportCredentials(creds))
+	client, err := rollcall.NewClient(cfg)
+	fmt.Println(client, err)
+	// Output: invalid CA file "ca.pem": open ca.pem: no such file or directory
+}
+
 func ExampleEncode() {
 	value, err := rollcall.Encode("10.0.0.7:50051", map[string]any{"zone": "eu-1"})
 	fmt.Println(string(value), err)

@@ -1,0 +1,81 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+// row is one line of the catalogue: what goes wrong, and what is promised then. Tests
+// name their row: TestW1HistoryCompacted is of W1, TestProxyW1Follows of ProxyW1.
+type row struct{ id, fault, promise string }
+
+// section is a part of the table.
+type section struct {
+	title string
+	rows  []row
+}
+
+var catalogue = []section{
+	{"Watching", []row{
+		{"W1", "history compacted while cut off", "lists again within 1 s of reconnecting; the exact set, in one update"},
+		{"W2", "compacted between list and watch", "lists again at once"},
+		{"W3", "a partitioned member still answers", "the client moves on; staleness is visible within 3 election time-outs and 2 s"},
+		{"W4", "half-open connection", "recovered within 15 s by a second member; without one marked stale within 15 s"},
+		{"W5", "all data lost, same URLs", "another history is noticed and followed; no false alarm"},
+		{"W6", "restored from a snapshot, and the revision overtakes", "the comparison with the store finds and mends it"},
+		{"W7", "restored with a bumped revision", "as W1"},
+		{"W8", "members killed in turn", "no event lost, no call failed"},
+		{"W9", "outage of 75 s", "live within 5 s"},
+		{"W10", "permission revoked, the stream breaks, granted again", "a typed error; retried for ever; recovers"},
+		{"W11", "1,000 writes of the same value; 10,000 joins", "states conflated, equal ones skipped"},
+		{"W12", "50,000 keys with 1 KiB of metadata", "listed at one revision, watched in fragments"},
+		{"W13", "watch channel closed without an error", "opened again"},
+		{"W14", "a consumer that is stuck", "nobody else waits; Close returns"},
+	}},
+	{"Resolving", []row{
+		{"G1", "etcd down, mute or a black hole at Build", "Build at once; calls fail after 1 s with etcd's own error; Close at once; heals"},
+		{"G2", "no permission at Build", "Build succeeds; calls fail and say why; heals with the grant"},
+		{"G3", "the channel goes idle, then etcd stops", "the process knows the endpoints still and serves them at once"},
+		{"G4", "unknown or empty service", "calls fail within 2 s and name service, prefix and revision; the first endpoint heals"},
+		{"G5", "the process restarts while etcd is down", "opt-in: the cache on disk serves what was last known, with its age"},
+		{"G6", "most endpoints vanish at once", "opt-in: held up to a bound; never what drained first"},
+		{"G7", "bad values", "no endpoint, for all clients alike; neighbours unharmed"},
+		{"G8", "two keys, one address", "one endpoint, the newest"},
+		{"G9", "spellings of a target", "normalised, or refused at once"},
+		{"G10", "hostile addresses", "host:port only; opt-in list of networks; no server name from the registry"},
+		{"G11", "1,000 channels opened and closed under each fault", "nothing leaks"},
+	}},
+	{"Registering", []row{
+		{"L1", "cut off for longer than the TTL", "back within 2 s of mending, under the same key"},
+		{"L2", "etcd loses its data", "registered again within 2 s, spread"},
+		{"L3", "process paused for longer than the TTL", "back within 2 s of waking"},
+		{"L4", "outage longer than the TTL, data kept", "no hole beyond 3 s"},
+		{"L5", "own key deleted, edited, taken over", "put back; kept; yielded"},
+		{"L6", "the old instance deregisters late", "its successor's key is untouched"},
+		{"L7", "answers to writes and grants are lost", "no ghost is left"},
+		{"L8", "kill -9", "gone within TTL + 2 s"},
+		{"L9", "keepalives and a lost leader", "never for a lease that nobody owns"},
+		{"L10", "etcd is full", "a typed error, retried; who is registered stays"},
+		{"L11", "over the server's limits", "a typed error that names limit and size; nothing written"},
+		{"L12", "metadata changed while running", "same key, same lease, one event"},
+	}},
+	{"Access", []row{
+		{"A1", "the token expires, simple and JWT", "a running watch goes on; re-connection works"},
+		{"A2", "etcd is down at the start, with a user", "connects when it is there"},
+		{"A3", "certificate expired, rotated, of another authority", "reloaded without a restart; a clear error; never in plain text"},
+		{"A4", "over-broad rights", "least-privilege roles are enough, and no more"},
+		{"A5", "AutoSync", "off"},
+		{"A6", "pings", "none too many: no GOAWAY"},
+		{"A7", "500 channels, 500 clients, etcd restarts", "all follow again within 5 s; the rate at etcd is measured"},
+	}},
+	{"Through etcd's grpc-proxy", []row{
+		{"ProxyW1", "as W1", "as W1"},
+		{"ProxyW5", "as W5", "as W5"},
+		{"ProxyW8", "as W8", "as W8"},
+		{"ProxyW9", "as W9", "as W9"},
+	}},
+	{"Against etcd 3.6.16", []row{
+		{"Etcd36W1", "as W1", "as W1, with lists in pages"},
+		{"Etcd36W2", "as W2", "as W2"},
+		{"Etcd36W4", "as W4", "as W4"},
+		{"Etcd36W5", "as W5", "as W5"},
+	}},
+}

@@ -1,0 +1,197 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Command faults reads what "go test -json" says of the end-to-end tests and prints the
+// table of faults: one line a row, with what was measured and the verdict on Rollcall
+// and, where it was asked, on etcd's own package. It fails unless every row holds.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"text/tabwriter"
+)
+
+func main() {
+	write := flag.String("write", "", "a Markdown `file` whose table is written anew, between the lines <!-- faults --> and <!-- /faults -->")
+	flag.Parse()
+	outcomes, err := read(os.Stdin, os.Stderr)
+	if err == nil {
+		var holds bool
+		holds, err = print(os.Stdout, outcomes)
+		if err == nil && *write != "" {
+			err = replace(*write, outcomes)
+		}
+		if err == nil && !holds {
+			err = fmt.Errorf("not every row holds")
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "faults:", err)
+		os.Exit(1)
+	}
+}
+
+// outcome is what the tests of a row came to, on Rollcall or on etcd's package.
+type outcome struct {
+	ran, failed, skipped bool
+	reason               string // of a failure or a skip
+	measured             []string
+}
+
+// outcomes are by row and side: "W1" is Rollcall's, "W1/etcd" etcd's.
+type outcomes map[string]*outcome
+
+func (o outcomes) of(id string) *outcome {
+	if o[id] == nil {
+		o[id] = &outcome{}
+	}
+	return o[id]
+}
+
+var testName = regexp.MustCompile(`^Test((?:Proxy|Etcd36)?[WGLA][0-9]+)`)
+
+// side returns what a test speaks of, "" for nothing.
+func side(test string) string {
+	match := testName.FindStringSubmatch(test)
+	if match == nil {
+		return ""
+	}
+	if parts := strings.Split(test, "/"); slices.Contains(parts[1:], "etcd") {
+		return match[1] + "/etcd"
+	}
+	return match[1]
+}
+
+// read takes events of "go test -json" in, and shows on progress how it goes.
+func read(in io.Reader, progress io.Writer) (outcomes, error) {
+	all := make(outcomes)
+	lines := bufio.NewScanner(in)
+	lines.Buffer(nil, 16<<20)
+	for lines.Scan() {
+		var event struct{ Action, Package, Test, Output string }
+		if err := json.Unmarshal(lines.Bytes(), &event); err != nil {
+			fmt.Fprintln(progress, lines.Text()) // what go says besides
+			continue
+		}
+		id := side(event.Test)
+		if id == "" {
+			if event.Action == "fail" {
+				fmt.Fprintln(progress, "FAIL", event.Package, event.Test)
+			}
+			continue
+		}
+		all.of(id).take(event.Action, event.Output)
+		if event.Action == "fail" || event.Action == "pass" && !strings.Contains(event.Test, "/") {
+			fmt.Fprintln(progress, event.Action, event.Test)
+		}
+	}
+	return all, lines.Err()
+}
+
+func (o *outcome) take(action, output string) {
+	switch action {
+	case "pass":
+		o.ran = true
+	case "fail":
+		o.ran, o.failed = true, true
+	case "skip":
+		o.skipped = true
+	case "output":
+		text := strings.TrimSpace(output)
+		if strings.HasPrefix(text, "---") || strings.HasPrefix(text, "===") || strings.HasPrefix(text, "{") {
+			return
+		}
+		_, said, found := strings.Cut(text, ".go:")
+		if _, said, found = strings.Cut(said, ": "); !found {
+			return
+		}
+		if measured, ok := strings.CutPrefix(said, "measured: "); ok {
+			o.measured = append(o.measured, measured)
+		} else if verdict, ok := strings.CutPrefix(said, "verdict: "); ok {
+			o.failed, o.reason = true, verdict
+		} else if o.reason == "" {
+			o.reason = said
+		}
+	}
+}
+
+// verdict says in a word how a side did; etcd's package is not asked about every row.
+func (o *outcome) verdict() string {
+	switch {
+	case o == nil:
+		return "not asked"
+	case o.failed:
+		return "FAILS: " + shorten(o.reason)
+	case o.skipped && !o.ran:
+		return "skipped: " + shorten(o.reason)
+	case !o.ran:
+		return "no test ran"
+	}
+	return "holds"
+}
+
+func shorten(s string) string {
+	const most = 110
+	if runes := []rune(s); len(runes) > most {
+		return string(runes[:most]) + "…"
+	}
+	return s
+}
+
+// print writes the table for a terminal, and says whether every row holds.
+func print(out io.Writer, all outcomes) (holds bool, err error) {
+	holds = true
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	for _, s := range catalogue {
+		fmt.Fprintf(w, "\n%s\n", s.title)
+		for _, r := range s.rows {
+			ours := all.of(r.id)
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\tetcd's package: %s\n", r.id, r.promise, strings.Join(ours.measured, "; "), ours.verdict(), all[r.id+"/etcd"].verdict())
+			holds = holds && (ours.verdict() == "holds" || ours.skipped)
+		}
+	}
+	return holds, w.Flush()
+}
+
+// replace writes the table anew in a Markdown file.
+func replace(file string, all outcomes) error {
+	const begin, end = "<!-- faults -->\n", "<!-- /faults -->"
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	before, rest, ok := strings.Cut(string(text), begin)
+	_, after, ok2 := strings.Cut(rest, end)
+	if !ok || !ok2 {
+		return fmt.Errorf("%s has no lines %q and %q", file, strings.TrimSpace(begin), end)
+	}
+	return os.WriteFile(file, []byte(before+begin+markdown(all)+end+after), 0o644)
+}
+
+func markdown(all outcomes) string {
+	var b strings.Builder
+	for _, s := range catalogue {
+		fmt.Fprintf(&b, "\n### %s\n\n| | what goes wrong | promise | measured | Rollcall | etcd's package |\n|---|---|---|---|---|---|\n", s.title)
+		for _, r := range s.rows {
+			ours, theirs := all.of(r.id), all[r.id+"/etcd"]
+			cells := []string{r.id, r.fault, r.promise, strings.Join(ours.measured, "; "), ours.verdict(), theirs.verdict()}
+			if theirs != nil && !theirs.failed && len(theirs.measured) > 0 {
+				cells[5] += ": " + strings.Join(theirs.measured, "; ")
+			}
+			for i, cell := range cells {
+				cells[i] = strings.NewReplacer("|", `\|`, "<", "&lt;").Replace(cell)
+			}
+			fmt.Fprintf(&b, "| %s |\n", strings.Join(cells, " | "))
+		}
+	}
+	b.WriteString("\n")
+	return b.String()
+}
