@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	grpcresolver "google.golang.org/grpc/resolver"
 
+	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/endpoints"
 	"github.com/rollcall-grpc/rollcall/internal/etcdtest"
 )
@@ -33,8 +34,9 @@ type Env struct {
 	Ctx    context.Context
 	Naming Naming
 	Etcd   *etcdtest.Cluster
-	Client *clientv3.Client
+	Client *clientv3.Client // straight to the members
 	Target string
+	Reach  []string // host:port that clients of the fault dial: the members, or a proxy
 
 	graded  bool
 	mu      sync.Mutex
@@ -44,7 +46,7 @@ type Env struct {
 
 // NewEnv returns what a check of a package needs, on an etcd that others may use too.
 func NewEnv(t *testing.T, n Naming, etcd *etcdtest.Cluster, target string) *Env {
-	return &Env{T: t, Ctx: Context(t), Naming: n, Etcd: etcd, Client: etcd.Client(t), Target: target}
+	return &Env{T: t, Ctx: Context(t), Naming: n, Etcd: etcd, Client: etcd.Client(t), Target: target, Reach: etcd.Endpoints()}
 }
 
 // failed is what a graded check panics with: the test goes on and writes the verdict down.
@@ -332,9 +334,27 @@ func (e *Env) Serve(names ...string) {
 	}
 }
 
+// Ours says whether the check runs on Rollcall, where it may look closer.
+func (e *Env) Ours() bool { return e.Naming.Name == Rollcall.Name }
+
+// ClientWith returns a client with Rollcall's defaults, whichever package is checked.
+func (e *Env) ClientWith(mutate ...func(*clientv3.Config)) *clientv3.Client {
+	return e.clientOf(func(cfg *clientv3.Config) {
+		*cfg = rollcall.ClientConfig(e.Reach...)
+		for _, m := range mutate {
+			m(cfg)
+		}
+	})
+}
+
+// At has a client dial these endpoints.
+func At(endpoints ...string) func(*clientv3.Config) {
+	return func(cfg *clientv3.Config) { cfg.Endpoints = endpoints }
+}
+
 // Linked returns a client behind a link of its own.
 func (e *Env) Linked() (*etcdtest.Link, *clientv3.Client) {
-	link := etcdtest.NewLink(e.T, e.Etcd.Member(0).Addr())
+	link := etcdtest.NewLink(e.T, e.Reach[0])
 	return link, e.ClientAt(link.Addr())
 }
 

@@ -32,7 +32,7 @@ func measuring() bool { return os.Getenv("ROLLCALL_FAULTS") != "" }
 // on etcd's package, each on an etcd of its own.
 func Compare(t *testing.T, opts etcdtest.Options, check func(e *Env)) {
 	t.Helper()
-	t.Run("rollcall", func(t *testing.T) { check(NewEnv(t, Rollcall, etcdtest.New(t, opts), "svc")) })
+	t.Run("rollcall", func(t *testing.T) { check(NewEnv(t, Rollcall, Start(t, opts), "svc")) })
 	if !measuring() {
 		return
 	}
@@ -42,6 +42,14 @@ func Compare(t *testing.T, opts etcdtest.Options, check func(e *Env)) {
 			t.Logf("verdict: %s", strings.Join(strings.Fields(failure), " "))
 		}
 	})
+}
+
+// Proxied runs a row on Rollcall whose clients reach etcd through its grpc-proxy.
+func Proxied(t *testing.T, opts etcdtest.Options, check func(e *Env)) {
+	t.Helper()
+	e := NewEnv(t, Rollcall, Start(t, opts), "svc")
+	e.Reach = []string{etcdtest.StartProxy(t, e.Etcd.Endpoints()...).Addr()}
+	check(e)
 }
 
 // Within notes how long something took, for the table of faults. There it fails the test

@@ -18,8 +18,9 @@ import (
 
 // Follower records every snapshot of a service.
 type Follower struct {
-	t   *testing.T
-	Sub *rollcall.Subscription
+	t         *testing.T
+	Directory *rollcall.Directory
+	Sub       *rollcall.Subscription
 
 	mu     sync.Mutex
 	seen   []*rollcall.Snapshot
@@ -37,7 +38,13 @@ func Follow(t *testing.T, client *clientv3.Client, service string) *Follower {
 // FollowPrefix is Follow for every key that starts with prefix.
 func FollowPrefix(t *testing.T, client *clientv3.Client, prefix string) *Follower {
 	t.Helper()
-	d, err := rollcall.NewDirectory(client, rollcall.DirectoryOptions{})
+	return FollowWith(t, client, prefix, rollcall.DirectoryOptions{})
+}
+
+// FollowWith is FollowPrefix with a Directory of these options.
+func FollowWith(t *testing.T, client *clientv3.Client, prefix string, opts rollcall.DirectoryOptions) *Follower {
+	t.Helper()
+	d, err := rollcall.NewDirectory(client, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +52,7 @@ func FollowPrefix(t *testing.T, client *clientv3.Client, prefix string) *Followe
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &Follower{t: t, Sub: sub, change: make(chan struct{})}
+	f := &Follower{t: t, Directory: d, Sub: sub, change: make(chan struct{})}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { f.record(ctx) })
@@ -100,7 +107,7 @@ func (f *Follower) Until(what string, met func(seen []*rollcall.Snapshot) bool) 
 		case <-ctx.Done():
 			state := "none"
 			if len(seen) > 0 {
-				state = fmt.Sprintf("%v, stale: %v", ids(seen[len(seen)-1]), seen[len(seen)-1].Stale())
+				state = fmt.Sprintf("%v, stale: %v", IDs(seen[len(seen)-1]), seen[len(seen)-1].Stale())
 			}
 			f.t.Fatalf("no snapshot %s; %d seen, %d errors, the last: %s", what, len(seen), errs, state)
 		}
@@ -117,7 +124,7 @@ func (f *Follower) Holds(want ...string) *rollcall.Snapshot {
 			return false
 		}
 		snap = seen[len(seen)-1]
-		return snap.Stale() == nil && slices.Equal(ids(snap), want)
+		return snap.Stale() == nil && slices.Equal(IDs(snap), want)
 	})
 	return snap
 }
@@ -144,7 +151,8 @@ func (f *Follower) Since(n int) []*rollcall.Snapshot {
 
 func (f *Follower) Count() int { return len(f.Since(0)) }
 
-func ids(snap *rollcall.Snapshot) []string {
+// IDs returns the ids of the instances, sorted by key.
+func IDs(snap *rollcall.Snapshot) []string {
 	all := []string{}
 	for _, inst := range snap.Instances() {
 		all = append(all, snap.ID(inst))
@@ -156,7 +164,7 @@ func ids(snap *rollcall.Snapshot) []string {
 func Contents(seen []*rollcall.Snapshot) []string {
 	var all []string
 	for _, snap := range seen {
-		all = append(all, strings.Join(ids(snap), " "))
+		all = append(all, strings.Join(IDs(snap), " "))
 	}
 	return slices.Compact(all)
 }

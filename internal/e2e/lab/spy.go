@@ -19,6 +19,7 @@ type Requests struct {
 	Ranges     []*pb.RangeRequest
 	Watches    []*pb.WatchCreateRequest
 	Leaderless int // watch streams that do not require a leader
+	Fragments  int // answers of a watch that are not the last part of their whole
 }
 
 type RequestLog struct {
@@ -29,17 +30,21 @@ type RequestLog struct {
 func (l *RequestLog) Seen() Requests {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return Requests{append([]*pb.RangeRequest(nil), l.r.Ranges...), append([]*pb.WatchCreateRequest(nil), l.r.Watches...), l.r.Leaderless}
+	return Requests{append([]*pb.RangeRequest(nil), l.r.Ranges...), append([]*pb.WatchCreateRequest(nil), l.r.Watches...), l.r.Leaderless, l.r.Fragments}
 }
 
-func (l *RequestLog) note(req any) {
+func (l *RequestLog) note(message any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch req := req.(type) {
+	switch m := message.(type) {
 	case *pb.RangeRequest:
-		l.r.Ranges = append(l.r.Ranges, req)
+		l.r.Ranges = append(l.r.Ranges, m)
+	case *pb.WatchResponse:
+		if m.Fragment {
+			l.r.Fragments++
+		}
 	case *pb.WatchRequest:
-		if create := req.GetCreateRequest(); create != nil {
+		if create := m.GetCreateRequest(); create != nil {
 			l.r.Watches = append(l.r.Watches, create)
 		}
 	}
@@ -73,10 +78,21 @@ func (s notedStream) SendMsg(m any) error {
 	return s.ClientStream.SendMsg(m)
 }
 
+func (s notedStream) RecvMsg(m any) error {
+	err := s.ClientStream.RecvMsg(m)
+	if err == nil {
+		s.log.note(m)
+	}
+	return err
+}
+
 // Spy returns a client and what it sends.
-func (e *Env) Spy() (*RequestLog, *clientv3.Client) {
+func (e *Env) Spy(mutate ...func(*clientv3.Config)) (*RequestLog, *clientv3.Client) {
 	log := &RequestLog{}
 	return log, e.clientOf(func(cfg *clientv3.Config) {
+		for _, m := range mutate {
+			m(cfg)
+		}
 		cfg.DialOptions = append(cfg.DialOptions, grpc.WithChainUnaryInterceptor(log.unary), grpc.WithChainStreamInterceptor(log.stream))
 	})
 }

@@ -24,7 +24,7 @@ import (
 func Start(t *testing.T, opts etcdtest.Options) *etcdtest.Cluster {
 	t.Helper()
 	etcd := etcdtest.New(t, opts)
-	record(t, etcd)
+	Record(t, etcd)
 	return etcd
 }
 
@@ -44,7 +44,8 @@ var truths struct {
 	all map[string]*truth // by name of test
 }
 
-func record(t *testing.T, etcd *etcdtest.Cluster) {
+// Record is the writing down of Start, for an etcd that was started otherwise.
+func Record(t *testing.T, etcd *etcdtest.Cluster) {
 	tr := &truth{name: t.Name()}
 	client := etcd.Client(t)
 	ctx, cancel := context.WithCancel(context.Background())
