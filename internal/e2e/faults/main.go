@@ -109,8 +109,9 @@ func (o *outcome) take(action, output string) {
 		if strings.HasPrefix(text, "---") || strings.HasPrefix(text, "===") || strings.HasPrefix(text, "{") {
 			return
 		}
-		_, said, found := strings.Cut(text, ".go:")
-		if _, said, found = strings.Cut(said, ": "); !found {
+		_, line, _ := strings.Cut(text, ".go:")
+		_, said, found := strings.Cut(line, ": ")
+		if !found {
 			return
 		}
 		if measured, ok := strings.CutPrefix(said, "measured: "); ok {

@@ -8,25 +8,31 @@ import (
 	"context"
 	"fmt"
 	"runtime/pprof"
+	"slices"
 	"strings"
-	"testing"
 )
 
-// Labelled calls f and returns what fails while a goroutine lives that f has started, by
-// itself or through others. Goroutines inherit their labels: other tests are not in the way.
-func Labelled(t *testing.T, f func()) (ended func() error) {
-	label := fmt.Sprintf("%q", t.Name())
-	pprof.Do(context.Background(), pprof.Labels("test", t.Name()), func(context.Context) { f() })
-	return func() error {
-		var profile bytes.Buffer
-		if err := pprof.Lookup("goroutine").WriteTo(&profile, 1); err != nil {
-			return err
-		}
-		for stack := range strings.SplitSeq(profile.String(), "\n\n") {
-			if strings.Contains(stack, "# labels: {") && strings.Contains(stack, label) {
-				return fmt.Errorf("left running: %s", stack)
-			}
-		}
-		return nil
+// Labelled calls f. What it starts, by itself or through others, is known by a label that
+// goroutines inherit: other tests are not in the way of Left.
+func (e *Env) Labelled(f func()) {
+	pprof.Do(context.Background(), pprof.Labels("check", e.T.Name()), func(context.Context) { f() })
+}
+
+// Left fails while there is a goroutine that Labelled has started and that runs code of
+// one of these packages; of any where none is named.
+func (e *Env) Left(packages ...string) error {
+	var profile bytes.Buffer
+	if err := pprof.Lookup("goroutine").WriteTo(&profile, 1); err != nil {
+		return err
 	}
+	label := fmt.Sprintf(`"check":%q`, e.T.Name())
+	in := func(stack string) func(string) bool {
+		return func(pkg string) bool { return strings.Contains(stack, pkg+".") }
+	}
+	for stack := range strings.SplitSeq(profile.String(), "\n\n") {
+		if strings.Contains(stack, label) && (len(packages) == 0 || slices.ContainsFunc(packages, in(stack))) {
+			return fmt.Errorf("still running: %s", stack)
+		}
+	}
+	return nil
 }

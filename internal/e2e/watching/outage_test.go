@@ -82,8 +82,8 @@ func TestW4HalfOpenRecoversByAnotherMember(t *testing.T) {
 	lab.Within(t, "all live by another member", frozen, 15*time.Second)
 }
 
-// outage is W9, for a client that reaches etcd somehow.
-func outage(t *testing.T, etcd *etcdtest.Cluster, client *clientv3.Client) {
+// outage is W9, for a client that reaches etcd somehow: ready waits until it can.
+func outage(t *testing.T, etcd *etcdtest.Cluster, client *clientv3.Client, ready func()) {
 	lab.Put(t, etcd.Client(t), "svc", "a", nil)
 	f := lab.Follow(t, client, "svc")
 	f.Holds("a")
@@ -94,10 +94,10 @@ func outage(t *testing.T, etcd *etcdtest.Cluster, client *clientv3.Client) {
 		t.Errorf("held %v while etcd was away", got)
 	}
 	etcd.Member(0).Start()
-	etcd.WaitReady()
-	ready := time.Now()
+	ready()
+	began := time.Now()
 	f.Holds("a")
-	lab.Within(t, "live again", ready, 5*time.Second)
+	lab.Within(t, "live again", began, 5*time.Second)
 	lab.Put(t, etcd.Client(t), "svc", "b", nil)
 	f.Holds("a", "b")
 }
@@ -105,7 +105,7 @@ func outage(t *testing.T, etcd *etcdtest.Cluster, client *clientv3.Client) {
 func TestW9Outage(t *testing.T) {
 	t.Parallel()
 	etcd := lab.Start(t, etcdtest.Options{})
-	outage(t, etcd, lab.Client(t, etcd.Endpoints()...))
+	outage(t, etcd, lab.Client(t, etcd.Endpoints()...), etcd.WaitReady)
 }
 
 func TestW8MembersKilledInTurn(t *testing.T) {

@@ -5,6 +5,7 @@ package watching_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/rollcall-grpc/rollcall/internal/e2e/lab"
 	"github.com/rollcall-grpc/rollcall/internal/etcdtest"
@@ -31,7 +32,13 @@ func TestProxyW8MembersKilledInTurn(t *testing.T) {
 func TestProxyW9Outage(t *testing.T) {
 	t.Parallel()
 	etcd := lab.Start(t, etcdtest.Options{})
-	outage(t, etcd, lab.Client(t, etcdtest.StartProxy(t, etcd.Endpoints()...).Addr()))
+	proxy := etcdtest.StartProxy(t, etcd.Endpoints()...)
+	outage(t, etcd, lab.Client(t, proxy.Addr()), func() {
+		etcd.WaitReady()
+		began := time.Now()
+		proxy.WaitReady() // it dials again after up to 120 s, as etcd's client does by default
+		lab.Note(t, "the proxy itself was back %v after etcd", time.Since(began).Round(time.Millisecond))
+	})
 }
 
 func TestProxyIdleStaysLive(t *testing.T) {
