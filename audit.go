@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -97,4 +98,52 @@ func (r *Registrar) strayedLocked(g *Registration, kvs []*mvccpb.KeyValue) bool 
 		return lease == 0 || lease == r.lease
 	}
 	return lease != r.lease || !bytes.Equal(kvs[0].Value, g.value)
+}
+
+// sweepPause returns the time until the next sweep.
+func (r *Registrar) sweepPause() time.Duration {
+	every := r.opts.Directory.auditEvery
+	if every < 0 {
+		return never
+	}
+	return every*3/4 + jitter(every/2)
+}
+
+// sweep deletes what stands under the lease without being registered here: an etcd that
+// was restored from a backup may hold again what was taken out since, and the lease, which
+// lives on for the other registrations, would keep it there.
+func (r *Registrar) sweep(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	under, err := r.client.TimeToLive(ctx, r.lease, clientv3.WithAttachedKeys())
+	if err != nil {
+		r.log.Debug("cannot look up what stands under the lease", "cause", err)
+		return
+	}
+	for _, key := range under.Keys {
+		if err := r.sweepKey(ctx, string(key)); err != nil {
+			r.log.Warn("cannot delete what nobody registers", "key", string(key), "cause", err)
+		}
+	}
+}
+
+func (r *Registrar) sweepKey(ctx context.Context, key string) error {
+	ours := func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.regs[key] != nil
+	}
+	if ours() {
+		return nil
+	}
+	resp, err := r.client.Get(ctx, key)
+	if err != nil || len(resp.Kvs) == 0 || clientv3.LeaseID(resp.Kvs[0].Lease) != r.lease || ours() {
+		return err
+	}
+	done, err := r.client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", resp.Kvs[0].ModRevision)).
+		Then(clientv3.OpDelete(key)).Commit()
+	if err == nil && done.Succeeded {
+		r.log.Warn("deleted what etcd held again under our lease: nobody registers it", "key", key)
+	}
+	return err
 }

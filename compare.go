@@ -14,6 +14,7 @@ import (
 const (
 	refreshEvery = 10 * time.Second // least time between two comparisons of a feed that were asked for
 	auditEvery   = 5 * time.Minute  // default of DirectoryOptions.AuditEvery
+	auditRetry   = 30 * time.Second // until an audit that failed is done again
 	auditedAt    = 1000             // instances that are audited so often; more in proportion less often
 	compareGrace = time.Second      // how long a difference must last: its event may be on its way
 )
@@ -24,7 +25,7 @@ type comparison int
 const (
 	asHint  comparison = iota // somebody suspects that the snapshot is out of date
 	asProof                   // behind a proxy, nothing else proves that etcd is there: it must succeed
-	asAudit                   // from time to time every key is compared
+	asAudit                   // from time to time everything is compared
 )
 
 // compare begins a comparison with etcd, one at a time.
@@ -34,6 +35,13 @@ func (w *feedWatch) compare(f *feed, kind comparison) {
 	}
 	w.comparing, w.kind, f.compared = true, kind, time.Now()
 	w.wg.Go(func() { w.compared <- f.compare(w.ctx, kind == asAudit) })
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // audit begins the periodic comparison when it is due.
@@ -58,13 +66,13 @@ func (f *feed) auditPause() time.Duration {
 }
 
 // compare returns errDrifted where etcd holds something else than the snapshot. Unless
-// every key is asked for at once, it asks first for their number and greatest
+// everything is asked for at once, it asks first for the number of keys and their greatest
 // ModRevision, which find all that a watch can miss but for rare coincidences.
-func (f *feed) compare(ctx context.Context, everyKey bool) error {
+func (f *feed) compare(ctx context.Context, everything bool) error {
 	if err := sleep(ctx, jitter(compareGrace), nil); err != nil {
 		return err
 	}
-	if !everyKey {
+	if !everything {
 		if same, err := f.agrees(ctx); same || err != nil {
 			return err
 		}
@@ -82,7 +90,7 @@ func (f *feed) compare(ctx context.Context, everyKey bool) error {
 	again, err := f.differences(ctx)
 	for key, diff := range again {
 		if first[key] == diff {
-			return fmt.Errorf("%w: key %q has ModRevision %d, not %d", errDrifted, key, diff.stored, diff.shown)
+			return fmt.Errorf("%w: key %q holds (%s), not (%s)", errDrifted, key, diff.stored, diff.shown)
 		}
 	}
 	return err
@@ -106,32 +114,49 @@ func (f *feed) agrees(ctx context.Context) (bool, error) {
 	return count == resp.Count && modRevision == last, nil
 }
 
-// difference is a key's ModRevisions, 0 for none.
-type difference struct{ shown, stored int64 }
+// difference is what a key holds here and in etcd, as text; empty for nothing.
+type difference struct{ shown, stored string }
 
-// differences asks etcd, linearizably, for every key and returns those that differ.
+// differences lists the span, linearizably, and returns the keys that hold something else.
 func (f *feed) differences(ctx context.Context) (map[string]difference, error) {
 	before := f.dir.link.seen()
-	got, err := f.dir.lister.list(ctx, f.span, false, nil, clientv3.WithKeysOnly())
+	got, err := f.dir.lister.list(ctx, f.span, false, nil)
 	if err != nil {
 		return nil, fmt.Errorf("compare %q: %w", f.span.key, err)
 	}
 	f.dir.link.sawAnswer(got.revision, got.term, before)
-	snap, _ := f.latest()
+	shown, _ := f.latest()
+	stored := shown.relisted(got.kvs, got.revision, shown.history)
 	diffs := make(map[string]difference)
-	for _, inst := range snap.instances {
-		diffs[inst.Key] = difference{shown: inst.ModRevision}
+	for _, change := range stored.Diff(shown) {
+		diffs[change.Key] = difference{change.Old.text(), change.New.text()}
 	}
-	for _, rej := range snap.rejected {
-		diffs[rej.Key] = difference{shown: rej.ModRevision}
-	}
-	for _, kv := range got.kvs {
-		diff := diffs[string(kv.Key)]
-		if diff.stored = kv.ModRevision; diff.shown == diff.stored {
-			delete(diffs, string(kv.Key))
-		} else {
-			diffs[string(kv.Key)] = diff
-		}
+	for key := range rejections(shown, stored) {
+		diffs[key] = difference{"rejected", "rejected"}
 	}
 	return diffs, nil
+}
+
+// rejections returns the keys that one of two snapshots alone rejects as they are.
+func rejections(a, b *Snapshot) map[string]int64 {
+	odd := make(map[string]int64)
+	for _, rej := range a.rejected {
+		odd[rej.Key] = rej.ModRevision
+	}
+	for _, rej := range b.rejected {
+		if mod, both := odd[rej.Key]; both && mod == rej.ModRevision {
+			delete(odd, rej.Key)
+		} else {
+			odd[rej.Key] = rej.ModRevision
+		}
+	}
+	return odd
+}
+
+// text tells writes of a key apart.
+func (i *Instance) text() string {
+	if i == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s, ModRevision %d, CreateRevision %d, lease %x, metadata %s", i.Addr, i.ModRevision, i.CreateRevision, int64(i.Lease), i.Metadata)
 }

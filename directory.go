@@ -27,16 +27,17 @@ type DirectoryOptions struct {
 	CacheDir string
 	// Hold keeps instances that vanish in a mass callable for a while. Default: nothing.
 	Hold Hold
-	// AuditEvery is how often a service of up to 1,000 instances is compared with etcd key
-	// by key, jittered; larger ones less often in proportion. It finds what no event tells,
-	// such as etcd restored from a backup behind everybody's back. Default 5 min;
-	// negative: never.
+	// AuditEvery is how often a service of up to 1,000 instances is listed to be compared
+	// with what the watch has told, jittered; larger ones are less often, in proportion. It
+	// finds what no event tells, such as etcd restored from a backup behind everybody's
+	// back. Default 5 min; negative: never.
 	AuditEvery time.Duration
 }
 
 // Directory serves snapshots of services out of shared watches: one list and one
-// watch a service, whatever the number of subscriptions. It holds no goroutine
-// while nobody is subscribed.
+// watch a service, whatever the number of subscriptions. While nobody is subscribed it
+// holds no goroutine, and for half an hour the last snapshots of up to 128 services: who
+// subscribes again while etcd is away gets what was known, stale.
 type Directory struct {
 	client *clientv3.Client
 	log    *slog.Logger

@@ -425,6 +425,9 @@ func (f *feed) heedComparison(w *feedWatch, err error) error {
 		f.fail(err)
 	case err != nil:
 		f.dir.log.Debug("cannot compare with etcd", "cause", err)
+		if w.kind == asAudit {
+			f.audited = earlier(f.audited, time.Now().Add(auditRetry))
+		}
 	default:
 		if v, _ := f.dir.link.current(); v.down == nil && w.events != nil {
 			f.live()

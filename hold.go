@@ -108,8 +108,8 @@ func (f *feed) expireHold() {
 
 // nextAlarm returns when a feed that hears nothing has something to do.
 func (f *feed) nextAlarm() time.Time {
-	if !f.holding.IsZero() && f.holding.Before(f.audited) {
-		return f.holding
+	if f.holding.IsZero() {
+		return f.audited
 	}
-	return f.audited
+	return earlier(f.audited, f.holding)
 }

@@ -37,13 +37,12 @@ type lister struct {
 
 // list reads the span, linearizably unless serializable. heard, if not nil, is
 // called for every answer that arrives. Each single answer has callTimeout.
-// more are options for the reads, such as one for keys without values.
-func (l *lister) list(ctx context.Context, s span, serializable bool, heard func(), more ...clientv3.OpOption) (listing, error) {
+func (l *lister) list(ctx context.Context, s span, serializable bool, heard func()) (listing, error) {
 	if heard == nil {
 		heard = func() {}
 	}
 	l.lists.Add(1)
-	opts := append(serializableOption(serializable), more...)
+	opts := serializableOption(serializable)
 	if s.end != "" && !l.streamless.Load() {
 		got, err := l.stream(listContext(ctx, serializable), s, opts, heard)
 		if status.Code(err) != codes.Unimplemented {

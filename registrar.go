@@ -338,6 +338,8 @@ func (r *Registrar) hold(ctx context.Context) error {
 	})
 	audit := time.NewTicker(max(r.granted/3, time.Second))
 	defer audit.Stop()
+	sweep := time.NewTimer(r.sweepPause())
+	defer sweep.Stop()
 	var retry backoff
 	var again <-chan time.Time
 	for {
@@ -362,6 +364,9 @@ func (r *Registrar) hold(ctx context.Context) error {
 				if r.audit(ctx) {
 					break wait
 				}
+			case <-sweep.C:
+				r.sweep(ctx)
+				sweep.Reset(r.sweepPause())
 			case <-r.wake:
 				break wait
 			case <-again:

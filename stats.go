@@ -14,7 +14,7 @@ type Stats struct {
 	Stale    int // services whose snapshot is stale, or that have none yet
 
 	// Since the Directory was made.
-	Lists     uint64 // lists begun, the key lists of audits among them
+	Lists     uint64 // lists begun, those of audits among them
 	Watches   uint64 // watches opened
 	Drifts    uint64 // snapshots found to differ from etcd, and mended
 	Holds     uint64 // times that a Hold began to hold

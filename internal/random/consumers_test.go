@@ -1,0 +1,260 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package random
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	grpcresolver "google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/serviceconfig"
+
+	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/endpoints"
+	"github.com/rollcall-grpc/rollcall/resolver"
+)
+
+// consumer looks at one service in one of the ways that there are.
+type consumer interface {
+	name() string
+	differs(want *rollcall.Snapshot) error // from what a linearizable list shows
+	look()                                 // what was shown until now is to be judged by wrong
+	// wrong says what was wrong on the way. A store that lost its history, and went past
+	// what was seen before anybody looked, may have been mixed up with the lost one until
+	// the next audit: then what was shown is not held against the truth.
+	wrong(tr *truth, unsure bool) error
+	close()
+}
+
+// follower is a subscription whose snapshots are all written down.
+type follower struct {
+	what string
+	sub  *rollcall.Subscription
+	stop context.CancelFunc
+	done chan struct{}
+
+	mu   sync.Mutex
+	seen []*rollcall.Snapshot // since they were last judged, and the one before
+	some int                  // of them are to be judged
+}
+
+func newFollower(d *rollcall.Directory, what, service string) (*follower, error) {
+	sub, err := d.Subscribe(service)
+	if err != nil {
+		return nil, err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	f := &follower{what: what, sub: sub, stop: stop, done: make(chan struct{})}
+	go func() {
+		defer close(f.done)
+		for {
+			snap, err := sub.Next(ctx)
+			if ctx.Err() != nil || errors.Is(err, rollcall.ErrClosed) {
+				return
+			}
+			if err == nil {
+				f.mu.Lock()
+				f.seen = append(f.seen, snap)
+				f.mu.Unlock()
+			}
+		}
+	}()
+	return f, nil
+}
+
+func (f *follower) name() string { return f.what }
+
+func (f *follower) differs(want *rollcall.Snapshot) error {
+	snap := f.sub.Latest()
+	switch {
+	case snap == nil:
+		return fmt.Errorf("shows nothing: %v", f.sub.Err())
+	case snap.Stale() != nil:
+		return fmt.Errorf("is stale: %w", snap.Stale().Cause)
+	}
+	return same(shown(snap), shown(want))
+}
+
+func (f *follower) look() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.some = len(f.seen)
+}
+
+func (f *follower) wrong(tr *truth, unsure bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i, snap := range f.seen[:f.some] {
+		if err := tr.explain(snap); err != nil && !unsure {
+			return err
+		}
+		if i > 0 && snap.History() == f.seen[i-1].History() && snap.Revision() < f.seen[i-1].Revision() {
+			return fmt.Errorf("went back from revision %d to %d", f.seen[i-1].Revision(), snap.Revision())
+		}
+	}
+	f.seen = f.seen[max(0, f.some-1):]
+	return nil
+}
+
+func (f *follower) close() {
+	f.stop()
+	<-f.done
+	f.sub.Close()
+}
+
+// watcher adds the messages of a manager's watch up.
+type watcher struct {
+	what string
+	stop context.CancelFunc
+	done chan struct{}
+
+	mu    sync.Mutex
+	addrs map[string]string
+	bad   error
+}
+
+func newWatcher(client *clientv3.Client, what, service string) (*watcher, error) {
+	m, err := endpoints.NewManager(client, service)
+	if err != nil {
+		return nil, err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	w := &watcher{what: what, stop: stop, done: make(chan struct{}), addrs: make(map[string]string)}
+	ch, err := m.NewWatchChannel(ctx)
+	if err != nil {
+		stop()
+		return nil, err
+	}
+	go func() {
+		defer close(w.done)
+		for updates := range ch {
+			w.take(updates)
+		}
+		if ctx.Err() == nil {
+			w.mu.Lock()
+			w.bad = errors.New("was closed")
+			w.mu.Unlock()
+		}
+	}()
+	return w, nil
+}
+
+func (w *watcher) take(updates []*endpoints.Update) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, u := range updates {
+		_, known := w.addrs[u.Key]
+		switch {
+		case u.Op == endpoints.Add:
+			w.addrs[u.Key] = u.Endpoint.Addr
+		case known:
+			delete(w.addrs, u.Key)
+		default:
+			w.bad = fmt.Errorf("deleted %q, which it never added", u.Key)
+		}
+	}
+}
+
+func (w *watcher) name() string { return w.what }
+
+func (w *watcher) differs(want *rollcall.Snapshot) error {
+	all := make(map[string]string)
+	for _, inst := range want.Instances() {
+		all[inst.Key] = inst.Addr
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return same(w.addrs, all)
+}
+
+func (w *watcher) look() {}
+
+func (w *watcher) wrong(*truth, bool) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.bad
+}
+
+func (w *watcher) close() {
+	w.stop()
+	<-w.done
+}
+
+// channel stands for a gRPC channel.
+type channel struct {
+	grpcresolver.ClientConn
+	what string
+	res  grpcresolver.Resolver
+
+	mu   sync.Mutex
+	last []string
+}
+
+func newChannel(d *rollcall.Directory, what, service string) (*channel, error) {
+	b, err := resolver.NewBuilderWithOptions(nil, resolver.Options{Directory: d})
+	if err != nil {
+		return nil, err
+	}
+	c := &channel{what: what}
+	c.res, err = b.Build(grpcresolver.Target{URL: url.URL{Scheme: resolver.Scheme, Path: "/" + service}}, c, grpcresolver.BuildOptions{})
+	return c, err
+}
+
+func (c *channel) UpdateState(s grpcresolver.State) error {
+	var addrs []string
+	for _, ep := range s.Endpoints {
+		addrs = append(addrs, ep.Addresses[0].Addr)
+	}
+	slices.Sort(addrs)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last = addrs
+	return nil
+}
+
+func (c *channel) ReportError(error) {}
+
+func (c *channel) ParseServiceConfig(string) *serviceconfig.ParseResult {
+	return &serviceconfig.ParseResult{}
+}
+
+func (c *channel) name() string { return c.what }
+
+func (c *channel) differs(want *rollcall.Snapshot) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if all := dialled(want); !slices.Equal(c.last, all) {
+		return fmt.Errorf("has %q, etcd %q", c.last, all)
+	}
+	return nil
+}
+
+func (c *channel) look() {}
+
+func (c *channel) wrong(*truth, bool) error { return nil }
+
+func (c *channel) close() { c.res.Close() }
+
+func same[V comparable](got, want map[string]V) error {
+	for key, v := range want {
+		if g, ok := got[key]; !ok || g != v {
+			return fmt.Errorf("%q is %v, in etcd %v", key, g, v)
+		}
+	}
+	for key, g := range got {
+		if _, ok := want[key]; !ok {
+			return fmt.Errorf("%q is %v, not in etcd", key, g)
+		}
+	}
+	return nil
+}
+
+// settle is how long a comparison may go on failing.
+type settle struct{ bound, poll time.Duration }

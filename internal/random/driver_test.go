@@ -1,0 +1,317 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package random
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall"
+)
+
+// world is an etcd, its clients, and what can go wrong with them.
+type world interface {
+	client(i int) *clientv3.Client
+	direct() *clientv3.Client // which no fault of a client's touches
+	// fault does what a step says, and nothing where it makes no sense. What loses the
+	// history of the store happens in between.
+	fault(op string, i int, losing func(lose func()))
+	heal()
+	settle() settle
+}
+
+const registrationTTL = 10 * time.Second
+
+// driver plays one history.
+type driver struct {
+	w           world
+	truth       truth
+	lister      *rollcall.Directory
+	directories []*rollcall.Directory
+	registrars  []*rollcall.Registrar
+	consumers   []consumer
+	regs        map[string]*rollcall.Registration // by key; those that are to be there
+	left        map[string]bool                   // keys of those that are not
+	writes      int
+	lost        int  // times that the store lost its history
+	unsure      bool // it did since the last check
+	hushed      bool // connections have been half-open: an audit may be the first to notice
+	checks      int
+	slowest     time.Duration
+}
+
+func newDriver(w world) (d *driver, err error) {
+	d = &driver{w: w, regs: make(map[string]*rollcall.Registration), left: make(map[string]bool)}
+	if d.lister, err = rollcall.NewDirectory(w.direct(), rollcall.DirectoryOptions{}); err != nil {
+		return nil, err
+	}
+	if err := d.truth.begin(w.direct()); err != nil {
+		return nil, err
+	}
+	for i := range clients {
+		if err := d.open(i); err != nil {
+			d.close()
+			return nil, err
+		}
+	}
+	return d, nil
+}
+
+// open opens a client's consumers.
+func (d *driver) open(i int) error {
+	client := d.w.client(i)
+	dir, err := rollcall.NewDirectory(client, rollcall.DirectoryOptions{})
+	if err != nil {
+		return err
+	}
+	d.directories = append(d.directories, dir)
+	r, err := rollcall.NewRegistrar(client, rollcall.RegistrarOptions{TTL: registrationTTL, Directory: dir})
+	if err != nil {
+		return err
+	}
+	d.registrars = append(d.registrars, r)
+	for s := range services {
+		service := serviceName(s)
+		f, err := newFollower(dir, fmt.Sprintf("subscription %d to %s", i, service), service)
+		if err != nil {
+			return err
+		}
+		d.consumers = append(d.consumers, f)
+		w, err := newWatcher(client, fmt.Sprintf("watch channel %d of %s", i, service), service)
+		if err != nil {
+			return err
+		}
+		d.consumers = append(d.consumers, w)
+		c, err := newChannel(dir, fmt.Sprintf("channel %d to %s", i, service), service)
+		if err != nil {
+			return err
+		}
+		d.consumers = append(d.consumers, c)
+	}
+	return nil
+}
+
+func serviceName(i int) string { return fmt.Sprint("s", i) }
+
+func (d *driver) close() {
+	for _, c := range d.consumers {
+		c.close()
+	}
+	for _, r := range d.registrars {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		_ = r.Close(ctx) // a world in faults may not answer
+		cancel()
+	}
+	for _, dir := range d.directories {
+		dir.Close()
+	}
+	d.lister.Close()
+	d.truth.end()
+}
+
+// play does what a history says, then heals the world and checks.
+func (d *driver) play(steps []step) error {
+	for _, s := range steps {
+		if err := d.do(s); err != nil {
+			return fmt.Errorf("%s: %w", s, err)
+		}
+	}
+	return d.check()
+}
+
+func (d *driver) do(s step) error {
+	words := strings.Fields(string(s))
+	op, args := words[0], words[1:]
+	number := func(i int) int {
+		if i >= len(args) {
+			return 0
+		}
+		n, _ := strconv.Atoi(args[i])
+		return n
+	}
+	switch op {
+	case "wait":
+		wait, err := time.ParseDuration(args[0])
+		time.Sleep(wait)
+		return err
+	case "put", "drain", "spoil", "same", "unix", "twin", "leased", "del":
+		d.write(op, args[0])
+	case "many":
+		for i := range 40 {
+			d.write("put", fmt.Sprintf("s0/many-%02d", i))
+		}
+	case "register", "update", "leave", "undrain", "touch":
+		d.registration(op, number(0), number(1))
+	case "check":
+		return d.check()
+	default:
+		d.hushed = d.hushed || op == "freeze" || op == "pause"
+		d.w.fault(op, number(0), d.losing)
+	}
+	return nil
+}
+
+// losing has the store lose its history: another epoch begins.
+func (d *driver) losing(lose func()) {
+	d.truth.catchUp(d.w.direct())
+	d.truth.end()
+	lose()
+	d.lost++
+	d.unsure = true
+	_ = d.truth.begin(d.w.direct()) // or the check says what is wrong
+}
+
+// write writes a key past Rollcall. That it may fail, or not be heard of, is of no
+// interest: the check looks at what etcd holds.
+func (d *driver) write(op, key string) {
+	d.writes++
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	value := fmt.Sprintf(`{"Op":0,"Addr":"host-%d:80","Metadata":{"version":"%d"}}`, d.writes, d.writes)
+	var opts []clientv3.OpOption
+	switch op {
+	case "del":
+		_, _ = d.w.direct().Delete(ctx, key)
+		return
+	case "same":
+		resp, err := d.w.direct().Get(ctx, key)
+		if err != nil || len(resp.Kvs) == 0 {
+			return
+		}
+		value = string(resp.Kvs[0].Value)
+	case "drain":
+		value = fmt.Sprintf(`{"Addr":"host-%d:80","Metadata":{"status":"draining"}}`, d.writes)
+	case "spoil":
+		value = "not JSON"
+	case "unix":
+		value = `{"Addr":"unix:/x"}`
+	case "twin":
+		value = `{"Addr":"twin:80"}`
+	case "leased":
+		lease, err := d.w.direct().Grant(ctx, 5)
+		if err != nil {
+			return
+		}
+		opts = append(opts, clientv3.WithLease(lease.ID))
+	}
+	_, _ = d.w.direct().Put(ctx, key, value, opts...)
+}
+
+// registration changes one registration of a client.
+func (d *driver) registration(op string, client, instance int) {
+	service, id := serviceName(instance%services), fmt.Sprintf("r%d-%d", client, instance)
+	key := rollcall.Key(service, id)
+	g := d.regs[key]
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	switch {
+	case op == "touch":
+		d.write("del", key)
+	case op == "register" && g == nil:
+		g, err := d.registrars[client].Register(service, rollcall.Endpoint{ID: id, Addr: id + ":80"})
+		if err == nil {
+			d.regs[key] = g
+			delete(d.left, key)
+		}
+	case g == nil:
+	case op == "update", op == "undrain":
+		d.writes++
+		_ = g.Update(ctx, map[string]any{"version": fmt.Sprint(d.writes)})
+	case op == "leave":
+		_ = g.Close(ctx)
+		delete(d.regs, key)
+		d.left[key] = true
+	}
+}
+
+// check heals the world and waits until everything shows what etcd holds.
+func (d *driver) check() error {
+	d.w.heal()
+	d.checks++
+	s := d.w.settle()
+	began := time.Now()
+	for {
+		err := d.compare()
+		if err == nil {
+			break
+		}
+		if time.Since(began) > s.bound {
+			return fmt.Errorf("%v after the last fault: %w", s.bound, err)
+		}
+		time.Sleep(s.poll)
+	}
+	d.slowest = max(d.slowest, time.Since(began))
+	for _, c := range d.consumers {
+		c.look()
+	}
+	d.truth.catchUp(d.w.direct()) // it is written down beside
+	for _, c := range d.consumers {
+		if err := c.wrong(&d.truth, d.unsure); err != nil {
+			return fmt.Errorf("%s: %w", c.name(), err)
+		}
+	}
+	d.unsure = false
+	d.truth.forget()
+	for i, dir := range d.directories {
+		if stats := dir.Stats(); d.lost == 0 && (stats.Histories > 0 || stats.Drifts > 0 && !d.hushed) {
+			return fmt.Errorf("directory %d: a false alarm, or an event missed: %+v", i, stats)
+		}
+	}
+	return nil
+}
+
+// compare says what does not show what etcd holds, nil where everything does.
+func (d *driver) compare() error {
+	for s := range services {
+		service := serviceName(s)
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		want, err := d.lister.List(ctx, service)
+		cancel()
+		if err != nil {
+			return err
+		}
+		for _, c := range d.consumers {
+			if !strings.HasSuffix(c.name(), service) {
+				continue
+			}
+			if err := c.differs(want); err != nil {
+				return fmt.Errorf("%s: %w", c.name(), err)
+			}
+		}
+		if err := d.compareRegistrations(service, want); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *driver) compareRegistrations(service string, want *rollcall.Snapshot) error {
+	for key, g := range d.regs {
+		if g.Service() != service {
+			continue
+		}
+		state, _ := g.State()
+		inst := want.Instance(key)
+		switch {
+		case state.Phase != rollcall.Registered && state.Phase != rollcall.Draining:
+			return fmt.Errorf("registration %s is %s: %w", key, state.Phase, state.Err)
+		case inst == nil:
+			return fmt.Errorf("registration %s is %s, but not in etcd", key, state.Phase)
+		case inst.Lease != state.Lease || inst.Addr != g.Addr():
+			return fmt.Errorf("registration %s stands under lease %x with %s", key, int64(inst.Lease), inst.Addr)
+		}
+	}
+	for key := range d.left {
+		if want.Instance(key) != nil {
+			return errors.New("registration " + key + " was closed and is still in etcd")
+		}
+	}
+	return nil
+}

@@ -1,0 +1,116 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package random
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall/internal/fakeetcd"
+)
+
+// fakeFaults are those of fakeWorld; N is a client.
+var fakeFaults = []string{"cut N", "cut N", "freeze N", "mend N", "mend N", "leaderless N", "break N", "close N", "cancel N", "lose N",
+	"refuse N", "compact", "compact", "expire", "wipe", "save", "restore"}
+
+// fakeWorld is the fake etcd, to be used in virtual time.
+type fakeWorld struct {
+	store *fakeetcd.Store
+	root  *fakeetcd.Conn
+	conns []*fakeetcd.Conn
+	saved *fakeetcd.Snapshot
+	lost  bool // the store lost its history since the last check
+}
+
+func newFakeWorld() *fakeWorld {
+	w := &fakeWorld{store: fakeetcd.New()}
+	w.root = w.store.Connect(context.Background())
+	for range clients {
+		w.conns = append(w.conns, w.store.Connect(context.Background()))
+	}
+	return w
+}
+
+func (w *fakeWorld) close() {
+	for _, conn := range append(w.conns, w.root) {
+		conn.Close()
+	}
+	w.store.Close()
+}
+
+func (w *fakeWorld) client(i int) *clientv3.Client { return w.conns[i].Client }
+func (w *fakeWorld) direct() *clientv3.Client      { return w.root.Client }
+
+func (w *fakeWorld) fault(op string, i int, losing func(lose func())) {
+	conn := w.conns[i]
+	switch op {
+	case "cut":
+		conn.Cut()
+	case "freeze":
+		conn.Freeze()
+	case "mend":
+		w.mend(conn)
+	case "leaderless":
+		conn.LoseLeader()
+	case "break":
+		conn.BreakStreams()
+	case "close":
+		conn.CloseWatches()
+	case "cancel":
+		conn.CancelWatches(errors.New("etcdserver: mvcc: some fault"))
+	case "lose":
+		conn.LoseAnswers(2)
+	case "refuse":
+		conn.FailNext(fakeetcd.Get, errors.New("rpc error: code = Unknown desc = some fault"), context.DeadlineExceeded)
+	case "compact":
+		_ = w.store.Compact(w.store.Revision()) // compacted already is as good
+	case "expire":
+		ids := make([]clientv3.LeaseID, 0, 4)
+		for id := range w.store.Leases() {
+			ids = append(ids, id)
+		}
+		slices.Sort(ids)
+		if len(ids) > 0 {
+			w.store.ExpireLease(ids[0])
+		}
+	case "wipe":
+		w.lost = true
+		losing(w.store.Wipe)
+	case "save":
+		w.saved = w.store.Snapshot()
+	case "restore":
+		if w.saved != nil {
+			w.lost = true
+			losing(func() { w.store.Restore(w.saved, 0) })
+		}
+	}
+}
+
+func (w *fakeWorld) mend(conn *fakeetcd.Conn) {
+	conn.Mend()
+	conn.Thaw()
+	conn.FindLeader()
+	conn.LoseAnswers(0)
+}
+
+func (w *fakeWorld) heal() {
+	for _, conn := range w.conns {
+		w.mend(conn)
+	}
+}
+
+// settle allows for what the fake lacks, a connection whose state can be seen: silence is
+// noticed after 10 s, and its answer may take 5 s. A history that has reached what a client
+// has seen is told from the lost one by an audit alone, which comes every 5 min or so.
+func (w *fakeWorld) settle() settle {
+	if w.lost {
+		w.lost = false
+		return settle{bound: 8 * time.Minute, poll: time.Second}
+	}
+	return settle{bound: 25 * time.Second, poll: time.Second}
+}

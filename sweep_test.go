@@ -1,0 +1,51 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rollcall_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/fakeetcd"
+)
+
+// What a backup holds again under our lease, and nobody registers, is deleted; what others
+// hold, and what is registered, is not.
+func TestSweepOfARestoredStore(t *testing.T) {
+	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+		r, err := rollcall.NewRegistrar(conn.Client, rollcall.RegistrarOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close(t.Context())
+		stay, err := r.Register("svc", rollcall.Endpoint{Addr: "stay:1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		leave, err := r.Register("svc", rollcall.Endpoint{Addr: "leave:1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, g := range []*rollcall.Registration{stay, leave} {
+			if err := g.Wait(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		store.Put("svc/other", `{"Addr":"other:1"}`)
+		backup := store.Snapshot()
+		if err := leave.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		store.Restore(backup, 0)
+		if _, back := store.Values()["svc/leave:1"]; !back {
+			t.Fatal("the backup does not hold it")
+		}
+		time.Sleep(10 * time.Minute)
+		got := store.Values()
+		if _, ghost := got["svc/leave:1"]; ghost || got["svc/stay:1"] == "" || got["svc/other"] == "" || len(got) != 2 {
+			t.Errorf("etcd holds %v, want stay and other", got)
+		}
+	})
+}
