@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -51,13 +52,23 @@ func firstSeed() int {
 }
 
 func TestRandom(t *testing.T) {
-	histories := generate(fakeFaults, 60)
-	first := firstSeed()
+	first, workers := firstSeed(), runtime.GOMAXPROCS(0)
 	t.Logf("-seed %d", first)
+	for w := range workers {
+		t.Run(fmt.Sprint(w), func(t *testing.T) {
+			t.Parallel()
+			simulateHours(t, *hours/float64(workers), first+w, workers)
+		})
+	}
+}
+
+// simulateHours plays histories, of every stride-th seed, until they add up to so many hours.
+func simulateHours(t *testing.T, hours float64, seed, stride int) {
+	histories := generate(fakeFaults, 60)
 	var simulated time.Duration
 	began, played := time.Now(), 0
-	for ; simulated.Hours() < *hours; played++ {
-		steps := histories.Example(first + played)
+	for ; simulated.Hours() < hours; played++ {
+		steps := histories.Example(seed + played*stride)
 		took, err := simulate(t, steps)
 		simulated += took
 		if err != nil {
