@@ -77,5 +77,6 @@ var catalogue = []section{
 		{"Etcd36W2", "as W2", "as W2"},
 		{"Etcd36W4", "as W4", "as W4"},
 		{"Etcd36W5", "as W5", "as W5"},
+		{"Etcd36W12", "as W12", "as W12, with lists in pages"},
 	}},
 }

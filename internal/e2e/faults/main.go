@@ -156,7 +156,7 @@ func print(out io.Writer, all outcomes) (holds bool, err error) {
 		for _, r := range s.rows {
 			ours := all.of(r.id)
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\tetcd's package: %s\n", r.id, r.promise, strings.Join(ours.measured, "; "), ours.verdict(), all[r.id+"/etcd"].verdict())
-			holds = holds && (ours.verdict() == "holds" || ours.skipped)
+			holds = holds && !ours.failed && (ours.ran || ours.skipped)
 		}
 	}
 	return holds, w.Flush()

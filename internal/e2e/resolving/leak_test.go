@@ -78,6 +78,7 @@ func openAndClose(e *lab.Env, open func(i int) *grpc.ClientConn) {
 	for from := 0; from < lab.Size(1000, 200); from += batch {
 		var conns [batch]*grpc.ClientConn
 		for i := range conns {
+			e.OK(e.Ctx.Err())
 			conns[i] = open(from + i)
 			conns[i].Connect()
 		}

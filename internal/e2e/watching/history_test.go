@@ -131,10 +131,10 @@ func compactedBetween(e *lab.Env) {
 
 func TestW5DataLost(t *testing.T) {
 	t.Parallel()
-	lab.Compare(t, etcdtest.Options{}, wiped)
+	lab.Compare(t, etcdtest.Options{}, func(e *lab.Env) { wiped(e, 5*time.Second) })
 }
 
-func wiped(e *lab.Env) {
+func wiped(e *lab.Env, bound time.Duration) {
 	var old []string
 	for i := range 50 {
 		old = append(old, fmt.Sprintf("old-%02d", i))
@@ -161,7 +161,7 @@ func wiped(e *lab.Env) {
 	ready := time.Now()
 	put(e, "new-1")
 	e.Shows(channel, addrs("new-1")...)
-	e.Within("the new set after etcd was ready", ready, 5*time.Second)
+	e.Within("the new set after etcd was ready", ready, bound)
 	if f != nil {
 		if got := f.Holds("new-1").History(); got != 1 {
 			e.Failf("history %d, want 1", got)

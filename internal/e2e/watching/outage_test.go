@@ -129,8 +129,9 @@ func killedInTurn(t *testing.T, etcd *etcdtest.Cluster, client *clientv3.Client)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var calls sync.WaitGroup
+	made := 0
 	calls.Go(func() {
-		for ctx.Err() == nil {
+		for ; ctx.Err() == nil; made++ {
 			if _, err := lab.Call(t, conn); err != nil {
 				t.Errorf("call failed: %v", err)
 			}
@@ -153,6 +154,7 @@ func killedInTurn(t *testing.T, etcd *etcdtest.Cluster, client *clientv3.Client)
 	}
 	cancel()
 	calls.Wait()
+	lab.Note(t, "%d calls", made)
 	if got := f.Sub.Latest().History(); got != 0 {
 		t.Errorf("%d false alarms of a lost history", got)
 	}

@@ -4,12 +4,15 @@
 package watching_test
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/endpoints"
 	"github.com/rollcall-grpc/rollcall/internal/e2e/lab"
 	"github.com/rollcall-grpc/rollcall/internal/etcdtest"
@@ -57,15 +60,27 @@ func TestW10PermissionComesAndGoes(t *testing.T) {
 		add(e, "a")
 		b := newBoth(e, reader)
 		b.become("a")
+		f := follow(e, reader)
+		if f != nil {
+			f.Holds("a")
+		}
 		auth.Revoke("reader", e.Target+"/")
 		link.Cut()
 		link.Mend()
-		time.Sleep(3 * time.Second)
+		if f != nil {
+			f.Until("stale for want of permission", func(seen []*rollcall.Snapshot) bool {
+				return seen[len(seen)-1].Stale() != nil &&
+					errors.Is(seen[len(seen)-1].Stale().Cause, rpctypes.ErrPermissionDenied)
+			})
+		}
+		time.Sleep(3 * time.Second) // and several retries
 		add(e, "b")
 		auth.Grant("reader", etcdtest.Read(e.Target+"/"))
 		granted := time.Now()
 		b.become("a", "b")
 		e.Within("live after the grant", granted, 6*time.Second)
+		add(e, "c")
+		b.become("a", "b", "c")
 	})
 }
 

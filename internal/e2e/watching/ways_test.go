@@ -20,7 +20,7 @@ func TestProxyW1HistoryCompactedWhileCutOff(t *testing.T) {
 
 func TestProxyW5DataLost(t *testing.T) {
 	t.Parallel()
-	lab.Proxied(t, etcdtest.Options{}, wiped)
+	lab.Proxied(t, etcdtest.Options{}, func(e *lab.Env) { wiped(e, 15*time.Second) }) // compared every 10 s
 }
 
 func TestProxyW8MembersKilledInTurn(t *testing.T) {
@@ -70,7 +70,12 @@ func TestEtcd36W4HalfOpenIsMarkedStale(t *testing.T) {
 
 func TestEtcd36W5DataLost(t *testing.T) {
 	t.Parallel()
-	wiped(lab.NewEnv(t, lab.Rollcall, lab.Start(t, old(t)), "svc"))
+	wiped(lab.NewEnv(t, lab.Rollcall, lab.Start(t, old(t)), "svc"), 5*time.Second)
+}
+
+func TestEtcd36W12VeryLargeService(t *testing.T) {
+	t.Parallel()
+	large(lab.NewEnv(t, lab.Rollcall, lab.Start(t, old(t)), "svc"), lab.Size(50_000, 6_000)) // more than a page
 }
 
 func TestEtcd36IdleStaysLive(t *testing.T) {
