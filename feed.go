@@ -44,18 +44,20 @@ type feed struct {
 	lost     losses    // what vanished lately; nil without a Hold
 	holding  time.Time // when what is held changes by itself
 
-	mu     sync.Mutex
-	subs   map[*Subscription]struct{}
-	snap   *Snapshot
-	blank  *Snapshot // empty snapshot with the prefix
-	before *Snapshot // what was known before this feed began, stale; nil once there is better
-	err    error     // why there is no snapshot yet
-	heard  time.Time // last answer to a list, or the start
+	mu         sync.Mutex
+	subs       map[*Subscription]struct{}
+	snap       *Snapshot
+	blank      *Snapshot // empty snapshot with the prefix
+	remembered bool      // what was known before this feed began has been looked for
+	before     *Snapshot // what was known before this feed began, stale; nil once there is better
+	err        error     // why there is no snapshot yet
+	heard      time.Time // last answer to a list, or the start
 }
 
 func newFeed(d *Directory, s span, prefix string, before *Snapshot) *feed {
 	f := &feed{dir: d, span: s, asks: make(chan struct{}, 1), pending: make(map[string]entry),
-		subs: make(map[*Subscription]struct{}), blank: &Snapshot{prefix: prefix}, before: before, heard: time.Now()}
+		subs: make(map[*Subscription]struct{}), blank: &Snapshot{prefix: prefix}, before: before,
+		remembered: d.cache == nil || s.end == "", heard: time.Now()}
 	if d.hold.Share > 0 && s.end != "" {
 		f.lost = make(losses)
 	}
@@ -125,6 +127,19 @@ func (f *feed) quiet() time.Duration {
 	return time.Since(f.heard)
 }
 
+// wake has subscriptions look again, once what was known before has been looked for.
+func (f *feed) wake() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.remembered {
+		return
+	}
+	f.remembered = true
+	for s := range f.subs {
+		notify(s.changed)
+	}
+}
+
 func (f *feed) refresh() { notify(f.asks) }
 
 // publish sets what subscriptions see and wakes them.
@@ -179,6 +194,7 @@ func (f *feed) run(ctx context.Context) {
 	f.dir.link.readable(f, false)
 	defer f.dir.link.forget(f)
 	grace := f.remember()
+	f.wake() // of those that wait to hear whether anything is
 	if f.before != nil {
 		defer time.AfterFunc(grace, f.recall).Stop()
 	}

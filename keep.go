@@ -79,6 +79,13 @@ func (f *feed) remember() (grace time.Duration) {
 	return 0
 }
 
+// recalls says whether something is known from before, or still looked for, and not shown.
+func (f *feed) recalls() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.snap == nil && (!f.remembered || f.before != nil) // before is not guarded until then
+}
+
 // recall shows what was known before, where there is nothing newer.
 func (f *feed) recall() {
 	f.mu.Lock()

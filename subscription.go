@@ -45,6 +45,9 @@ func (s *Subscription) Err() error {
 	if snap != nil || err != nil {
 		return err
 	}
+	if s.feed.recalls() {
+		return nil // better than a reason: what was known before is about to be shown
+	}
 	if v, _ := s.feed.dir.link.current(); v.down != nil {
 		return v.down.Cause
 	}

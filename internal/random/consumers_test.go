@@ -41,7 +41,8 @@ type follower struct {
 	done chan struct{}
 
 	mu   sync.Mutex
-	seen []*rollcall.Snapshot // since they were last judged, and the one before
+	last *rollcall.Snapshot   // that was judged
+	seen []*rollcall.Snapshot // since
 	some int                  // of them are to be judged
 }
 
@@ -91,15 +92,16 @@ func (f *follower) look() {
 func (f *follower) wrong(tr *truth, unsure bool) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for i, snap := range f.seen[:f.some] {
+	for _, snap := range f.seen[:f.some] {
 		if err := tr.explain(snap); err != nil && !unsure {
 			return err
 		}
-		if i > 0 && snap.History() == f.seen[i-1].History() && snap.Revision() < f.seen[i-1].Revision() {
-			return fmt.Errorf("went back from revision %d to %d", f.seen[i-1].Revision(), snap.Revision())
+		if f.last != nil && snap.History() == f.last.History() && snap.Revision() < f.last.Revision() {
+			return fmt.Errorf("went back from revision %d to %d", f.last.Revision(), snap.Revision())
 		}
+		f.last = snap
 	}
-	f.seen = f.seen[max(0, f.some-1):]
+	f.seen, f.some = slices.Clone(f.seen[f.some:]), 0
 	return nil
 }
 

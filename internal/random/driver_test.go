@@ -237,9 +237,10 @@ func (d *driver) check() error {
 	d.checks++
 	s := d.w.settle()
 	began := time.Now()
+	var agreed int64 // revision at which all showed the same
 	for {
-		err := d.compare()
-		if err == nil {
+		revision, err := d.compare()
+		if agreed = revision; err == nil {
 			break
 		}
 		if time.Since(began) > s.bound {
@@ -258,7 +259,7 @@ func (d *driver) check() error {
 		}
 	}
 	d.unsure = false
-	d.truth.forget()
+	d.truth.forget(agreed)
 	for i, dir := range d.directories {
 		if stats := dir.Stats(); d.lost == 0 && (stats.Histories > 0 || stats.Drifts > 0 && !d.hushed) {
 			return fmt.Errorf("directory %d: a false alarm, or an event missed: %+v", i, stats)
@@ -267,29 +268,47 @@ func (d *driver) check() error {
 	return nil
 }
 
-// compare says what does not show what etcd holds, nil where everything does.
-func (d *driver) compare() error {
+// compare says what does not show what etcd holds, nil where everything does, and from
+// which revision on it looked.
+func (d *driver) compare() (from int64, err error) {
 	for s := range services {
 		service := serviceName(s)
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		want, err := d.lister.List(ctx, service)
 		cancel()
 		if err != nil {
-			return err
+			return 0, err
+		}
+		if from == 0 {
+			from = want.Revision()
 		}
 		for _, c := range d.consumers {
 			if !strings.HasSuffix(c.name(), service) {
 				continue
 			}
 			if err := c.differs(want); err != nil {
-				return fmt.Errorf("%s: %w", c.name(), err)
+				return 0, fmt.Errorf("%s: %w", c.name(), err)
 			}
 		}
 		if err := d.compareRegistrations(service, want); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	return nil
+	return from, nil
+}
+
+// leaveAll closes every registration.
+func (d *driver) leaveAll() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	for key, g := range d.regs {
+		if err := g.Close(ctx); err != nil {
+			return err
+		}
+		delete(d.regs, key)
+		d.left[key] = true
+	}
+	return d.check()
 }
 
 func (d *driver) compareRegistrations(service string, want *rollcall.Snapshot) error {

@@ -129,13 +129,22 @@ func (e *epoch) at(revision int64) (contents, bool) {
 	return c, true
 }
 
-// forget lets go of what was looked up, but for what is newest.
-func (tr *truth) forget() {
+// forget lets go of everything before the given revision: all that was shown has been
+// judged up to there.
+func (tr *truth) forget(revision int64) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
-	for _, e := range tr.epochs {
-		clear(e.states)
+	last := tr.epochs[len(tr.epochs)-1]
+	held, known := last.at(revision)
+	if !known {
+		return
 	}
+	for len(last.events) > 0 && last.events[0].Kv.ModRevision <= revision {
+		last.events = last.events[1:]
+	}
+	last.base, last.first = held, revision
+	clear(last.states)
+	tr.epochs = []*epoch{last}
 }
 
 // explain says why a snapshot is none that etcd ever held, if so. What the oldest epoch
@@ -143,6 +152,9 @@ func (tr *truth) forget() {
 func (tr *truth) explain(snap *rollcall.Snapshot) error {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
+	if snap.Revision() < tr.epochs[0].first {
+		return nil // what it held then is forgotten
+	}
 	var closest contents
 	for _, e := range tr.epochs {
 		c, known := e.at(snap.Revision())

@@ -22,7 +22,7 @@ func TestA7ManyChannels(t *testing.T) {
 	lab.Compare(t, etcdtest.Options{}, func(e *lab.Env) {
 		var rate lab.Rate
 		client := storming(e, &rate, nil)
-		storm(e, &rate, func(i int) *clientv3.Client { return client })
+		storm(e, &rate, "channels of one client", func(i int) *clientv3.Client { return client })
 	})
 }
 
@@ -33,7 +33,7 @@ func TestA7ManyClients(t *testing.T) {
 		auth.AddUser("reader", "r", etcdtest.Read("svc"))
 		e.Client = auth.Client(e.T, "root")
 		var rate lab.Rate
-		storm(e, &rate, func(int) *clientv3.Client { return storming(e, &rate, auth.As("reader")) })
+		storm(e, &rate, "clients", func(int) *clientv3.Client { return storming(e, &rate, auth.As("reader")) })
 	})
 }
 
@@ -52,7 +52,7 @@ func storming(e *lab.Env, rate *lab.Rate, as func(*clientv3.Config)) *clientv3.C
 
 // storm restarts etcd under channels to a hundred services and notes the messages that it
 // gets in a second before, at most after, and once all is quiet again.
-func storm(e *lab.Env, rate *lab.Rate, clientOf func(i int) *clientv3.Client) {
+func storm(e *lab.Env, rate *lab.Rate, what string, clientOf func(i int) *clientv3.Client) {
 	const services = 100
 	channels := make([]*lab.Channel, lab.Size(500, 100))
 	service := func(i int) string { return fmt.Sprintf("svc-%d", i%services) }
@@ -83,11 +83,11 @@ func storm(e *lab.Env, rate *lab.Rate, clientOf func(i int) *clientv3.Client) {
 	for _, c := range channels {
 		e.Shows(c, lab.AddrOf("a"), lab.AddrOf("b"))
 	}
-	e.Within(fmt.Sprintf("all %d channels follow again", len(channels)), ready, 5*time.Second)
+	e.Within(fmt.Sprintf("all %d %s follow again", len(channels), what), ready, 5*time.Second)
 	time.Sleep(idle)
 	end := time.Now()
 	after, _ := rate.Between(end.Add(-idle), end, "")
 	_, peak := rate.Between(started, end, "")
 	_, logins := rate.Between(started, end, "Authenticate")
-	lab.Note(e.T, "%d channels: %.1f messages/s before, %.0f at the peak (%.0f logins), %.1f after", len(channels), before, peak, logins, after)
+	lab.Note(e.T, "%d %s: %.1f messages/s before, %.0f at the peak (%.0f logins), %.1f after", len(channels), what, before, peak, logins, after)
 }

@@ -53,6 +53,8 @@ func TestEveryRowHasATest(t *testing.T) {
 const sample = `{"Action":"run","Test":"TestW1Compacted"}
 go: downloading something
 {"Action":"output","Test":"TestW1Compacted/rollcall","Output":"    watch_test.go:44: measured: live after mending: 240ms, bound 1s\n"}
+{"Action":"output","Test":"TestW1Compacted/rollcall","Output":"    watch_test.go:44: measured: live after mending: 90ms, bound 1s\n"}
+{"Action":"output","Test":"TestW1Compacted/rollcall","Output":"    watch_test.go:45: measured: 3 states\n"}
 {"Action":"pass","Test":"TestW1Compacted/rollcall"}
 {"Action":"output","Test":"TestW1Compacted/etcd","Output":"    faults.go:42: verdict: the watch channel was closed\n"}
 {"Action":"pass","Test":"TestW1Compacted/etcd"}
@@ -82,7 +84,7 @@ func TestTable(t *testing.T) {
 			t.Errorf("%s: %s, want %s", id, got, want)
 		}
 	}
-	if got := all["W1"].measured; len(got) != 1 || got[0] != "live after mending: 240ms, bound 1s" {
+	if got := all["W1"].figures(); got != "live after mending: 240ms, bound 1s; 3 states" {
 		t.Errorf("measured %q", got)
 	}
 	if holds, err := print(io.Discard, all); holds || err != nil {

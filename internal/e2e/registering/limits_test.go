@@ -172,7 +172,8 @@ func TestL11OverTheLimits(t *testing.T) {
 			t.Errorf("%s: got %v, want a LimitError with %s", row.name, err, row.part)
 			continue
 		}
-		lab.Note(t, "%v", err)
+		t.Log(err)
+		lab.Note(t, "refused: %d operations, %d bytes", limit.Operations, limit.Bytes)
 	}
 	if all, err := m.List(lab.Context(t)); err != nil || len(all) > 0 {
 		t.Errorf("%d were written, %v", len(all), err)
