@@ -109,10 +109,16 @@ func (r *Registrar) sweepPause() time.Duration {
 	return every*3/4 + jitter(every/2)
 }
 
-// sweep deletes what stands under the lease without being registered here: an etcd that
-// was restored from a backup may hold again what was taken out since, and the lease, which
-// lives on for the other registrations, would keep it there.
+// sweep deletes what was deregistered and stands under the lease again: etcd was restored
+// from a backup, and the lease, which lives on for the other registrations, would keep it
+// there. What others put under the lease is theirs.
 func (r *Registrar) sweep(ctx context.Context) {
+	r.mu.Lock()
+	idle := len(r.departed) == 0
+	r.mu.Unlock()
+	if idle {
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	under, err := r.client.TimeToLive(ctx, r.lease, clientv3.WithAttachedKeys())
@@ -122,28 +128,28 @@ func (r *Registrar) sweep(ctx context.Context) {
 	}
 	for _, key := range under.Keys {
 		if err := r.sweepKey(ctx, string(key)); err != nil {
-			r.log.Warn("cannot delete what nobody registers", "key", string(key), "cause", err)
+			r.log.Warn("cannot delete what was deregistered", "key", string(key), "cause", err)
 		}
 	}
 }
 
 func (r *Registrar) sweepKey(ctx context.Context, key string) error {
-	ours := func() bool {
+	left := func() bool {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		return r.regs[key] != nil
+		return r.departed[key] && r.regs[key] == nil
 	}
-	if ours() {
+	if !left() {
 		return nil
 	}
 	resp, err := r.client.Get(ctx, key)
-	if err != nil || len(resp.Kvs) == 0 || clientv3.LeaseID(resp.Kvs[0].Lease) != r.lease || ours() {
+	if err != nil || len(resp.Kvs) == 0 || clientv3.LeaseID(resp.Kvs[0].Lease) != r.lease || !left() {
 		return err
 	}
 	done, err := r.client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", resp.Kvs[0].ModRevision)).
 		Then(clientv3.OpDelete(key)).Commit()
 	if err == nil && done.Succeeded {
-		r.log.Warn("deleted what etcd held again under our lease: nobody registers it", "key", key)
+		r.log.Warn("deleted what etcd held again after it was deregistered", "key", key)
 	}
 	return err
 }

@@ -163,7 +163,7 @@ func (d *Directory) release(f *feed) {
 	if f.idle() && d.feeds[f.span] == f {
 		delete(d.feeds, f.span)
 		stop = f.stop
-		if snap, _ := f.latest(); snap != nil && f.span.end != "" {
+		if snap := f.known(); snap != nil && f.span.end != "" {
 			d.kept.put(f.span, snap)
 		}
 		if len(d.feeds) == 0 {

@@ -4,6 +4,7 @@
 package rollcall
 
 import (
+	"cmp"
 	"errors"
 	"time"
 
@@ -30,9 +31,9 @@ type kept struct {
 // put keeps a snapshot, stale from now on, and drops what is too old or too much.
 func (k keeper) put(s span, snap *Snapshot) {
 	now := time.Now()
-	if snap.stale == nil {
-		snap = snap.restated(&Staleness{Since: now, Cause: errNotConfirmed})
-	}
+	stale := cmp.Or(snap.stale, &Staleness{Since: now, Cause: errNotConfirmed})
+	snap = snap.restated(stale)
+	snap.held = nil // it is held for a while, and nobody looks at the time
 	k[s] = kept{snap, now}
 	oldest := s
 	for s, e := range k {
@@ -65,10 +66,14 @@ func (f *feed) remember() (grace time.Duration) {
 		state = conn.GetState()
 	}
 	if f.before == nil && f.saver != nil {
-		if f.before = f.dir.cache.load(f.blank.prefix); f.before == nil {
+		cached := f.dir.cache.load(f.blank.prefix)
+		if cached == nil {
 			return recallGrace
 		}
-		f.dir.link.sawEvent(f.before.revision) // an answer below it is of another history
+		f.dir.link.sawEvent(cached.revision) // an answer below it is of another history
+		f.mu.Lock()
+		f.before = cached
+		f.mu.Unlock()
 		if state == connectivity.Idle || state == connectivity.Connecting {
 			return recallGrace // every process begins so
 		}
@@ -77,6 +82,13 @@ func (f *feed) remember() (grace time.Duration) {
 		return recallGrace
 	}
 	return 0
+}
+
+// known returns the newest that is known, shown or not; nil for nothing.
+func (f *feed) known() *Snapshot {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return cmp.Or(f.snap, f.before)
 }
 
 // recalls says whether something is known from before, or still looked for, and not shown.

@@ -20,6 +20,7 @@ const (
 	mostWatched  = 16                     // registrations whose keys are watched; those beyond are checked in batches
 	fleetSpread  = 500 * time.Millisecond // a fleet that lost its leases together does not come back together
 	writeWorkers = 8                      // writes under way at once
+	mostDeparted = 10_000                 // deregistered keys that are remembered
 	mostFormer   = 7                      // lost leases that are remembered
 	mostAudited  = 100                    // registrations that are checked at once; a server takes 128 operations by default
 )
@@ -72,6 +73,8 @@ type Registrar struct {
 	granted time.Duration
 	former  []clientv3.LeaseID // leases that were lost, the latest last; a restored etcd may have them again
 	watched int
+
+	departed map[string]bool // keys deregistered under this lease; a restored etcd may have them again
 }
 
 // NewRegistrar returns a Registrar, which talks to etcd from its first registration
@@ -81,7 +84,7 @@ func NewRegistrar(client *clientv3.Client, opts RegistrarOptions) (*Registrar, e
 		return nil, err
 	}
 	r := &Registrar{client: client, opts: opts, log: opts.Logger,
-		wake: make(chan struct{}, 1), audited: mostAudited, regs: make(map[string]*Registration)}
+		wake: make(chan struct{}, 1), audited: mostAudited, regs: make(map[string]*Registration), departed: make(map[string]bool)}
 	r.stop = start(r.run)
 	return r, nil
 }
@@ -280,6 +283,7 @@ func (r *Registrar) leased(lease clientv3.LeaseID, granted time.Duration) {
 		r.former = append(r.former[max(0, len(r.former)-mostFormer):], r.lease)
 	}
 	r.lease, r.granted = lease, granted
+	clear(r.departed)
 	for _, g := range r.regs {
 		g.dirty = true
 		if g.gone && lease == 0 {

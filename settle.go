@@ -263,6 +263,9 @@ func (r *Registrar) finishLocked(g *Registration, err error) {
 	if r.regs[g.key] == g {
 		delete(r.regs, g.key)
 	}
+	if r.lease != 0 && len(r.departed) < mostDeparted {
+		r.departed[g.key] = true
+	}
 	if g.state.Phase != Closed {
 		r.log.Info("deregistered", "key", g.key)
 	}

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/fakeetcd"
 )
@@ -34,6 +36,10 @@ func TestSweepOfARestoredStore(t *testing.T) {
 			}
 		}
 		store.Put("svc/other", `{"Addr":"other:1"}`)
+		state, _ := stay.State()
+		if _, err := conn.Client.Put(t.Context(), "mine", "under the same lease", clientv3.WithLease(state.Lease)); err != nil {
+			t.Fatal(err)
+		}
 		backup := store.Snapshot()
 		if err := leave.Close(t.Context()); err != nil {
 			t.Fatal(err)
@@ -44,8 +50,8 @@ func TestSweepOfARestoredStore(t *testing.T) {
 		}
 		time.Sleep(10 * time.Minute)
 		got := store.Values()
-		if _, ghost := got["svc/leave:1"]; ghost || got["svc/stay:1"] == "" || got["svc/other"] == "" || len(got) != 2 {
-			t.Errorf("etcd holds %v, want stay and other", got)
+		if _, ghost := got["svc/leave:1"]; ghost || got["svc/stay:1"] == "" || got["svc/other"] == "" || got["mine"] == "" || len(got) != 3 {
+			t.Errorf("etcd holds %v, want stay, other and mine", got)
 		}
 	})
 }
