@@ -95,7 +95,7 @@ func (f *feed) known() *Snapshot {
 func (f *feed) recalls() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.snap == nil && (!f.remembered || f.before != nil) // before is not guarded until then
+	return f.snap == nil && (!f.remembered || f.before != nil)
 }
 
 // recall shows what was known before, where there is nothing newer.
