@@ -57,6 +57,11 @@ func HostPort(addr string) error {
 // With it, whoever can write to etcd cannot have clients dial just anybody.
 func AllowCIDR(prefixes ...netip.Prefix) AddressPolicy {
 	prefixes = slices.Clone(prefixes)
+	for i, p := range prefixes {
+		if p.Addr().Is4In6() && p.Bits() >= 96 {
+			prefixes[i] = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+		}
+	}
 	return func(addr string) error {
 		if err := HostPort(addr); err != nil {
 			return err

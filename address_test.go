@@ -104,6 +104,9 @@ func TestAllowCIDR(t *testing.T) {
 			t.Errorf("%s: got %v, want an InputError with %q", addr, err, part)
 		}
 	}
+	if err := rollcall.AllowCIDR(netip.MustParsePrefix("::ffff:10.0.0.0/104")).Check("10.0.0.1:80"); err != nil {
+		t.Error(err)
+	}
 	if err := rollcall.AllowCIDR().Check("10.0.0.1:80"); err == nil {
 		t.Error("an empty list allows an address")
 	}

@@ -18,11 +18,12 @@ import (
 	"path/filepath"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 const (
 	cacheVersion = 1
+	ofFile       = -1               // Snapshot.History of what a file held
 	saveEvery    = 5 * time.Second  // least time between two writes of one file
 	confirmEvery = 10 * time.Minute // a file is written anew so often, so that its age says something
 )
@@ -45,11 +46,13 @@ type cacheFile struct {
 	Entries  json.RawMessage
 }
 
-// cacheEntry is a key with its value as Encode writes it.
+// cacheEntry is an instance. Key and Metadata are bytes, since JSON within JSON would
+// neither come back as it was stored nor nest as deep.
 type cacheEntry struct {
-	Key            string
-	Value          json.RawMessage
-	Lease          int64 `json:",omitempty"`
+	Key            []byte
+	Addr           string
+	Metadata       []byte
+	Lease          clientv3.LeaseID
 	CreateRevision int64
 	ModRevision    int64
 }
@@ -75,11 +78,7 @@ func (c *cache) path(prefix string) string {
 func (c *cache) save(snap *Snapshot) error {
 	entries := make([]cacheEntry, 0, len(snap.instances))
 	for _, inst := range snap.instances {
-		value, err := Encode(inst.Addr, inst.Metadata)
-		if err != nil {
-			return err
-		}
-		entries = append(entries, cacheEntry{inst.Key, value, int64(inst.Lease), inst.CreateRevision, inst.ModRevision})
+		entries = append(entries, cacheEntry{[]byte(inst.Key), inst.Addr, inst.Metadata, inst.Lease, inst.CreateRevision, inst.ModRevision})
 	}
 	raw, err := json.Marshal(entries)
 	if err != nil {
@@ -127,12 +126,11 @@ func readCache(path, prefix string) (*Snapshot, error) {
 	if err := json.Unmarshal(file.Entries, &entries); err != nil {
 		return nil, err
 	}
-	kvs := make([]*mvccpb.KeyValue, len(entries))
+	snap := &Snapshot{prefix: prefix, revision: file.Revision, history: ofFile, instances: make([]*Instance, len(entries))}
 	for i, e := range entries {
-		kvs[i] = &mvccpb.KeyValue{Key: []byte(e.Key), Value: e.Value, Lease: e.Lease,
-			CreateRevision: e.CreateRevision, ModRevision: e.ModRevision}
+		snap.instances[i] = &Instance{Key: string(e.Key), Addr: e.Addr, Metadata: e.Metadata, Attributes: parseAttributes(e.Metadata),
+			Lease: e.Lease, CreateRevision: e.CreateRevision, ModRevision: e.ModRevision}
 	}
-	snap := (&Snapshot{prefix: prefix}).relisted(kvs, file.Revision, 0)
 	return snap.restated(&Staleness{Since: file.Saved, Cause: fmt.Errorf("%w: saved %v ago in %s",
 		errNotConfirmed, time.Since(file.Saved).Round(time.Second), path)}), nil
 }
@@ -172,24 +170,26 @@ type saver struct {
 func (s *saver) run(ctx context.Context) {
 	c := s.feed.dir.cache
 	var saved *Snapshot
-	var at time.Time
 	confirm := time.NewTicker(confirmEvery)
 	defer confirm.Stop()
 	for {
 		select {
 		case <-s.wake:
 		case <-confirm.C:
+			saved = nil
 		case <-ctx.Done():
 			return
 		}
 		snap, _ := s.feed.latest()
-		if snap == nil || snap.stale != nil || saved != nil && saved.sameContent(snap) && time.Since(at) < confirmEvery {
+		if snap == nil || snap.stale != nil || saved != nil && saved.sameContent(snap) {
 			continue
 		}
 		if err := c.save(snap); err != nil {
 			c.log.Warn("snapshot not cached", "prefix", snap.prefix, "cause", err)
+			notify(s.wake) // to try again
+		} else {
+			saved = snap
 		}
-		saved, at = snap, time.Now()
 		if sleep(ctx, saveEvery, nil) != nil {
 			return
 		}

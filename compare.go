@@ -30,6 +30,9 @@ const (
 
 // compare begins a comparison with etcd, one at a time.
 func (w *feedWatch) compare(f *feed, kind comparison) {
+	if w.comparing && kind == asProof {
+		w.kind = asProof // the one under way proves it as well
+	}
 	if w.comparing || kind != asAudit && time.Since(f.compared) < refreshEvery {
 		return
 	}
@@ -47,6 +50,10 @@ func earlier(a, b time.Time) time.Time {
 // audit begins the periodic comparison when it is due.
 func (f *feed) audit(w *feedWatch) {
 	if time.Now().Before(f.audited) {
+		return
+	}
+	if w.comparing {
+		f.audited = time.Now().Add(auditRetry)
 		return
 	}
 	f.audited = time.Now().Add(f.auditPause())
@@ -114,7 +121,7 @@ func (f *feed) agrees(ctx context.Context) (bool, error) {
 	return count == resp.Count && modRevision == last, nil
 }
 
-// difference is what a key holds here and in etcd, as text; empty for nothing.
+// difference is what a key holds here and in etcd, as text.
 type difference struct{ shown, stored string }
 
 // differences lists the span, linearizably, and returns the keys that hold something else.
@@ -131,32 +138,34 @@ func (f *feed) differences(ctx context.Context) (map[string]difference, error) {
 	for _, change := range stored.Diff(shown) {
 		diffs[change.Key] = difference{change.Old.text(), change.New.text()}
 	}
-	for key := range rejections(shown, stored) {
-		diffs[key] = difference{"rejected", "rejected"}
+	for key, mods := range rejections(shown, stored) {
+		diffs[key] = difference{fmt.Sprintf("rejected, ModRevision %d", mods[0]), fmt.Sprintf("rejected, ModRevision %d", mods[1])}
 	}
 	return diffs, nil
 }
 
-// rejections returns the keys that one of two snapshots alone rejects as they are.
-func rejections(a, b *Snapshot) map[string]int64 {
-	odd := make(map[string]int64)
+// rejections returns the keys that one of two snapshots alone rejects as they are, with
+// the ModRevisions in both, 0 for none.
+func rejections(a, b *Snapshot) map[string][2]int64 {
+	odd := make(map[string][2]int64)
 	for _, rej := range a.rejected {
-		odd[rej.Key] = rej.ModRevision
+		odd[rej.Key] = [2]int64{rej.ModRevision, 0}
 	}
 	for _, rej := range b.rejected {
-		if mod, both := odd[rej.Key]; both && mod == rej.ModRevision {
+		if mods := odd[rej.Key]; mods[0] == rej.ModRevision {
 			delete(odd, rej.Key)
 		} else {
-			odd[rej.Key] = rej.ModRevision
+			odd[rej.Key] = [2]int64{mods[0], rej.ModRevision}
 		}
 	}
 	return odd
 }
 
-// text tells writes of a key apart.
+// text tells writes of a key apart, without the metadata, which may be large or secret.
 func (i *Instance) text() string {
 	if i == nil {
-		return ""
+		return "nothing"
 	}
-	return fmt.Sprintf("%s, ModRevision %d, CreateRevision %d, lease %x, metadata %s", i.Addr, i.ModRevision, i.CreateRevision, int64(i.Lease), i.Metadata)
+	return fmt.Sprintf("%s, ModRevision %d, CreateRevision %d, lease %x, metadata of hash %s", i.Addr, i.ModRevision, i.CreateRevision,
+		int64(i.Lease), sumOf(i.Metadata)[:8])
 }

@@ -30,7 +30,8 @@ type DirectoryOptions struct {
 	// AuditEvery is how often a service of up to 1,000 instances is listed to be compared
 	// with what the watch has told, jittered; larger ones are less often, in proportion. It
 	// finds what no event tells, such as etcd restored from a backup behind everybody's
-	// back. Default 5 min; negative: never.
+	// back. A Registrar looks as often for what it deregistered. Default 5 min, at least
+	// 1 s; negative: never.
 	AuditEvery time.Duration
 }
 
@@ -71,6 +72,9 @@ func NewDirectory(client *clientv3.Client, opts DirectoryOptions) (*Directory, e
 	d.lister.client = client
 	if d.auditEvery == 0 {
 		d.auditEvery = auditEvery
+	}
+	if 0 < d.auditEvery && d.auditEvery < time.Second || d.auditEvery > 365*24*time.Hour {
+		return nil, inputError("audit period", d.auditEvery.String(), "it must be from 1s to a year, or negative for never")
 	}
 	var err error
 	if d.hold, err = opts.Hold.withDefaults(); err != nil {

@@ -199,7 +199,10 @@ func (f *feed) run(ctx context.Context) {
 		defer time.AfterFunc(grace, f.recall).Stop()
 	}
 	f.audited = time.Now().Add(f.auditPause())
+	v, _ := f.dir.link.current()
+	f.history = v.history
 	for ctx.Err() == nil {
+		f.expireHold()
 		err := f.follow(ctx)
 		f.flush()
 		if ctx.Err() != nil {
@@ -252,13 +255,16 @@ func (f *feed) list(ctx context.Context) error {
 	if errors.Is(err, rpctypes.ErrNoLeader) {
 		noLeader := err
 		got, err = f.dir.lister.list(ctx, f.span, true, heard)
-		if err == nil && got.revision < before.revision {
+		if err == nil && (got.revision < before.revision || f.before != nil && got.revision < f.before.revision) {
 			err = fmt.Errorf("member is behind, at revision %d: %w", got.revision, noLeader)
 		}
 		stale = &Staleness{Since: time.Now(), Cause: noLeader}
 	} else if err == nil {
 		f.history = link.sawAnswer(got.revision, got.term, before)
 		link.readable(f, true)
+		if v, _ := link.current(); v.history != f.history {
+			return errNewHistory // it began meanwhile: the answer may be of either
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("list %q: %w", f.span.key, err)
@@ -269,7 +275,11 @@ func (f *feed) list(ctx context.Context) error {
 	snap := old.relisted(got.kvs, got.revision, f.history)
 	if f.lost != nil && f.revision > 0 { // what went before this feed began may be long gone
 		for _, c := range snap.Diff(old) {
-			f.lost.note(c.Key, c.Old, entry{instance: c.New}, f.holdUntil())
+			now := entry{instance: c.New}
+			if i, rejected := find(snap.rejected, c.Key); rejected {
+				now.rejected = snap.rejected[i]
+			}
+			f.lost.note(c.Key, c.Old, now, f.holdUntil())
 		}
 	}
 	f.setHeld(snap)

@@ -16,7 +16,8 @@ import (
 // The zero value holds nothing.
 //
 // etcd's events do not say why a key went. An instance that was last seen draining went
-// on purpose and is never held; every deregistration by a Registrar is of that kind.
+// on purpose and is never held. A Registrar marks what it deregisters so, where the
+// metadata is an object or nothing and etcd takes writes.
 type Hold struct {
 	// Share is the part of a service's instances, above 0 and below 1, that must have
 	// vanished within Longest for those to be held. 0 holds nothing.
@@ -85,9 +86,10 @@ func (f *feed) setHeld(snap *Snapshot) {
 	if f.lost == nil {
 		return
 	}
-	was := len(snap.held)
+	shown, _ := f.latest()
+	begins := shown == nil || len(shown.held) == 0
 	snap.held, f.holding = f.lost.held(f.dir.hold.Share, len(snap.instances), time.Now())
-	if len(snap.held) > 0 && was == 0 {
+	if len(snap.held) > 0 && begins {
 		f.dir.stats.holds.Add(1)
 		f.dir.log.Warn("most instances vanished at once: holding them", "prefix", f.span.key,
 			"held", len(snap.held), "left", len(snap.instances), "longest", f.dir.hold.Longest)

@@ -140,6 +140,8 @@ func TestBadOptions(t *testing.T) {
 			{Hold: rollcall.Hold{Share: -0.1}},
 			{Hold: rollcall.Hold{Share: 0.5, Longest: -1}},
 			{CacheDir: "/dev/null/cache"},
+			{AuditEvery: time.Millisecond},
+			{AuditEvery: 1 << 62},
 		} {
 			_, err := rollcall.NewDirectory(conn.Client, opts)
 			if !errors.As(err, new(*rollcall.InputError)) || !strings.HasPrefix(err.Error(), "invalid ") {

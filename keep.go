@@ -70,7 +70,6 @@ func (f *feed) remember() (grace time.Duration) {
 		if cached == nil {
 			return recallGrace
 		}
-		f.dir.link.sawEvent(cached.revision) // an answer below it is of another history
 		f.mu.Lock()
 		f.before = cached
 		f.mu.Unlock()

@@ -106,7 +106,7 @@ func (l *link) changeLocked(change func(v *verdict)) {
 func (l *link) reset() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.conn, l.heard = connectivity.Idle, time.Now()
+	l.conn, l.heard, l.termFell = connectivity.Idle, time.Now(), time.Time{}
 	if l.verdict.down != nil {
 		l.changeLocked(func(v *verdict) { v.down = nil })
 	}

@@ -58,6 +58,7 @@ func (s *Snapshot) Revision() int64 { return s.revision }
 // History counts the histories that the Directory has followed, from 0. It grows
 // when etcd lost its data or was restored from a backup; revisions of different
 // histories cannot be compared.
+// -1 is the history of a file of DirectoryOptions.CacheDir, comparable to none.
 func (s *Snapshot) History() int { return s.history }
 
 // Instances returns the endpoints, sorted by key.

@@ -20,6 +20,17 @@ import (
 func choose(snap *rollcall.Snapshot, policy rollcall.AddressPolicy) (chosen []*rollcall.Instance, refused []rollcall.Refused) {
 	taken, refused := snap.Screen(policy)
 	chosen = slices.DeleteFunc(slices.Clone(taken), func(i *rollcall.Instance) bool { return i.Attributes.Draining })
+	if held := snap.Held(); len(held) > 0 {
+		present := make(map[string]bool, len(taken))
+		for _, inst := range taken {
+			present[inst.Addr] = true
+		}
+		for _, inst := range held {
+			if !present[inst.Addr] && policy.Check(inst.Addr) == nil {
+				chosen = append(chosen, inst)
+			}
+		}
+	}
 	if len(chosen) == 0 {
 		chosen = taken
 	}
@@ -27,12 +38,6 @@ func choose(snap *rollcall.Snapshot, policy rollcall.AddressPolicy) (chosen []*r
 	for _, inst := range chosen {
 		if other := best[inst.Addr]; other == nil || other.CreateRevision < inst.CreateRevision {
 			best[inst.Addr] = inst
-		}
-	}
-	for _, inst := range snap.Held() {
-		if best[inst.Addr] == nil && policy.Check(inst.Addr) == nil {
-			best[inst.Addr] = inst
-			chosen = append(chosen, inst)
 		}
 	}
 	return slices.DeleteFunc(chosen, func(i *rollcall.Instance) bool { return best[i.Addr] != i }), refused

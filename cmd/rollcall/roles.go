@@ -135,6 +135,9 @@ func (a *app) applyRole(ctx context.Context, r role) error {
 			return fmt.Errorf("read role %q: %w", r.Name, err)
 		}
 		for _, p := range r.Permissions {
+			if a.mayMore(r.Name, had.Perm, p) {
+				continue
+			}
 			if _, err := client.RoleGrantPermission(ctx, r.Name, p.Key, p.RangeEnd, p.kind()); err != nil {
 				return fmt.Errorf("grant role %q %s on %q: %w", r.Name, p.Access, p.Key, err)
 			}
@@ -158,6 +161,18 @@ func (a *app) applyRole(ctx context.Context, r role) error {
 		}
 		return nil
 	})
+}
+
+// mayMore says whether a role may read and write already what it is to read, which a
+// grant would take away.
+func (a *app) mayMore(name string, had []*authpb.Permission, p permission) bool {
+	more := p.Access == "read" && slices.ContainsFunc(had, func(q *authpb.Permission) bool {
+		return string(q.Key) == p.Key && string(q.RangeEnd) == p.RangeEnd && q.PermType == authpb.READWRITE
+	})
+	if more {
+		a.say("role %q may also write %q to %q, from before; see etcdctl role revoke-permission", name, p.Key, p.RangeEnd)
+	}
+	return more
 }
 
 func (p permission) kind() clientv3.PermissionType {
