@@ -128,7 +128,7 @@ func readCache(path, prefix string) (*Snapshot, error) {
 	}
 	snap := &Snapshot{prefix: prefix, revision: file.Revision, history: ofFile, instances: make([]*Instance, len(entries))}
 	for i, e := range entries {
-		snap.instances[i] = &Instance{Key: string(e.Key), Addr: e.Addr, Metadata: e.Metadata, Attributes: parseAttributes(e.Metadata),
+		snap.instances[i] = &Instance{Key: string(e.Key), Addr: e.Addr, Metadata: e.Metadata,
 			Lease: e.Lease, CreateRevision: e.CreateRevision, ModRevision: e.ModRevision}
 	}
 	return snap.restated(&Staleness{Since: file.Saved, Cause: fmt.Errorf("%w: saved %v ago in %s",

@@ -61,7 +61,7 @@ func TestG5CacheOnDisk(t *testing.T) {
 			t.Errorf("served after %v", took)
 		}
 		x := snap.Instance("a/b svc/x")
-		if !x.Equal(known.Instance("a/b svc/x")) || x.Attributes.Weight != 7 || snap.Instance("a/b svc/y") == nil || len(snap.Instances()) != 2 {
+		if !x.Equal(known.Instance("a/b svc/x")) || x.Attributes().Weight != 7 || snap.Instance("a/b svc/y") == nil || len(snap.Instances()) != 2 {
 			t.Errorf("instances %+v", snap.Instances())
 		}
 		stale := snap.Stale()

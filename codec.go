@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -50,17 +51,25 @@ func Encode(addr string, metadata any) ([]byte, error) {
 // Decode reads one key-value as etcd returns it. The names of the fields match in
 // any case, "Op" may be missing, unknown fields are passed over. An error means that
 // the value is no endpoint, for every reader alike: not JSON, no address, a wrong
-// type, a stored deletion, more than MaxMetadata, or nested deeper than 10,000.
+// type, a stored deletion, more than MaxMetadata, or nested deeper than 10,000. The
+// instance may keep kv.Value, which must not be changed from then on.
 func Decode(kv *mvccpb.KeyValue) (*Instance, error) {
-	addr, metadata, err := decodeValue(kv.Value)
-	if err != nil {
-		return nil, err
+	addr, metadata, ok := scanValue(kv.Value)
+	if !ok {
+		text, data, err := decodeValue(kv.Value)
+		if err != nil {
+			return nil, err
+		}
+		addr, metadata = []byte(text), data
 	}
+	var b strings.Builder
+	b.Grow(len(kv.Key) + len(addr)) // one allocation for both
+	b.Write(kv.Key)
+	b.Write(addr)
 	return &Instance{
-		Key:            string(kv.Key),
-		Addr:           addr,
+		Key:            b.String()[:len(kv.Key)],
+		Addr:           b.String()[len(kv.Key):],
 		Metadata:       metadata,
-		Attributes:     parseAttributes(metadata),
 		Lease:          clientv3.LeaseID(kv.Lease),
 		CreateRevision: kv.CreateRevision,
 		ModRevision:    kv.ModRevision,

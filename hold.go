@@ -53,7 +53,7 @@ func (l losses) note(key string, old *Instance, now entry, until time.Time) {
 	switch {
 	case now != entry{}:
 		delete(l, key)
-	case old != nil && !old.Attributes.Draining:
+	case old != nil && !old.Draining():
 		l[key] = loss{old, until}
 	}
 }

@@ -19,7 +19,6 @@ type Instance struct {
 	Key            string           // whole key: "<service>/<id>"
 	Addr           string           // as stored; not checked by any AddressPolicy
 	Metadata       json.RawMessage  // as stored; nil when absent or null
-	Attributes     Attributes       // what Rollcall reads from Metadata
 	Lease          clientv3.LeaseID // 0: none
 	CreateRevision int64
 	ModRevision    int64
@@ -63,6 +62,20 @@ const (
 	StatusServing  = "serving"
 	StatusDraining = "draining"
 )
+
+// Attributes reads Metadata.
+func (i *Instance) Attributes() Attributes {
+	if a, ok := scanAttributes(i.Metadata); ok {
+		return a
+	}
+	return parseAttributes(i.Metadata)
+}
+
+// Draining is Attributes().Draining, at hardly any cost.
+func (i *Instance) Draining() bool {
+	named := bytes.Contains(i.Metadata, []byte(StatusDraining)) || bytes.IndexByte(i.Metadata, '\\') >= 0
+	return named && i.Attributes().Draining
+}
 
 // parseAttributes reads metadata, valid JSON of any kind.
 func parseAttributes(metadata json.RawMessage) Attributes {

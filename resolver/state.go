@@ -19,7 +19,7 @@ import (
 // where nobody else has their address.
 func choose(snap *rollcall.Snapshot, policy rollcall.AddressPolicy) (chosen []*rollcall.Instance, refused []rollcall.Refused) {
 	taken, refused := snap.Screen(policy)
-	chosen = slices.DeleteFunc(slices.Clone(taken), func(i *rollcall.Instance) bool { return i.Attributes.Draining })
+	chosen = slices.DeleteFunc(slices.Clone(taken), func(i *rollcall.Instance) bool { return i.Draining() })
 	if held := snap.Held(); len(held) > 0 {
 		present := make(map[string]bool, len(taken))
 		for _, inst := range taken {

@@ -95,7 +95,7 @@ func (h *house) watch() {
 				status := ""
 				if inst, err := rollcall.Decode(ev.Kv); err == nil {
 					status = "serving"
-					if inst.Attributes.Draining {
+					if inst.Draining() {
 						status = "draining"
 					}
 				}
@@ -318,7 +318,7 @@ func TestHealthFlapsWhileEtcdIsAway(t *testing.T) {
 	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
 		resp, err := h.client.Get(t.Context(), key)
 		if err == nil && len(resp.Kvs) == 1 {
-			if inst, err := rollcall.Decode(resp.Kvs[0]); err == nil && !inst.Attributes.Draining && inst.Lease != 0 {
+			if inst, err := rollcall.Decode(resp.Kvs[0]); err == nil && !inst.Draining() && inst.Lease != 0 {
 				break
 			}
 		}

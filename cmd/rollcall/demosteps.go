@@ -200,7 +200,7 @@ func (s *stage) collect(ctx context.Context, calls int) (tally, error) {
 func (s *stage) await(ctx context.Context, n int) error {
 	for {
 		if snap := s.sub.Latest(); snap != nil {
-			draining := func(i *rollcall.Instance) bool { return i.Attributes.Draining }
+			draining := func(i *rollcall.Instance) bool { return i.Draining() }
 			if all := snap.Instances(); len(all) == n && !slices.ContainsFunc(all, draining) {
 				return nil
 			}

@@ -226,7 +226,7 @@ func TestRegisterCommandLivesOn(t *testing.T) {
 	}
 	if got, err := rollcall.SharedDirectory(client); err != nil {
 		t.Fatal(err)
-	} else if snap, err := got.List(t.Context(), "t-live"); err != nil || len(snap.Instances()) != 1 || snap.Instances()[0].Attributes.Draining {
+	} else if snap, err := got.List(t.Context(), "t-live"); err != nil || len(snap.Instances()) != 1 || snap.Instances()[0].Draining() {
 		t.Errorf("snapshot %+v, %v, want it registered still", snap, err)
 	}
 	p.signal(t, syscall.SIGTERM)

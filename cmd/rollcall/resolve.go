@@ -195,7 +195,7 @@ func (c *channel) cause(inst *rollcall.Instance) string {
 	switch err := rollcall.HostPort(inst.Addr); {
 	case err != nil:
 		return "refused: " + reason(err)
-	case inst.Attributes.Draining:
+	case inst.Draining():
 		return "draining"
 	}
 	return "not selected by the target"

@@ -73,8 +73,8 @@ func (tr *truth) begin(client *clientv3.Client) error {
 	return nil
 }
 
-// catchUp waits until the present revision is written down.
-func (tr *truth) catchUp(client *clientv3.Client) {
+// catchUp waits until the present revision is written down, and says whether it is.
+func (tr *truth) catchUp(client *clientv3.Client) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	resp, err := client.Get(ctx, "revision")
@@ -83,10 +83,11 @@ func (tr *truth) catchUp(client *clientv3.Client) {
 		behind := tr.epochs[len(tr.epochs)-1].revision() < resp.Header.Revision
 		tr.mu.Unlock()
 		if !behind {
-			return
+			return true
 		}
 		time.Sleep(time.Millisecond)
 	}
+	return false
 }
 
 // end ends the watch of the present epoch.
@@ -202,7 +203,7 @@ func dialled(snap *rollcall.Snapshot) []string {
 	for _, inst := range snap.Instances() {
 		switch {
 		case rollcall.HostPort(inst.Addr) != nil:
-		case inst.Attributes.Draining:
+		case inst.Draining():
 			draining = append(draining, inst.Addr)
 		default:
 			serving = append(serving, inst.Addr)

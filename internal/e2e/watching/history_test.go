@@ -85,7 +85,7 @@ func cutOffAndCompacted(e *lab.Env) {
 		e.Failf("the channel was told in %d steps", n)
 	}
 	if f != nil {
-		if got := f.Holds("b", "c", "d").Instance(e.Key("b")).Attributes.Version; got != "2" {
+		if got := f.Holds("b", "c", "d").Instance(e.Key("b")).Attributes().Version; got != "2" {
 			e.Failf("b has version %q, want 2", got)
 		}
 		if got := lab.Contents(f.Since(0)); !slices.Equal(got, []string{"a b c", "b c d"}) {
