@@ -151,6 +151,10 @@ func (d *driver) do(s step) error {
 		d.registration(op, number(0), number(1))
 	case "check":
 		return d.check()
+	case "compact":
+		if d.truth.catchUp(d.w.direct()) { // what is compacted can be written down no longer
+			d.w.fault(op, 0, d.losing)
+		}
 	default:
 		d.hushed = d.hushed || op == "freeze" || op == "pause"
 		d.w.fault(op, number(0), d.losing)
