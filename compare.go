@@ -133,7 +133,7 @@ func (f *feed) differences(ctx context.Context) (map[string]difference, error) {
 	}
 	f.dir.link.sawAnswer(got.revision, got.term, before)
 	shown, _ := f.latest()
-	stored := shown.relisted(got.kvs, got.revision, shown.history)
+	stored := shown.relisted(got, shown.history)
 	diffs := make(map[string]difference)
 	for _, change := range stored.Diff(shown) {
 		diffs[change.Key] = difference{change.Old.text(), change.New.text()}

@@ -213,7 +213,7 @@ func (d *Directory) ListPrefix(ctx context.Context, prefix string) (*Snapshot, e
 	for {
 		got, err := d.lister.list(ctx, prefixSpan(prefix), false, nil)
 		if err == nil {
-			return (&Snapshot{prefix: prefix}).relisted(got.kvs, got.revision, 0), nil
+			return (&Snapshot{prefix: prefix}).relisted(got, 0), nil
 		}
 		if ctx.Err() != nil || !passing(err) || sleep(ctx, retry.next(), nil) != nil {
 			return nil, fmt.Errorf("list %q: %w", prefix, err)

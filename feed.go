@@ -272,7 +272,7 @@ func (f *feed) list(ctx context.Context) error {
 	shown, _ := f.latest()
 	old := cmp.Or(shown, f.before, f.blank)
 	clear(f.pending)
-	snap := old.relisted(got.kvs, got.revision, f.history)
+	snap := old.relisted(got, f.history)
 	if f.lost != nil && f.revision > 0 { // what went before this feed began may be long gone
 		for _, c := range snap.Diff(old) {
 			now := entry{instance: c.New}

@@ -7,6 +7,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,9 +25,22 @@ const pageSize = 5000
 
 // listing is a span's content at one revision.
 type listing struct {
-	kvs      []*mvccpb.KeyValue // sorted by key
-	revision int64
-	term     uint64
+	instances []*Instance // sorted by key
+	rejected  []*Rejected // sorted by key
+	revision  int64
+	term      uint64
+}
+
+// add decodes the next part of the list.
+func (l *listing) add(kvs []*mvccpb.KeyValue) {
+	l.instances = slices.Grow(l.instances, len(kvs))
+	for _, kv := range kvs {
+		if e := decodeEntry(kv); e.instance != nil {
+			l.instances = append(l.instances, e.instance)
+		} else {
+			l.rejected = append(l.rejected, e.rejected)
+		}
+	}
 }
 
 // lister reads spans. It remembers whether the server streams lists.
@@ -83,7 +98,7 @@ func (l *lister) stream(ctx context.Context, s span, opts []clientv3.OpOption, h
 		}
 		heard()
 		silence.Reset(callTimeout)
-		got.kvs = append(got.kvs, chunk.Kvs...)
+		got.add(chunk.Kvs) // while the next one arrives
 		if chunk.Header != nil && chunk.Header.Revision > 0 {
 			got.revision, got.term = chunk.Header.Revision, chunk.Header.RaftTerm
 		}
@@ -97,12 +112,15 @@ func (l *lister) stream(ctx context.Context, s span, opts []clientv3.OpOption, h
 	return got, err
 }
 
-// pages lists in answers of at most limit keys, all at the first one's revision.
+// pages lists in answers of at most limit keys, all at the first one's revision. One is
+// decoded while the next is fetched.
 func (l *lister) pages(ctx context.Context, s span, limit int64, opts []clientv3.OpOption, heard func()) (got listing, err error) {
 	opts = append(opts[:len(opts):len(opts)], clientv3.WithLimit(limit))
+	var decoding sync.WaitGroup
 	for {
 		// The first page is of the newest revision, 0; the others are of the same one.
 		page, err := get(ctx, l.client, s.key, s.options(append(opts[:len(opts):len(opts)], clientv3.WithRev(got.revision))...)...)
+		decoding.Wait()
 		if err != nil {
 			return listing{}, err
 		}
@@ -110,10 +128,11 @@ func (l *lister) pages(ctx context.Context, s span, limit int64, opts []clientv3
 		if got.revision == 0 {
 			got.revision, got.term = page.Header.Revision, page.Header.RaftTerm
 		}
-		got.kvs = append(got.kvs, page.Kvs...)
 		if !page.More || len(page.Kvs) == 0 {
+			got.add(page.Kvs)
 			return got, nil
 		}
+		decoding.Go(func() { got.add(page.Kvs) })
 		s.key = string(page.Kvs[len(page.Kvs)-1].Key) + "\x00"
 	}
 }

@@ -114,8 +114,15 @@ func (s *Snapshot) Diff(old *Snapshot) []Change {
 	}
 	after := s.instances
 	var changes []Change
-	for len(before) > 0 || len(after) > 0 {
+	for {
+		shared := 0 // most are
+		for shared < min(len(before), len(after)) && before[shared] == after[shared] {
+			shared++
+		}
+		before, after = before[shared:], after[shared:]
 		switch {
+		case len(before) == 0 && len(after) == 0:
+			return changes
 		case len(after) == 0 || len(before) > 0 && before[0].Key < after[0].Key:
 			changes = append(changes, Change{Key: before[0].Key, Old: before[0]})
 			before = before[1:]
@@ -129,7 +136,6 @@ func (s *Snapshot) Diff(old *Snapshot) []Change {
 			before, after = before[1:], after[1:]
 		}
 	}
-	return changes
 }
 
 // entry is what a key holds: an instance, a rejected value, or nothing.
@@ -175,19 +181,16 @@ func (s *Snapshot) next(changes map[string]entry, revision int64) *Snapshot {
 }
 
 // relisted returns the snapshot of a complete list, reusing what did not change.
-func (s *Snapshot) relisted(kvs []*mvccpb.KeyValue, revision int64, history int) *Snapshot {
-	n := &Snapshot{prefix: s.prefix, revision: revision, history: history}
-	n.instances = make([]*Instance, 0, len(kvs))
-	for _, kv := range kvs {
-		e := decodeEntry(kv)
-		if e.rejected != nil {
-			n.rejected = append(n.rejected, e.rejected)
-			continue
+func (s *Snapshot) relisted(got listing, history int) *Snapshot {
+	n := &Snapshot{prefix: s.prefix, revision: got.revision, history: history, instances: got.instances, rejected: got.rejected}
+	old := s.instances
+	for i, inst := range n.instances {
+		for len(old) > 0 && old[0].Key < inst.Key {
+			old = old[1:]
 		}
-		if old := s.Instance(e.instance.Key); old.Equal(e.instance) {
-			e.instance = old
+		if len(old) > 0 && old[0].Equal(inst) {
+			n.instances[i] = old[0]
 		}
-		n.instances = append(n.instances, e.instance)
 	}
 	return n
 }

@@ -43,11 +43,11 @@ func TestSnapshotEqualsList(t *testing.T) {
 			if got := render(older); got != was {
 				t.Fatalf("a snapshot changed from\n%s to\n%s", was, got)
 			}
-			listed := older.relisted(store.sorted(), revision, 0)
-			if got, want := render(snap), render(listed); got != want {
+			list := older.relisted(listed(store.sorted(), revision), 0)
+			if got, want := render(snap), render(list); got != want {
 				t.Fatalf("by changes:\n%s\nby list:\n%s", got, want)
 			}
-			if diff := snap.Diff(listed); len(diff) != 0 {
+			if diff := snap.Diff(list); len(diff) != 0 {
 				t.Fatalf("they differ by %+v", diff)
 			}
 			for _, c := range snap.Diff(older) {
@@ -101,13 +101,19 @@ func render(s *Snapshot) (text string) {
 	return text
 }
 
+func listed(kvs []*mvccpb.KeyValue, revision int64) listing {
+	got := listing{revision: revision}
+	got.add(kvs)
+	return got
+}
+
 func TestSnapshotShares(t *testing.T) {
 	store := model{}
 	for i, key := range []string{"s/a", "s/b"} {
 		store[key] = &mvccpb.KeyValue{Key: []byte(key), Value: []byte(`{"Addr":"a:1"}`), CreateRevision: int64(i + 2), ModRevision: int64(i + 2)}
 	}
-	first := (&Snapshot{prefix: "s/"}).relisted(store.sorted(), 3, 0)
-	again := first.relisted(store.sorted(), 9, 0)
+	first := (&Snapshot{prefix: "s/"}).relisted(listed(store.sorted(), 3), 0)
+	again := first.relisted(listed(store.sorted(), 9), 0)
 	if first.Instance("s/a") != again.Instance("s/a") {
 		t.Error("a list that found nothing new made a new instance")
 	}
@@ -138,7 +144,7 @@ func benchmarkSnapshot(b *testing.B, n int) (*Snapshot, []*mvccpb.KeyValue) {
 			Value: fmt.Appendf(nil, `{"Op":0,"Addr":"10.0.0.1:%d","Metadata":{"weight":10,"zone":"eu-1"}}`, i)})
 	}
 	b.ReportAllocs()
-	return (&Snapshot{prefix: "s/"}).relisted(kvs, int64(n), 0), kvs
+	return (&Snapshot{prefix: "s/"}).relisted(listed(kvs, int64(n)), 0), kvs
 }
 
 var sizes = []int{10, 1000, 10_000}
@@ -179,7 +185,7 @@ func BenchmarkRelist(b *testing.B) {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			snap, kvs := benchmarkSnapshot(b, n)
 			for b.Loop() {
-				_ = snap.relisted(kvs, int64(n+1), 0)
+				_ = snap.relisted(listed(kvs, int64(n+1)), 0)
 			}
 		})
 	}
