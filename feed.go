@@ -38,7 +38,7 @@ type feed struct {
 	resume   int64            // revision to watch from; 0: list first
 	history  int
 	retry    backoff
-	cooled   time.Time // not before then the next publication
+	pace     pace      // of publications
 	compared time.Time // when a comparison with etcd was last begun
 	audited  time.Time // when the next thorough one is due
 	lost     losses    // what vanished lately; nil without a Hold
@@ -315,7 +315,7 @@ func (f *feed) follow(ctx context.Context) error {
 		alarm.Reset(time.Until(f.nextAlarm()))
 		var due <-chan time.Time
 		if len(f.pending) > 0 {
-			flush.Reset(time.Until(f.cooled))
+			flush.Reset(time.Until(f.pace.due()))
 			due = flush.C
 		}
 		select {
@@ -329,7 +329,7 @@ func (f *feed) follow(ctx context.Context) error {
 			if err := f.take(w.stream, resp); err != nil {
 				return err
 			}
-			if !time.Now().Before(f.cooled) && len(w.events) == 0 {
+			if !time.Now().Before(f.pace.due()) && len(w.events) == 0 {
 				f.flush()
 			}
 		case <-due:
@@ -382,6 +382,7 @@ func (f *feed) take(stream uint64, resp clientv3.WatchResponse) error {
 		f.revision = max(f.revision, ev.Kv.ModRevision)
 	}
 	if len(resp.Events) > 0 {
+		f.pace.arrived(time.Now())
 		f.resume = f.revision + 1
 		link.sawEvent(f.revision)
 	}
@@ -401,8 +402,7 @@ func (f *feed) change(key string, now entry) {
 	f.pending[key] = now
 }
 
-// flush publishes what is pending. What took d is not done again before 2d, at most
-// 250 ms: a burst is folded instead of copied event by event.
+// flush publishes what is pending.
 func (f *feed) flush() {
 	if len(f.pending) == 0 {
 		return
@@ -413,8 +413,7 @@ func (f *feed) flush() {
 	f.setHeld(snap)
 	f.publish(snap, nil)
 	clear(f.pending)
-	took := time.Since(began)
-	f.cooled = began.Add(took + min(2*took, paceCeiling))
+	f.pace.worked(began, time.Now())
 }
 
 // heed acts upon a changed verdict of the link.

@@ -66,6 +66,9 @@ func play(t *testing.T, script string) string {
 			out.WriteString(line)
 		case strings.HasPrefix(line, "> "):
 			out.WriteString(line)
+			if strings.HasPrefix(line, "> put") || strings.HasPrefix(line, "> del") {
+				time.Sleep(10 * time.Millisecond) // or it is one burst with the line before
+			}
 			if answer := p.doAll(strings.Fields(line[2:])); answer != "" {
 				fmt.Fprintf(&out, "  = %s\n", answer)
 			}

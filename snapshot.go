@@ -113,7 +113,7 @@ func (s *Snapshot) Diff(old *Snapshot) []Change {
 		before = old.instances
 	}
 	after := s.instances
-	var changes []Change
+	changes := make([]Change, 0, max(len(after)-len(before), 1)) // enough where some only came
 	for {
 		shared := 0 // most are
 		for shared < min(len(before), len(after)) && before[shared] == after[shared] {

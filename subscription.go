@@ -10,10 +10,7 @@ import (
 	"time"
 )
 
-const (
-	answerGrace = time.Second            // how long a first snapshot may take before the wait is explained
-	paceCeiling = 250 * time.Millisecond // longest that a snapshot is held back for a slow consumer
-)
+const answerGrace = time.Second // how long a first snapshot may take before the wait is explained
 
 // Subscription is one consumer's view of a feed. Its consumer may miss snapshots in
 // between, never the last one. Not for use by several goroutines at once, but for

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/url"
 	"strings"
+	"sync"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/codes"
@@ -46,10 +47,42 @@ func NewBuilderWithOptions(client *clientv3.Client, opts Options) (grpcresolver.
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &builder{opts: opts}, nil
+	return &builder{opts: opts, views: make(map[string]*shared)}, nil
 }
 
-type builder struct{ opts Options }
+type builder struct {
+	opts Options
+
+	mu    sync.Mutex
+	views map[string]*shared // by service; those that a channel uses
+}
+
+// shared counts the channels that use a view.
+type shared struct {
+	view     *view
+	channels int
+}
+
+func (b *builder) acquire(service string) *view {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := b.views[service]
+	if s == nil {
+		s = &shared{view: newView(b.opts.Policy)}
+		b.views[service] = s
+	}
+	s.channels++
+	return s.view
+}
+
+func (b *builder) release(service string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := b.views[service]
+	if s.channels--; s.channels == 0 {
+		delete(b.views, service)
+	}
+}
 
 func (*builder) Scheme() string { return Scheme }
 
@@ -65,11 +98,12 @@ func (b *builder) Build(target grpcresolver.Target, cc grpcresolver.ClientConn, 
 	if err != nil {
 		return nil, status.Errorf(codes.Unavailable, "rollcall: resolve %q: %v", service, err)
 	}
-	r := &etcdResolver{cc: cc, sub: sub, service: service, opts: b.opts, order: newOrder(), done: make(chan struct{})}
+	r := &etcdResolver{cc: cc, sub: sub, view: b.acquire(service), service: service, opts: &b.opts, order: newOrder(), done: make(chan struct{})}
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel
 	go func() {
 		defer close(r.done)
+		defer b.release(service)
 		defer sub.Close()
 		r.run(ctx)
 	}()
@@ -80,12 +114,12 @@ func (b *builder) Build(target grpcresolver.Target, cc grpcresolver.ClientConn, 
 type etcdResolver struct {
 	cc      grpcresolver.ClientConn
 	sub     *rollcall.Subscription
+	view    *view
 	service string
-	opts    Options
+	opts    *Options
 	order   order
 	cancel  context.CancelFunc
-	done    chan struct{}    // run has ended
-	logged  map[string]int64 // ModRevisions of refused instances, by key; owned by run
+	done    chan struct{} // run has ended
 }
 
 // ParseTarget returns the service that a target names. The authority is ignored, as

@@ -17,8 +17,7 @@ import (
 // run turns snapshots into states until Close. A snapshot that looks the same to a
 // channel is not passed on; one that is only stale leaves the channel as it is.
 func (r *etcdResolver) run(ctx context.Context) {
-	var shown []*rollcall.Instance // what the channel was told last
-	told := false                  // whether it was told any endpoints at all
+	var shown *choice // what the channel was told last; nil before it was told any endpoint
 	for {
 		snap, err := r.sub.Next(ctx)
 		if ctx.Err() != nil || errors.Is(err, rollcall.ErrClosed) {
@@ -31,33 +30,22 @@ func (r *etcdResolver) run(ctx context.Context) {
 			r.cc.ReportError(fmt.Errorf("rollcall: resolve %q: %v", r.service, err))
 			continue
 		}
-		chosen, refused := choose(snap, r.opts.Policy)
-		r.logRefused(refused)
-		if told && sameValues(shown, chosen) {
+		chosen, refused, fresh := r.view.latest(r.sub)
+		for _, ref := range fresh {
+			r.opts.Logger.Warn("address refused", "key", ref.Instance.Key, "cause", ref.Cause)
+		}
+		if chosen == shown {
 			continue
 		}
-		if !told && len(chosen) == 0 {
-			r.cc.ReportError(emptyError(snap, len(refused)))
+		if shown == nil && len(chosen.endpoints) == 0 {
+			r.cc.ReportError(emptyError(snap, refused))
 			continue
 		}
-		shown, told = chosen, true
+		shown = chosen
 		// The error is a balancer's opinion of the state. The watch brings the next
 		// state when there is one; asking again would bring the same.
-		_ = r.cc.UpdateState(grpcresolver.State{Endpoints: endpoints(r.order.sorted(chosen))})
+		_ = r.cc.UpdateState(grpcresolver.State{Endpoints: r.order.sorted(chosen)})
 	}
-}
-
-// logRefused logs each write of a refused address once.
-func (r *etcdResolver) logRefused(refused []rollcall.Refused) {
-	logged := make(map[string]int64, len(refused))
-	for _, ref := range refused {
-		inst := ref.Instance
-		if r.logged[inst.Key] != inst.ModRevision {
-			r.opts.Logger.Warn("address refused", "key", inst.Key, "cause", ref.Cause)
-		}
-		logged[inst.Key] = inst.ModRevision
-	}
-	r.logged = logged
 }
 
 // emptyError tells a caller why there is nobody to call.

@@ -54,6 +54,7 @@ func (c *channel) ReportError(err error) {
 
 // told returns what was written down since the last call.
 func (c *channel) told() string {
+	time.Sleep(10 * time.Millisecond) // or what comes next is one burst with what was before
 	synctest.Wait()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -139,7 +140,6 @@ func TestStates(t *testing.T) {
 		c.want(t, "state [a:1 b:1]") // all drain: better than none
 		for _, id := range []string{"a", "b", "b2"} {
 			s.Delete("svc/" + id)
-			synctest.Wait()
 		}
 		if got := c.told(); !strings.HasSuffix(got, "state []") {
 			t.Errorf("the channel was told %s, want an empty state at last", got)
@@ -243,8 +243,9 @@ func TestOrder(t *testing.T) {
 			t.Error("two channels have the same order of 20 endpoints")
 		}
 		s.Delete("svc/7")
-		if got, want := order(c), slices.DeleteFunc(first, func(a string) bool { return a == "h7:1" }); !slices.Equal(got, want) {
-			t.Errorf("order %v became %v", want, got)
+		gone := func(a string) bool { return a == "h7:1" }
+		if got, want := order(c), slices.DeleteFunc(slices.Clone(first[:favourites]), gone); !slices.Equal(got[:len(want)], want) {
+			t.Errorf("order %v became %v", first, got)
 		}
 	})
 }
@@ -292,20 +293,6 @@ func TestBuilder(t *testing.T) {
 	})
 	if InstanceOf(grpcresolver.Endpoint{}) != nil {
 		t.Error("an endpoint of nobody has an instance")
-	}
-}
-
-func BenchmarkState(b *testing.B) {
-	for _, n := range []int{10, 1000, 10_000} {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			snap := snapshotOf(b, n)
-			o := newOrder()
-			b.ReportAllocs()
-			for b.Loop() {
-				chosen, _ := choose(snap, nil)
-				_ = endpoints(o.sorted(chosen))
-			}
-		})
 	}
 }
 

@@ -12,24 +12,37 @@ import (
 	"github.com/rollcall-grpc/rollcall/internal/fakeetcd"
 )
 
-// snapshotOf returns a snapshot of n instances.
-func snapshotOf(tb testing.TB, n int) *rollcall.Snapshot {
+// snapshotsOf returns a snapshot of n instances, and the next one, of one more.
+func snapshotsOf(tb testing.TB, n int) (first, next *rollcall.Snapshot) {
 	tb.Helper()
 	store := fakeetcd.New()
 	defer store.Close()
 	conn := store.Connect(context.Background())
 	defer conn.Close()
-	for i := range n {
+	put := func(i int) {
 		store.Put(fmt.Sprintf("svc/%06d", i), fmt.Sprintf(`{"Addr":"10.0.0.1:%d","Metadata":{"zone":"eu-1"}}`, i+1))
+	}
+	for i := range n {
+		put(i)
 	}
 	d, err := rollcall.NewDirectory(conn.Client, rollcall.DirectoryOptions{})
 	if err != nil {
 		tb.Fatal(err)
 	}
 	defer d.Close()
-	snap, err := d.List(context.Background(), "svc")
+	sub, err := d.Subscribe("svc")
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return snap
+	defer sub.Close()
+	if first, err = sub.Next(tb.Context()); err != nil {
+		tb.Fatal(err)
+	}
+	put(n)
+	for next == nil || len(next.Instances()) == n { // it may be stale for a moment before
+		if next, err = sub.Next(tb.Context()); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return first, next
 }

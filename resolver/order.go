@@ -1,0 +1,69 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package resolver
+
+import (
+	"hash/maphash"
+	"math/rand/v2"
+	"slices"
+
+	grpcresolver "google.golang.org/grpc/resolver"
+)
+
+// order is which endpoints a channel tries first: the same for as long as it lives, so
+// that pick_first stays where it is, and others for every channel, so that pick_first
+// does not send them all to one server, nor on to one when that is gone.
+type order uint64
+
+func newOrder() order { return order(rand.Uint64()) }
+
+// favourites is how many endpoints a channel has an order of its own for. The others
+// follow in one that nothing depends on.
+const favourites = 8
+
+var hashSeed = maphash.MakeSeed()
+
+func hashOf(key string) uint64 { return maphash.String(hashSeed, key) }
+
+// rank spreads hashes evenly, and differently for each channel. The steps are those that
+// end MurmurHash3.
+func (o order) rank(hash uint64) uint64 {
+	h := hash ^ uint64(o)
+	h ^= h >> 33
+	h *= 0xff51afd7ed558ccd
+	h ^= h >> 33
+	h *= 0xc4ceb9fe1a85ec53
+	return h ^ h>>33
+}
+
+// sorted returns a choice's endpoints, those of the least ranks first.
+func (o order) sorted(c *choice) []grpcresolver.Endpoint {
+	type ranked struct {
+		rank uint64
+		at   int
+	}
+	first := make([]ranked, 0, favourites+1)
+	for i, hash := range c.hashes {
+		rank := o.rank(hash)
+		if len(first) == favourites && rank >= first[favourites-1].rank {
+			continue
+		}
+		at := len(first)
+		for at > 0 && first[at-1].rank > rank {
+			at--
+		}
+		first = slices.Insert(first, at, ranked{rank, i})
+		first = first[:min(len(first), favourites)]
+	}
+	sorted := slices.Clone(c.endpoints)
+	for i, r := range first {
+		sorted[i], sorted[r.at] = sorted[r.at], sorted[i]
+		for j := range first[i+1:] {
+			if later := &first[i+1+j]; later.at == i {
+				later.at = r.at
+			}
+		}
+	}
+	return sorted
+}

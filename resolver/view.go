@@ -1,0 +1,269 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package resolver
+
+import (
+	"slices"
+	"sync"
+
+	"google.golang.org/grpc/attributes"
+	grpcresolver "google.golang.org/grpc/resolver"
+
+	"github.com/rollcall-grpc/rollcall"
+)
+
+// choice is what a channel may call, in no order. It is immutable, and stays the same
+// one for as long as no channel could see a difference. Channels and states share what
+// the endpoints point to.
+type choice struct {
+	endpoints []grpcresolver.Endpoint
+	hashes    []uint64 // of their keys
+}
+
+func (c *choice) with(more int) *choice {
+	return &choice{slices.Grow(slices.Clone(c.endpoints), more), slices.Grow(slices.Clone(c.hashes), more)}
+}
+
+// set shows an instance at an index, which may be the one after the last.
+func (c *choice) set(i int, inst *rollcall.Instance) {
+	if i == len(c.endpoints) {
+		c.endpoints, c.hashes = append(c.endpoints, grpcresolver.Endpoint{}), append(c.hashes, 0)
+	}
+	c.hashes[i] = hashOf(inst.Key)
+	c.endpoints[i] = grpcresolver.Endpoint{
+		Addresses:  []grpcresolver.Address{{Addr: inst.Addr}},
+		Attributes: attributes.New(instanceKey{}, attribute{inst}),
+	}
+}
+
+// drop fills the gap that an endpoint leaves with the last one, and returns the address
+// of that.
+func (c *choice) drop(i int) (moved string) {
+	last := len(c.endpoints) - 1
+	moved = c.endpoints[last].Addresses[0].Addr
+	c.endpoints[i], c.hashes[i] = c.endpoints[last], c.hashes[last]
+	c.endpoints, c.hashes = c.endpoints[:last], c.hashes[:last]
+	return moved
+}
+
+// view keeps the choice for one service up to date, change by change, once for all
+// channels. Chosen are the instances whose address the policy takes, without the draining
+// ones unless all are, one an address (the newest by CreateRevision, then the least key);
+// beside them those that are held, where nobody else has their address.
+type view struct {
+	policy rollcall.AddressPolicy
+
+	mu      sync.Mutex
+	snap    *rollcall.Snapshot // that the rest is a function of; nil at first
+	places  map[string]*place  // by address
+	refused map[string]rollcall.Refused
+	serving int  // instances that are taken and not draining
+	odd     bool // others than the serving ones may be chosen: some are held, or none serve
+	chosen  *choice
+}
+
+// place is an address, and the instances that have it: nearly always one.
+type place struct {
+	addr   string
+	rivals []rival
+	chosen *rollcall.Instance // one of them; nil: none
+	index  int                // of chosen in the choice
+}
+
+type rival struct {
+	*rollcall.Instance
+	draining bool
+}
+
+func newView(policy rollcall.AddressPolicy) *view {
+	return &view{policy: policy, places: make(map[string]*place), refused: make(map[string]rollcall.Refused), odd: true, chosen: &choice{}}
+}
+
+// latest returns the choice for the latest snapshot of a subscription, how many instances
+// the policy refuses, and which of those nobody has been told of yet.
+func (v *view) latest(sub *rollcall.Subscription) (chosen *choice, refused int, fresh []rollcall.Refused) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if snap := sub.Latest(); snap != v.snap {
+		fresh = v.apply(snap)
+	}
+	return v.chosen, len(v.refused), fresh
+}
+
+func (v *view) apply(snap *rollcall.Snapshot) (fresh []rollcall.Refused) {
+	changes := snap.Diff(v.snap)
+	if v.snap == nil {
+		v.places = make(map[string]*place, len(changes))
+	}
+	touched := make([]*place, 0, len(changes))
+	for _, c := range changes {
+		if c.Old != nil {
+			if p := v.remove(c.Old); p != nil {
+				touched = append(touched, p)
+			}
+		}
+		if c.New == nil {
+			continue
+		}
+		if err := v.policy.Check(c.New.Addr); err != nil {
+			v.refused[c.Key] = rollcall.Refused{Instance: c.New, Cause: err}
+			fresh = append(fresh, v.refused[c.Key])
+			continue
+		}
+		touched = append(touched, v.add(c.New))
+	}
+	v.snap = snap
+	wasOdd := v.odd
+	v.odd = len(snap.Held()) > 0 || v.serving == 0
+	if v.odd || wasOdd && len(v.chosen.endpoints) > 0 {
+		v.chooseAll()
+	} else {
+		v.chooseAt(touched)
+	}
+	return fresh
+}
+
+func (v *view) add(inst *rollcall.Instance) *place {
+	p := v.places[inst.Addr]
+	if p == nil {
+		p = &place{addr: inst.Addr}
+		v.places[inst.Addr] = p
+	}
+	r := rival{inst, inst.Draining()}
+	p.rivals = append(p.rivals, r)
+	if !r.draining {
+		v.serving++
+	}
+	return p
+}
+
+// remove returns where the instance was, nil where it was refused.
+func (v *view) remove(inst *rollcall.Instance) *place {
+	if _, ok := v.refused[inst.Key]; ok {
+		delete(v.refused, inst.Key)
+		return nil
+	}
+	p := v.places[inst.Addr]
+	p.rivals = slices.DeleteFunc(p.rivals, func(r rival) bool { return r.Key == inst.Key })
+	if !inst.Draining() {
+		v.serving--
+	}
+	return p
+}
+
+// best returns which of several instances of one address stands for it: not a draining
+// one, unless asked for; nil where there is none.
+func best(rivals []rival, draining bool) (best *rollcall.Instance) {
+	for _, r := range rivals {
+		switch {
+		case r.draining && !draining:
+		case best == nil, best.CreateRevision < r.CreateRevision, best.CreateRevision == r.CreateRevision && r.Key < best.Key:
+			best = r.Instance
+		}
+	}
+	return best
+}
+
+// chooseAt chooses the serving instances anew at the given places. The choice was of
+// serving ones before.
+func (v *view) chooseAt(touched []*place) {
+	next, changed := v.chosen.with(len(touched)), false
+	for _, p := range touched {
+		inst := best(p.rivals, false)
+		switch {
+		case looksSame(inst, p.chosen):
+			continue
+		case inst == nil:
+			v.places[next.drop(p.index)].index = p.index
+		case p.chosen == nil:
+			p.index = len(next.endpoints)
+			next.set(p.index, inst)
+		default:
+			next.set(p.index, inst)
+		}
+		p.chosen, changed = inst, true
+	}
+	for _, p := range touched {
+		if len(p.rivals) == 0 {
+			delete(v.places, p.addr)
+		}
+	}
+	if changed {
+		v.chosen = next
+	}
+}
+
+// looksSame says whether a channel could see no difference between two instances of one
+// address, or none.
+func looksSame(a, b *rollcall.Instance) bool {
+	return a == b || a != nil && b != nil && a.Key == b.Key && a.SameValue(b)
+}
+
+// chooseAll chooses anew everywhere, by all the rules.
+func (v *view) chooseAll() {
+	before := make(map[string]int, len(v.chosen.endpoints))
+	for i, ep := range v.chosen.endpoints {
+		before[InstanceOf(ep).Key] = i
+	}
+	next, changed := &choice{}, false
+	choose := func(inst *rollcall.Instance) {
+		if inst == nil {
+			return
+		}
+		at := len(next.endpoints)
+		next.set(at, inst)
+		if i, ok := before[inst.Key]; ok && looksSame(inst, InstanceOf(v.chosen.endpoints[i])) {
+			next.endpoints[at] = v.chosen.endpoints[i]
+		} else {
+			changed = true
+		}
+	}
+	for _, p := range v.places {
+		p.chosen = nil
+		if choose(best(p.rivals, false)); len(p.rivals) == 0 {
+			delete(v.places, p.addr)
+		}
+	}
+	gone := make(map[string][]rival)
+	for _, inst := range v.snap.Held() {
+		if v.places[inst.Addr] == nil && v.policy.Check(inst.Addr) == nil {
+			gone[inst.Addr] = append(gone[inst.Addr], rival{inst, false})
+		}
+	}
+	for _, rivals := range gone {
+		choose(best(rivals, true))
+	}
+	if len(next.endpoints) == 0 {
+		for _, p := range v.places {
+			choose(best(p.rivals, true))
+		}
+	}
+	if changed || len(next.endpoints) != len(v.chosen.endpoints) {
+		v.chosen = next
+	}
+	for i, ep := range v.chosen.endpoints {
+		inst := InstanceOf(ep)
+		if p := v.places[inst.Addr]; p != nil {
+			p.chosen, p.index = inst, i
+		}
+	}
+}
+
+type instanceKey struct{}
+
+// attribute compares by value: a balancer need not hear of a write that changed nothing.
+type attribute struct{ *rollcall.Instance }
+
+func (a attribute) Equal(o any) bool {
+	b, ok := o.(attribute)
+	return ok && a.Key == b.Key && a.SameValue(b.Instance)
+}
+
+// InstanceOf returns the instance, metadata and all, that an endpoint of this resolver
+// stands for, for use in a balancer; nil for endpoints of other resolvers. Of writes that
+// changed neither address nor metadata it need not be the last.
+func InstanceOf(ep grpcresolver.Endpoint) *rollcall.Instance {
+	a, _ := ep.Attributes.Value(instanceKey{}).(attribute)
+	return a.Instance
+}

@@ -1,0 +1,189 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package resolver
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/fakeetcd"
+)
+
+// chosenBy says which keys a channel may call, by the rules written down once more: all
+// of a snapshot at once, rule by rule.
+func chosenBy(snap *rollcall.Snapshot) []string {
+	taken, _ := snap.Screen(nil)
+	rules := func(among []*rollcall.Instance) []string {
+		best := make(map[string]*rollcall.Instance)
+		for _, inst := range among {
+			if other := best[inst.Addr]; other == nil || other.CreateRevision < inst.CreateRevision {
+				best[inst.Addr] = inst
+			}
+		}
+		var keys []string
+		for _, inst := range best {
+			keys = append(keys, inst.Key)
+		}
+		slices.Sort(keys)
+		return keys
+	}
+	callable := slices.DeleteFunc(slices.Clone(taken), (*rollcall.Instance).Draining)
+	for _, inst := range snap.Held() {
+		if rollcall.HostPort(inst.Addr) == nil && !slices.ContainsFunc(taken, func(i *rollcall.Instance) bool { return i.Addr == inst.Addr }) {
+			callable = append(callable, inst)
+		}
+	}
+	if len(callable) == 0 {
+		callable = taken
+	}
+	return rules(callable)
+}
+
+// TestViewFollows: after any changes a view has chosen what it would choose at once, and
+// a new choice only if a channel could see a difference.
+func TestViewFollows(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		var fail string
+		synctest.Test(t, func(t *testing.T) { fail = viewFollows(t, rt) })
+		if fail != "" {
+			rt.Fatal(fail)
+		}
+	})
+}
+
+func viewFollows(t *testing.T, rt *rapid.T) string {
+	store := fakeetcd.New()
+	defer store.Close()
+	conn := store.Connect(context.Background())
+	defer conn.Close()
+	d, err := rollcall.NewDirectory(conn.Client, rollcall.DirectoryOptions{Hold: rollcall.Hold{Share: 0.4, Longest: time.Minute}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	sub, err := d.Subscribe("s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Close()
+	synctest.Wait()
+	v := newView(nil)
+	value := rapid.SampledFrom([]string{`{"Addr":"a:1"}`, `{"Addr":"b:1"}`, `{"Addr":"c:1","Metadata":{"zone":"z"}}`, `{"Addr":"c:1"}`,
+		`{"Addr":"d:1","Metadata":{"status":"draining"}}`, `{"Addr":"a:1","Metadata":{"status":"draining"}}`, `{"Addr":"unix:x"}`, `nothing`, ""})
+	key := rapid.SampledFrom([]string{"s/1", "s/2", "s/3", "s/4", "s/5"})
+	seen := make(map[string]string) // what a channel was shown last
+	for range rapid.IntRange(1, 12).Draw(rt, "rounds") {
+		for range rapid.IntRange(0, 4).Draw(rt, "writes") {
+			k, val := key.Draw(rt, "key"), value.Draw(rt, "value")
+			if val == "" {
+				store.Delete(k)
+			} else {
+				store.Put(k, val)
+			}
+		}
+		time.Sleep(rapid.SampledFrom([]time.Duration{time.Second, 2 * time.Minute}).Draw(rt, "time"))
+		before := v.chosen
+		chosen, refused, _ := v.latest(sub)
+		shown := make(map[string]string)
+		for i, ep := range chosen.endpoints {
+			inst := InstanceOf(ep)
+			shown[inst.Key] = inst.Addr + string(inst.Metadata)
+			if ep.Addresses[0].Addr != inst.Addr || chosen.hashes[i] != hashOf(inst.Key) {
+				return fmt.Sprintf("%s is shown as %v", inst.Key, ep)
+			}
+		}
+		if got, want := slices.Sorted(maps.Keys(shown)), chosenBy(sub.Latest()); !slices.Equal(got, want) || len(chosen.endpoints) != len(want) {
+			return fmt.Sprintf("chose %v, want %v", got, want)
+		}
+		if same := maps.Equal(shown, seen); same != (chosen == before) {
+			return fmt.Sprintf("the same choice: %v, of the same endpoints: %v", chosen == before, same)
+		}
+		if _, want := sub.Latest().Screen(nil); refused != len(want) {
+			return fmt.Sprintf("%d refused, want %d", refused, len(want))
+		}
+		seen = shown
+	}
+	return ""
+}
+
+func choiceOf(n int) *choice {
+	c := &choice{}
+	for i := range n {
+		c.set(i, &rollcall.Instance{Key: fmt.Sprint("s/", i)})
+	}
+	return c
+}
+
+// Channels have favourites of their own, and keep them; nothing gets lost on the way.
+func TestOrderSorts(t *testing.T) {
+	o := newOrder()
+	for n := range 100 {
+		c := choiceOf(n)
+		var all, keys []string
+		for _, ep := range c.endpoints {
+			all = append(all, InstanceOf(ep).Key)
+		}
+		for _, ep := range o.sorted(c) {
+			keys = append(keys, InstanceOf(ep).Key)
+		}
+		byRank := slices.SortedFunc(slices.Values(all), func(a, b string) int { return cmp.Compare(o.rank(hashOf(a)), o.rank(hashOf(b))) })
+		if k := min(n, favourites); !slices.Equal(keys[:k], byRank[:k]) {
+			t.Fatalf("of %d, %v come first, not %v", n, keys[:k], byRank[:k])
+		}
+		if slices.Sort(keys); !slices.Equal(keys, slices.Sorted(slices.Values(all))) {
+			t.Fatalf("of %d, %v are left", n, keys)
+		}
+	}
+	first := make(map[string]int)
+	for range 3000 {
+		first[InstanceOf(newOrder().sorted(choiceOf(3))[0]).Key]++
+	}
+	for key, n := range first {
+		if n < 800 || n > 1200 {
+			t.Errorf("%s is first in %d of 3,000 orders", key, n)
+		}
+	}
+}
+
+var sizes = []int{10, 1000, 10_000}
+
+// BenchmarkState is the first state of a service.
+func BenchmarkState(b *testing.B) {
+	for _, n := range sizes {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			snap, _ := snapshotsOf(b, n)
+			o := newOrder()
+			b.ReportAllocs()
+			for b.Loop() {
+				v := newView(nil)
+				v.apply(snap)
+				_ = o.sorted(v.chosen)
+			}
+		})
+	}
+}
+
+// BenchmarkStateChanged is the next state after one instance changed.
+func BenchmarkStateChanged(b *testing.B) {
+	for _, n := range sizes {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			first, next := snapshotsOf(b, n)
+			snaps, v, o := []*rollcall.Snapshot{first, next}, newView(nil), newOrder()
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				v.apply(snaps[i%2])
+				_ = o.sorted(v.chosen)
+			}
+		})
+	}
+}
