@@ -87,15 +87,17 @@ func (f *feed) subscribe(changed chan struct{}) *Subscription {
 	return s
 }
 
-// unsubscribe says whether s was the last.
-func (f *feed) unsubscribe(s *Subscription) bool {
+// unsubscribe says whether s was the last, and returns what closes when its delivery
+// under way has ended, nil where there is none.
+func (f *feed) unsubscribe(s *Subscription) (last bool, ended <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if _, ok := f.subs[s]; ok {
 		delete(f.subs, s)
 		close(s.done)
+		ended = s.ended
 	}
-	return len(f.subs) == 0
+	return len(f.subs) == 0, ended
 }
 
 // end closes every subscription.
@@ -136,7 +138,7 @@ func (f *feed) wake() {
 	}
 	f.remembered = true
 	for s := range f.subs {
-		notify(s.changed)
+		s.wakeLocked()
 	}
 }
 
@@ -155,7 +157,7 @@ func (f *feed) publishLocked(snap *Snapshot, err error) {
 		f.before = nil
 	}
 	for s := range f.subs {
-		notify(s.changed)
+		s.wakeLocked()
 	}
 	if f.saver != nil {
 		notify(f.saver.wake)

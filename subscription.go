@@ -23,7 +23,12 @@ type Subscription struct {
 	// Owned by the consumer.
 	got      *Snapshot // last returned by Next
 	reported string    // last error returned by Next
-	returned time.Time // when Next returned got
+	returned time.Time // when Next returned got; zero: its work has been counted
+	pace     pace      // of the consumer's work
+
+	// Of Deliver.
+	deliver func(*Snapshot, error)
+	ended   chan struct{} // closed when the delivery under way has ended; guarded by feed.mu; nil: none
 }
 
 // Changed is woken, at least once, after Latest or Err have changed.
@@ -59,14 +64,12 @@ func (s *Subscription) Err() error {
 // call it again to go on waiting. It ends with the context's error, or with ErrClosed
 // once the subscription or its Directory was closed.
 //
-// Next conflates: it returns a first change at once and holds the following one back
-// by twice the time that its caller spent on the last, at most 250 ms.
+// Next conflates: it returns a first change at once, and holds later ones back where its
+// caller spends more than a fifth of the time on them, for a second at most.
 func (s *Subscription) Next(ctx context.Context) (*Snapshot, error) {
-	if s.got != nil {
-		pace := min(2*time.Since(s.returned), paceCeiling)
-		if err := sleep(ctx, pace, nil); err != nil {
-			return nil, err
-		}
+	s.worked()
+	if err := sleep(ctx, time.Until(s.pace.rested()), s.done); err != nil {
+		return nil, err
 	}
 	for {
 		snap := s.Latest()
@@ -93,14 +96,89 @@ func (s *Subscription) Next(ctx context.Context) (*Snapshot, error) {
 	}
 }
 
+// worked counts what the consumer did since Next returned.
+func (s *Subscription) worked() {
+	if !s.returned.IsZero() {
+		s.pace.worked(s.returned, time.Now())
+		s.returned = time.Time{}
+	}
+}
+
+// Deliver has f called with all that Next would return, one call at a time, until Close
+// or the Directory's. While there is nothing to deliver it takes no goroutine. It is
+// called once, instead of Next.
+func (s *Subscription) Deliver(f func(*Snapshot, error)) {
+	s.feed.mu.Lock()
+	defer s.feed.mu.Unlock()
+	s.deliver = f
+	s.wakeLocked()
+}
+
+// wakeLocked tells the consumer that there is news.
+func (s *Subscription) wakeLocked() {
+	notify(s.changed)
+	if s.deliver == nil || s.ended != nil {
+		return
+	}
+	s.ended = make(chan struct{})
+	go s.deliverAll(s.ended)
+}
+
+// deliverAll delivers until there is nothing left, or nothing more to come.
+func (s *Subscription) deliverAll(ended chan<- struct{}) {
+	defer close(ended)
+	for {
+		snap, err := s.Next(context.Background())
+		if s.isClosed() {
+			return
+		}
+		s.deliver(snap, err)
+		s.worked()
+		if s.rest() {
+			return
+		}
+	}
+}
+
+// rest ends the delivery if what was delivered is the latest there is.
+func (s *Subscription) rest() bool {
+	s.feed.mu.Lock()
+	defer s.feed.mu.Unlock()
+	if s.got == nil || s.got != s.feed.snap || s.isClosed() {
+		return false
+	}
+	s.ended = nil
+	return true
+}
+
+func (s *Subscription) isClosed() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // Refresh has the feed compare itself with etcd, soon and at most once in 10 s: a
 // hint that something looks out of date.
 func (s *Subscription) Refresh() { s.feed.refresh() }
 
+// deliveryGrace bounds how long Close waits for a delivery that does not end.
+const deliveryGrace = 50 * time.Millisecond
+
 // Close ends the subscription; the last one of a feed ends its watch and joins it.
+// What Deliver calls is waited for, but not for more than 50 ms: it ends on its own then.
 // Calling it again does nothing.
 func (s *Subscription) Close() {
-	if s.feed.unsubscribe(s) {
+	last, ended := s.feed.unsubscribe(s)
+	if ended != nil {
+		select {
+		case <-ended:
+		case <-time.After(deliveryGrace):
+		}
+	}
+	if last {
 		s.feed.dir.release(s.feed)
 	}
 }

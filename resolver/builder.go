@@ -4,7 +4,6 @@
 package resolver
 
 import (
-	"context"
 	"log/slog"
 	"net/url"
 	"strings"
@@ -98,15 +97,12 @@ func (b *builder) Build(target grpcresolver.Target, cc grpcresolver.ClientConn, 
 	if err != nil {
 		return nil, status.Errorf(codes.Unavailable, "rollcall: resolve %q: %v", service, err)
 	}
-	r := &etcdResolver{cc: cc, sub: sub, view: b.acquire(service), service: service, opts: &b.opts, order: newOrder(), done: make(chan struct{})}
-	ctx, cancel := context.WithCancel(context.Background())
-	r.cancel = cancel
-	go func() {
-		defer close(r.done)
-		defer b.release(service)
-		defer sub.Close()
-		r.run(ctx)
-	}()
+	r := &etcdResolver{cc: cc, sub: sub, view: b.acquire(service), service: service, opts: &b.opts, order: newOrder()}
+	r.close = sync.OnceFunc(func() {
+		sub.Close()
+		b.release(service)
+	})
+	sub.Deliver(r.deliver)
 	return r, nil
 }
 
@@ -118,8 +114,8 @@ type etcdResolver struct {
 	service string
 	opts    *Options
 	order   order
-	cancel  context.CancelFunc
-	done    chan struct{} // run has ended
+	close   func()
+	shown   *choice // what the channel was told last; nil before it was told any endpoint; owned by deliver
 }
 
 // ParseTarget returns the service that a target names. The authority is ignored, as

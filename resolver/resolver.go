@@ -4,44 +4,35 @@
 package resolver
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	grpcresolver "google.golang.org/grpc/resolver"
 
 	"github.com/rollcall-grpc/rollcall"
 )
 
-// run turns snapshots into states until Close. A snapshot that looks the same to a
-// channel is not passed on; one that is only stale leaves the channel as it is.
-func (r *etcdResolver) run(ctx context.Context) {
-	var shown *choice // what the channel was told last; nil before it was told any endpoint
-	for {
-		snap, err := r.sub.Next(ctx)
-		if ctx.Err() != nil || errors.Is(err, rollcall.ErrClosed) {
-			return
-		}
-		if err != nil {
-			r.opts.Logger.Warn("cannot resolve yet", "service", r.service, "cause", err)
-			// Not as a status (%v, not %w): with that gRPC ends every call; otherwise it fails
-			// calls with UNAVAILABLE and the text, and has those wait that wait for ready.
-			r.cc.ReportError(fmt.Errorf("rollcall: resolve %q: %v", r.service, err))
-			continue
-		}
-		chosen, refused, fresh := r.view.latest(r.sub)
-		for _, ref := range fresh {
-			r.opts.Logger.Warn("address refused", "key", ref.Instance.Key, "cause", ref.Cause)
-		}
-		if chosen == shown {
-			continue
-		}
-		if shown == nil && len(chosen.endpoints) == 0 {
-			r.cc.ReportError(emptyError(snap, refused))
-			continue
-		}
-		shown = chosen
+// deliver tells the channel of a snapshot, or why there is none yet. A snapshot that looks
+// the same to a channel is not passed on; one that is only stale leaves the channel as it
+// is.
+func (r *etcdResolver) deliver(snap *rollcall.Snapshot, err error) {
+	if err != nil {
+		r.opts.Logger.Warn("cannot resolve yet", "service", r.service, "cause", err)
+		// Not as a status (%v, not %w): with that gRPC ends every call; otherwise it fails
+		// calls with UNAVAILABLE and the text, and has those wait that wait for ready.
+		r.cc.ReportError(fmt.Errorf("rollcall: resolve %q: %v", r.service, err))
+		return
+	}
+	chosen, refused, fresh := r.view.latest(r.sub)
+	for _, ref := range fresh {
+		r.opts.Logger.Warn("address refused", "key", ref.Instance.Key, "cause", ref.Cause)
+	}
+	switch {
+	case chosen == r.shown:
+	case r.shown == nil && len(chosen.endpoints) == 0:
+		r.cc.ReportError(emptyError(snap, refused))
+	default:
+		r.shown = chosen
 		// The error is a balancer's opinion of the state. The watch brings the next
 		// state when there is one; asking again would bring the same.
 		_ = r.cc.UpdateState(grpcresolver.State{Endpoints: r.order.sorted(chosen)})
@@ -66,15 +57,6 @@ func emptyError(snap *rollcall.Snapshot, refused int) error {
 // ResolveNow has the feed compare itself with etcd, at most once in 10 s for a service.
 func (r *etcdResolver) ResolveNow(grpcresolver.ResolveNowOptions) { r.sub.Refresh() }
 
-// closeGrace bounds Close where the channel's balancer is stuck in an update.
-const closeGrace = 50 * time.Millisecond
-
 // Close ends the resolver and joins it; etcd is not waited for. An update that the
-// channel is still busy with ends on its own, and the resolver with it.
-func (r *etcdResolver) Close() {
-	r.cancel()
-	select {
-	case <-r.done:
-	case <-time.After(closeGrace):
-	}
-}
+// channel is still busy with ends on its own.
+func (r *etcdResolver) Close() { r.close() }
