@@ -115,7 +115,10 @@ type etcdResolver struct {
 	opts    *Options
 	order   order
 	close   func()
-	shown   *choice // what the channel was told last; nil before it was told any endpoint; owned by deliver
+
+	// Owned by deliver.
+	shown int  // version of the view that the channel was told last
+	told  bool // it was told of any endpoint
 }
 
 // ParseTarget returns the service that a target names. The authority is ignored, as

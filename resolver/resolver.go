@@ -23,19 +23,18 @@ func (r *etcdResolver) deliver(snap *rollcall.Snapshot, err error) {
 		r.cc.ReportError(fmt.Errorf("rollcall: resolve %q: %v", r.service, err))
 		return
 	}
-	chosen, refused, fresh := r.view.latest(r.sub)
-	for _, ref := range fresh {
+	for _, ref := range r.view.follow(r.sub) {
 		r.opts.Logger.Warn("address refused", "key", ref.Instance.Key, "cause", ref.Cause)
 	}
+	state, version := r.view.state(r.order, r.shown)
 	switch {
-	case chosen == r.shown:
-	case r.shown == nil && len(chosen.endpoints) == 0:
-		r.cc.ReportError(emptyError(snap, refused))
-	default:
-		r.shown = chosen
+	case len(state) == 0 && !r.told:
+		r.cc.ReportError(emptyError(snap, r.view.refusals()))
+	case version != r.shown:
+		r.shown, r.told = version, true
 		// The error is a balancer's opinion of the state. The watch brings the next
 		// state when there is one; asking again would bring the same.
-		_ = r.cc.UpdateState(grpcresolver.State{Endpoints: r.order.sorted(chosen)})
+		_ = r.cc.UpdateState(grpcresolver.State{Endpoints: state})
 	}
 }
 

@@ -13,16 +13,10 @@ import (
 	"github.com/rollcall-grpc/rollcall"
 )
 
-// choice is what a channel may call, in no order. It is immutable, and stays the same
-// one for as long as no channel could see a difference. Channels and states share what
-// the endpoints point to.
+// choice is what a channel may call, in no order. States share what the endpoints point to.
 type choice struct {
 	endpoints []grpcresolver.Endpoint
 	hashes    []uint64 // of their keys
-}
-
-func (c *choice) with(more int) *choice {
-	return &choice{slices.Grow(slices.Clone(c.endpoints), more), slices.Grow(slices.Clone(c.hashes), more)}
 }
 
 // set shows an instance at an index, which may be the one after the last.
@@ -43,6 +37,7 @@ func (c *choice) drop(i int) (moved string) {
 	last := len(c.endpoints) - 1
 	moved = c.endpoints[last].Addresses[0].Addr
 	c.endpoints[i], c.hashes[i] = c.endpoints[last], c.hashes[last]
+	c.endpoints[last] = grpcresolver.Endpoint{} // let go
 	c.endpoints, c.hashes = c.endpoints[:last], c.hashes[:last]
 	return moved
 }
@@ -54,13 +49,14 @@ func (c *choice) drop(i int) (moved string) {
 type view struct {
 	policy rollcall.AddressPolicy
 
-	mu      sync.Mutex
+	mu      sync.RWMutex
 	snap    *rollcall.Snapshot // that the rest is a function of; nil at first
 	places  map[string]*place  // by address
 	refused map[string]rollcall.Refused
 	serving int  // instances that are taken and not draining
 	odd     bool // others than the serving ones may be chosen: some are held, or none serve
-	chosen  *choice
+	chosen  choice
+	version int // of what is chosen: grows when a channel could see a difference
 }
 
 // place is an address, and the instances that have it: nearly always one.
@@ -77,18 +73,42 @@ type rival struct {
 }
 
 func newView(policy rollcall.AddressPolicy) *view {
-	return &view{policy: policy, places: make(map[string]*place), refused: make(map[string]rollcall.Refused), odd: true, chosen: &choice{}}
+	return &view{policy: policy, places: make(map[string]*place), refused: make(map[string]rollcall.Refused), odd: true}
 }
 
-// latest returns the choice for the latest snapshot of a subscription, how many instances
-// the policy refuses, and which of those nobody has been told of yet.
-func (v *view) latest(sub *rollcall.Subscription) (chosen *choice, refused int, fresh []rollcall.Refused) {
+// follow takes in the latest snapshot of a subscription, and returns those refused by the
+// policy that nobody has been told of yet.
+func (v *view) follow(sub *rollcall.Subscription) (fresh []rollcall.Refused) {
+	v.mu.RLock()
+	same := v.snap == sub.Latest()
+	v.mu.RUnlock()
+	if same {
+		return nil
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if snap := sub.Latest(); snap != v.snap {
 		fresh = v.apply(snap)
 	}
-	return v.chosen, len(v.refused), fresh
+	return fresh
+}
+
+// state returns what is chosen, in a channel's order, unless that is the version that the
+// channel has, and the version.
+func (v *view) state(o order, has int) (state []grpcresolver.Endpoint, version int) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	if v.version != has {
+		state = o.sorted(&v.chosen)
+	}
+	return state, v.version
+}
+
+// refusals returns how many instances the policy refuses.
+func (v *view) refusals() int {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return len(v.refused)
 }
 
 func (v *view) apply(snap *rollcall.Snapshot) (fresh []rollcall.Refused) {
@@ -168,19 +188,19 @@ func best(rivals []rival, draining bool) (best *rollcall.Instance) {
 // chooseAt chooses the serving instances anew at the given places. The choice was of
 // serving ones before.
 func (v *view) chooseAt(touched []*place) {
-	next, changed := v.chosen.with(len(touched)), false
+	changed := false
 	for _, p := range touched {
 		inst := best(p.rivals, false)
 		switch {
 		case looksSame(inst, p.chosen):
 			continue
 		case inst == nil:
-			v.places[next.drop(p.index)].index = p.index
+			v.places[v.chosen.drop(p.index)].index = p.index
 		case p.chosen == nil:
-			p.index = len(next.endpoints)
-			next.set(p.index, inst)
+			p.index = len(v.chosen.endpoints)
+			v.chosen.set(p.index, inst)
 		default:
-			next.set(p.index, inst)
+			v.chosen.set(p.index, inst)
 		}
 		p.chosen, changed = inst, true
 	}
@@ -190,7 +210,7 @@ func (v *view) chooseAt(touched []*place) {
 		}
 	}
 	if changed {
-		v.chosen = next
+		v.version++
 	}
 }
 
@@ -206,7 +226,8 @@ func (v *view) chooseAll() {
 	for i, ep := range v.chosen.endpoints {
 		before[InstanceOf(ep).Key] = i
 	}
-	next, changed := &choice{}, false
+	var next choice
+	changed := false
 	choose := func(inst *rollcall.Instance) {
 		if inst == nil {
 			return
@@ -241,6 +262,7 @@ func (v *view) chooseAll() {
 	}
 	if changed || len(next.endpoints) != len(v.chosen.endpoints) {
 		v.chosen = next
+		v.version++
 	}
 	for i, ep := range v.chosen.endpoints {
 		inst := InstanceOf(ep)

@@ -92,8 +92,9 @@ func viewFollows(t *testing.T, rt *rapid.T) string {
 			}
 		}
 		time.Sleep(rapid.SampledFrom([]time.Duration{time.Second, 2 * time.Minute}).Draw(rt, "time"))
-		before := v.chosen
-		chosen, refused, _ := v.latest(sub)
+		before := v.version
+		v.follow(sub)
+		chosen := v.chosen
 		shown := make(map[string]string)
 		for i, ep := range chosen.endpoints {
 			inst := InstanceOf(ep)
@@ -105,11 +106,11 @@ func viewFollows(t *testing.T, rt *rapid.T) string {
 		if got, want := slices.Sorted(maps.Keys(shown)), chosenBy(sub.Latest()); !slices.Equal(got, want) || len(chosen.endpoints) != len(want) {
 			return fmt.Sprintf("chose %v, want %v", got, want)
 		}
-		if same := maps.Equal(shown, seen); same != (chosen == before) {
-			return fmt.Sprintf("the same choice: %v, of the same endpoints: %v", chosen == before, same)
+		if same := maps.Equal(shown, seen); same != (v.version == before) {
+			return fmt.Sprintf("the same version: %v, of the same endpoints: %v", v.version == before, same)
 		}
-		if _, want := sub.Latest().Screen(nil); refused != len(want) {
-			return fmt.Sprintf("%d refused, want %d", refused, len(want))
+		if _, want := sub.Latest().Screen(nil); v.refusals() != len(want) {
+			return fmt.Sprintf("%d refused, want %d", v.refusals(), len(want))
 		}
 		seen = shown
 	}
@@ -167,7 +168,7 @@ func BenchmarkState(b *testing.B) {
 			for b.Loop() {
 				v := newView(nil)
 				v.apply(snap)
-				_ = o.sorted(v.chosen)
+				_ = o.sorted(&v.chosen)
 			}
 		})
 	}
@@ -182,7 +183,7 @@ func BenchmarkStateChanged(b *testing.B) {
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
 				v.apply(snaps[i%2])
-				_ = o.sorted(v.chosen)
+				_ = o.sorted(&v.chosen)
 			}
 		})
 	}
