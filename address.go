@@ -29,6 +29,9 @@ func (p AddressPolicy) Check(addr string) error {
 // not unspecified, multicast or link-local. gRPC would dial "unix:..." as a socket
 // and a URL as whatever it names, so neither is a host here. Errors are *InputError.
 func HostPort(addr string) error {
+	if ip, err := netip.ParseAddrPort(addr); err == nil && ip.Port() != 0 && reachable(ip.Addr()) {
+		return nil // nearly all
+	}
 	if scheme, _, _ := strings.Cut(addr, ":"); strings.EqualFold(scheme, "unix") || strings.EqualFold(scheme, "unix-abstract") {
 		return inputError("address", addr, "a machine's own sockets cannot be shared through etcd; it must be host:port")
 	}
@@ -40,8 +43,7 @@ func HostPort(addr string) error {
 		return inputError("address", addr, "the port must be a number from 1 to 65535")
 	}
 	if ip, err := netip.ParseAddr(host); err == nil {
-		ip = ip.Unmap()
-		if ip.IsUnspecified() || ip.IsMulticast() || ip.IsLinkLocalUnicast() || ip.Zone() != "" {
+		if !reachable(ip) {
 			return inputError("address", addr, "the host is unspecified, multicast or link-local; give one that clients can reach")
 		}
 		return nil
@@ -50,6 +52,11 @@ func HostPort(addr string) error {
 		return inputError("address", addr, "%q is neither a host name nor an IP address", host)
 	}
 	return nil
+}
+
+func reachable(ip netip.Addr) bool {
+	ip = ip.Unmap()
+	return !ip.IsUnspecified() && !ip.IsMulticast() && !ip.IsLinkLocalUnicast() && ip.Zone() == ""
 }
 
 // AllowCIDR returns a policy that takes what HostPort takes and that is an IP address in

@@ -185,6 +185,9 @@ func (s *Snapshot) relisted(got listing, history int) *Snapshot {
 	n := &Snapshot{prefix: s.prefix, revision: got.revision, history: history, instances: got.instances, rejected: got.rejected}
 	old := s.instances
 	for i, inst := range n.instances {
+		if len(old) == 0 {
+			break
+		}
 		for len(old) > 0 && old[0].Key < inst.Key {
 			old = old[1:]
 		}

@@ -188,6 +188,9 @@ func best(rivals []rival, draining bool) (best *rollcall.Instance) {
 // chooseAt chooses the serving instances anew at the given places. The choice was of
 // serving ones before.
 func (v *view) chooseAt(touched []*place) {
+	if more := len(v.places) - len(v.chosen.endpoints); more > 0 {
+		v.chosen.endpoints, v.chosen.hashes = slices.Grow(v.chosen.endpoints, more), slices.Grow(v.chosen.hashes, more)
+	}
 	changed := false
 	for _, p := range touched {
 		inst := best(p.rivals, false)
