@@ -19,6 +19,10 @@ type choice struct {
 	hashes    []uint64 // of their keys
 }
 
+func (c *choice) grow(n int) {
+	c.endpoints, c.hashes = slices.Grow(c.endpoints, n), slices.Grow(c.hashes, n)
+}
+
 // set shows an instance at an index, which may be the one after the last.
 func (c *choice) set(i int, inst *rollcall.Instance) {
 	if i == len(c.endpoints) {
@@ -63,6 +67,7 @@ type view struct {
 type place struct {
 	addr   string
 	rivals []rival
+	only   [1]rival           // what rivals begins in
 	chosen *rollcall.Instance // one of them; nil: none
 	index  int                // of chosen in the choice
 }
@@ -115,8 +120,11 @@ func (v *view) apply(snap *rollcall.Snapshot) (fresh []rollcall.Refused) {
 	changes := snap.Diff(v.snap)
 	if v.snap == nil {
 		v.places = make(map[string]*place, len(changes))
+		v.chosen.grow(len(changes))
 	}
-	touched := make([]*place, 0, len(changes))
+	v.snap = snap
+	usual := !v.odd || len(v.chosen.endpoints) == 0
+	var touched []*place
 	for _, c := range changes {
 		if c.Old != nil {
 			if p := v.remove(c.Old); p != nil {
@@ -131,31 +139,43 @@ func (v *view) apply(snap *rollcall.Snapshot) (fresh []rollcall.Refused) {
 			fresh = append(fresh, v.refused[c.Key])
 			continue
 		}
-		touched = append(touched, v.add(c.New))
+		if p, alone := v.add(c.New); alone && usual {
+			v.choose(p, c.New) // at once, while it is in the processor's cache
+		} else {
+			touched = append(touched, p)
+		}
 	}
-	v.snap = snap
-	wasOdd := v.odd
 	v.odd = len(snap.Held()) > 0 || v.serving == 0
-	if v.odd || wasOdd && len(v.chosen.endpoints) > 0 {
+	if v.odd || !usual {
 		v.chooseAll()
-	} else {
-		v.chooseAt(touched)
+		return fresh
+	}
+	for _, p := range touched {
+		v.choose(p, best(p.rivals, false))
+	}
+	for _, p := range touched {
+		if len(p.rivals) == 0 {
+			delete(v.places, p.addr)
+		}
 	}
 	return fresh
 }
 
-func (v *view) add(inst *rollcall.Instance) *place {
-	p := v.places[inst.Addr]
+// add returns where the instance is now, and whether it is alone there and serves.
+func (v *view) add(inst *rollcall.Instance) (p *place, alone bool) {
+	p = v.places[inst.Addr]
 	if p == nil {
 		p = &place{addr: inst.Addr}
+		p.rivals = p.only[:0]
 		v.places[inst.Addr] = p
+		alone = true
 	}
 	r := rival{inst, inst.Draining()}
 	p.rivals = append(p.rivals, r)
 	if !r.draining {
 		v.serving++
 	}
-	return p
+	return p, alone && !r.draining
 }
 
 // remove returns where the instance was, nil where it was refused.
@@ -185,36 +205,21 @@ func best(rivals []rival, draining bool) (best *rollcall.Instance) {
 	return best
 }
 
-// chooseAt chooses the serving instances anew at the given places. The choice was of
-// serving ones before.
-func (v *view) chooseAt(touched []*place) {
-	if more := len(v.places) - len(v.chosen.endpoints); more > 0 {
-		v.chosen.endpoints, v.chosen.hashes = slices.Grow(v.chosen.endpoints, more), slices.Grow(v.chosen.hashes, more)
+// choose has an instance stand for a place, nil for none.
+func (v *view) choose(p *place, inst *rollcall.Instance) {
+	switch {
+	case looksSame(inst, p.chosen):
+		return
+	case inst == nil:
+		v.places[v.chosen.drop(p.index)].index = p.index
+	case p.chosen == nil:
+		p.index = len(v.chosen.endpoints)
+		v.chosen.set(p.index, inst)
+	default:
+		v.chosen.set(p.index, inst)
 	}
-	changed := false
-	for _, p := range touched {
-		inst := best(p.rivals, false)
-		switch {
-		case looksSame(inst, p.chosen):
-			continue
-		case inst == nil:
-			v.places[v.chosen.drop(p.index)].index = p.index
-		case p.chosen == nil:
-			p.index = len(v.chosen.endpoints)
-			v.chosen.set(p.index, inst)
-		default:
-			v.chosen.set(p.index, inst)
-		}
-		p.chosen, changed = inst, true
-	}
-	for _, p := range touched {
-		if len(p.rivals) == 0 {
-			delete(v.places, p.addr)
-		}
-	}
-	if changed {
-		v.version++
-	}
+	p.chosen = inst
+	v.version++
 }
 
 // looksSame says whether a channel could see no difference between two instances of one
@@ -230,8 +235,9 @@ func (v *view) chooseAll() {
 		before[InstanceOf(ep).Key] = i
 	}
 	var next choice
+	next.grow(len(v.places))
 	changed := false
-	choose := func(inst *rollcall.Instance) {
+	take := func(inst *rollcall.Instance) {
 		if inst == nil {
 			return
 		}
@@ -245,7 +251,7 @@ func (v *view) chooseAll() {
 	}
 	for _, p := range v.places {
 		p.chosen = nil
-		if choose(best(p.rivals, false)); len(p.rivals) == 0 {
+		if take(best(p.rivals, false)); len(p.rivals) == 0 {
 			delete(v.places, p.addr)
 		}
 	}
@@ -256,11 +262,11 @@ func (v *view) chooseAll() {
 		}
 	}
 	for _, rivals := range gone {
-		choose(best(rivals, true))
+		take(best(rivals, true))
 	}
 	if len(next.endpoints) == 0 {
 		for _, p := range v.places {
-			choose(best(p.rivals, true))
+			take(best(p.rivals, true))
 		}
 	}
 	if changed || len(next.endpoints) != len(v.chosen.endpoints) {
