@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"runtime/pprof"
 	"sort"
 	"strings"
 	"testing"
@@ -176,7 +177,9 @@ func TestSoak(t *testing.T) {
 		return // too short to tell
 	}
 	if late.goroutines > early.goroutines+20 || late.heap > early.heap*3/2+4<<20 {
-		t.Errorf("at the end %s, at minute two %s", late, early)
+		var what strings.Builder
+		_ = pprof.Lookup("goroutine").WriteTo(&what, 1)
+		t.Errorf("at the end %s, at minute two %s\n%s", late, early, what.String())
 	}
 }
 
