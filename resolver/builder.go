@@ -23,7 +23,7 @@ const Scheme = "etcd"
 // Options are the settings of a builder; the zero value works.
 type Options struct {
 	Directory *rollcall.Directory    // default: the client's shared one
-	Policy    rollcall.AddressPolicy // what is dialled; default rollcall.HostPort
+	Policy    rollcall.AddressPolicy // what is dialled, asked once for each write; default rollcall.HostPort
 	Logger    *slog.Logger           // default: silent
 }
 

@@ -9,7 +9,7 @@
 // authority and one trailing "/" are ignored; percent-escapes are decoded. Channels of
 // one etcd client share one watch a service. A channel sees, in this order: the
 // instances whose address the policy takes, without those that are draining (unless
-// all are), one an address, in an order of the channel's own.
+// all are), one an address; the first eight in an order of the channel's own.
 //
 // Build does no I/O. While etcd has not answered, calls fail with UNAVAILABLE and
 // etcd's own error after 1 s; a service without endpoints fails them naming service,
@@ -18,6 +18,7 @@
 //
 // # Concurrency
 //
-// Each resolver has one goroutine, which ends in Close. It is the only one that talks
-// to the channel, and a channel that is slow delays no other.
+// A channel is told of one thing at a time, by a goroutine that ends in Close, and one that
+// is slow delays no other. What channels of one builder see of a service is worked out once
+// for all of them. Where more than a few share a service, idle ones hold no goroutine.
 package resolver
