@@ -34,6 +34,7 @@ type feed struct {
 
 	// Owned by run.
 	pending  map[string]entry // changes since the last publication
+	room     []*Instance      // for the next snapshot
 	revision int64            // revision that pending reaches
 	resume   int64            // revision to watch from; 0: list first
 	history  int
@@ -411,10 +412,11 @@ func (f *feed) flush() {
 	}
 	began := time.Now()
 	snap, _ := f.latest()
-	snap = snap.next(f.pending, f.revision)
+	snap = snap.next(f.pending, f.revision, f.room)
 	f.setHeld(snap)
 	f.publish(snap, nil)
 	clear(f.pending)
+	f.room = roomFor(len(snap.instances))
 	f.pace.worked(began, time.Now())
 }
 

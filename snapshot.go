@@ -165,8 +165,9 @@ func decodeEvent(ev *clientv3.Event) entry {
 	return decodeEntry(ev.Kv)
 }
 
-// next returns the snapshot after changes by key, live and at the given revision.
-func (s *Snapshot) next(changes map[string]entry, revision int64) *Snapshot {
+// next returns the snapshot after changes by key, live and at the given revision. Its
+// instances are in room where that is large enough, which is then no longer the caller's.
+func (s *Snapshot) next(changes map[string]entry, revision int64, room []*Instance) *Snapshot {
 	keys := make([]string, 0, len(changes))
 	for key := range changes {
 		keys = append(keys, key)
@@ -175,8 +176,8 @@ func (s *Snapshot) next(changes map[string]entry, revision int64) *Snapshot {
 	n := *s
 	n.revision = max(revision, s.revision)
 	n.stale, n.held = nil, nil
-	n.instances = merge(s.instances, keys, func(key string) *Instance { return changes[key].instance })
-	n.rejected = merge(s.rejected, keys, func(key string) *Rejected { return changes[key].rejected })
+	n.instances = merge(s.instances, keys, func(key string) *Instance { return changes[key].instance }, room)
+	n.rejected = merge(s.rejected, keys, func(key string) *Rejected { return changes[key].rejected }, nil)
 	return &n
 }
 
@@ -236,8 +237,11 @@ func find[E keyed](sorted []E, key string) (int, bool) {
 
 // merge returns old with the given keys replaced by what at returns for them, or
 // left out where that is nil. Both inputs are sorted; old is not changed.
-func merge[E keyed](old []E, keys []string, at func(key string) E) []E {
-	merged := make([]E, 0, len(old)+len(keys))
+func merge[E keyed](old []E, keys []string, at func(key string) E, room []E) []E {
+	merged := room[:0]
+	if cap(merged) < len(old)+len(keys) {
+		merged = make([]E, 0, len(old)+len(keys))
+	}
 	for _, key := range keys {
 		i, found := find(old, key)
 		merged = append(merged, old[:i]...)
@@ -250,4 +254,12 @@ func merge[E keyed](old []E, keys []string, at func(key string) E) []E {
 		old = old[i:]
 	}
 	return append(merged, old...)
+}
+
+// roomFor returns memory for the instances of a next snapshot, in advance: a page that was
+// never touched costs more than all that is written to it.
+func roomFor(n int) []*Instance {
+	room := make([]*Instance, n+n/16+4)
+	clear(room)
+	return room
 }

@@ -39,7 +39,7 @@ func TestSnapshotEqualsList(t *testing.T) {
 				write(t, store, changes, revision)
 			}
 			older, was := snap, render(snap)
-			snap = snap.next(changes, revision)
+			snap = snap.next(changes, revision, roomFor(len(snap.instances)))
 			if got := render(older); got != was {
 				t.Fatalf("a snapshot changed from\n%s to\n%s", was, got)
 			}
@@ -117,7 +117,7 @@ func TestSnapshotShares(t *testing.T) {
 	if first.Instance("s/a") != again.Instance("s/a") {
 		t.Error("a list that found nothing new made a new instance")
 	}
-	next := first.next(map[string]entry{"s/b": {}}, 10)
+	next := first.next(map[string]entry{"s/b": {}}, 10, nil)
 	if first.Instance("s/a") != next.Instance("s/a") || next.Instance("s/b") != nil {
 		t.Error("a change of b touched a, or b is still there")
 	}
@@ -162,7 +162,7 @@ func BenchmarkApply(b *testing.B) {
 			snap, kvs := benchmarkSnapshot(b, n)
 			change := map[string]entry{string(kvs[n/2].Key): decodeEntry(kvs[n/2])}
 			for b.Loop() {
-				_ = snap.next(change, int64(n+1))
+				_ = snap.next(change, int64(n+1), nil)
 			}
 		})
 	}
@@ -172,7 +172,7 @@ func BenchmarkDiff(b *testing.B) {
 	for _, n := range sizes {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			snap, kvs := benchmarkSnapshot(b, n)
-			next := snap.next(map[string]entry{string(kvs[n/2].Key): {}}, int64(n+1))
+			next := snap.next(map[string]entry{string(kvs[n/2].Key): {}}, int64(n+1), nil)
 			for b.Loop() {
 				_ = next.Diff(snap)
 			}

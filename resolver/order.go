@@ -37,8 +37,9 @@ func (o order) rank(hash uint64) uint64 {
 	return h ^ h>>33
 }
 
-// sorted returns a choice's endpoints, those of the least ranks first.
-func (o order) sorted(c *choice) []grpcresolver.Endpoint {
+// sorted returns a choice's endpoints, those of the least ranks first. They are in room
+// where that is large enough, which is then no longer the caller's.
+func (o order) sorted(c *choice, room []grpcresolver.Endpoint) []grpcresolver.Endpoint {
 	type ranked struct {
 		rank uint64
 		at   int
@@ -56,7 +57,7 @@ func (o order) sorted(c *choice) []grpcresolver.Endpoint {
 		first = slices.Insert(first, at, ranked{rank, i})
 		first = first[:min(len(first), favourites)]
 	}
-	sorted := slices.Clone(c.endpoints)
+	sorted := append(room[:0], c.endpoints...)
 	for i, r := range first {
 		sorted[i], sorted[r.at] = sorted[r.at], sorted[i]
 		for j := range first[i+1:] {

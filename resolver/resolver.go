@@ -35,6 +35,7 @@ func (r *etcdResolver) deliver(snap *rollcall.Snapshot, err error) {
 		// The error is a balancer's opinion of the state. The watch brings the next
 		// state when there is one; asking again would bring the same.
 		_ = r.cc.UpdateState(grpcresolver.State{Endpoints: state})
+		r.view.prepare(len(state))
 	}
 }
 

@@ -6,6 +6,7 @@ package resolver
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"google.golang.org/grpc/attributes"
 	grpcresolver "google.golang.org/grpc/resolver"
@@ -61,6 +62,8 @@ type view struct {
 	odd     bool // others than the serving ones may be chosen: some are held, or none serve
 	chosen  choice
 	version int // of what is chosen: grows when a channel could see a difference
+
+	room atomic.Pointer[[]grpcresolver.Endpoint] // for the next state
 }
 
 // place is an address, and the instances that have it: nearly always one.
@@ -104,9 +107,23 @@ func (v *view) state(o order, has int) (state []grpcresolver.Endpoint, version i
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	if v.version != has {
-		state = o.sorted(&v.chosen)
+		var room []grpcresolver.Endpoint
+		if p := v.room.Swap(nil); p != nil {
+			room = *p
+		}
+		state = o.sorted(&v.chosen, room)
 	}
 	return state, v.version
+}
+
+// prepare gets memory for a state after one of n endpoints, in advance: a page that was
+// never touched costs more than all that is written to it.
+func (v *view) prepare(n int) {
+	if v.room.Load() == nil {
+		room := make([]grpcresolver.Endpoint, n+n/16+4)
+		clear(room)
+		v.room.Store(&room)
+	}
 }
 
 // refusals returns how many instances the policy refuses.

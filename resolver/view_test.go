@@ -134,7 +134,7 @@ func TestOrderSorts(t *testing.T) {
 		for _, ep := range c.endpoints {
 			all = append(all, InstanceOf(ep).Key)
 		}
-		for _, ep := range o.sorted(c) {
+		for _, ep := range o.sorted(c, nil) {
 			keys = append(keys, InstanceOf(ep).Key)
 		}
 		byRank := slices.SortedFunc(slices.Values(all), func(a, b string) int { return cmp.Compare(o.rank(hashOf(a)), o.rank(hashOf(b))) })
@@ -147,7 +147,7 @@ func TestOrderSorts(t *testing.T) {
 	}
 	first := make(map[string]int)
 	for range 3000 {
-		first[InstanceOf(newOrder().sorted(choiceOf(3))[0]).Key]++
+		first[InstanceOf(newOrder().sorted(choiceOf(3), nil)[0]).Key]++
 	}
 	for key, n := range first {
 		if n < 800 || n > 1200 {
@@ -168,7 +168,7 @@ func BenchmarkState(b *testing.B) {
 			for b.Loop() {
 				v := newView(nil)
 				v.apply(snap)
-				_ = o.sorted(&v.chosen)
+				_ = o.sorted(&v.chosen, nil)
 			}
 		})
 	}
@@ -183,7 +183,7 @@ func BenchmarkStateChanged(b *testing.B) {
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
 				v.apply(snaps[i%2])
-				_ = o.sorted(&v.chosen)
+				_ = o.sorted(&v.chosen, nil)
 			}
 		})
 	}
