@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -508,6 +509,32 @@ func TestLowerRaftTerm(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		if snap := sub.Latest(); snap.History() != 1 || snap.Stale() != nil {
 			t.Errorf("after 10 s of a lower term: %s", describe(snap))
+		}
+	})
+}
+
+// Streams that were given up while nobody answered end once somebody does: clientv3 by
+// itself would keep each for ever.
+func TestStreamsGivenUpEnd(t *testing.T) {
+	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+		d := directory(t, conn)
+		defer d.Close()
+		sub := subscribe(t, d, "svc")
+		defer sub.Close()
+		next(t, sub)
+		for range 3 {
+			conn.Freeze()
+			time.Sleep(time.Minute)
+			conn.BreakStreams()
+			time.Sleep(time.Minute)
+			conn.Thaw()
+			time.Sleep(time.Minute)
+		}
+		synctest.Wait()
+		stacks := make([]byte, 1<<20)
+		stacks = stacks[:runtime.Stack(stacks, true)]
+		if n := strings.Count(string(stacks), "(*watchGRPCStream).run("); n != 1 {
+			t.Errorf("%d watch streams are left, want one\n%s", n, stacks)
 		}
 	})
 }

@@ -48,6 +48,7 @@ type link struct {
 	conn     connectivity.State
 	connAt   time.Time      // when conn was entered
 	replaced time.Time      // when a watch stream was last given up
+	retired  []uint64       // streams given up that have not been ended
 	feeds    map[*feed]bool // true: its span may be read
 	lastSpun time.Time      // last first-retry that was let go at once
 }
@@ -201,6 +202,7 @@ func (l *link) replace(stream uint64) {
 	defer l.mu.Unlock()
 	if now := time.Now(); stream == l.verdict.stream && now.Sub(l.replaced) >= replaceEvery {
 		l.replaced = now
+		l.retired = append(l.retired, stream)
 		l.changeLocked(func(v *verdict) { v.stream++ })
 	}
 }
@@ -220,10 +222,10 @@ func (l *link) firstRetry() time.Duration {
 
 // run checks the way whenever there is a reason, until the context ends.
 func (l *link) run(ctx context.Context) {
-	var watcher sync.WaitGroup
-	defer watcher.Wait()
+	var others sync.WaitGroup
+	defer others.Wait()
 	if conn := l.client.ActiveConnection(); conn != nil {
-		watcher.Go(func() { l.watchConn(ctx, conn) })
+		others.Go(func() { l.watchConn(ctx, conn) })
 	}
 	l.mu.Lock()
 	l.heard = time.Now()
@@ -239,6 +241,7 @@ func (l *link) run(ctx context.Context) {
 		l.judge(ctx, err)
 		if err == nil {
 			retry.reset()
+			others.Go(func() { l.endRetired(ctx) })
 		} else {
 			_ = sleep(ctx, retry.next(), l.wake)
 		}

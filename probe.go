@@ -124,6 +124,25 @@ func (l *link) probe(ctx context.Context) error {
 	}
 }
 
+// endRetired ends the streams that were given up. clientv3 leaves one open for ever whose
+// watches were cancelled before the member had answered, until another watch on it ends.
+func (l *link) endRetired(ctx context.Context) {
+	l.mu.Lock()
+	streams := l.retired
+	l.retired = nil
+	l.mu.Unlock()
+	for _, stream := range streams {
+		wctx, cancel := context.WithTimeout(l.context(ctx, stream), callTimeout)
+		resp, ok := <-openWatch(wctx, l.client, keySpan(l.key()), 0)
+		cancel()
+		if !ok || !resp.Created && !answered(typed(resp.Err())) {
+			l.mu.Lock()
+			l.retired = append(l.retired, stream)
+			l.mu.Unlock()
+		}
+	}
+}
+
 // audit has every feed compare itself with the store: behind etcd's grpc-proxy, which
 // answers by itself and names no cluster, the stream proves nothing about etcd.
 func (l *link) audit() {
