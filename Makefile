@@ -24,7 +24,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: check
-check: fmt vet lint test-race ## everything that has to pass before a change lands
+check: fmt vet lint test-race check-bench ## everything that has to pass before a change lands
 
 .PHONY: fmt
 fmt: ## fail when a file is not formatted
@@ -57,9 +57,23 @@ cover: ## statement coverage of the library's packages by all tests
 		-coverpkg=$(subst $(space),$(comma),$(strip $(COVER_PKGS))) ./...
 	$(GO) tool cover -func=coverage/all.out | tail -n 1
 
-.PHONY: bench
-bench: ## Go benchmarks of all packages; BENCH selects
+.PHONY: microbench
+microbench: ## Go benchmarks of all packages; BENCH selects
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+# Rollcall beside its peers and beside a raw watch, on one etcd; docs/benchmarks.md gets
+# the tables. On another machine, or a busy one, the figures are others.
+.PHONY: bench
+bench: ## Rollcall beside its peers, into docs/benchmarks.md
+	cd bench && $(GO) run . -bars -write ../docs
+
+.PHONY: bench-quick
+bench-quick: ## the same in a minute, one round, printed only
+	cd bench && $(GO) run . -quick
+
+.PHONY: check-bench
+check-bench: bin/staticcheck ## vet, staticcheck and tests of the bench module
+	cd bench && $(GO) vet ./... && ../bin/staticcheck ./... && $(GO) test -timeout $(TEST_TIMEOUT) ./...
 
 .PHONY: fuzz
 fuzz: ## every fuzz test, each for FUZZTIME

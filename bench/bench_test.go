@@ -1,0 +1,105 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"math"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Every subject shows what etcd holds, after joins, a change and a departure: what is
+// compared does the same work.
+func TestSubjectsFollow(t *testing.T) {
+	etcd, err := startEtcd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(etcd.stop)
+	for _, subject := range []string{ours, paged, theirs, goZero, goKit} {
+		t.Run(subject, func(t *testing.T) {
+			service := strings.Map(func(r rune) rune {
+				if r < 'a' || r > 'z' {
+					return '-'
+				}
+				return r
+			}, strings.ToLower(subject))
+			w := writer{connect(etcd.address), subject, service}
+			w.do("fill", []int{3})
+			shown := make(chan seen, 1000)
+			newFollower(subject, etcd.address).follow(service, func(s seen) { shown <- s })
+			until := func(what string, holds func(seen) bool) {
+				t.Helper()
+				timeout := time.After(20 * time.Second)
+				for {
+					select {
+					case s := <-shown:
+						if holds(s) {
+							return
+						}
+					case <-timeout:
+						t.Fatalf("never shown: %s", what)
+					}
+				}
+			}
+			until("all three", func(s seen) bool { return s.n == 3 && s.has(addr(0)) && s.has(addr(2)) })
+			w.do("join", []int{3, 2})
+			until("two more", func(s seen) bool { return s.n == 5 && s.has(addr(4)) })
+			w.do("change", []int{1, 1, 0})
+			until("a changed one", func(s seen) bool { return s.n == 5 && s.has(addr(changed)) && !s.has(addr(1)) })
+			if _, err := w.client.Delete(context.Background(), w.key(0)); err != nil {
+				t.Fatal(err)
+			}
+			until("one less", func(s seen) bool { return s.n == 4 && !s.has(addr(0)) })
+		})
+	}
+	if n := watchers(etcd.address); n < 5 {
+		t.Errorf("%v watches at the server, of five subjects", n)
+	}
+}
+
+func TestQuantile(t *testing.T) {
+	for _, row := range []struct {
+		of      []float64
+		q, want float64
+	}{{[]float64{3, 1, 2}, 0.5, 2}, {[]float64{5, 1, 4, 2, 3}, 0, 1}, {[]float64{5, 1, 4, 2, 3}, 1, 5}, {[]float64{7}, 0.99, 7}} {
+		if got := quantile(row.of, row.q); got != row.want {
+			t.Errorf("quantile %v of %v is %v, want %v", row.q, row.of, got, row.want)
+		}
+	}
+	if got := quantile(nil, 0.5); !math.IsNaN(got) {
+		t.Errorf("the median of nothing is %v", got)
+	}
+}
+
+// A page says what was measured, who did not finish, and where others are ahead.
+func TestReport(t *testing.T) {
+	sc := scenario{name: "burst", title: "A burst", about: "Of joins.", subjects: []string{raw, ours, theirs, goKit},
+		metrics: []metric{{name: "CPU", unit: "ms"}, {name: "lag", unit: "ms"}, {name: "states", note: true}}}
+	res := &results{Began: time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC), Took: "9m", Machine: machine{CPU: "a CPU", Cores: 2, MemoryGiB: 24, Kernel: "6.1", Go: "go1.26"}}
+	for _, i := range []float64{0, 1, 2} {
+		res.add(sc, theirs, sample{"CPU": 1000 + i, "lag": 0.5, "states": 10})
+		res.add(sc, ours, sample{"CPU": 40 + i, "lag": 2.5, "states": 1})
+		res.add(sc, raw, sample{"CPU": 10, "lag": 0.25, "states": 10})
+	}
+	res.add(sc, goKit, nil)
+	got := res.markdown()
+	const file = "testdata/report.md"
+	if os.Getenv("UPDATE") != "" {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil || got != string(want) {
+		t.Errorf("got (UPDATE=1 writes it to %s):\n%s\nwant, %v:\n%s", file, got, err, want)
+	}
+	var out strings.Builder
+	if missed := res.print(&out); missed != 2 || !strings.Contains(out.String(), "MISSED") {
+		t.Errorf("%d bars missed, want two:\n%s", missed, out.String())
+	}
+}

@@ -1,0 +1,161 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+)
+
+var nopLogger = zap.NewNop()
+
+// must ends a process whose measurement has failed; its parent shows the text.
+func must[T any](v T, err error) T {
+	check(err)
+	return v
+}
+
+func check(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// child is one of the processes that a measurement is made of.
+func child(args []string) {
+	switch args[0] {
+	case "measure":
+		for _, sc := range scenarios {
+			if sc.name == args[2] {
+				check(json.NewEncoder(os.Stdout).Encode(sc.run(args[1], args[3])))
+				return
+			}
+		}
+		check(fmt.Errorf("no scenario %q", args[2]))
+	case "write":
+		w := writer{connect(args[1]), args[2], args[3]}
+		var numbers []int
+		for _, arg := range args[5:] {
+			numbers = append(numbers, must(strconv.Atoi(arg)))
+		}
+		for _, sent := range w.do(args[4], numbers) {
+			fmt.Println(sent.UnixNano())
+		}
+	case "serve":
+		l := must(net.Listen("tcp", "127.0.0.1:0"))
+		fmt.Println(l.Addr())
+		go func() { // until the parent is gone
+			_, _ = os.Stdin.Read(make([]byte, 1))
+			os.Exit(0)
+		}()
+		check(grpc.NewServer().Serve(l))
+	}
+}
+
+// write has another process write to a service for a subject, and returns the times that
+// it tells of.
+func write(address, subject, service, what string, numbers ...int) (times []time.Time) {
+	args := []string{"child", "write", address, subject, service, what}
+	for _, n := range numbers {
+		args = append(args, strconv.Itoa(n))
+	}
+	cmd := exec.Command(must(os.Executable()), args...)
+	cmd.Stderr = os.Stderr
+	for line := range strings.Lines(string(must(cmd.Output()))) {
+		times = append(times, time.Unix(0, must(strconv.ParseInt(strings.TrimSpace(line), 10, 64))))
+	}
+	return times
+}
+
+// writer writes the keys of a service.
+type writer struct {
+	client           *clientv3.Client
+	subject, service string
+}
+
+func (w writer) key(i int) string { return fmt.Sprintf("%s/%06d", w.service, i) }
+
+func (w writer) put(key string, i int) clientv3.Op {
+	return clientv3.OpPut(key, value(w.subject, addr(i)))
+}
+
+// do writes and returns when: the last acknowledgement, or the sending of each write.
+func (w writer) do(what string, numbers []int) []time.Time {
+	ctx := context.Background()
+	switch what {
+	case "fill": // n: the service has n endpoints, and no others
+		must(w.client.Delete(ctx, w.service+"/", clientv3.WithPrefix()))
+		for i := 0; i < numbers[0]; i += 100 {
+			var ops []clientv3.Op
+			for j := i; j < min(i+100, numbers[0]); j++ {
+				ops = append(ops, w.put(w.key(j), j))
+			}
+			must(w.client.Txn(ctx).Then(ops...).Commit())
+		}
+	case "join": // from, n: as fast as it goes
+		w.parallel(numbers[1], func(i int) { must(w.client.Do(ctx, w.put(w.key(numbers[0]+i), numbers[0]+i))) })
+	case "again": // endpoints, n: the values that are there
+		w.parallel(numbers[1], func(i int) { must(w.client.Do(ctx, w.put(w.key(i%numbers[0]), i%numbers[0]))) })
+	case "change": // key, n, milliseconds apart: another address each time
+		var sent []time.Time
+		for i := range numbers[1] {
+			sent = append(sent, time.Now())
+			must(w.client.Do(ctx, w.put(w.key(numbers[0]), changed+i)))
+			time.Sleep(time.Until(sent[0].Add(time.Duration((i+1)*numbers[2]) * time.Millisecond)))
+		}
+		return sent
+	case "roll": // n, a second: each goes, and another comes
+		began := time.Now()
+		for i := range numbers[0] {
+			must(w.client.Delete(ctx, w.key(i)))
+			must(w.client.Do(ctx, w.put(w.key(changed+i), changed+i)))
+			time.Sleep(time.Until(began.Add(time.Duration(i+1) * time.Second / time.Duration(numbers[1]))))
+		}
+	case "update": // step, n, a second: every step-th key gets another address
+		began := time.Now()
+		for i := range numbers[1] {
+			must(w.client.Do(ctx, w.put(w.key(i*numbers[0]), changed+i)))
+			time.Sleep(time.Until(began.Add(time.Duration(i+1) * time.Second / time.Duration(numbers[2]))))
+		}
+	}
+	return []time.Time{time.Now()}
+}
+
+// changed is where the addresses begin that keys did not have at first.
+const changed = 1_000_000
+
+func (w writer) parallel(n int, do func(i int)) {
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range 64 {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				do(i)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// cpu returns the processor time that this process has taken.
+func cpu() time.Duration {
+	var r syscall.Rusage
+	check(syscall.Getrusage(syscall.RUSAGE_SELF, &r))
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
+}

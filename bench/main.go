@@ -1,0 +1,134 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Command bench measures Rollcall beside other ways to do the same, and beside the limit:
+// what etcd's client costs that does nothing with what it hears. One real etcd serves the
+// whole run. Each measurement is made in a process of its own, and writes come from
+// another one, so that CPU time and memory are the measured client's alone. The subjects
+// of a scenario take turns, round by round; medians are compared.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// limit is how long a measurement may take. One that takes longer did not finish.
+const limit = 25 * time.Second
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == "child" {
+		child(os.Args[2:])
+		return
+	}
+	quick := flag.Bool("quick", false, "one round of the short scenarios, in less than a minute")
+	only := flag.String("only", "", "run the scenarios whose names match a `regexp`")
+	rounds := flag.Int("rounds", 5, "how often each is measured")
+	bars := flag.Bool("bars", false, "fail where Rollcall misses a bar")
+	write := flag.String("write", "", "a `directory` whose benchmarks.md, benchmarks/results.json and plots are written anew")
+	flag.Parse()
+	names, err := regexp.Compile(*only)
+	if err == nil {
+		err = run(*quick, names, *rounds, *bars, *write)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(quick bool, names *regexp.Regexp, rounds int, bars bool, write string) error {
+	etcd, err := startEtcd()
+	if err != nil {
+		return err
+	}
+	defer etcd.stop()
+	began := time.Now()
+	res := &results{Machine: thisMachine(), Began: began}
+	for _, sc := range scenarios {
+		if !names.MatchString(sc.name) || quick && sc.slow {
+			continue
+		}
+		n := rounds
+		if quick {
+			n = 1
+			sc.subjects = slices.DeleteFunc(slices.Clone(sc.subjects), func(s string) bool { return extra[s] })
+		}
+		if err := sc.measure(etcd.address, n, res); err != nil {
+			return err
+		}
+	}
+	res.Took = time.Since(began).Round(time.Second).String()
+	missed := res.print(os.Stdout)
+	if write != "" {
+		if err := res.write(write); err != nil {
+			return err
+		}
+	}
+	if bars && missed > 0 {
+		return fmt.Errorf("%d bars are missed", missed)
+	}
+	return nil
+}
+
+// measure runs all subjects of a scenario, round by round, each time in another order.
+func (sc scenario) measure(address string, rounds int, res *results) error {
+	tooSlow := make(map[string]bool)
+	for round := range rounds {
+		if round > 0 && sc.once {
+			break
+		}
+		for i := range sc.subjects {
+			subject := sc.subjects[(i+round)%len(sc.subjects)]
+			if tooSlow[subject] || round >= 3 && extra[subject] {
+				continue
+			}
+			fmt.Fprintf(os.Stderr, "%s, round %d: %s\n", sc.name, round+1, subject)
+			sample, err := sc.sample(address, subject)
+			if errors.Is(err, context.DeadlineExceeded) {
+				tooSlow[subject] = true
+				res.add(sc, subject, nil)
+				continue
+			}
+			if err != nil {
+				return fmt.Errorf("%s: %s: %w", sc.name, subject, err)
+			}
+			res.add(sc, subject, sample)
+		}
+	}
+	return nil
+}
+
+// sample is what one measurement found, by metric.
+type sample map[string]float64
+
+// sample measures once, in a process of its own.
+func (sc scenario) sample(address, subject string) (got sample, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, self, "child", "measure", address, sc.name, subject)
+	var said strings.Builder
+	cmd.Stderr = &said
+	cmd.WaitDelay = time.Second
+	out, err := cmd.Output()
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w\n%s", err, said.String())
+	}
+	return got, json.Unmarshal(out, &got)
+}

@@ -1,0 +1,142 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/balancer"
+	_ "google.golang.org/grpc/balancer/leastrequest"
+	_ "google.golang.org/grpc/balancer/randomsubsetting"
+	_ "google.golang.org/grpc/balancer/ringhash"
+	_ "google.golang.org/grpc/balancer/roundrobin"
+	_ "google.golang.org/grpc/balancer/weightedroundrobin"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/serviceconfig"
+	"google.golang.org/grpc/test/bufconn"
+
+	"github.com/rollcall-grpc/rollcall"
+)
+
+// policies are gRPC's, and the configuration that each is measured with.
+var policies = map[string]string{
+	"pick_first":                     `{}`,
+	"round_robin":                    `{}`,
+	"weighted_round_robin":           `{}`,
+	"least_request_experimental":     `{"choiceCount":2}`,
+	"ring_hash_experimental":         `{"minRingSize":1024,"requestHashHeader":"key"}`,
+	"random_subsetting_experimental": `{"subsetSize":10,"childPolicy":[{"round_robin":{}}]}`,
+}
+
+func picks(sizes ...int) (all []scenario) {
+	for _, n := range sizes {
+		all = append(all, scenario{
+			name: fmt.Sprintf("picks/%d", n), title: fmt.Sprintf("A pick among %s", thousands(n)),
+			about:    "gRPC's policies, with endpoints that Rollcall resolved, all connected.",
+			subjects: []string{"pick_first", "round_robin", "weighted_round_robin", "least_request_experimental", "ring_hash_experimental", "random_subsetting_experimental"},
+			metrics:  []metric{{name: "picks", unit: "million a second", more: true}, {name: "time", unit: "ns"}, {name: "allocations"}},
+			run:      func(address, policy string) sample { return pick(address, policy, n) },
+			once:     true,
+			slow:     true,
+		})
+	}
+	return all
+}
+
+// captured has another policy's picker at hand.
+type captured struct{ balancer.Builder }
+
+// ready is the picker that the channel uses now, and its state.
+var ready atomic.Pointer[balancer.State]
+
+func (captured) Name() string { return "captured" }
+
+func (c captured) Build(cc balancer.ClientConn, opts balancer.BuildOptions) balancer.Balancer {
+	return c.Builder.Build(capturing{cc}, opts)
+}
+
+func (c captured) ParseConfig(config json.RawMessage) (serviceconfig.LoadBalancingConfig, error) {
+	if parser, ok := c.Builder.(balancer.ConfigParser); ok {
+		return parser.ParseConfig(config)
+	}
+	return nil, nil
+}
+
+type capturing struct{ balancer.ClientConn }
+
+func (c capturing) UpdateState(s balancer.State) {
+	ready.Store(&s)
+	c.ClientConn.UpdateState(s)
+}
+
+// pick measures a policy's picks among n endpoints that are all one server.
+func pick(address, policy string, n int) sample {
+	const service = "picks"
+	write(address, ours, service, "fill", n)
+	balancer.Register(captured{balancer.Get(policy)})
+	l := bufconn.Listen(1 << 16)
+	go func() { check(grpc.NewServer().Serve(l)) }()
+	var dialled atomic.Int64
+	conn := must(grpc.NewClient("etcd:///"+service, grpc.WithResolvers(builder(ours, connect(address))),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultServiceConfig(fmt.Sprintf(`{"loadBalancingConfig":[{"captured":%s}]}`, policies[policy])),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			dialled.Add(1)
+			return l.DialContext(ctx)
+		})))
+	conn.Connect()
+	info := balancer.PickInfo{FullMethodName: "/bench/Pick", Ctx: metadata.AppendToOutgoingContext(context.Background(), "key", "some-user")}
+	for before := int64(-1); before != dialled.Load() || ready.Load() == nil || ready.Load().ConnectivityState != connectivity.Ready; {
+		before = dialled.Load()
+		if s := ready.Load(); s != nil {
+			_, _ = s.Picker.Pick(info) // some connect only when asked
+		}
+		time.Sleep(500 * time.Millisecond)
+	}
+	picker := ready.Load().Picker
+	return perOp(func() {
+		result, err := picker.Pick(info)
+		check(err)
+		if result.Done != nil {
+			result.Done(balancer.DoneInfo{})
+		}
+	})
+}
+
+// perOp measures a function, in times and in allocations.
+func perOp(do func()) sample {
+	r := testing.Benchmark(func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			do()
+		}
+	})
+	ns := float64(r.T.Nanoseconds()) / float64(r.N)
+	return sample{"time": ns, "picks": 1e3 / ns, "allocations": float64(r.AllocsPerOp())}
+}
+
+func decode(subject string) sample {
+	kv := &mvccpb.KeyValue{Key: []byte("my-service/000001"), Value: []byte(value(ours, addr(1))), ModRevision: 2}
+	if subject == ours {
+		return perOp(func() { must(rollcall.Decode(kv)) })
+	}
+	return perOp(func() {
+		var v struct {
+			Op       uint8
+			Addr     string
+			Metadata any
+		}
+		check(json.Unmarshal(kv.Value, &v))
+	})
+}

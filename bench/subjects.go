@@ -1,0 +1,177 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/go-kit/kit/sd"
+	"github.com/go-kit/kit/sd/etcdv3"
+	"github.com/go-kit/log"
+	"github.com/zeromicro/go-zero/core/discov"
+	"github.com/zeromicro/go-zero/core/logx"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	etcdresolver "go.etcd.io/etcd/client/v3/naming/resolver"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	grpcresolver "google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/serviceconfig"
+	"google.golang.org/grpc/status"
+
+	"github.com/rollcall-grpc/rollcall/resolver"
+)
+
+// The subjects. raw is the limit, the others are ways to follow a service.
+const (
+	rawGet    = "raw Get"
+	rawStream = "raw GetStream"
+	raw       = "raw watch"
+	ours      = "Rollcall"
+	paged     = "Rollcall, in pages"
+	theirs    = "etcd's package"
+	goZero    = "go-zero"
+	goKit     = "go-kit"
+	instant   = "instant resolver"
+)
+
+// extra are measured in three rounds only: no bar is about them.
+var extra = map[string]bool{goZero: true, goKit: true}
+
+// seen is what a subject shows of a service.
+type seen struct {
+	n   int
+	has func(addr string) bool
+}
+
+// value is what a subject's keys hold for an address.
+func value(subject, addr string) string {
+	if subject == goZero || subject == goKit {
+		return addr
+	}
+	return fmt.Sprintf(`{"Op":0,"Addr":%q,"Metadata":{"weight":1,"zone":"eu-1"}}`, addr)
+}
+
+func addr(i int) string { return fmt.Sprintf("10.%d.%d.%d:50051", i>>16&255, i>>8&255, i&255) }
+
+// builder returns a subject's resolver builder.
+func builder(subject string, c *clientv3.Client) grpcresolver.Builder {
+	if subject == theirs {
+		return must(etcdresolver.NewBuilder(c))
+	}
+	return must(resolver.NewBuilder(c))
+}
+
+func target(service string) grpcresolver.Target {
+	return grpcresolver.Target{URL: url.URL{Scheme: "etcd", Path: "/" + service}}
+}
+
+// follower follows services in one process, as a program that uses the subject would:
+// with one client, and what else can be shared.
+type follower struct {
+	subject, address string
+	client           *clientv3.Client
+	builder          grpcresolver.Builder
+	kit              etcdv3.Client
+	real             bool // follow with real channels, under round_robin
+}
+
+func newFollower(subject, address string) *follower {
+	f := &follower{subject: subject, address: address}
+	switch subject {
+	case goZero:
+		logx.Disable()
+	case goKit:
+		f.kit = must(etcdv3.NewClient(context.Background(), []string{address}, etcdv3.ClientOptions{}))
+	case raw:
+		f.client = connect(address)
+	case paged:
+		f.client = connect(address, grpc.WithStreamInterceptor(streamless))
+		f.builder = builder(subject, f.client)
+	default:
+		f.client = connect(address)
+		f.builder = builder(subject, f.client)
+	}
+	return f
+}
+
+// streamless is a server without list streaming, such as etcd 3.6.
+func streamless(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	if method == "/etcdserverpb.KV/RangeStream" {
+		return nil, status.Error(codes.Unimplemented, "unknown method")
+	}
+	return streamer(ctx, desc, conn, method, opts...)
+}
+
+// follow calls show with what a service has become, at each state, until the process ends.
+func (f *follower) follow(service string, show func(seen)) {
+	switch {
+	case f.subject == raw:
+		events := f.client.Watch(context.Background(), service+"/", clientv3.WithPrefix())
+		go func() {
+			n := 0
+			for resp := range events {
+				n += len(resp.Events)
+				show(seen{n: n})
+			}
+		}()
+	case f.subject == goZero:
+		sub := must(discov.NewSubscriber([]string{f.address}, service))
+		tell := func() {
+			addrs := sub.Values()
+			show(seen{len(addrs), func(a string) bool { return slices.Contains(addrs, a) }})
+		}
+		sub.AddListener(tell)
+		tell()
+	case f.subject == goKit:
+		events := make(chan sd.Event, 1)
+		instancer := must(etcdv3.NewInstancer(f.kit, service+"/", log.NewNopLogger()))
+		go func() {
+			for ev := range events {
+				show(seen{len(ev.Instances), func(a string) bool { return slices.Contains(ev.Instances, a) }})
+			}
+		}()
+		instancer.Register(events)
+	case f.real:
+		dialRoundRobin(f.builder, service, show)
+	default:
+		must(f.builder.Build(target(service), &channel{show: show}, grpcresolver.BuildOptions{}))
+	}
+}
+
+// channel stands for a gRPC channel.
+type channel struct {
+	grpcresolver.ClientConn
+	show func(seen)
+}
+
+func (c *channel) UpdateState(s grpcresolver.State) error {
+	c.show(stateSeen(s))
+	return nil
+}
+
+func (c *channel) ReportError(error) {}
+
+func (c *channel) ParseServiceConfig(string) *serviceconfig.ParseResult {
+	return &serviceconfig.ParseResult{}
+}
+
+// stateSeen looks at a state: etcd's package fills Addresses, Rollcall Endpoints.
+func stateSeen(s grpcresolver.State) seen {
+	return seen{max(len(s.Endpoints), len(s.Addresses)), func(a string) bool {
+		return slices.ContainsFunc(s.Endpoints, func(ep grpcresolver.Endpoint) bool { return ep.Addresses[0].Addr == a }) ||
+			slices.ContainsFunc(s.Addresses, func(at grpcresolver.Address) bool { return at.Addr == a })
+	}}
+}
+
+func connect(address string, opts ...grpc.DialOption) *clientv3.Client {
+	c := must(clientv3.New(clientv3.Config{Endpoints: []string{address}, DialOptions: opts, Logger: nopLogger}))
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	must(c.Get(ctx, "warm"))
+	return c
+}
