@@ -156,6 +156,21 @@ func BenchmarkDecode(b *testing.B) {
 	}
 }
 
+func BenchmarkEncode(b *testing.B) {
+	b.ReportAllocs()
+	metadata := map[string]any{"weight": 10, "zone": "eu-1"}
+	for b.Loop() {
+		_, _ = Encode("10.0.0.1:50051", metadata)
+	}
+}
+
+func BenchmarkAttributes(b *testing.B) {
+	snap, _ := benchmarkSnapshot(b, 1)
+	for b.Loop() {
+		_ = snap.instances[0].Attributes()
+	}
+}
+
 func BenchmarkApply(b *testing.B) {
 	for _, n := range sizes {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
@@ -180,7 +195,8 @@ func BenchmarkDiff(b *testing.B) {
 	}
 }
 
-func BenchmarkRelist(b *testing.B) {
+// BenchmarkSnapshot is a list decoded and compared with what was there before.
+func BenchmarkSnapshot(b *testing.B) {
 	for _, n := range sizes {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			snap, kvs := benchmarkSnapshot(b, n)
