@@ -22,7 +22,7 @@ func TestPace(t *testing.T) {
 		{"a pair", []time.Duration{0, ms}, 0, []time.Duration{0, 6 * ms}},
 		{"a burst", []time.Duration{0, ms, 2 * ms, 3 * ms, 4 * ms}, 0, []time.Duration{0, 9 * ms}},
 		{"a long burst", every(4*ms, 30), 0, []time.Duration{0, 50 * ms, 100 * ms, 121 * ms}},
-		{"slow", every(30*ms, 40), 40 * ms, []time.Duration{0, 41 * ms, 82 * ms, 201 * ms, 401 * ms, 601 * ms, 801 * ms, 1001 * ms, 1201 * ms}},
+		{"slow", every(30*ms, 60), 125 * ms, []time.Duration{0, 126 * ms, 252 * ms, 877 * ms, 1502 * ms, 2127 * ms}},
 		{"very slow", []time.Duration{0, 100 * ms, 1500 * ms, 3500 * ms}, 500 * ms, []time.Duration{0, 1500 * ms, 3500 * ms}},
 	} {
 		t.Run(row.name, func(t *testing.T) {

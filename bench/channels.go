@@ -97,9 +97,7 @@ func memory() float64 {
 func channels(address, subject string, services, n int) sample {
 	const count = 1000
 	name := func(i int) string { return fmt.Sprintf("channels-%03d", i%services) }
-	for i := range services {
-		write(address, subject, name(i), "fill", n)
-	}
+	write(address, subject, "channels", "fill each", services, n)
 	f := newFollower(subject, address)
 	f.follow("warm", func(seen) {})
 	time.Sleep(300 * time.Millisecond)

@@ -100,13 +100,10 @@ func (w writer) do(what string, numbers []int) []time.Time {
 	ctx := context.Background()
 	switch what {
 	case "fill": // n: the service has n endpoints, and no others
-		must(w.client.Delete(ctx, w.service+"/", clientv3.WithPrefix()))
-		for i := 0; i < numbers[0]; i += 100 {
-			var ops []clientv3.Op
-			for j := i; j < min(i+100, numbers[0]); j++ {
-				ops = append(ops, w.put(w.key(j), j))
-			}
-			must(w.client.Txn(ctx).Then(ops...).Commit())
+		w.fill(numbers[0])
+	case "fill each": // services, n
+		for i := range numbers[0] {
+			writer{w.client, w.subject, fmt.Sprintf("%s-%03d", w.service, i)}.fill(numbers[1])
 		}
 	case "join": // from, n: as fast as it goes
 		w.parallel(numbers[1], func(i int) { must(w.client.Do(ctx, w.put(w.key(numbers[0]+i), numbers[0]+i))) })
@@ -135,6 +132,25 @@ func (w writer) do(what string, numbers []int) []time.Time {
 		}
 	}
 	return []time.Time{time.Now()}
+}
+
+// fill has the service have n endpoints, and no others, unless nothing happened to it since
+// that was so: whatever does something to a service does it to its first key too, or
+// leaves the service as good as it was.
+func (w writer) fill(n int) {
+	ctx := context.Background()
+	there := must(w.client.Get(ctx, w.service+"/", clientv3.WithPrefix(), clientv3.WithLimit(1)))
+	if n > 0 && int(there.Count) == n && string(there.Kvs[0].Key) == w.key(0) && string(there.Kvs[0].Value) == value(w.subject, addr(0)) {
+		return
+	}
+	must(w.client.Delete(ctx, w.service+"/", clientv3.WithPrefix()))
+	for i := 0; i < n; i += 100 {
+		var ops []clientv3.Op
+		for j := i; j < min(i+100, n); j++ {
+			ops = append(ops, w.put(w.key(j), j))
+		}
+		must(w.client.Txn(ctx).Then(ops...).Commit())
+	}
 }
 
 // changed is where the addresses begin that keys did not have at first.

@@ -208,14 +208,15 @@ func loneChanges(sizes ...int) (all []scenario) {
 
 func loneChange(address, subject string, n int) sample {
 	const changes = 60
-	write(address, subject, "lone", "fill", n)
+	lone := serviceOf(subject, "lone", n)
+	write(address, subject, lone, "fill", n)
 	var mu sync.Mutex
 	events, states := make(map[string]time.Time), make(map[string]time.Time)
 	f := newFollower(subject, address)
 	if f.client == nil {
 		f.client = connect(address)
 	}
-	watch := f.client.Watch(context.Background(), "lone/", clientv3.WithPrefix())
+	watch := f.client.Watch(context.Background(), lone+"/", clientv3.WithPrefix())
 	byValue := make(map[string]string)
 	for i := range changes {
 		byValue[value(subject, addr(changed+i))] = addr(changed + i)
@@ -232,7 +233,7 @@ func loneChange(address, subject string, n int) sample {
 	}()
 	full := make(chan time.Time, 1)
 	next := 0
-	f.follow("lone", func(s seen) {
+	f.follow(lone, func(s seen) {
 		now := time.Now()
 		if s.n == n {
 			once(full)
@@ -248,7 +249,7 @@ func loneChange(address, subject string, n int) sample {
 	})
 	<-full
 	time.Sleep(300 * time.Millisecond)
-	sent := write(address, subject, "lone", "change", n/2, changes, 30)
+	sent := write(address, subject, lone, "change", n/2, changes, 30)
 	time.Sleep(300 * time.Millisecond)
 	mu.Lock()
 	defer mu.Unlock()
@@ -285,7 +286,7 @@ func coldStarts(sizes ...int) (all []scenario) {
 }
 
 func coldStart(address, subject string, n int) sample {
-	const service = "cold"
+	service := serviceOf(subject, "cold", n)
 	write(address, subject, service, "fill", n)
 	ctx := context.Background()
 	switch subject {
@@ -315,6 +316,15 @@ func coldStart(address, subject string, n int) sample {
 		}
 	})
 	return sample{"time": ms((<-full).Sub(began))}
+}
+
+// serviceOf returns a service of a size, of the subject's form of values, so that it need
+// not be written anew for each measurement.
+func serviceOf(subject, name string, n int) string {
+	if value(subject, "") == "" {
+		return fmt.Sprintf("%s-plain-%d", name, n)
+	}
+	return fmt.Sprintf("%s-%d", name, n)
 }
 
 func thousands(n int) string {
