@@ -7,7 +7,7 @@ import "time"
 
 const (
 	burstGap     = 5 * time.Millisecond   // changes that are closer together are one burst
-	burstCeiling = 50 * time.Millisecond  // longest that a burst goes on unseen
+	burstCeiling = 100 * time.Millisecond // longest that a burst goes on unseen
 	paceShare    = 4                      // what is spent is saved up in so many times as long
 	paceCredit   = 250 * time.Millisecond // most that is saved up to be spent at once
 	paceCeiling  = time.Second            // longest that anything waits for what is slow

@@ -21,7 +21,7 @@ func TestPace(t *testing.T) {
 		{"alone", []time.Duration{0, 30 * ms, 60 * ms}, ms, []time.Duration{0, 30 * ms, 60 * ms}},
 		{"a pair", []time.Duration{0, ms}, 0, []time.Duration{0, 6 * ms}},
 		{"a burst", []time.Duration{0, ms, 2 * ms, 3 * ms, 4 * ms}, 0, []time.Duration{0, 9 * ms}},
-		{"a long burst", every(4*ms, 30), 0, []time.Duration{0, 50 * ms, 100 * ms, 121 * ms}},
+		{"a long burst", every(4*ms, 60), 0, []time.Duration{0, 100 * ms, 200 * ms, 241 * ms}},
 		{"slow", every(30*ms, 60), 125 * ms, []time.Duration{0, 126 * ms, 252 * ms, 877 * ms, 1502 * ms, 2127 * ms}},
 		{"very slow", []time.Duration{0, 100 * ms, 1500 * ms, 3500 * ms}, 500 * ms, []time.Duration{0, 1500 * ms, 3500 * ms}},
 	} {

@@ -39,7 +39,9 @@ func scanValue(value []byte) (addr, metadata []byte, ok bool) {
 			s.skip(0)
 			metadata = s.text[begin:s.at:s.at]
 		default:
-			s.failed = s.failed || likeField(name)
+			if likeField(name) {
+				s.fail()
+			}
 			s.skip(0)
 		}
 	}
@@ -88,7 +90,7 @@ func scanAttributes(metadata []byte) (a Attributes, ok bool) {
 			case StatusDraining:
 				a.Draining = true
 			default:
-				s.failed = true
+				s.fail()
 			}
 		default:
 			s.skip(0)
@@ -102,7 +104,9 @@ func scanAttributes(metadata []byte) (a Attributes, ok bool) {
 type fieldSet uint8
 
 func (f *fieldSet) add(s *scanner, field int) {
-	s.failed = s.failed || *f&(1<<field) != 0
+	if *f&(1<<field) != 0 {
+		s.fail()
+	}
 	*f |= 1 << field
 }
 
@@ -114,9 +118,14 @@ type scanner struct {
 	failed bool
 }
 
-// peek returns the next byte, 0 at the end and after a failure.
+// fail ends the reading: nothing is left.
+func (s *scanner) fail() {
+	s.failed, s.at = true, len(s.text)
+}
+
+// peek returns the next byte, 0 at the end.
 func (s *scanner) peek() byte {
-	if s.at < len(s.text) && !s.failed {
+	if s.at < len(s.text) {
 		return s.text[s.at]
 	}
 	return 0
@@ -125,7 +134,7 @@ func (s *scanner) peek() byte {
 func (s *scanner) space() {
 	for s.at < len(s.text) && s.text[s.at] <= ' ' {
 		if c := s.text[s.at]; c != ' ' && c != '\n' && c != '\t' && c != '\r' {
-			s.failed = true
+			s.fail()
 			return
 		}
 		s.at++
@@ -135,15 +144,15 @@ func (s *scanner) space() {
 // take goes over one byte, which must be c.
 func (s *scanner) take(c byte) {
 	if s.peek() != c {
-		s.failed = true
+		s.fail()
 		return
 	}
 	s.at++
 }
 
 func (s *scanner) literal(text string) {
-	if s.failed || !bytes.HasPrefix(s.text[s.at:], []byte(text)) {
-		s.failed = true
+	if !bytes.HasPrefix(s.text[s.at:], []byte(text)) {
+		s.fail()
 		return
 	}
 	s.at += len(text)
@@ -195,13 +204,13 @@ func (s *scanner) string() []byte {
 		if asIs[c] {
 			continue
 		}
-		if c != '"' || s.failed {
+		if c != '"' {
 			break
 		}
 		s.at += i + 1
 		return rest[:i]
 	}
-	s.failed = true
+	s.fail()
 	return nil
 }
 
@@ -213,7 +222,7 @@ func (s *scanner) weight() uint32 {
 		s.at++
 	}
 	if n == 0 || n > 1<<32-1 || s.text[begin] == '0' {
-		s.failed = true
+		s.fail()
 	}
 	return uint32(n)
 }
@@ -245,7 +254,9 @@ func (s *scanner) digits() {
 	for c := s.peek(); '0' <= c && c <= '9'; c = s.peek() {
 		s.at++
 	}
-	s.failed = s.failed || s.at == begin
+	if s.at == begin {
+		s.fail()
+	}
 }
 
 // deepest is how deep skip goes.
@@ -254,7 +265,7 @@ const deepest = 32
 // skip goes over a value of any kind.
 func (s *scanner) skip(depth int) {
 	if depth > deepest {
-		s.failed = true
+		s.fail()
 	}
 	switch s.peek() {
 	case '{':

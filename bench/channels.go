@@ -63,7 +63,7 @@ func (t tapped) UpdateState(s grpcresolver.State) error {
 }
 
 func rollout(address, subject string) sample {
-	const n, changes, rate = 10_000, 150, 30
+	const n, changes, rate = 10_000, 120, 30
 	write(address, subject, "rollout", "fill", n)
 	var states atomic.Int64
 	full, done := make(chan time.Time, 1), make(chan time.Time, 1)

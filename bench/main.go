@@ -93,16 +93,18 @@ func (sc scenario) measure(address string, rounds int, res *results) error {
 				continue
 			}
 			fmt.Fprintf(os.Stderr, "%s, round %d: %s\n", sc.name, round+1, subject)
-			sample, err := sc.sample(address, subject)
-			if errors.Is(err, context.DeadlineExceeded) {
-				tooSlow[subject] = true
-				res.add(sc, subject, nil)
-				continue
+			for range max(sc.repeat, 1) {
+				sample, err := sc.sample(address, subject)
+				if errors.Is(err, context.DeadlineExceeded) {
+					tooSlow[subject] = true
+					res.add(sc, subject, nil)
+					break
+				}
+				if err != nil {
+					return fmt.Errorf("%s: %s: %w", sc.name, subject, err)
+				}
+				res.add(sc, subject, sample)
 			}
-			if err != nil {
-				return fmt.Errorf("%s: %s: %w", sc.name, subject, err)
-			}
-			res.add(sc, subject, sample)
 		}
 	}
 	return nil

@@ -127,9 +127,11 @@ func perOp(do func()) sample {
 }
 
 func decode(subject string) sample {
+	var err error
+	defer func() { check(err) }()
 	kv := &mvccpb.KeyValue{Key: []byte("my-service/000001"), Value: []byte(value(ours, addr(1))), ModRevision: 2}
 	if subject == ours {
-		return perOp(func() { must(rollcall.Decode(kv)) })
+		return perOp(func() { _, err = rollcall.Decode(kv) })
 	}
 	return perOp(func() {
 		var v struct {
@@ -137,6 +139,6 @@ func decode(subject string) sample {
 			Addr     string
 			Metadata any
 		}
-		check(json.Unmarshal(kv.Value, &v))
+		err = json.Unmarshal(kv.Value, &v)
 	})
 }

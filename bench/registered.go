@@ -59,7 +59,7 @@ func registered(address, subject string) sample {
 	}
 	got := sample{"endpoints": float64(n), "register": ms(time.Since(began))}
 	time.Sleep(2 * time.Second)
-	const seconds = 10
+	const seconds = 7
 	before := must(metrics(address, "grpc_server_msg_received_total", "grpc_method"))
 	time.Sleep(seconds * time.Second)
 	after := must(metrics(address, "grpc_server_msg_received_total", "grpc_method"))

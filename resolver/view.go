@@ -134,34 +134,40 @@ func (v *view) refusals() int {
 }
 
 func (v *view) apply(snap *rollcall.Snapshot) (fresh []rollcall.Refused) {
-	changes := snap.Diff(v.snap)
-	if v.snap == nil {
-		v.places = make(map[string]*place, len(changes))
-		v.chosen.grow(len(changes))
-	}
-	v.snap = snap
 	usual := !v.odd || len(v.chosen.endpoints) == 0
 	var touched []*place
-	for _, c := range changes {
-		if c.Old != nil {
-			if p := v.remove(c.Old); p != nil {
-				touched = append(touched, p)
-			}
+	come := func(inst *rollcall.Instance) {
+		if err := v.policy.Check(inst.Addr); err != nil {
+			v.refused[inst.Key] = rollcall.Refused{Instance: inst, Cause: err}
+			fresh = append(fresh, v.refused[inst.Key])
+			return
 		}
-		if c.New == nil {
-			continue
-		}
-		if err := v.policy.Check(c.New.Addr); err != nil {
-			v.refused[c.Key] = rollcall.Refused{Instance: c.New, Cause: err}
-			fresh = append(fresh, v.refused[c.Key])
-			continue
-		}
-		if p, alone := v.add(c.New); alone && usual {
-			v.choose(p, c.New) // at once, while it is in the processor's cache
+		if p, alone := v.add(inst); alone && usual {
+			v.choose(p, inst) // at once, while it is in the processor's cache
 		} else {
 			touched = append(touched, p)
 		}
 	}
+	if v.snap == nil { // all come
+		all := snap.Instances()
+		v.places = make(map[string]*place, len(all))
+		v.chosen.grow(len(all))
+		for _, inst := range all {
+			come(inst)
+		}
+	} else {
+		for _, c := range snap.Diff(v.snap) {
+			if c.Old != nil {
+				if p := v.remove(c.Old); p != nil {
+					touched = append(touched, p)
+				}
+			}
+			if c.New != nil {
+				come(c.New)
+			}
+		}
+	}
+	v.snap = snap
 	v.odd = len(snap.Held()) > 0 || v.serving == 0
 	if v.odd || !usual {
 		v.chooseAll()
