@@ -262,15 +262,16 @@ func (f *feed) list(ctx context.Context) error {
 			err = fmt.Errorf("member is behind, at revision %d: %w", got.revision, noLeader)
 		}
 		stale = &Staleness{Since: time.Now(), Cause: noLeader}
+		f.history = before.history
 	} else if err == nil {
 		f.history = link.sawAnswer(got.revision, got.term, before)
 		link.readable(f, true)
-		if v, _ := link.current(); v.history != f.history {
-			return errNewHistory // it began meanwhile: the answer may be of either
-		}
 	}
 	if err != nil {
 		return fmt.Errorf("list %q: %w", f.span.key, err)
+	}
+	if v, _ := link.current(); v.history != f.history {
+		return errNewHistory // it began meanwhile: the answer may be of either
 	}
 	shown, _ := f.latest()
 	old := cmp.Or(shown, f.before, f.blank)
@@ -287,6 +288,7 @@ func (f *feed) list(ctx context.Context) error {
 	}
 	f.setHeld(snap)
 	if stale != nil {
+		link.sawRevision(got.revision)
 		if shown == nil || old.stale == nil || old.revision != snap.revision {
 			f.publish(snap.restated(stale), nil)
 		}
@@ -387,7 +389,7 @@ func (f *feed) take(stream uint64, resp clientv3.WatchResponse) error {
 	if len(resp.Events) > 0 {
 		f.pace.arrived(time.Now())
 		f.resume = f.revision + 1
-		link.sawEvent(f.revision)
+		link.sawRevision(f.revision)
 	}
 	return nil
 }

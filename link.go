@@ -145,8 +145,9 @@ func (l *link) suspectLocked() {
 	notify(l.wake)
 }
 
-// sawEvent notes the ModRevision of an event.
-func (l *link) sawEvent(revision int64) {
+// sawRevision notes a revision that a member has reached: an event's, or that of an
+// answer which is not linearizable.
+func (l *link) sawRevision(revision int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.seenRev = max(l.seenRev, revision)
