@@ -136,6 +136,15 @@ func (d *Directory) SubscribePrefix(prefix string) (*Subscription, error) {
 	return d.subscribe(prefixSpan(prefix), prefix, make(chan struct{}, 1))
 }
 
+// ConfigPrefix and the name of a service are the key of its gRPC service config, as JSON.
+const ConfigPrefix = "_grpc_config/"
+
+// SubscribeConfig follows the service config of a service: Snapshot.ServiceConfig has it.
+// Without the right to read it, it is asked for again every 5 min.
+func (d *Directory) SubscribeConfig(service string) (*Subscription, error) {
+	return d.subscribeKey(ConfigPrefix+service, make(chan struct{}, 1))
+}
+
 // subscribeKey follows one key and wakes a channel that may serve others as well.
 func (d *Directory) subscribeKey(key string, changed chan struct{}) (*Subscription, error) {
 	return d.subscribe(keySpan(key), key, changed)

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,6 +23,8 @@ var (
 	errDrifted        = errors.New("snapshot differs from etcd")
 	errWatchEnded     = errors.New("watch ended without a reason")
 )
+
+const configPause = 5 * time.Minute // on average, between tries to read a service config without the right to
 
 // feed keeps the snapshot of one span: list, watch, list again. One goroutine, run,
 // owns it; subscriptions read what it publishes.
@@ -233,6 +236,8 @@ func (f *feed) pause(err error) time.Duration {
 	switch {
 	case errors.Is(err, errStreamReplaced), errors.Is(err, errDrifted):
 		return 0
+	case errors.Is(err, rpctypes.ErrPermissionDenied) && strings.HasPrefix(f.span.key, ConfigPrefix):
+		return configPause/2 + jitter(configPause) // most roles that cannot read it never will
 	case f.retry.failures == 0:
 		f.retry.failures++
 		return f.dir.link.firstRetry()

@@ -45,6 +45,7 @@ type Attributes struct {
 	Zone     string // "zone"
 	Subzone  string // "subzone"
 	Version  string // "version"
+	HashKey  string // "hash_key": where ring_hash puts the endpoint; default its id
 	Draining bool   // "status": "draining"; default "serving"
 	Rejected []FieldError
 }
@@ -62,6 +63,14 @@ const (
 	StatusServing  = "serving"
 	StatusDraining = "draining"
 )
+
+// Status is the field "status" as text.
+func (a Attributes) Status() string {
+	if a.Draining {
+		return StatusDraining
+	}
+	return StatusServing
+}
 
 // Attributes reads Metadata.
 func (i *Instance) Attributes() Attributes {
@@ -91,6 +100,7 @@ func parseAttributes(metadata json.RawMessage) Attributes {
 	a.Zone = a.text(fields, "zone")
 	a.Subzone = a.text(fields, "subzone")
 	a.Version = a.text(fields, "version")
+	a.HashKey = a.text(fields, "hash_key")
 	if raw, ok := fields["weight"]; ok {
 		var w float64
 		if json.Unmarshal(raw, &w) != nil || w < 1 || w > math.MaxUint32 || w != math.Trunc(w) {

@@ -83,8 +83,11 @@ func scanAttributes(metadata []byte) (a Attributes, ok bool) {
 		case "version":
 			seen.add(&s, 4)
 			a.Version = string(s.string())
-		case "status":
+		case "hash_key":
 			seen.add(&s, 5)
+			a.HashKey = string(s.string())
+		case "status":
+			seen.add(&s, 6)
 			switch string(s.string()) {
 			case "", StatusServing:
 			case StatusDraining:

@@ -4,6 +4,9 @@
 package rollcall
 
 import (
+	"bytes"
+	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -27,6 +30,7 @@ type Snapshot struct {
 // Rejected is a key whose value is no endpoint. Decode says what is.
 type Rejected struct {
 	Key            string
+	Value          []byte // as stored; it must not be changed
 	Cause          error
 	Lease          clientv3.LeaseID // 0: none
 	CreateRevision int64
@@ -85,6 +89,14 @@ func (s *Snapshot) Instance(key string) *Instance {
 	return nil
 }
 
+// ServiceConfig returns what SubscribeConfig found, nil where the service has none.
+func (s *Snapshot) ServiceConfig() json.RawMessage {
+	if i, ok := find(s.rejected, s.prefix); ok {
+		return s.rejected[i].Value
+	}
+	return nil
+}
+
 // Screen splits the instances by an address policy; nil means HostPort.
 func (s *Snapshot) Screen(policy AddressPolicy) (taken []*Instance, refused []Refused) {
 	taken = make([]*Instance, 0, len(s.instances))
@@ -138,19 +150,26 @@ func (s *Snapshot) Diff(old *Snapshot) []Change {
 	}
 }
 
+var errServiceConfig = errors.New("a service config, no endpoint")
+
 // entry is what a key holds: an instance, a rejected value, or nothing.
 type entry struct {
 	instance *Instance
 	rejected *Rejected
 }
 
+// decodeEntry reads a key-value. A service config is no endpoint, whatever it says.
 func decodeEntry(kv *mvccpb.KeyValue) entry {
-	inst, err := Decode(kv)
-	if err == nil {
-		return entry{instance: inst}
+	err := errServiceConfig
+	if !bytes.HasPrefix(kv.Key, []byte(ConfigPrefix)) {
+		var inst *Instance
+		if inst, err = Decode(kv); err == nil {
+			return entry{instance: inst}
+		}
 	}
 	return entry{rejected: &Rejected{
 		Key:            string(kv.Key),
+		Value:          kv.Value,
 		Cause:          err,
 		Lease:          clientv3.LeaseID(kv.Lease),
 		CreateRevision: kv.CreateRevision,

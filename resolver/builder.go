@@ -23,8 +23,13 @@ const Scheme = "etcd"
 // Options are the settings of a builder; the zero value works.
 type Options struct {
 	Directory *rollcall.Directory    // default: the client's shared one
-	Policy    rollcall.AddressPolicy // what is dialled, asked once for each write; default rollcall.HostPort
+	Policy    rollcall.AddressPolicy // what is dialled, asked for each write; default rollcall.HostPort
 	Logger    *slog.Logger           // default: silent
+
+	// DefaultServiceConfig is the service config, as JSON, of services that have none in
+	// etcd; one that is in etcd is laid over it, field by field of the outermost object.
+	// Default: none, so that grpc.WithDefaultServiceConfig applies.
+	DefaultServiceConfig string
 }
 
 // NewBuilder returns a builder with default options, for grpc.WithResolvers or
@@ -34,7 +39,7 @@ func NewBuilder(client *clientv3.Client) (grpcresolver.Builder, error) {
 }
 
 // NewBuilderWithOptions returns a builder. Without a Directory in the options it needs a
-// client.
+// client. A default service config that gRPC refuses is a *rollcall.InputError.
 func NewBuilderWithOptions(client *clientv3.Client, opts Options) (grpcresolver.Builder, error) {
 	if opts.Directory == nil {
 		directory, err := rollcall.SharedDirectory(client)
@@ -43,18 +48,26 @@ func NewBuilderWithOptions(client *clientv3.Client, opts Options) (grpcresolver.
 		}
 		opts.Directory = directory
 	}
+	if opts.DefaultServiceConfig != "" {
+		if err := CheckServiceConfig(opts.DefaultServiceConfig); err != nil {
+			return nil, err
+		}
+	}
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &builder{opts: opts, views: make(map[string]*shared)}, nil
+	return &builder{opts: opts, views: make(map[name]*shared)}, nil
 }
 
 type builder struct {
 	opts Options
 
 	mu    sync.Mutex
-	views map[string]*shared // by service; those that a channel uses
+	views map[name]*shared // those that a channel uses
 }
+
+// name is what channels with the same view ask for.
+type name struct{ service, selector string }
 
 // shared counts the channels that use a view.
 type shared struct {
@@ -62,24 +75,24 @@ type shared struct {
 	channels int
 }
 
-func (b *builder) acquire(service string) *view {
+func (b *builder) acquire(n name, selector rollcall.Selector) *view {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s := b.views[service]
+	s := b.views[n]
 	if s == nil {
-		s = &shared{view: newView(b.opts.Policy)}
-		b.views[service] = s
+		s = &shared{view: newView(selector, b.opts.Policy)}
+		b.views[n] = s
 	}
 	s.channels++
 	return s.view
 }
 
-func (b *builder) release(service string) {
+func (b *builder) release(n name) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s := b.views[service]
+	s := b.views[n]
 	if s.channels--; s.channels == 0 {
-		delete(b.views, service)
+		delete(b.views, n)
 	}
 }
 
@@ -88,8 +101,8 @@ func (*builder) Scheme() string { return Scheme }
 // Build begins to resolve. It does no I/O and fails only for what can never work, such as
 // a target that names no service, with a status that ends every call (UNAVAILABLE, since
 // gRPC allows a resolver no InvalidArgument).
-func (b *builder) Build(target grpcresolver.Target, cc grpcresolver.ClientConn, _ grpcresolver.BuildOptions) (grpcresolver.Resolver, error) {
-	service, err := ParseTarget(target.URL)
+func (b *builder) Build(target grpcresolver.Target, cc grpcresolver.ClientConn, opts grpcresolver.BuildOptions) (grpcresolver.Resolver, error) {
+	service, selector, err := ParseTarget(target.URL)
 	if err != nil {
 		return nil, status.Errorf(codes.Unavailable, "rollcall: %v", err)
 	}
@@ -97,48 +110,48 @@ func (b *builder) Build(target grpcresolver.Target, cc grpcresolver.ClientConn, 
 	if err != nil {
 		return nil, status.Errorf(codes.Unavailable, "rollcall: resolve %q: %v", service, err)
 	}
-	r := &etcdResolver{cc: cc, sub: sub, view: b.acquire(service), service: service, opts: &b.opts, order: newOrder()}
+	n := name{service, selector.String()}
+	r := &etcdResolver{cc: cc, sub: sub, view: b.acquire(n, selector), name: n, opts: &b.opts, order: newOrder(), turn: make(chan struct{}, 1)}
+	if !opts.DisableServiceConfig {
+		if r.configs, err = b.opts.Directory.SubscribeConfig(service); err == nil {
+			r.config.start(cc, b.opts.DefaultServiceConfig)
+			r.configs.Deliver(r.deliverConfig)
+		}
+	}
 	r.close = sync.OnceFunc(func() {
+		var configs sync.WaitGroup
+		if r.configs != nil {
+			configs.Go(r.configs.Close)
+		}
 		sub.Close()
-		b.release(service)
+		configs.Wait()
+		b.release(n)
 	})
 	sub.Deliver(r.deliver)
 	return r, nil
 }
 
-// etcdResolver feeds one channel from its subscription.
-type etcdResolver struct {
-	cc      grpcresolver.ClientConn
-	sub     *rollcall.Subscription
-	view    *view
-	service string
-	opts    *Options
-	order   order
-	close   func()
-
-	// Owned by deliver.
-	shown int  // version of the view that the channel was told last
-	told  bool // it was told of any endpoint
-}
-
-// ParseTarget returns the service that a target names. The authority is ignored, as
-// etcd's own resolver does; a query or fragment is refused, since one that went
-// unnoticed would select nothing. Errors are *rollcall.InputError.
-func ParseTarget(u url.URL) (service string, err error) {
+// ParseTarget returns the service that a target names, and the selector that its query is.
+// The authority is ignored, as etcd's own resolver does; a fragment is refused, since one
+// that went unnoticed would select nothing. Errors are *rollcall.InputError.
+func ParseTarget(u url.URL) (service string, selector rollcall.Selector, err error) {
 	name := u.Path
 	if name == "" {
 		if name, err = url.PathUnescape(u.Opaque); err != nil {
-			return "", targetError(u, err.Error())
+			return "", selector, targetError(u, err.Error())
 		}
 	}
 	name = strings.TrimPrefix(name, "/")
-	if u.RawQuery != "" || u.Fragment != "" || u.ForceQuery {
-		return "", targetError(u, `a query or fragment has no meaning here; write "?" as %3F and "#" as %23 if the name holds one`)
+	if u.Fragment != "" {
+		return "", selector, targetError(u, `a fragment has no meaning here; write "#" as %23 if the name holds one`)
+	}
+	if selector, err = rollcall.ParseSelector(u.RawQuery); err != nil {
+		return "", selector, targetError(u, err.Error()+`; write "?" as %3F if the name holds one`)
 	}
 	if service, err = rollcall.ParseService(name); err != nil {
-		return "", targetError(u, "it names no service; write etcd:///my-service")
+		return "", selector, targetError(u, "it names no service; write etcd:///my-service")
 	}
-	return service, nil
+	return service, selector, nil
 }
 
 func targetError(u url.URL, reason string) error {

@@ -7,41 +7,93 @@ import (
 	"errors"
 	"fmt"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	grpcresolver "google.golang.org/grpc/resolver"
 
 	"github.com/rollcall-grpc/rollcall"
 )
 
-// deliver tells the channel of a snapshot, or why there is none yet. A snapshot that looks
-// the same to a channel is not passed on; one that is only stale leaves the channel as it
-// is.
+// etcdResolver feeds one channel from its subscriptions.
+type etcdResolver struct {
+	cc      grpcresolver.ClientConn
+	sub     *rollcall.Subscription // of the endpoints
+	configs *rollcall.Subscription // of the service config; nil: the channel wants none
+	view    *view
+	name    name
+	opts    *Options
+	order   order
+	close   func()
+
+	turn   chan struct{}      // full while the channel is told, which may take long; guards what follows
+	snap   *rollcall.Snapshot // the last; nil before the first
+	shown  int                // version of the view that the channel was told last; 0: none
+	config serviceConfig
+}
+
+// deliver tells the channel of a snapshot, or why there is none yet.
 func (r *etcdResolver) deliver(snap *rollcall.Snapshot, err error) {
+	r.turn <- struct{}{}
+	defer func() { <-r.turn }()
 	if err != nil {
-		r.opts.Logger.Warn("cannot resolve yet", "service", r.service, "cause", err)
+		r.opts.Logger.Warn("cannot resolve yet", "service", r.name.service, "cause", err)
 		// Not as a status (%v, not %w): with that gRPC ends every call; otherwise it fails
 		// calls with UNAVAILABLE and the text, and has those wait that wait for ready.
-		r.cc.ReportError(fmt.Errorf("rollcall: resolve %q: %v", r.service, err))
+		r.cc.ReportError(fmt.Errorf("rollcall: resolve %q: %v", r.name.service, err))
+		return
+	}
+	r.snap = snap
+	r.show()
+}
+
+// deliverConfig takes in what etcd says of the service config. Where it says nothing, or
+// nothing to this client, the channel goes on with what it has.
+func (r *etcdResolver) deliverConfig(snap *rollcall.Snapshot, err error) {
+	r.turn <- struct{}{}
+	defer func() { <-r.turn }()
+	if err != nil {
+		r.config.known = true
+		if errors.Is(err, rpctypes.ErrPermissionDenied) {
+			r.opts.Logger.Warn("no right to read the service config", "key", rollcall.ConfigPrefix+r.name.service)
+		}
+	} else if err := r.config.take(snap.ServiceConfig()); err != nil {
+		r.opts.Logger.Warn("service config refused", "key", snap.Prefix(), "revision", snap.Revision(), "cause", err)
+	}
+	r.show()
+}
+
+// show tells the channel what it can see a difference in. A snapshot that is only stale
+// leaves it as it is. The first waits for the service config, or for 1 s.
+func (r *etcdResolver) show() {
+	if r.snap == nil || r.configs != nil && !r.config.known {
 		return
 	}
 	for _, ref := range r.view.follow(r.sub) {
 		r.opts.Logger.Warn("address refused", "key", ref.Instance.Key, "cause", ref.Cause)
 	}
-	state, version := r.view.state(r.order, r.shown)
+	has := r.shown
+	if r.config.changed {
+		has = 0 // of no version
+	}
+	state, version := r.view.state(r.order, has)
 	switch {
-	case len(state) == 0 && !r.told:
-		r.cc.ReportError(emptyError(snap, r.view.refusals()))
-	case version != r.shown:
-		r.shown, r.told = version, true
+	case len(state) == 0 && r.shown == 0:
+		r.cc.ReportError(r.emptyError())
+	case version != has:
+		r.shown, r.config.changed = version, false
 		// The error is a balancer's opinion of the state. The watch brings the next
 		// state when there is one; asking again would bring the same.
-		_ = r.cc.UpdateState(grpcresolver.State{Endpoints: state})
+		_ = r.cc.UpdateState(grpcresolver.State{Endpoints: state, ServiceConfig: r.config.current})
 		r.view.prepare(len(state))
 	}
 }
 
 // emptyError tells a caller why there is nobody to call.
-func emptyError(snap *rollcall.Snapshot, refused int) error {
+func (r *etcdResolver) emptyError() error {
+	snap, refused := r.snap, r.view.refusals()
 	text := fmt.Sprintf("rollcall: service %q has no endpoints: no usable key under %q at revision %d", snap.Service(), snap.Prefix(), snap.Revision())
+	if n := len(snap.Instances()); r.name.selector != "" && n > refused {
+		text += fmt.Sprintf("; %d not selected by %q", n-refused, r.name.selector)
+	}
 	if n := len(snap.Rejected()); n > 0 {
 		text += fmt.Sprintf("; %d rejected, the first: %q: %v", n, snap.Rejected()[0].Key, snap.Rejected()[0].Cause)
 	}

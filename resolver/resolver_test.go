@@ -254,13 +254,13 @@ func TestParseTarget(t *testing.T) {
 	for text, want := range map[string]string{
 		"etcd:///a": "a", "etcd:///a/": "a", "etcd:a": "a", "etcd:a/b": "a/b", "etcd://authority/a": "a", "etcd:/a": "a",
 		"etcd:///a%20b": "a b", "etcd:a%20b": "a b", "etcd:////a": "/a", "etcd:///a%2Fb": "a/b",
-		"etcd:": "", "etcd:///": "", "etcd:////": "", "etcd://authority": "", "etcd:///a?zone=x": "", "etcd:///a?": "", "etcd:///a#b": "", "etcd:%zz": "",
+		"etcd:": "", "etcd:///": "", "etcd:////": "", "etcd://authority": "", "etcd:///a?zone=x": "a", "etcd:///a?": "a", "etcd:///a?colour=red": "", "etcd:///a?weight=0": "", "etcd:///a#b": "", "etcd:%zz": "",
 	} {
 		u, err := url.Parse(text)
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := ParseTarget(*u)
+		got, _, err := ParseTarget(*u)
 		if got != want || (err == nil) != (want != "") {
 			t.Errorf("%s: got %q, %v, want %q", text, got, err, want)
 		}

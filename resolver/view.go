@@ -8,7 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"google.golang.org/grpc/attributes"
 	grpcresolver "google.golang.org/grpc/resolver"
 
 	"github.com/rollcall-grpc/rollcall"
@@ -30,10 +29,7 @@ func (c *choice) set(i int, inst *rollcall.Instance) {
 		c.endpoints, c.hashes = append(c.endpoints, grpcresolver.Endpoint{}), append(c.hashes, 0)
 	}
 	c.hashes[i] = hashOf(inst.Key)
-	c.endpoints[i] = grpcresolver.Endpoint{
-		Addresses:  []grpcresolver.Address{{Addr: inst.Addr}},
-		Attributes: attributes.New(instanceKey{}, attribute{inst}),
-	}
+	c.endpoints[i] = endpointOf(inst)
 }
 
 // drop fills the gap that an endpoint leaves with the last one, and returns the address
@@ -47,12 +43,14 @@ func (c *choice) drop(i int) (moved string) {
 	return moved
 }
 
-// view keeps the choice for one service up to date, change by change, once for all
-// channels. Chosen are the instances whose address the policy takes, without the draining
-// ones unless all are, one an address (the newest by CreateRevision, then the least key);
-// beside them those that are held, where nobody else has their address.
+// view keeps the choice for one service and selector up to date, change by change, once for
+// all channels. Chosen are the instances that the selector takes and whose address the
+// policy takes, without the draining ones unless all are, one an address (the newest by
+// CreateRevision, then the least key); beside them those that are held, where nobody else
+// has their address.
 type view struct {
-	policy rollcall.AddressPolicy
+	selector rollcall.Selector
+	policy   rollcall.AddressPolicy
 
 	mu      sync.RWMutex
 	snap    *rollcall.Snapshot // that the rest is a function of; nil at first
@@ -80,8 +78,8 @@ type rival struct {
 	draining bool
 }
 
-func newView(policy rollcall.AddressPolicy) *view {
-	return &view{policy: policy, places: make(map[string]*place), refused: make(map[string]rollcall.Refused), odd: true}
+func newView(selector rollcall.Selector, policy rollcall.AddressPolicy) *view {
+	return &view{selector: selector, policy: policy, places: make(map[string]*place), refused: make(map[string]rollcall.Refused), odd: true}
 }
 
 // follow takes in the latest snapshot of a subscription, and returns those refused by the
@@ -137,6 +135,9 @@ func (v *view) apply(snap *rollcall.Snapshot) (fresh []rollcall.Refused) {
 	usual := !v.odd || len(v.chosen.endpoints) == 0
 	var touched []*place
 	come := func(inst *rollcall.Instance) {
+		if !v.selector.Takes(inst) {
+			return
+		}
 		if err := v.policy.Check(inst.Addr); err != nil {
 			v.refused[inst.Key] = rollcall.Refused{Instance: inst, Cause: err}
 			fresh = append(fresh, v.refused[inst.Key])
@@ -201,8 +202,11 @@ func (v *view) add(inst *rollcall.Instance) (p *place, alone bool) {
 	return p, alone && !r.draining
 }
 
-// remove returns where the instance was, nil where it was refused.
+// remove returns where the instance was, nil where it was passed over.
 func (v *view) remove(inst *rollcall.Instance) *place {
+	if !v.selector.Takes(inst) {
+		return nil
+	}
 	if _, ok := v.refused[inst.Key]; ok {
 		delete(v.refused, inst.Key)
 		return nil
@@ -280,7 +284,7 @@ func (v *view) chooseAll() {
 	}
 	gone := make(map[string][]rival)
 	for _, inst := range v.snap.Held() {
-		if v.places[inst.Addr] == nil && v.policy.Check(inst.Addr) == nil {
+		if v.places[inst.Addr] == nil && v.selector.Takes(inst) && v.policy.Check(inst.Addr) == nil {
 			gone[inst.Addr] = append(gone[inst.Addr], rival{inst, false})
 		}
 	}
@@ -302,22 +306,4 @@ func (v *view) chooseAll() {
 			p.chosen, p.index = inst, i
 		}
 	}
-}
-
-type instanceKey struct{}
-
-// attribute compares by value: a balancer need not hear of a write that changed nothing.
-type attribute struct{ *rollcall.Instance }
-
-func (a attribute) Equal(o any) bool {
-	b, ok := o.(attribute)
-	return ok && a.Key == b.Key && a.SameValue(b.Instance)
-}
-
-// InstanceOf returns the instance, metadata and all, that an endpoint of this resolver
-// stands for, for use in a balancer; nil for endpoints of other resolvers. Of writes that
-// changed neither address nor metadata it need not be the last.
-func InstanceOf(ep grpcresolver.Endpoint) *rollcall.Instance {
-	a, _ := ep.Attributes.Value(instanceKey{}).(attribute)
-	return a.Instance
 }

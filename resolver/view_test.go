@@ -77,7 +77,7 @@ func viewFollows(t *testing.T, rt *rapid.T) string {
 	}
 	defer sub.Close()
 	synctest.Wait()
-	v := newView(nil)
+	v := newView(rollcall.Selector{}, nil)
 	value := rapid.SampledFrom([]string{`{"Addr":"a:1"}`, `{"Addr":"b:1"}`, `{"Addr":"c:1","Metadata":{"zone":"z"}}`, `{"Addr":"c:1"}`,
 		`{"Addr":"d:1","Metadata":{"status":"draining"}}`, `{"Addr":"a:1","Metadata":{"status":"draining"}}`, `{"Addr":"unix:x"}`, `nothing`, ""})
 	key := rapid.SampledFrom([]string{"s/1", "s/2", "s/3", "s/4", "s/5"})
@@ -166,7 +166,7 @@ func BenchmarkState(b *testing.B) {
 			o := newOrder()
 			b.ReportAllocs()
 			for b.Loop() {
-				v := newView(nil)
+				v := newView(rollcall.Selector{}, nil)
 				v.apply(snap)
 				_ = o.sorted(&v.chosen, nil)
 			}
@@ -179,7 +179,7 @@ func BenchmarkStateChanged(b *testing.B) {
 	for _, n := range sizes {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			first, next := snapshotsOf(b, n)
-			snaps, v, o := []*rollcall.Snapshot{first, next}, newView(nil), newOrder()
+			snaps, v, o := []*rollcall.Snapshot{first, next}, newView(rollcall.Selector{}, nil), newOrder()
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
 				v.apply(snaps[i%2])

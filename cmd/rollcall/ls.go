@@ -16,9 +16,6 @@ import (
 	"github.com/rollcall-grpc/rollcall"
 )
 
-// configPrefix is where service configs are stored: no services.
-const configPrefix = "_grpc_config/"
-
 type serviceRow struct {
 	Service   string `json:"service"`
 	Instances int    `json:"instances"`
@@ -68,7 +65,7 @@ func (a *app) ls(ctx context.Context, prefix string) error {
 func services(v view) serviceList {
 	counts := make(map[string]*serviceRow)
 	at := func(key, service string) *serviceRow {
-		if service == "" || strings.HasPrefix(key, configPrefix) {
+		if service == "" || strings.HasPrefix(key, rollcall.ConfigPrefix) {
 			return &serviceRow{}
 		}
 		if counts[service] == nil {

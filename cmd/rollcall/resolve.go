@@ -71,7 +71,7 @@ func parseTarget(text string) (grpcresolver.Target, error) {
 	if u.Scheme != resolver.Scheme {
 		return grpcresolver.Target{}, fail(exitUsage, "invalid target %q: its scheme is not etcd; write etcd:///my-service", text)
 	}
-	if _, err := resolver.ParseTarget(*u); err != nil {
+	if _, _, err := resolver.ParseTarget(*u); err != nil {
 		return grpcresolver.Target{}, err
 	}
 	return grpcresolver.Target{URL: *u}, nil
@@ -85,7 +85,7 @@ func (a *app) resolve(ctx context.Context, target grpcresolver.Target) error {
 		}
 		// The directory's own answer comes first: it tells what went wrong by kind,
 		// and the resolver shares it.
-		service, err := resolver.ParseTarget(target.URL)
+		service, _, err := resolver.ParseTarget(target.URL)
 		if err != nil {
 			return err
 		}
@@ -103,7 +103,7 @@ func (a *app) resolve(ctx context.Context, target grpcresolver.Target) error {
 		if err != nil {
 			return err
 		}
-		built, err := builder.Build(target, seen, grpcresolver.BuildOptions{})
+		built, err := builder.Build(target, seen, grpcresolver.BuildOptions{DisableServiceConfig: true})
 		if err != nil {
 			return fail(exitUsage, "%s", status.Convert(err).Message())
 		}

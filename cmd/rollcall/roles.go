@@ -46,7 +46,7 @@ func permissions(kind string, services []string) (all []permission) {
 		if kind == "registrar" {
 			all = append(all, under("readwrite", s+"/"))
 		} else {
-			all = append(all, under("read", s+"/"), permission{Access: "read", Key: configPrefix + s})
+			all = append(all, under("read", s+"/"), permission{Access: "read", Key: rollcall.ConfigPrefix + s})
 		}
 	}
 	return all

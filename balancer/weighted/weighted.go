@@ -1,0 +1,71 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package weighted is the gRPC balancing policy "rollcall_weighted": calls in proportion to
+// static weights, in turns that are as even as can be. To use it, import it and name it in
+// the service config:
+//
+//	{"loadBalancingConfig": [{"rollcall_weighted": {}}]}
+//
+// The weights are those that gRPC's own policies read, which package resolver sets from the
+// field "weight" of an endpoint's metadata; an endpoint without one weighs 1. Ratios above
+// 65,535 to 1 are scaled down to that. A changed weight counts from the next pick on, and
+// reconnects nothing. Calls go to those that are connected and, where the service config
+// asks for health checks, healthy.
+//
+// Weights that follow the load that servers report are gRPC's weighted_round_robin.
+package weighted
+
+import (
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/balancer/endpointsharding"
+	"google.golang.org/grpc/balancer/pickfirst"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/experimental/balancer/weight"
+
+	"github.com/rollcall-grpc/rollcall/internal/spread"
+)
+
+// Name is the policy's name in a service config. It takes no settings.
+const Name = "rollcall_weighted"
+
+func init() { balancer.Register(builder{}) }
+
+type builder struct{}
+
+func (builder) Name() string { return Name }
+
+func (builder) Build(cc balancer.ClientConn, opts balancer.BuildOptions) balancer.Balancer {
+	return &policy{endpointsharding.NewBalancer(conn{cc}, opts, balancer.Get(pickfirst.Name).Build, endpointsharding.Options{})}
+}
+
+// policy has a child for each endpoint, which connects and watches its health.
+type policy struct{ balancer.Balancer }
+
+func (p *policy) UpdateClientConnState(s balancer.ClientConnState) error {
+	return p.Balancer.UpdateClientConnState(balancer.ClientConnState{
+		ResolverState: pickfirst.EnableHealthListener(s.ResolverState),
+	})
+}
+
+// conn puts a picker by weights in the place of the children's.
+type conn struct{ balancer.ClientConn }
+
+func (c conn) UpdateState(s balancer.State) {
+	if s.ConnectivityState == connectivity.Ready {
+		s.Picker = newPicker(endpointsharding.ChildStatesFromPicker(s.Picker))
+	}
+	c.ClientConn.UpdateState(s)
+}
+
+func newPicker(children []endpointsharding.ChildState) balancer.Picker {
+	ready := make([]balancer.Picker, 0, len(children))
+	weights := make([]uint32, 0, len(children))
+	for _, child := range children {
+		if child.State.ConnectivityState == connectivity.Ready {
+			ready = append(ready, child.State.Picker)
+			weights = append(weights, weight.FromEndpoint(child.Endpoint).Weight)
+		}
+	}
+	return spread.NewPicker(weights, ready)
+}

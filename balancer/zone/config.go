@@ -1,0 +1,117 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package zone
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/balancer/roundrobin"
+	"google.golang.org/grpc/serviceconfig"
+)
+
+// The environment variables that say where the caller is, for what the service config
+// leaves open.
+const (
+	EnvRegion  = "ROLLCALL_REGION"
+	EnvZone    = "ROLLCALL_ZONE"
+	EnvSubzone = "ROLLCALL_SUBZONE"
+)
+
+// levels are the parts of a locality, from the outermost.
+const levels = 3
+
+// place says where something is: region, zone, subzone. Of the caller, an empty part is one
+// that is not looked at.
+type place [levels]string
+
+// settings are what a service config has for the policy.
+type settings struct {
+	serviceconfig.LoadBalancingConfig `json:"-"`
+
+	caller place
+	below  [levels]float64 // spillBelow
+	child  childPolicy
+}
+
+// childPolicy is what balances within each group.
+type childPolicy struct {
+	builder balancer.Builder
+	config  serviceconfig.LoadBalancingConfig
+}
+
+func parse(data json.RawMessage) (*settings, error) {
+	var raw struct {
+		Region, Zone, Subzone *string
+		SpillBelow            struct{ Region, Zone, Subzone *float64 }
+		ChildPolicy           []map[string]json.RawMessage
+	}
+	if err := json.Unmarshal(data, &raw); err != nil {
+		return nil, fmt.Errorf("%s: %w", Name, err)
+	}
+	s := &settings{below: [levels]float64{0.1, 0.9, 0.9}}
+	parts := [levels]struct {
+		name, env string
+		value     *string
+		below     *float64
+	}{
+		{"region", EnvRegion, raw.Region, raw.SpillBelow.Region},
+		{"zone", EnvZone, raw.Zone, raw.SpillBelow.Zone},
+		{"subzone", EnvSubzone, raw.Subzone, raw.SpillBelow.Subzone},
+	}
+	for i, part := range parts {
+		if s.caller[i] = os.Getenv(part.env); part.value != nil {
+			s.caller[i] = *part.value
+		}
+		if part.below == nil {
+			continue
+		}
+		if s.below[i] = *part.below; s.below[i] <= 0 || s.below[i] > 1 {
+			return nil, fmt.Errorf("%s: spillBelow.%s is %v; it must be above 0 and at most 1", Name, part.name, s.below[i])
+		}
+	}
+	var err error
+	if s.child, err = parseChild(raw.ChildPolicy); err != nil {
+		return nil, fmt.Errorf("%s: childPolicy: %w", Name, err)
+	}
+	return s, nil
+}
+
+// parseChild returns the first policy of a list that is known here, as gRPC does with
+// loadBalancingConfig; round_robin where there is no list.
+func parseChild(list []map[string]json.RawMessage) (childPolicy, error) {
+	if list == nil {
+		list = []map[string]json.RawMessage{{roundrobin.Name: json.RawMessage("{}")}}
+	}
+	var unknown []string
+	for i, entry := range list {
+		if len(entry) != 1 {
+			return childPolicy{}, fmt.Errorf("entry %d names %d policies; it must name one", i, len(entry))
+		}
+		for name, config := range entry {
+			c := childPolicy{builder: balancer.Get(name)}
+			if c.builder == nil {
+				unknown = append(unknown, name)
+				continue
+			}
+			parser, ok := c.builder.(balancer.ConfigParser)
+			if !ok {
+				return c, nil
+			}
+			var err error
+			if c.config, err = parser.ParseConfig(config); err != nil {
+				return childPolicy{}, fmt.Errorf("%s: %w", name, err)
+			}
+			return c, nil
+		}
+	}
+	if len(unknown) == 0 {
+		return childPolicy{}, errors.New("the list is empty")
+	}
+	return childPolicy{}, fmt.Errorf("none of %s is a policy that this program has", strings.Join(unknown, ", "))
+}

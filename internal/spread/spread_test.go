@@ -1,0 +1,175 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package spread
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"sync"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// shares are what weights ask for.
+func shares(weights []uint32) []float64 {
+	heaviest, sum := 1.0, 0.0
+	for _, w := range weights {
+		heaviest = max(heaviest, float64(w))
+	}
+	all := make([]float64, len(weights))
+	for i, w := range weights {
+		all[i] = max(float64(w), 1)
+		if heaviest > MaxRatio {
+			all[i] = max(math.Round(all[i]*MaxRatio/heaviest), 1)
+		}
+		sum += all[i]
+	}
+	for i := range all {
+		all[i] /= sum
+	}
+	return all
+}
+
+// worst returns how far the counts of the first picks were from what was due, at most.
+func worst(t *Table, weights []uint32, picks int) float64 {
+	want, got, most := shares(weights), make([]int, len(weights)), 0.0
+	for n := 1; n <= picks; n++ {
+		got[t.Next()]++
+		for i := range got {
+			most = max(most, math.Abs(float64(got[i])-float64(n)*want[i]))
+		}
+	}
+	return most
+}
+
+// newTable starts at the beginning of a turn.
+func newTable(weights []uint32) *Table {
+	t := New(weights)
+	t.next.Store(math.MaxUint32)
+	return t
+}
+
+func TestEvenWhereExact(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		weights := rapid.SliceOfN(rapid.Uint32Range(0, 12), 1, 20).Draw(t, "weights")
+		table := newTable(weights)
+		if table.steps != nil {
+			t.Fatal("few small weights need no fractions")
+		}
+		if d := worst(table, weights, 3*int(table.size)); d >= 1 {
+			t.Errorf("%v: off by %.2f picks", weights, d)
+		}
+	})
+}
+
+func TestEvenWithFractions(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		weights := rapid.SliceOfN(rapid.OneOf(rapid.Uint32(), rapid.Uint32Range(0, 100_000), rapid.Just(uint32(1))), 2, 40).Draw(t, "weights")
+		table := newTable(weights)
+		if n := len(table.slots); n > leastSlots+slotsEach*len(weights) {
+			t.Errorf("%d weights take %d slots", len(weights), n)
+		}
+		if d := worst(table, weights, 20_000); d > 8 {
+			t.Errorf("%v: off by %.2f picks", weights, d)
+		}
+	})
+}
+
+func TestExtremes(t *testing.T) {
+	for _, tt := range []struct {
+		weights []uint32
+		picks   int
+		want    []int
+	}{
+		{[]uint32{7}, 10, []int{10}},
+		{[]uint32{0, 0, 0}, 9, []int{3, 3, 3}},
+		{[]uint32{0, 1, 2}, 8, []int{2, 2, 4}},
+		{[]uint32{1, 2, 7}, 10, []int{1, 2, 7}},
+		{[]uint32{30, 60, 210}, 10, []int{1, 2, 7}},
+		{[]uint32{1, 65_535}, 65_536 * 8, []int{8, 65_535 * 8}},
+		{[]uint32{1, math.MaxUint32}, 65_536 * 8, []int{8, 65_535 * 8}},
+		{[]uint32{math.MaxUint32, math.MaxUint32}, 4, []int{2, 2}},
+	} {
+		t.Run(fmt.Sprint(tt.weights), func(t *testing.T) {
+			table, got := newTable(tt.weights), make([]int, len(tt.weights))
+			for range tt.picks {
+				got[table.Next()]++
+			}
+			for i := range got {
+				if d := got[i] - tt.want[i]; d < -1 || d > 1 || table.steps == nil && d != 0 {
+					t.Fatalf("picks %v, want %v", got, tt.want)
+				}
+			}
+		})
+	}
+}
+
+// The heaviest never runs on while others wait.
+func TestNoRuns(t *testing.T) {
+	weights := make([]uint32, 101)
+	for i := range weights {
+		weights[i] = 1
+	}
+	weights[0] = 100
+	table := newTable(weights)
+	for n, last := 0, -1; n < 1000; n++ {
+		i := table.Next()
+		if i == 0 && last == 0 || i != 0 && last > 0 {
+			t.Fatalf("pick %d: %d after %d", n, i, last)
+		}
+		last = i
+	}
+}
+
+func TestManyAtOnce(t *testing.T) {
+	weights := []uint32{1, 2, 7}
+	table := New(weights)
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	total := make([]int, len(weights))
+	for range 4 {
+		wg.Go(func() {
+			got := make([]int, len(weights))
+			for range 2500 {
+				got[table.Next()]++
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			for i, n := range got {
+				total[i] += n
+			}
+		})
+	}
+	wg.Wait()
+	if total[0] != 1000 || total[1] != 2000 || total[2] != 7000 {
+		t.Errorf("picks %v, want 1000, 2000 and 7000", total)
+	}
+}
+
+func BenchmarkNew(b *testing.B) {
+	for _, n := range []int{10, 1_000, 10_000} {
+		weights := make([]uint32, n)
+		for i := range weights {
+			weights[i] = 1 + rand.Uint32N(100)
+		}
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			for b.Loop() {
+				New(weights)
+			}
+		})
+	}
+}
+
+func BenchmarkNext(b *testing.B) {
+	for name, weights := range map[string][]uint32{"equal": {1, 1, 1}, "exact": {1, 2, 7}, "fractions": {1_000, 1_003, 65_521}} {
+		table := New(weights)
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				table.Next()
+			}
+		})
+	}
+}
