@@ -192,19 +192,21 @@ func (d *Directory) release(f *feed) {
 	}
 }
 
-// Close ends every watch and joins what was started; subscriptions keep their last
-// snapshot and get no other.
+// Close ends every watch and joins what was started, but waits for what Deliver calls for
+// no more than 50 ms; subscriptions keep their last snapshot and get no other.
 func (d *Directory) Close() {
 	d.mu.Lock()
 	d.closed = true
 	feeds, stopLink := d.feeds, d.stop
 	d.feeds, d.kept, d.stop = make(map[span]*feed), make(keeper), nil
 	d.mu.Unlock()
+	var deliveries []<-chan struct{}
 	for _, f := range feeds {
 		f.stop()
 		f.fail(ErrClosed)
-		f.end()
+		deliveries = append(deliveries, f.end()...)
 	}
+	await(deliveries)
 	if stopLink != nil {
 		stopLink()
 	}

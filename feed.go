@@ -99,19 +99,23 @@ func (f *feed) unsubscribe(s *Subscription) (last bool, ended <-chan struct{}) {
 	if _, ok := f.subs[s]; ok {
 		delete(f.subs, s)
 		close(s.done)
-		ended = s.ended
 	}
-	return len(f.subs) == 0, ended
+	return len(f.subs) == 0, s.ended
 }
 
-// end closes every subscription.
-func (f *feed) end() {
+// end closes every subscription, and returns what closes when their deliveries under way
+// have ended.
+func (f *feed) end() (ended []<-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for s := range f.subs {
 		close(s.done)
+		if s.ended != nil {
+			ended = append(ended, s.ended)
+		}
 	}
 	clear(f.subs)
+	return ended
 }
 
 func (f *feed) idle() bool {
@@ -293,7 +297,7 @@ func (f *feed) list(ctx context.Context) error {
 	}
 	f.setHeld(snap)
 	if stale != nil {
-		link.sawRevision(got.revision)
+		link.sawRevision(got.revision, f.history)
 		if shown == nil || old.stale == nil || old.revision != snap.revision {
 			f.publish(snap.restated(stale), nil)
 		}
@@ -394,7 +398,7 @@ func (f *feed) take(stream uint64, resp clientv3.WatchResponse) error {
 	if len(resp.Events) > 0 {
 		f.pace.arrived(time.Now())
 		f.resume = f.revision + 1
-		link.sawRevision(f.revision)
+		link.sawRevision(f.revision, f.history)
 	}
 	return nil
 }

@@ -42,7 +42,7 @@ type link struct {
 	suspect  bool          // the history must be verified
 	verified time.Time     // when it last was
 	judged   time.Time     // when a check last ended
-	seenRev  int64         // greatest revision of a linearizable answer or an event
+	seenRev  int64         // greatest revision that a member is known to have reached in this history
 	seenTerm uint64
 	termFell time.Time // since when answers have a lower raft term; zero: they have not
 	conn     connectivity.State
@@ -145,12 +145,14 @@ func (l *link) suspectLocked() {
 	notify(l.wake)
 }
 
-// sawRevision notes a revision that a member has reached: an event's, or that of an
-// answer which is not linearizable.
-func (l *link) sawRevision(revision int64) {
+// sawRevision notes a revision that a member has reached in a history: an event's, or that
+// of an answer which is not linearizable.
+func (l *link) sawRevision(revision int64, history int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.seenRev = max(l.seenRev, revision)
+	if history == l.verdict.history {
+		l.seenRev = max(l.seenRev, revision)
+	}
 }
 
 // sight is what had been seen when a linearizable question was asked.
@@ -293,6 +295,9 @@ func (l *link) due() (wait time.Duration, due bool) {
 	left := l.heard.Add(silenceBound).Sub(now)
 	if l.suspect {
 		left = min(left, l.verified.Add(verifyEvery).Sub(now))
+	}
+	if len(l.retired) > 0 {
+		left = min(left, l.judged.Add(rejudgeEvery).Sub(now))
 	}
 	return left, left <= 0 || l.verdict.down != nil
 }

@@ -197,7 +197,7 @@ func (r *Registrar) settled(g *Registration, value []byte, revision int64) {
 		return
 	}
 	phase := Registered
-	if _, metadata, err := decodeValue(value); err == nil && parseAttributes(metadata).Draining {
+	if _, metadata, err := decodeValue(value); err == nil && (&Instance{Metadata: metadata}).Draining() {
 		phase = Draining
 	}
 	g.value, g.write, g.edit, g.standing = value, false, nil, true

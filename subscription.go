@@ -148,7 +148,7 @@ const few = 4
 func (s *Subscription) rest() bool {
 	s.feed.mu.Lock()
 	defer s.feed.mu.Unlock()
-	if s.got == nil || s.got != s.feed.snap || len(s.feed.subs) <= few || s.isClosed() {
+	if s.got == nil || s.got != s.feed.snap || len(s.feed.subs) <= few {
 		return false
 	}
 	s.ended = nil
@@ -171,16 +171,26 @@ func (s *Subscription) Refresh() { s.feed.refresh() }
 // deliveryGrace bounds how long Close waits for a delivery that does not end.
 const deliveryGrace = 50 * time.Millisecond
 
+// await waits for deliveries to end, for deliveryGrace at most.
+func await(deliveries []<-chan struct{}) {
+	grace := time.After(deliveryGrace)
+	for _, ended := range deliveries {
+		select {
+		case <-ended:
+		case <-grace:
+			return
+		}
+	}
+}
+
 // Close ends the subscription; the last one of a feed ends its watch and joins it.
-// What Deliver calls is waited for, but not for more than 50 ms: it ends on its own then.
+// What Deliver calls is waited for, but not for more than 50 ms, not even by itself: it ends
+// on its own then.
 // Calling it again does nothing.
 func (s *Subscription) Close() {
 	last, ended := s.feed.unsubscribe(s)
 	if ended != nil {
-		select {
-		case <-ended:
-		case <-time.After(deliveryGrace):
-		}
+		await([]<-chan struct{}{ended})
 	}
 	if last {
 		s.feed.dir.release(s.feed)

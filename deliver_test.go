@@ -1,0 +1,77 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rollcall_test
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/fakeetcd"
+)
+
+// More subscriptions than keep their goroutines are told of a change each time, after a rest
+// as well; a Close waits for the call under way, the Directory's too.
+func TestDeliver(t *testing.T) {
+	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+		const n = 8
+		d := directory(t, conn)
+		put := func(key string) {
+			if _, err := conn.Client.Put(context.Background(), key, `{"Addr":"a:1"}`); err != nil {
+				t.Fatal(err)
+			}
+		}
+		put("svc/a")
+		var told [n]atomic.Int64 // instances seen last
+		var under, late atomic.Int64
+		var closed atomic.Bool
+		subs := make([]*rollcall.Subscription, n)
+		for i := range subs {
+			subs[i] = subscribe(t, d, "svc")
+			subs[i].Deliver(func(snap *rollcall.Snapshot, err error) {
+				under.Add(1)
+				defer under.Add(-1)
+				if closed.Load() {
+					late.Add(1)
+				}
+				time.Sleep(time.Millisecond)
+				if err == nil {
+					told[i].Store(int64(len(snap.Instances())))
+				}
+			})
+		}
+		for want, key := range []string{"", "svc/b", "svc/c"} {
+			if key != "" {
+				put(key)
+			}
+			time.Sleep(10 * time.Second)
+			for i := range told {
+				if got := told[i].Load(); got != int64(want+1) {
+					t.Errorf("subscription %d was told of %d instances, want %d", i, got, want+1)
+				}
+			}
+		}
+		put("svc/d")
+		synctest.Wait() // in the middle of the calls
+		if under.Load() == 0 {
+			t.Fatal("nobody is being told")
+		}
+		subs[0].Close()
+		d.Close()
+		if n := under.Load(); n != 0 {
+			t.Errorf("%d calls outlive the Directory's Close", n)
+		}
+		closed.Store(true)
+		for _, s := range subs {
+			s.Close()
+		}
+		time.Sleep(time.Minute)
+		if n := late.Load(); n != 0 {
+			t.Errorf("%d calls after Close", n)
+		}
+	})
+}
