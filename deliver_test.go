@@ -38,7 +38,7 @@ func TestDeliver(t *testing.T) {
 				if closed.Load() {
 					late.Add(1)
 				}
-				time.Sleep(time.Millisecond)
+				time.Sleep(time.Duration(i+1) * time.Millisecond)
 				if err == nil {
 					told[i].Store(int64(len(snap.Instances())))
 				}
