@@ -119,6 +119,7 @@ func (b *builder) Build(target grpcresolver.Target, cc grpcresolver.ClientConn, 
 		}
 	}
 	r.close = sync.OnceFunc(func() {
+		r.closed.Store(true)
 		var configs sync.WaitGroup
 		if r.configs != nil {
 			configs.Go(r.configs.Close)

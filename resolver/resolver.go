@@ -6,6 +6,7 @@ package resolver
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	grpcresolver "google.golang.org/grpc/resolver"
@@ -23,6 +24,7 @@ type etcdResolver struct {
 	opts    *Options
 	order   order
 	close   func()
+	closed  atomic.Bool
 
 	turn   chan struct{}      // full while the channel is told, which may take long; guards what follows
 	snap   *rollcall.Snapshot // the last; nil before the first
@@ -64,7 +66,7 @@ func (r *etcdResolver) deliverConfig(snap *rollcall.Snapshot, err error) {
 // show tells the channel what it can see a difference in. A snapshot that is only stale
 // leaves it as it is. The first waits for the service config, or for 1 s.
 func (r *etcdResolver) show() {
-	if r.snap == nil || r.configs != nil && !r.config.known {
+	if r.snap == nil || r.configs != nil && !r.config.known || r.closed.Load() {
 		return
 	}
 	for _, ref := range r.view.follow(r.sub) {

@@ -5,6 +5,7 @@ package resolver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
 	grpcresolver "google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/serviceconfig"
 	"google.golang.org/grpc/status"
 
 	"github.com/rollcall-grpc/rollcall"
@@ -50,6 +52,19 @@ func (c *channel) ReportError(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.log = append(c.log, "error "+err.Error())
+}
+
+// ParseServiceConfig takes what has no "bad" in it.
+func (c *channel) ParseServiceConfig(text string) *serviceconfig.ParseResult {
+	if strings.Contains(text, "bad") {
+		return &serviceconfig.ParseResult{Err: errors.New("bad config")}
+	}
+	return &serviceconfig.ParseResult{Config: parsed{text: text}}
+}
+
+type parsed struct {
+	serviceconfig.Config
+	text string
 }
 
 // told returns what was written down since the last call.

@@ -21,8 +21,10 @@ import (
 
 // chosenBy says which keys a channel may call, by the rules written down once more: all
 // of a snapshot at once, rule by rule.
-func chosenBy(snap *rollcall.Snapshot) []string {
+func chosenBy(snap *rollcall.Snapshot, selector rollcall.Selector) []string {
 	taken, _ := snap.Screen(nil)
+	passed := func(inst *rollcall.Instance) bool { return !selector.Takes(inst) }
+	taken = slices.DeleteFunc(taken, passed)
 	rules := func(among []*rollcall.Instance) []string {
 		best := make(map[string]*rollcall.Instance)
 		for _, inst := range among {
@@ -38,7 +40,7 @@ func chosenBy(snap *rollcall.Snapshot) []string {
 		return keys
 	}
 	callable := slices.DeleteFunc(slices.Clone(taken), (*rollcall.Instance).Draining)
-	for _, inst := range snap.Held() {
+	for _, inst := range slices.DeleteFunc(slices.Clone(snap.Held()), passed) {
 		if rollcall.HostPort(inst.Addr) == nil && !slices.ContainsFunc(taken, func(i *rollcall.Instance) bool { return i.Addr == inst.Addr }) {
 			callable = append(callable, inst)
 		}
@@ -77,7 +79,11 @@ func viewFollows(t *testing.T, rt *rapid.T) string {
 	}
 	defer sub.Close()
 	synctest.Wait()
-	v := newView(rollcall.Selector{}, nil)
+	selector, err := rollcall.ParseSelector(rapid.SampledFrom([]string{"", "zone=", "zone=z", "status=draining", "status=serving&zone=z"}).Draw(rt, "selector"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := newView(selector, nil)
 	value := rapid.SampledFrom([]string{`{"Addr":"a:1"}`, `{"Addr":"b:1"}`, `{"Addr":"c:1","Metadata":{"zone":"z"}}`, `{"Addr":"c:1"}`,
 		`{"Addr":"d:1","Metadata":{"status":"draining"}}`, `{"Addr":"a:1","Metadata":{"status":"draining"}}`, `{"Addr":"unix:x"}`, `nothing`, ""})
 	key := rapid.SampledFrom([]string{"s/1", "s/2", "s/3", "s/4", "s/5"})
@@ -103,14 +109,16 @@ func viewFollows(t *testing.T, rt *rapid.T) string {
 				return fmt.Sprintf("%s is shown as %v", inst.Key, ep)
 			}
 		}
-		if got, want := slices.Sorted(maps.Keys(shown)), chosenBy(sub.Latest()); !slices.Equal(got, want) || len(chosen.endpoints) != len(want) {
+		if got, want := slices.Sorted(maps.Keys(shown)), chosenBy(sub.Latest(), selector); !slices.Equal(got, want) || len(chosen.endpoints) != len(want) {
 			return fmt.Sprintf("chose %v, want %v", got, want)
 		}
 		if same := maps.Equal(shown, seen); same != (v.version == before) {
 			return fmt.Sprintf("the same version: %v, of the same endpoints: %v", v.version == before, same)
 		}
-		if _, want := sub.Latest().Screen(nil); v.refusals() != len(want) {
-			return fmt.Sprintf("%d refused, want %d", v.refusals(), len(want))
+		_, refused := sub.Latest().Screen(nil)
+		refused = slices.DeleteFunc(refused, func(r rollcall.Refused) bool { return !selector.Takes(r.Instance) })
+		if v.refusals() != len(refused) {
+			return fmt.Sprintf("%d refused, want %d", v.refusals(), len(refused))
 		}
 		seen = shown
 	}
