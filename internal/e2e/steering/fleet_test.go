@@ -30,6 +30,7 @@ import (
 // fleet is gRPC servers, and the keys that they have under one service.
 type fleet struct {
 	t       *testing.T
+	cluster *etcdtest.Cluster
 	etcd    *clientv3.Client
 	service string
 	servers map[string]*server
@@ -38,8 +39,12 @@ type fleet struct {
 
 func newFleet(t *testing.T) *fleet {
 	t.Helper()
-	client := etcdtest.New(t, etcdtest.Options{}).Client(t)
-	return &fleet{t: t, etcd: client, service: "svc", servers: make(map[string]*server)}
+	return newFleetOf(t, etcdtest.New(t, etcdtest.Options{}))
+}
+
+func newFleetOf(t *testing.T, cluster *etcdtest.Cluster) *fleet {
+	t.Helper()
+	return &fleet{t: t, cluster: cluster, etcd: cluster.Client(t), service: "svc", servers: make(map[string]*server)}
 }
 
 // server answers with its name; a stream goes on until it is told to end.
