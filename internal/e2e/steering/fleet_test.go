@@ -15,10 +15,12 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/status"
 
 	_ "github.com/rollcall-grpc/rollcall/balancer/weighted"
 	_ "github.com/rollcall-grpc/rollcall/balancer/zone"
@@ -57,10 +59,14 @@ type server struct {
 	health  *health.Server
 	accepts atomic.Int64
 	calls   atomic.Int64
+	failing atomic.Bool
 }
 
 func (s *server) UnaryCall(context.Context, *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
 	s.calls.Add(1)
+	if s.failing.Load() {
+		return nil, status.Error(codes.Internal, "failing")
+	}
 	return &testpb.SimpleResponse{ServerId: s.name}, nil
 }
 
