@@ -148,5 +148,6 @@ func (c *child) NewSubConn(addrs []grpcresolver.Address, opts balancer.NewSubCon
 			p.mu.Unlock()
 		}
 	}
+	//lint:ignore SA1019 a wrapper passes on what its child asks for
 	return c.ClientConn.NewSubConn(addrs, opts)
 }
