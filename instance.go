@@ -130,3 +130,30 @@ func (a *Attributes) text(fields map[string]json.RawMessage, name string) (s str
 func (a *Attributes) reject(field, reason string) {
 	a.Rejected = append(a.Rejected, FieldError{Field: field, Reason: reason})
 }
+
+// WithField returns metadata with a field set to a value, or without it where the value
+// is nil; other fields stay as they are, and an object without any becomes nil. Metadata
+// that is neither null nor an object has no fields: an *InputError.
+func WithField(metadata json.RawMessage, name string, value any) (json.RawMessage, error) {
+	var fields map[string]json.RawMessage
+	if len(metadata) > 0 {
+		if err := json.Unmarshal(metadata, &fields); err != nil {
+			return nil, inputError("metadata", string(metadata), "only an object can carry %q", name)
+		}
+	}
+	if fields == nil {
+		fields = make(map[string]json.RawMessage)
+	}
+	delete(fields, name)
+	if value != nil {
+		data, err := json.Marshal(value)
+		if err != nil {
+			return nil, inputError("metadata field", name, "it cannot be written as JSON: %v", err)
+		}
+		fields[name] = data
+	}
+	if len(fields) == 0 {
+		return nil, nil
+	}
+	return json.Marshal(fields)
+}

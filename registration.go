@@ -5,7 +5,6 @@ package rollcall
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -250,12 +249,8 @@ func drained(value []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	fields := make(map[string]json.RawMessage)
-	if metadata != nil {
-		if err := json.Unmarshal(metadata, &fields); err != nil {
-			return nil, inputError("metadata", string(metadata), "only an object can carry \"status\": \"draining\"")
-		}
+	if metadata, err = WithField(metadata, "status", StatusDraining); err != nil {
+		return nil, err
 	}
-	fields["status"] = json.RawMessage(`"` + StatusDraining + `"`)
-	return Encode(addr, fields)
+	return Encode(addr, metadata)
 }

@@ -62,7 +62,8 @@ func newRoot(a *app) *cobra.Command {
 	})
 	a.addFlags(root.PersistentFlags())
 	group(root, "look", "Look:", newLs(a), newGet(a), newWatch(a), newResolve(a))
-	group(root, "change", "Change:", newAdd(a), newRm(a), newRegister(a))
+	group(root, "change", "Change:", newAdd(a), newRm(a), newRegister(a),
+		newDrain(a), newUndrain(a), newWeight(a), newConfig(a))
 	group(root, "operate", "Operate:", newRoles(a))
 	group(root, "try", "Try:", newDemo(a), newDev(a))
 	root.SetHelpCommand(newHelp())
@@ -82,17 +83,17 @@ func group(root *cobra.Command, id, title string, commands ...*cobra.Command) {
 	root.AddCommand(commands...)
 }
 
-// unknownCommand refuses what names no command, with those that are spelt alike.
-func unknownCommand(root *cobra.Command, args []string) error {
+// unknownCommand refuses what names no command of its parent, with those spelt alike.
+func unknownCommand(parent *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	root.SuggestionsMinimumDistance = 2
+	parent.SuggestionsMinimumDistance = 2
 	meant := ""
-	if like := root.SuggestionsFor(args[0]); len(like) > 0 {
+	if like := parent.SuggestionsFor(args[0]); len(like) > 0 {
 		meant = "; did you mean " + strings.Join(like, " or ") + "?"
 	}
-	return fail(exitUsage, "unknown command %q%s; see rollcall --help", args[0], meant)
+	return fail(exitUsage, "unknown command %q%s; see %s --help", args[0], meant, parent.CommandPath())
 }
 
 func newHelp() *cobra.Command {

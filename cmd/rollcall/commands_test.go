@@ -100,7 +100,7 @@ func TestRm(t *testing.T) {
 func TestRmRefusesTooMany(t *testing.T) {
 	endpoint := sharedEtcd(t)
 	client := etcdClient(t, endpoint)
-	for i := range mostRemoved {
+	for i := range mostChanged {
 		put1(t, client, "t-many/"+string(rune('a'+i)), `{"Addr":"10.0.0.1:80"}`)
 	}
 	put1(t, client, "t-many/one-more", `{"Addr":"10.0.0.1:80"}`)
@@ -108,7 +108,7 @@ func TestRmRefusesTooMany(t *testing.T) {
 	if r.code != exitOther {
 		t.Errorf("exit %d, want %d", r.code, exitOther)
 	}
-	wantIn(t, "stderr", r.stderr, "129 keys", "remove them by id")
+	wantIn(t, "stderr", r.stderr, "129 keys", "name fewer, by id")
 	must(t, endpoint, "rm", "t-many", "one-more")
 	must(t, endpoint, "rm", "t-many", "10.0.0.1:80")
 	if r := rollcallAt(t, endpoint, "get", "t-many"); r.code != exitNotFound {

@@ -26,6 +26,7 @@ type instanceList struct {
 	Kind       string `json:"kind"`
 	Service    string `json:"service"`
 	view
+	ServiceConfig *serviceConfig `json:"serviceConfig,omitempty"`
 }
 
 func newInstanceList(service string, v view) instanceList {
@@ -37,8 +38,9 @@ func newGet(a *app) *cobra.Command {
 		Use:   "get SERVICE",
 		Short: "Show the endpoints of a service",
 		Long: "get shows every key under SERVICE/ as etcd holds it now: its endpoints with their\n" +
-			"leases, and below them what clients leave out, with the cause. A service without any\n" +
-			"key is not found: exit code 3. Long metadata is cut in tables; JSON has all of it.",
+			"leases, below them what clients leave out, with the cause, and its service config. A\n" +
+			"service without any key is not found: exit code 3. Long metadata is cut in tables;\n" +
+			"JSON has all of it.",
 		Example: "  rollcall get my-service\n  rollcall get my-service -o json | jq -r '.instances[].addr'",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -69,7 +71,11 @@ func (a *app) get(ctx context.Context, service string) error {
 		if err := a.fillTTL(ctx, client, v); err != nil {
 			return err
 		}
-		return a.printInstances(newInstanceList(service, v))
+		list := newInstanceList(service, v)
+		if list.ServiceConfig, err = storedConfig(ctx, client, service); err != nil {
+			a.say("whether it has a service config is not known: %s", plain(err))
+		}
+		return a.printInstances(list)
 	})
 }
 
@@ -144,6 +150,13 @@ func (a *app) printInstances(list instanceList) error {
 			b.WriteString("\n")
 		}
 		b.WriteString(left)
+	}
+	if config := list.ServiceConfig; config != nil {
+		state := "valid"
+		if config.Cause != "" {
+			state = "refused: " + config.Cause
+		}
+		b.WriteString("\n" + table([]string{"SERVICE CONFIG", "MOD"}, []string{state, strconv.FormatInt(config.ModRevision, 10)}))
 	}
 	_, err := fmt.Fprint(a.stdout, b.String())
 	return err

@@ -81,6 +81,13 @@ func TestGoldens(t *testing.T) {
 		{"resolve-url", "resolve etcd://ignored/shop/pay"},
 		{"add", "add new 10.1.0.1:80 --metadata {\"weight\":3}"},
 		{"add-force", "add new 10.1.0.2:80 --id 10.1.0.1:80 --force"},
+		{"drain", "drain new 10.1.0.2:80"},
+		{"undrain", "undrain new 10.1.0.1:80"},
+		{"weight", "weight new 10.1.0.1:80 7"},
+		{"config-set", "config set new testdata/input/round_robin.json"},
+		{"config-dry-run", "config set shop/cart testdata/input/round_robin.json --dry-run"},
+		{"config-get", "config get new"},
+		{"config-rm", "config rm new"},
 		{"rm", "rm new 10.1.0.1:80"},
 		{"roles-registrar", "roles registrar shop/cart shop/pay/"},
 		{"roles-resolver", "roles resolver it's --name reader --grant-to bob"},
@@ -89,7 +96,7 @@ func TestGoldens(t *testing.T) {
 		t.Run(row.file, func(t *testing.T) {
 			before := revisionOf(t, client)
 			table := must(t, server.Endpoint(), strings.Split(row.args, " ")...)
-			if strings.HasPrefix(row.file, "add") || row.file == "rm" {
+			if revisionOf(t, client) != before {
 				restore(t, client, before)
 			}
 			asJSON := must(t, server.Endpoint(), append(strings.Split(row.args, " "), "-o", "json")...)
@@ -102,18 +109,20 @@ func TestGoldens(t *testing.T) {
 	}
 }
 
-// restore undoes what was written after a revision to the service "new".
+// restore undoes what was written after a revision to the service "new" and its config.
 func restore(t *testing.T, client *clientv3.Client, revision int64) {
 	t.Helper()
-	old, err := client.Get(t.Context(), "new/", clientv3.WithPrefix(), clientv3.WithRev(revision))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := client.Delete(t.Context(), "new/", clientv3.WithPrefix()); err != nil {
-		t.Fatal(err)
-	}
-	for _, kv := range old.Kvs {
-		put1(t, client, string(kv.Key), string(kv.Value))
+	for _, prefix := range []string{"new/", "_grpc_config/new"} {
+		old, err := client.Get(t.Context(), prefix, clientv3.WithPrefix(), clientv3.WithRev(revision))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := client.Delete(t.Context(), prefix, clientv3.WithPrefix()); err != nil {
+			t.Fatal(err)
+		}
+		for _, kv := range old.Kvs {
+			put1(t, client, string(kv.Key), string(kv.Value))
+		}
 	}
 }
 

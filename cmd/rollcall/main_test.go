@@ -153,10 +153,16 @@ type session struct {
 // begin starts a command line. The environment holds what is given, as NAME=value.
 func begin(t *testing.T, env []string, args ...string) *session {
 	t.Helper()
+	return beginWith(t, "", env, args...)
+}
+
+// beginWith is begin with something on standard input.
+func beginWith(t *testing.T, stdin string, env []string, args ...string) *session {
+	t.Helper()
 	s := &session{code: make(chan int, 1)}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	s.cancel = cancel
-	a := &app{stdin: strings.NewReader(""), stdout: &s.stdout, stderr: &s.stderr, getenv: func(name string) (string, bool) {
+	a := &app{stdin: strings.NewReader(stdin), stdout: &s.stdout, stderr: &s.stderr, getenv: func(name string) (string, bool) {
 		for _, pair := range env {
 			if key, value, _ := strings.Cut(pair, "="); key == name {
 				return value, true

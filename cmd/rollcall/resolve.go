@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -45,10 +46,12 @@ func newResolve(a *app) *cobra.Command {
 		Short: "Show what a gRPC channel would see",
 		Long: "resolve hands a target to the same resolver that gRPC channels use and shows the\n" +
 			"endpoints it gives them, and below them what it leaves out and why. A bare name is\n" +
-			"taken as etcd:///NAME. A target without endpoints is an error, exit code 3.\n" +
+			"taken as etcd:///NAME. A query selects by metadata: weight, region, zone, subzone,\n" +
+			"version, status. A target without endpoints is an error, exit code 3.\n" +
 			"The order of endpoints is each channel's own; here they are sorted by key.",
-		Example: "  rollcall resolve my-service\n  rollcall resolve etcd:///team-a/my-service -o json",
-		Args:    usageArgs(cobra.ExactArgs(1)),
+		Example: "  rollcall resolve my-service\n  rollcall resolve 'my-service?zone=eu-1&zone=eu-2'\n" +
+			"  rollcall resolve etcd:///team-a/my-service -o json",
+		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			target, err := parseTarget(args[0])
 			if err != nil {
@@ -61,7 +64,8 @@ func newResolve(a *app) *cobra.Command {
 
 // parseTarget reads a target as gRPC does, and a bare name as a service of etcd.
 func parseTarget(text string) (grpcresolver.Target, error) {
-	u := &url.URL{Scheme: resolver.Scheme, Path: "/" + text}
+	name, selector, _ := strings.Cut(text, "?")
+	u := &url.URL{Scheme: resolver.Scheme, Path: "/" + name, RawQuery: selector}
 	if strings.Contains(text, "://") || strings.HasPrefix(text, resolver.Scheme+":/") {
 		var err error
 		if u, err = url.Parse(text); err != nil {
@@ -103,7 +107,7 @@ func (a *app) resolve(ctx context.Context, target grpcresolver.Target) error {
 		if err != nil {
 			return err
 		}
-		built, err := builder.Build(target, seen, grpcresolver.BuildOptions{DisableServiceConfig: true})
+		built, err := builder.Build(target, seen, grpcresolver.BuildOptions{})
 		if err != nil {
 			return fail(exitUsage, "%s", status.Convert(err).Message())
 		}
@@ -125,7 +129,7 @@ type channel struct {
 	answered chan struct{} // has one element once the answer below is there
 	told     bool
 	state    grpcresolver.State
-	config   json.RawMessage
+	config   json.RawMessage // the last that was taken
 	err      error
 }
 
@@ -151,7 +155,10 @@ func (c *channel) NewAddress(addresses []grpcresolver.Address) {
 }
 
 func (c *channel) ParseServiceConfig(text string) *serviceconfig.ParseResult {
-	if !c.told && json.Valid([]byte(text)) {
+	if err := resolver.CheckServiceConfig(text); err != nil {
+		return &serviceconfig.ParseResult{Err: errors.New(reason(err))}
+	}
+	if !c.told {
 		c.config = json.RawMessage(text)
 	}
 	return &serviceconfig.ParseResult{}

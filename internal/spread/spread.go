@@ -25,11 +25,16 @@ const (
 // Table is a turn of picks that repeats. It never changes; any number of goroutines may
 // pick at once.
 type Table struct {
-	slots []uint32 // indexes of weights; nil: all in turn
-	steps []uint32 // by index: how often its slots count, see Next; nil: always
-	size  uint32
-	next  atomic.Uint32
+	slots  []uint32 // indexes of weights; nil: all in turn
+	size   uint32
+	steps  []step   // by index; nil: every slot is a pick
+	starts []uint32 // by slot: see step
+	next   atomic.Uint32
 }
+
+// step says which slots of an index are picks: one is where a sum that grows by each from
+// slot to slot goes over a whole, 1<<32. A slot's sum starts at its start.
+type step struct{ each, turn uint32 } // turn: what all its slots add
 
 // New returns a table of at least one weight; a weight of 0 counts as 1. Where the
 // weights, without their common divisor, add up to few enough, every turn has exactly as
@@ -47,15 +52,28 @@ func New(weights []uint32) *Table {
 	if most := uint64(max(leastSlots, slotsEach*len(weights))); sum > most {
 		unit := float64(sum) / float64(most)
 		counts = make([]uint32, len(scaled))
-		t.steps = make([]uint32, len(scaled))
+		t.steps = make([]step, len(scaled))
 		for i, w := range scaled {
 			slots := math.Ceil(float64(w) / unit)
 			counts[i] = uint32(slots)
-			t.steps[i] = uint32(min(math.Round(float64(w)/unit/slots*(1<<32)), 1<<32-1))
+			each := uint32(min(math.Round(float64(w)/unit/slots*(1<<32)), 1<<32-1))
+			t.steps[i] = step{each, each * counts[i]}
 		}
 	}
 	t.slots = arrange(counts)
 	t.size = uint32(len(t.slots))
+	if t.steps != nil {
+		t.starts = make([]uint32, t.size)
+		sums := make([]uint32, len(counts))
+		for i := range sums {
+			const golden = 0x9e3779b9 // every index starts somewhere else
+			sums[i] = uint32(i) * golden
+		}
+		for at, i := range t.slots {
+			t.starts[at] = sums[i]
+			sums[i] += t.steps[i].each
+		}
+	}
 	return t
 }
 
@@ -68,10 +86,7 @@ func (t *Table) Next() int {
 	for {
 		turn, at := n/t.size, n%t.size
 		i := t.slots[at]
-		// A slot that counts for a fraction is taken in the turns in which a sum of
-		// such fractions goes over a whole. Each slot starts somewhere else.
-		const golden = 0x9e3779b9
-		if t.steps == nil || turn*t.steps[i]+at*golden <= t.steps[i] {
+		if t.steps == nil || t.starts[at]+turn*t.steps[i].turn < t.steps[i].each {
 			return int(i)
 		}
 		n = t.next.Add(1)

@@ -230,7 +230,7 @@ func TestG9TargetSpellings(t *testing.T) {
 		})
 	}
 	slowest := time.Duration(0)
-	for _, target := range []string{"etcd:///", "etcd:", "etcd:////", "etcd://authority", "etcd:///a?version=2", "etcd:///a#b"} {
+	for _, target := range []string{"etcd:///", "etcd:", "etcd:////", "etcd://authority", "etcd:///a?colour=2", "etcd:///a?weight=x", "etcd:///a#b"} {
 		t.Run(target, func(t *testing.T) {
 			began := time.Now()
 			_, err := lab.Call(t, lab.Dial(t, client, target), grpc.WaitForReady(false))

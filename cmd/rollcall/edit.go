@@ -1,0 +1,137 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+
+	"github.com/spf13/cobra"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall"
+)
+
+// edited are endpoints whose metadata was changed.
+type edited struct {
+	APIVersion string     `json:"apiVersion"`
+	Kind       string     `json:"kind"`
+	Service    string     `json:"service"`
+	Revision   int64      `json:"revision"`
+	Instances  []instance `json:"instances"`
+}
+
+func newDrain(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "drain SERVICE ID|HOST:PORT...",
+		Short: "Take endpoints out of new calls",
+		Long: "drain sets \"status\": \"draining\" in the endpoints' metadata: clients send them no new\n" +
+			"calls, and what is running ends in its own time. A server that keeps itself registered\n" +
+			"keeps the mark until it is restarted, or until rollcall undrain. If all endpoints of a\n" +
+			"service drain, clients use them all the same. Of several names all are marked, or none.",
+		Example: "  rollcall drain my-service blue-1\n  rollcall drain my-service 10.0.0.7:50051 10.0.0.8:50051",
+		Args:    usageArgs(cobra.MinimumNArgs(2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.edit(cmd.Context(), args[0], args[1:], "status", rollcall.StatusDraining)
+		},
+	}
+}
+
+func newUndrain(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "undrain SERVICE ID|HOST:PORT...",
+		Short: "Have drained endpoints called again",
+		Long: "undrain takes \"status\" out of the endpoints' metadata, which then is \"serving\". A server\n" +
+			"that drains because it shuts down deletes its key all the same.",
+		Example: "  rollcall undrain my-service blue-1",
+		Args:    usageArgs(cobra.MinimumNArgs(2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.edit(cmd.Context(), args[0], args[1:], "status", nil)
+		},
+	}
+}
+
+func newWeight(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "weight SERVICE ID|HOST:PORT N",
+		Short: "Set an endpoint's weight",
+		Long: "weight sets \"weight\" in an endpoint's metadata, a whole number from 1 to 4294967295. An\n" +
+			"endpoint without one has weight 1. Clients whose balancing policy reads it, such as\n" +
+			"rollcall_weighted, follow at once, without a new connection.",
+		Example: "  rollcall weight my-service blue-1 10",
+		Args:    usageArgs(cobra.ExactArgs(3)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			weight, err := strconv.ParseUint(args[2], 10, 32)
+			if err != nil || weight == 0 {
+				return fail(exitUsage, "weight %q: want a whole number from 1 to 4294967295; to have an endpoint not called, see rollcall drain", args[2])
+			}
+			return a.edit(cmd.Context(), args[0], args[1:2], "weight", weight)
+		},
+	}
+}
+
+// edit sets a field of the endpoints' metadata; nil takes it out. Leases stay.
+func (a *app) edit(ctx context.Context, service string, names []string, field string, value any) error {
+	service, err := checkNames(service, names)
+	if err != nil {
+		return err
+	}
+	return a.talk(ctx, func(ctx context.Context, client *clientv3.Client) error {
+		done, err := a.change(ctx, client, service, names, func(h holding) (clientv3.Op, error) {
+			return h.with(field, value)
+		})
+		if err != nil {
+			return err
+		}
+		return a.printEdited(service, done)
+	})
+}
+
+// with is the write that sets a field.
+func (h holding) with(field string, value any) (op clientv3.Op, err error) {
+	if h.instance == nil {
+		return op, fail(exitOther, "%q cannot be edited: %v; write it anew with rollcall add --force", h.key, h.cause)
+	}
+	metadata, err := rollcall.WithField(h.instance.Metadata, field, value)
+	if err != nil {
+		return op, fmt.Errorf("%q cannot be edited: %w", h.key, err)
+	}
+	data, err := rollcall.Encode(h.instance.Addr, metadata)
+	if err != nil {
+		return op, fmt.Errorf("%q cannot be edited: %w", h.key, err)
+	}
+	return clientv3.OpPut(h.key, string(data), clientv3.WithIgnoreLease()), nil
+}
+
+func (a *app) printEdited(service string, done change) error {
+	e := edited{APIVersion: apiVersion, Kind: "Edit", Service: service, Revision: done.revision}
+	rows := [][]string{{"ID", "ADDR", "METADATA", "LEASE", "MOD"}}
+	serving := make(map[string]bool)
+	for _, inst := range done.before.Instances() {
+		serving[inst.Key] = !inst.Draining()
+	}
+	for i, h := range done.held {
+		inst, err := rollcall.Decode(&mvccpb.KeyValue{Key: []byte(h.key), Value: done.writes[i].ValueBytes(), Lease: int64(h.lease),
+			CreateRevision: h.createRevision, ModRevision: done.revision})
+		if err != nil {
+			return err
+		}
+		serving[inst.Key] = !inst.Draining()
+		row := renderInstance(inst, of(service))
+		e.Instances = append(e.Instances, row)
+		rows = append(rows, []string{row.ID, row.Addr, metadataText(row.Metadata), row.Lease, strconv.FormatInt(row.ModRevision, 10)})
+	}
+	if !slices.Contains(slices.Collect(maps.Values(serving)), true) {
+		a.say("every endpoint of service %q drains: clients call them all the same, rather than none", service)
+	}
+	if a.json() {
+		return a.printJSON(e)
+	}
+	_, err := fmt.Fprint(a.stdout, table(rows...))
+	return err
+}
