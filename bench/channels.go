@@ -149,7 +149,7 @@ func connections(address, subject string) sample {
 	server, stop := startServer()
 	defer stop()
 	c := connect(address)
-	must(c.Put(context.Background(), "connections/a", value(subject, server)))
+	must(c.Put(context.Background(), "connections/a", value(subject, server, 0)))
 	var b grpcresolver.Builder = static{server}
 	if subject != instant {
 		b = builder(subject, c)

@@ -92,7 +92,7 @@ type writer struct {
 func (w writer) key(i int) string { return fmt.Sprintf("%s/%06d", w.service, i) }
 
 func (w writer) put(key string, i int) clientv3.Op {
-	return clientv3.OpPut(key, value(w.subject, addr(i)))
+	return clientv3.OpPut(key, value(w.subject, addr(i), i))
 }
 
 // do writes and returns when: the last acknowledgement, or the sending of each write.
@@ -140,7 +140,7 @@ func (w writer) do(what string, numbers []int) []time.Time {
 func (w writer) fill(n int) {
 	ctx := context.Background()
 	there := must(w.client.Get(ctx, w.service+"/", clientv3.WithPrefix(), clientv3.WithLimit(1)))
-	if n > 0 && int(there.Count) == n && string(there.Kvs[0].Key) == w.key(0) && string(there.Kvs[0].Value) == value(w.subject, addr(0)) {
+	if n > 0 && int(there.Count) == n && string(there.Kvs[0].Key) == w.key(0) && string(there.Kvs[0].Value) == value(w.subject, addr(0), 0) {
 		return
 	}
 	must(w.client.Delete(ctx, w.service+"/", clientv3.WithPrefix()))

@@ -27,24 +27,36 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/balancer/weighted"
+	"github.com/rollcall-grpc/rollcall/balancer/zone"
 )
 
-// policies are gRPC's, and the configuration that each is measured with.
-var policies = map[string]string{
-	"pick_first":                     `{}`,
-	"round_robin":                    `{}`,
-	"weighted_round_robin":           `{}`,
-	"least_request_experimental":     `{"choiceCount":2}`,
-	"ring_hash_experimental":         `{"minRingSize":1024,"requestHashHeader":"key"}`,
-	"random_subsetting_experimental": `{"subsetSize":10,"childPolicy":[{"round_robin":{}}]}`,
+// policies are balancing policies, and the configuration that each is measured with.
+var policies = map[string]struct{ name, config string }{
+	"pick_first":             {"pick_first", `{}`},
+	"round_robin":            {"round_robin", `{}`},
+	"weighted_round_robin":   {"weighted_round_robin", `{}`},
+	"least_request":          {"least_request_experimental", `{"choiceCount":2}`},
+	"ring_hash":              {"ring_hash_experimental", `{"minRingSize":1024,"requestHashHeader":"key"}`},
+	"random_subsetting":      {"random_subsetting_experimental", `{"subsetSize":10,"childPolicy":[{"round_robin":{}}]}`},
+	weighted.Name:            {weighted.Name, `{}`},
+	zone.Name:                {zone.Name, `{"zone":"eu-2"}`},
+	zone.Name + ", spilling": {zone.Name, `{"zone":"eu-1"}`},
 }
+
+// ourPolicies are measured where others would take too long as well.
+var ourPolicies = []string{"round_robin", weighted.Name, zone.Name, zone.Name + ", spilling"}
 
 func picks(sizes ...int) (all []scenario) {
 	for _, n := range sizes {
+		subjects := ourPolicies
+		if n < 10_000 {
+			subjects = append([]string{"pick_first", "weighted_round_robin", "least_request", "ring_hash", "random_subsetting"}, ourPolicies...)
+		}
 		all = append(all, scenario{
 			name: fmt.Sprintf("picks/%d", n), title: fmt.Sprintf("A pick among %s", thousands(n)),
-			about:    "gRPC's policies, with endpoints that Rollcall resolved, all connected.",
-			subjects: []string{"pick_first", "round_robin", "weighted_round_robin", "least_request_experimental", "ring_hash_experimental", "random_subsetting_experimental"},
+			about:    "Endpoints that Rollcall resolved, all connected, of weights from 1 to 10.",
+			subjects: subjects,
 			metrics:  []metric{{name: "picks", unit: "million a second", more: true}, {name: "time", unit: "ns"}, {name: "allocations"}},
 			run:      func(address, policy string) sample { return pick(address, policy, n) },
 			once:     true,
@@ -84,23 +96,21 @@ func (c capturing) UpdateState(s balancer.State) {
 func pick(address, policy string, n int) sample {
 	const service = "picks"
 	write(address, ours, service, "fill", n)
-	balancer.Register(captured{balancer.Get(policy)})
-	l := bufconn.Listen(1 << 16)
+	balancer.Register(captured{balancer.Get(policies[policy].name)})
+	l := bufconn.Listen(1 << 12)
 	go func() { check(grpc.NewServer().Serve(l)) }()
-	var dialled atomic.Int64
 	conn := must(grpc.NewClient("etcd:///"+service, grpc.WithResolvers(builder(ours, connect(address))),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultServiceConfig(fmt.Sprintf(`{"loadBalancingConfig":[{"captured":%s}]}`, policies[policy])),
+		grpc.WithDefaultServiceConfig(fmt.Sprintf(`{"loadBalancingConfig":[{"captured":%s}]}`, policies[policy].config)),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-			dialled.Add(1)
 			return l.DialContext(ctx)
 		})))
 	conn.Connect()
 	info := balancer.PickInfo{FullMethodName: "/bench/Pick", Ctx: metadata.AppendToOutgoingContext(context.Background(), "key", "some-user")}
-	for before := int64(-1); before != dialled.Load() || ready.Load() == nil || ready.Load().ConnectivityState != connectivity.Ready; {
-		before = dialled.Load()
-		if s := ready.Load(); s != nil {
-			_, _ = s.Picker.Pick(info) // some connect only when asked
+	// All are connected once there are no more states: with many, gRPC works on them for long.
+	for before := (*balancer.State)(nil); before == nil || before != ready.Load() || before.ConnectivityState != connectivity.Ready; {
+		if before = ready.Load(); before != nil {
+			_, _ = before.Picker.Pick(info) // some connect only when asked
 		}
 		time.Sleep(500 * time.Millisecond)
 	}
@@ -114,22 +124,33 @@ func pick(address, policy string, n int) sample {
 	})
 }
 
-// perOp measures a function, in times and in allocations.
+// perOp measures a function, in times and in allocations: the median of some batches, as
+// what else the machine does comes in bursts.
 func perOp(do func()) sample {
-	r := testing.Benchmark(func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
+	const batches, long = 9, 50 * time.Millisecond
+	batch := func(n int) time.Duration {
+		began := time.Now()
+		for range n {
 			do()
 		}
-	})
-	ns := float64(r.T.Nanoseconds()) / float64(r.N)
-	return sample{"time": ns, "picks": 1e3 / ns, "allocations": float64(r.AllocsPerOp())}
+		return time.Since(began)
+	}
+	n := 1000
+	for batch(n) < long {
+		n *= 2
+	}
+	var all []float64
+	for range batches {
+		all = append(all, float64(batch(n).Nanoseconds())/float64(n))
+	}
+	ns := quantile(all, 0.5)
+	return sample{"time": ns, "picks": 1e3 / ns, "allocations": testing.AllocsPerRun(1000, do)}
 }
 
 func decode(subject string) sample {
 	var err error
 	defer func() { check(err) }()
-	kv := &mvccpb.KeyValue{Key: []byte("my-service/000001"), Value: []byte(value(ours, addr(1))), ModRevision: 2}
+	kv := &mvccpb.KeyValue{Key: []byte("my-service/000001"), Value: []byte(value(ours, addr(1), 1)), ModRevision: 2}
 	if subject == ours {
 		return perOp(func() { _, err = rollcall.Decode(kv) })
 	}

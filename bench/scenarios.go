@@ -119,7 +119,7 @@ var scenarios = slices.Concat(
 			run:      func(_, subject string) sample { return decode(subject) },
 		},
 	},
-	picks(10, 1000),
+	picks(10, 1000, 10_000),
 )
 
 // burst has n endpoints join a service that a follower follows.
@@ -220,7 +220,7 @@ func loneChange(address, subject string, n int) sample {
 	watch := f.client.Watch(context.Background(), lone+"/", clientv3.WithPrefix())
 	byValue := make(map[string]string)
 	for i := range changes {
-		byValue[value(subject, addr(changed+i))] = addr(changed + i)
+		byValue[value(subject, addr(changed+i), changed+i)] = addr(changed + i)
 	}
 	go func() {
 		for resp := range watch {
@@ -323,7 +323,7 @@ func coldStart(address, subject string, n int) sample {
 // serviceOf returns a service of a size, of the subject's form of values, so that it need
 // not be written anew for each measurement.
 func serviceOf(subject, name string, n int) string {
-	if value(subject, "") == "" {
+	if value(subject, "", 0) == "" {
 		return fmt.Sprintf("%s-plain-%d", name, n)
 	}
 	return fmt.Sprintf("%s-%d", name, n)

@@ -48,12 +48,17 @@ type seen struct {
 	has func(addr string) bool
 }
 
-// value is what a subject's keys hold for an address.
-func value(subject, addr string) string {
+// value is what a subject's i-th key holds for an address. Weights differ, and zone eu-1 has
+// less than its share.
+func value(subject, addr string, i int) string {
 	if subject == goZero || subject == goKit {
 		return addr
 	}
-	return fmt.Sprintf(`{"Op":0,"Addr":%q,"Metadata":{"weight":1,"zone":"eu-1"}}`, addr)
+	zone := 1
+	if i%10 > 3 {
+		zone = 2
+	}
+	return fmt.Sprintf(`{"Op":0,"Addr":%q,"Metadata":{"weight":%d,"zone":"eu-%d"}}`, addr, 1+i%10, zone)
 }
 
 func addr(i int) string { return fmt.Sprintf("10.%d.%d.%d:50051", i>>16&255, i>>8&255, i&255) }

@@ -15,81 +15,64 @@ import (
 // one, all are scaled until the heaviest is MaxRatio, and the lightest are 1.
 const MaxRatio = 65_535
 
-// A table has so many slots where the weights have no smaller common measure: some for
-// each weight, so that few are passed over, and no fewer than leastSlots.
-const (
-	slotsEach  = 4
-	leastSlots = 256
-)
+// mostSlots is how many slots a table of n has at most, where the weights have no smaller
+// common measure: some for each weight, so that few are passed over, and fewer for many.
+func mostSlots(n int) int { return max(256, min(8*n, 2*n+8192)) }
 
 // Table is a turn of picks that repeats. It never changes; any number of goroutines may
 // pick at once.
-type Table struct {
-	slots  []uint32 // indexes of weights; nil: all in turn
-	size   uint32
-	steps  []step   // by index; nil: every slot is a pick
-	starts []uint32 // by slot: see step
-	next   atomic.Uint32
+type Table[T any] struct {
+	slots []slot[T]
+	next  atomic.Uint32
 }
 
-// step says which slots of an index are picks: one is where a sum that grows by each from
-// slot to slot goes over a whole, 1<<32. A slot's sum starts at its start.
-type step struct{ each, turn uint32 } // turn: what all its slots add
+// slot is a place in the turn, all of it in one piece of memory. It is a pick in those
+// turns in which a sum of fractions goes over a whole, 1<<32. A sum grows by each from one
+// slot of an item to the next, and with all of them by turn; here it begins with start.
+type slot[T any] struct {
+	item              T
+	start, turn, each uint32
+}
 
-// New returns a table of at least one weight; a weight of 0 counts as 1. Where the
-// weights, without their common divisor, add up to few enough, every turn has exactly as
-// many picks of each. Then no number of picks from the start differs from what is due by
-// as much as one. Otherwise a slot stands for a fraction of a pick, and it takes several
-// turns for the shares to be exact.
-func New(weights []uint32) *Table {
-	t := &Table{size: uint32(len(weights))}
+// New returns a table of items, at least one, by their weights; a weight of 0 counts as 1.
+// Where the weights, without their common divisor, add up to few enough, every turn has
+// exactly as many picks of each. Then no number of picks from the start differs from what
+// is due by as much as one. Otherwise a slot stands for a fraction of a pick, and it takes
+// several turns for the shares to be exact.
+func New[T any](weights []uint32, items []T) *Table[T] {
+	counts, sum := scale(weights)
+	steps := make([]uint32, len(counts))
+	unit := max(float64(sum)/float64(mostSlots(len(weights))), 1)
+	for i, w := range counts {
+		slots := math.Ceil(float64(w) / unit)
+		counts[i] = uint32(slots)
+		steps[i] = uint32(min(math.Round(float64(w)/unit/slots*(1<<32)), 1<<32-1))
+	}
+	order := arrange(counts)
+	t := &Table[T]{slots: make([]slot[T], len(order))}
 	t.next.Store(rand.Uint32())
-	scaled, sum := scale(weights)
-	if sum == uint64(len(weights)) {
-		return t
-	}
-	counts := scaled
-	if most := uint64(max(leastSlots, slotsEach*len(weights))); sum > most {
-		unit := float64(sum) / float64(most)
-		counts = make([]uint32, len(scaled))
-		t.steps = make([]step, len(scaled))
-		for i, w := range scaled {
-			slots := math.Ceil(float64(w) / unit)
-			counts[i] = uint32(slots)
-			each := uint32(min(math.Round(float64(w)/unit/slots*(1<<32)), 1<<32-1))
-			t.steps[i] = step{each, each * counts[i]}
+	sums := make([]uint32, len(counts))
+	for at, i := range order {
+		const golden = 0x9e3779b9 // every item begins somewhere else
+		s := slot[T]{items[i], i*golden + sums[i], counts[i] * steps[i], steps[i]}
+		if s.each == 1<<32-1 {
+			s.start, s.turn = 0, 0
 		}
-	}
-	t.slots = arrange(counts)
-	t.size = uint32(len(t.slots))
-	if t.steps != nil {
-		t.starts = make([]uint32, t.size)
-		sums := make([]uint32, len(counts))
-		for i := range sums {
-			const golden = 0x9e3779b9 // every index starts somewhere else
-			sums[i] = uint32(i) * golden
-		}
-		for at, i := range t.slots {
-			t.starts[at] = sums[i]
-			sums[i] += t.steps[i].each
-		}
+		t.slots[at] = s
+		sums[i] += s.each
 	}
 	return t
 }
 
-// Next returns the index of the weight whose turn it is.
-func (t *Table) Next() int {
-	n := t.next.Add(1)
-	if t.slots == nil {
-		return int(n % t.size)
-	}
+// Next returns the item whose turn it is.
+func (t *Table[T]) Next() T {
 	for {
-		turn, at := n/t.size, n%t.size
-		i := t.slots[at]
-		if t.steps == nil || t.starts[at]+turn*t.steps[i].turn < t.steps[i].each {
-			return int(i)
+		n, size := t.next.Add(1), uint32(len(t.slots))
+		turn := n / size
+		s := &t.slots[n-turn*size]
+		if s.start+turn*s.turn < s.each {
+			return s.item
 		}
-		n = t.next.Add(1)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 
@@ -34,7 +35,7 @@ func shares(weights []uint32) []float64 {
 }
 
 // worst returns how far the counts of the first picks were from what was due, at most.
-func worst(t *Table, weights []uint32, picks int) float64 {
+func worst(t *Table[int], weights []uint32, picks int) float64 {
 	want, got, most := shares(weights), make([]int, len(weights)), 0.0
 	for n := 1; n <= picks; n++ {
 		got[t.Next()]++
@@ -45,9 +46,23 @@ func worst(t *Table, weights []uint32, picks int) float64 {
 	return most
 }
 
+// numbered is a table of the weights' indexes.
+func numbered(weights []uint32) *Table[int] {
+	items := make([]int, len(weights))
+	for i := range items {
+		items[i] = i
+	}
+	return New(weights, items)
+}
+
+// exact says whether every slot of every turn is a pick.
+func (t *Table[T]) exact() bool {
+	return !slices.ContainsFunc(t.slots, func(s slot[T]) bool { return s.turn != 0 })
+}
+
 // newTable starts at the beginning of a turn.
-func newTable(weights []uint32) *Table {
-	t := New(weights)
+func newTable(weights []uint32) *Table[int] {
+	t := numbered(weights)
 	t.next.Store(math.MaxUint32)
 	return t
 }
@@ -56,10 +71,10 @@ func TestEvenWhereExact(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		weights := rapid.SliceOfN(rapid.Uint32Range(0, 12), 1, 20).Draw(t, "weights")
 		table := newTable(weights)
-		if table.steps != nil {
+		if !table.exact() {
 			t.Fatal("few small weights need no fractions")
 		}
-		if d := worst(table, weights, 3*int(table.size)); d >= 1 {
+		if d := worst(table, weights, 3*len(table.slots)); d >= 1 {
 			t.Errorf("%v: off by %.2f picks", weights, d)
 		}
 	})
@@ -69,7 +84,7 @@ func TestEvenWithFractions(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		weights := rapid.SliceOfN(rapid.OneOf(rapid.Uint32(), rapid.Uint32Range(0, 100_000), rapid.Just(uint32(1))), 2, 40).Draw(t, "weights")
 		table := newTable(weights)
-		if n := len(table.slots); n > leastSlots+slotsEach*len(weights) {
+		if n := len(table.slots); n > mostSlots(len(weights))+len(weights) {
 			t.Errorf("%d weights take %d slots", len(weights), n)
 		}
 		if d := worst(table, weights, 20_000); d > 2+float64(len(weights))/2 {
@@ -99,7 +114,7 @@ func TestExtremes(t *testing.T) {
 				got[table.Next()]++
 			}
 			for i := range got {
-				if d := got[i] - tt.want[i]; d < -1 || d > 1 || table.steps == nil && d != 0 {
+				if d := got[i] - tt.want[i]; d < -1 || d > 1 || table.exact() && d != 0 {
 					t.Fatalf("picks %v, want %v", got, tt.want)
 				}
 			}
@@ -126,7 +141,7 @@ func TestNoRuns(t *testing.T) {
 
 func TestManyAtOnce(t *testing.T) {
 	weights := []uint32{1, 2, 7}
-	table := New(weights)
+	table := numbered(weights)
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	total := make([]int, len(weights))
@@ -157,7 +172,7 @@ func BenchmarkNew(b *testing.B) {
 		}
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			for b.Loop() {
-				New(weights)
+				numbered(weights)
 			}
 		})
 	}
@@ -165,7 +180,7 @@ func BenchmarkNew(b *testing.B) {
 
 func BenchmarkNext(b *testing.B) {
 	for name, weights := range map[string][]uint32{"equal": {1, 1, 1}, "exact": {1, 2, 7}, "fractions": {1_000, 1_003, 65_521}} {
-		table := New(weights)
+		table := numbered(weights)
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
 				table.Next()
