@@ -6,10 +6,28 @@
 // the migration.
 //
 // A target names a service; its endpoints are the keys under "<service>/". The
-// authority and one trailing "/" are ignored; percent-escapes are decoded. Channels of
-// one etcd client share one watch a service. A channel sees, in this order: the
-// instances whose address the policy takes, without those that are draining (unless
-// all are), one an address; the first eight in an order of the channel's own.
+// authority and one trailing "/" are ignored; percent-escapes are decoded. A query selects
+// by metadata, as [rollcall.ParseSelector] has it: "etcd:///my-service?version=v2&zone=eu-1".
+// Channels of one etcd client share one watch a service, whatever they select. A channel
+// sees, in this order: the instances that it selects and whose address the policy takes,
+// without those that are draining (unless all are), one an address; the first eight in an
+// order of the channel's own.
+//
+// # Metadata
+//
+// An endpoint's metadata reaches balancing policies by [AttributesOf] and [InstanceOf].
+// gRPC's own attributes are set from it too: the weight that pick_first's shuffle and
+// ring_hash go by, and ring_hash's key, the field "hash_key" or else the endpoint's id. A
+// change of metadata alone reconnects nothing.
+//
+// # Service config
+//
+// The key "_grpc_config/<service>" holds a service config as JSON. It is laid over
+// [Options].DefaultServiceConfig, field by field of its top level, and followed as it
+// changes. What gRPC refuses is logged and changes nothing; a deleted one gives way to the
+// default, or to an empty one. Without either nothing is sent, so that
+// grpc.WithDefaultServiceConfig applies. A channel with grpc.WithDisableServiceConfig reads
+// none; one that may not read it resolves as without. The first state waits for it 1 s.
 //
 // Build does no I/O. While etcd has not answered, calls fail with UNAVAILABLE and
 // etcd's own error after 1 s; a service without endpoints fails them naming service,
