@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -100,5 +101,6 @@ func CheckServiceConfig(config string) error {
 			return conn.Close()
 		}
 	}
-	return &rollcall.InputError{Field: "service config", Value: config, Reason: err.Error()}
+	reason := strings.TrimPrefix(err.Error(), "grpc: the provided default service config is invalid: ")
+	return &rollcall.InputError{Field: "service config", Value: config, Reason: reason}
 }

@@ -69,6 +69,9 @@ func TestUsers(t *testing.T) {
 		{"root adds what only some may read", "add secret 10.0.0.3:80 --user root:secret", "", 0, "secret/10.0.0.3:80"},
 		{"reader gets what it now may", "get secret --user bob:builder", "", 0, "10.0.0.3:80"},
 		{"root adds", "add open 10.0.0.2:80 --user root:secret", "", 0, "open/10.0.0.2:80"},
+		{"root makes an operator", "roles operator open --grant-to bob --apply --user root:secret", "", 0, "_grpc_config/open"},
+		{"operator drains", "drain open a --user bob:builder", "", 0, "draining"},
+		{"operator sets the config", "config set open testdata/input/round_robin.json --user bob:builder", "", 0, "round_robin"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			began := time.Now()

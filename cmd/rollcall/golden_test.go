@@ -92,6 +92,7 @@ func TestGoldens(t *testing.T) {
 		{"roles-registrar", "roles registrar shop/cart shop/pay/"},
 		{"roles-resolver", "roles resolver it's --name reader --grant-to bob"},
 		{"roles-bridge", "roles bridge"},
+		{"roles-operator", "roles operator shop/cart"},
 	} {
 		t.Run(row.file, func(t *testing.T) {
 			before := revisionOf(t, client)

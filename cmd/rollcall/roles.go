@@ -18,7 +18,7 @@ import (
 	"github.com/rollcall-grpc/rollcall"
 )
 
-var roleKinds = []string{"registrar", "resolver", "bridge"}
+var roleKinds = []string{"registrar", "resolver", "bridge", "operator"}
 
 // permission is what a role may do with a range of keys, as etcd has it: from Key up to,
 // not including, RangeEnd; without one the key alone.
@@ -43,9 +43,12 @@ func permissions(kind string, services []string) (all []permission) {
 		return []permission{under("read", "")}
 	}
 	for _, s := range services {
-		if kind == "registrar" {
+		switch kind {
+		case "registrar":
 			all = append(all, under("readwrite", s+"/"))
-		} else {
+		case "operator":
+			all = append(all, under("readwrite", s+"/"), permission{Access: "readwrite", Key: rollcall.ConfigPrefix + s})
+		default:
 			all = append(all, under("read", s+"/"), permission{Access: "read", Key: rollcall.ConfigPrefix + s})
 		}
 	}
@@ -68,12 +71,13 @@ type rolesFlags struct {
 func newRoles(a *app) *cobra.Command {
 	var f rolesFlags
 	cmd := &cobra.Command{
-		Use:   "roles registrar|resolver|bridge [SERVICE]...",
+		Use:   "roles registrar|resolver|bridge|operator [SERVICE]...",
 		Short: "Print or apply the etcd role that a client needs",
 		Long: "roles says which rights a client needs of an etcd with authentication, and no more:\n\n" +
 			"  registrar   writes the endpoints of the services: servers\n" +
 			"  resolver    reads them, and the services' configs: gRPC clients\n" +
-			"  bridge      reads them for many others; without services, the whole store\n\n" +
+			"  bridge      reads them for many others; without services, the whole store\n" +
+			"  operator    writes both: who drains, sets weights and service configs by hand\n\n" +
 			"By default it prints the commands of etcdctl that make the role and touches nothing.\n" +
 			"With --apply it makes the role itself, as a --user who may; what the role may do\n" +
 			"already stays and is pointed out. Every SERVICE is named in full.",
@@ -104,7 +108,7 @@ func newRoles(a *app) *cobra.Command {
 
 func (f rolesFlags) role(kind string, names []string) (role, error) {
 	if !slices.Contains(roleKinds, kind) {
-		return role{}, fail(exitUsage, "unknown kind of role %q: want registrar, resolver or bridge", kind)
+		return role{}, fail(exitUsage, "unknown kind of role %q: want registrar, resolver, bridge or operator", kind)
 	}
 	var services []string
 	for _, name := range names {
