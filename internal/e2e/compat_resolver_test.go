@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/endpoints"
 	"github.com/rollcall-grpc/rollcall/internal/e2e/lab"
 )
@@ -234,10 +235,16 @@ func resolverChecks() []check {
 			e.Serve("a")
 			e.Reaches(e.Dial("etcd:///"+e.Target+"/"), "a")
 		}},
-		{name: "a query or fragment in a target is ignored", mark: theirs, difference: "A query or fragment in a target is refused", run: func(e *lab.Env) {
+		{name: "a query or fragment in a target is ignored", mark: theirs, difference: "A query in a target selects, a fragment is refused", run: func(e *lab.Env) {
 			e.Serve("a")
 			e.Reaches(e.Dial("etcd:///"+e.Target+"?colour=blue"), "a")
 			e.Reaches(e.Dial("etcd:///"+e.Target+"#blue"), "a")
+		}},
+		{name: "a stored service config is followed", mark: ours, difference: "Keys under _grpc_config/ are service configs", run: func(e *lab.Env) {
+			e.Serve("a", "b")
+			conn := e.Dial("etcd:///"+e.Target, grpc.WithDefaultServiceConfig("{}"))
+			e.Put(rollcall.ConfigPrefix+e.Target, `{"loadBalancingConfig":[{"round_robin":{}}]}`)
+			e.Reaches(conn, "a", "b")
 		}},
 		{name: "a builder needs a client", mark: ours, difference: "NewBuilder(nil) is an error", run: func(e *lab.Env) {
 			if _, err := e.Naming.NewBuilder(nil); err == nil {
