@@ -150,6 +150,19 @@ func (f *feed) wake() {
 	}
 }
 
+// remind has subscriptions look, from time to time, why there is no snapshot yet.
+func (f *feed) remind(ctx context.Context) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.snap != nil || ctx.Err() != nil {
+		return
+	}
+	for s := range f.subs {
+		s.wakeLocked()
+	}
+	time.AfterFunc(answerGrace, func() { f.remind(ctx) })
+}
+
 func (f *feed) refresh() { notify(f.asks) }
 
 // publish sets what subscriptions see and wakes them.
@@ -203,6 +216,7 @@ func (f *feed) live() {
 func (f *feed) run(ctx context.Context) {
 	f.dir.link.readable(f, false)
 	defer f.dir.link.forget(f)
+	defer time.AfterFunc(answerGrace, func() { f.remind(ctx) }).Stop()
 	grace := f.remember()
 	f.wake() // of those that wait to hear whether anything is
 	if f.before != nil {

@@ -79,7 +79,7 @@ func (s *Subscription) Next(ctx context.Context) (*Snapshot, error) {
 		}
 		var tick <-chan time.Time
 		if s.got == nil {
-			if err := s.Err(); err != nil && err.Error() != s.reported {
+			if err := s.Err(); s.unreported(err) {
 				s.reported = err.Error()
 				return nil, err
 			}
@@ -105,13 +105,15 @@ func (s *Subscription) worked() {
 }
 
 // Deliver has f called with all that Next would return, one call at a time, until Close
-// or the Directory's. It is called once, instead of Next. Where more than a few share a
-// feed, a subscription takes no goroutine while there is nothing to deliver.
+// or the Directory's. It is called once, and Next no more after it. Where more than a few
+// share a feed, a subscription takes no goroutine while there is nothing to deliver.
 func (s *Subscription) Deliver(f func(*Snapshot, error)) {
 	s.feed.mu.Lock()
 	defer s.feed.mu.Unlock()
 	s.deliver = f
-	s.wakeLocked()
+	if s.newsLocked() || len(s.feed.subs) <= few {
+		s.wakeLocked()
+	}
 }
 
 // wakeLocked tells the consumer that there is news.
@@ -127,16 +129,13 @@ func (s *Subscription) wakeLocked() {
 // deliverAll delivers until there is nothing left, or nothing more to come.
 func (s *Subscription) deliverAll(ended chan<- struct{}) {
 	defer close(ended)
-	for {
+	for !s.rest() {
 		snap, err := s.Next(context.Background())
 		if s.isClosed() {
 			return
 		}
 		s.deliver(snap, err)
 		s.worked()
-		if s.rest() {
-			return
-		}
 	}
 }
 
@@ -144,16 +143,26 @@ func (s *Subscription) deliverAll(ended chan<- struct{}) {
 // faster than a new one, whose stack has to grow first.
 const few = 4
 
-// rest ends the delivery if what was delivered is the latest there is.
+// rest ends the delivery if there is nothing that Next would return.
 func (s *Subscription) rest() bool {
+	if s.got == nil && s.unreported(s.Err()) {
+		return false
+	}
 	s.feed.mu.Lock()
 	defer s.feed.mu.Unlock()
-	if s.got == nil || s.got != s.feed.snap || len(s.feed.subs) <= few {
+	if s.newsLocked() || len(s.feed.subs) <= few {
 		return false
 	}
 	s.ended = nil
 	return true
 }
+
+// newsLocked says whether something was published that Next has not returned.
+func (s *Subscription) newsLocked() bool {
+	return s.got != s.feed.snap || s.got == nil && s.unreported(s.feed.err)
+}
+
+func (s *Subscription) unreported(err error) bool { return err != nil && err.Error() != s.reported }
 
 func (s *Subscription) isClosed() bool {
 	select {

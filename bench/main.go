@@ -83,10 +83,10 @@ func run(quick bool, names *regexp.Regexp, rounds int, bars bool, write string) 
 // measure runs all subjects of a scenario, round by round, each time in another order.
 func (sc scenario) measure(address string, rounds int, res *results) error {
 	tooSlow := make(map[string]bool)
+	if sc.rounds > 0 {
+		rounds = min(rounds, sc.rounds)
+	}
 	for round := range rounds {
-		if round > 0 && sc.once {
-			break
-		}
 		for i := range sc.subjects {
 			subject := sc.subjects[(i+round)%len(sc.subjects)]
 			if tooSlow[subject] || round >= 3 && extra[subject] {

@@ -187,7 +187,7 @@ func (r *results) bars() (bars []bar) {
 	add("10,000 registered, idle: keepalives a second over a lease's own (3 a TTL)", 1.5, "", r.median("registered", ours, "keepalives")/0.3)
 	for _, n := range []int{10, 1000, 10_000} {
 		name := fmt.Sprintf("picks/%d", n)
-		for _, policy := range ourPolicies[1:] {
+		for _, policy := range barred[1:] {
 			add("a pick of "+policy+", "+thousands(n)+": over round_robin", 1.3, "", over(name, "time", policy, "round_robin"))
 			add("a pick of "+policy+", "+thousands(n), 0, " allocations", r.median(name, policy, "allocations"))
 		}

@@ -21,7 +21,7 @@ type scenario struct {
 	about    string // what it does, and what it does not show
 	subjects []string
 	metrics  []metric
-	once     bool // what is counted is no matter of chance
+	rounds   int  // at most so many; 0: as many as asked for
 	slow     bool // left out of a quick run
 	repeat   int  // measured so often a round, where one sample says little; default once
 	run      func(address, subject string) sample
@@ -108,8 +108,8 @@ var scenarios = slices.Concat(
 			subjects: []string{ours, theirs, goZero},
 			metrics: []metric{{name: "endpoints", note: true}, {name: "register", unit: "ms"}, {name: "messages", unit: "a second"},
 				{name: "keepalives", unit: "a second"}, {name: "watches"}},
-			run:  registered,
-			once: true, slow: true,
+			run:    registered,
+			rounds: 1, slow: true, // what is counted is no matter of chance
 		},
 		{
 			name: "decode", title: "One value decoded",

@@ -14,17 +14,12 @@ import (
 	"github.com/rollcall-grpc/rollcall"
 )
 
-// endpointOf returns what a channel sees of an instance: beside the instance itself the
-// attributes that gRPC's own policies read. Where they are as without, they are left out.
-func endpointOf(inst *rollcall.Instance) grpcresolver.Endpoint {
-	ep := grpcresolver.Endpoint{
-		Addresses:  []grpcresolver.Address{{Addr: inst.Addr}},
-		Attributes: attributes.New(instanceKey{}, attribute{inst}),
-	}
+// endpointOf returns what a channel sees of an instance at some addresses: beside the
+// instance itself the attributes that gRPC's own policies read. Where they are as without,
+// they are left out.
+func endpointOf(inst *rollcall.Instance, addrs []grpcresolver.Address) grpcresolver.Endpoint {
 	a := inst.Attributes()
-	if a.Weight != 1 {
-		ep = weight.Set(ep, weight.EndpointInfo{Weight: a.Weight})
-	}
+	ep := grpcresolver.Endpoint{Addresses: addrs, Attributes: weighing(a.Weight).WithValue(instanceKey{}, attribute{inst})}
 	hashKey := a.HashKey
 	if hashKey == "" {
 		hashKey = inst.Key[strings.LastIndexByte(inst.Key, '/')+1:]
@@ -33,6 +28,29 @@ func endpointOf(inst *rollcall.Instance) grpcresolver.Endpoint {
 		ep = ringhash.SetHashKey(ep, hashKey)
 	}
 	return ep
+}
+
+// usual are the attributes of small weights, which many endpoints share.
+var usual = func() (all [101]*attributes.Attributes) {
+	for w := range all {
+		all[w] = weightAttribute(uint32(w))
+	}
+	return all
+}()
+
+func weighing(w uint32) *attributes.Attributes {
+	if w < uint32(len(usual)) {
+		return usual[w]
+	}
+	return weightAttribute(w)
+}
+
+// weightAttribute is nil for 1, which is the default.
+func weightAttribute(w uint32) *attributes.Attributes {
+	if w == 1 {
+		return nil
+	}
+	return weight.Set(grpcresolver.Endpoint{}, weight.EndpointInfo{Weight: w}).Attributes
 }
 
 type instanceKey struct{}

@@ -106,17 +106,23 @@ func (b *builder) Build(target grpcresolver.Target, cc grpcresolver.ClientConn, 
 	if err != nil {
 		return nil, status.Errorf(codes.Unavailable, "rollcall: %v", err)
 	}
+	var configs *rollcall.Subscription
+	if !opts.DisableServiceConfig {
+		if configs, err = b.opts.Directory.SubscribeConfig(service); err != nil { // asked for first: its answer is short
+			return nil, status.Errorf(codes.Unavailable, "rollcall: resolve %q: %v", service, err)
+		}
+	}
 	sub, err := b.opts.Directory.Subscribe(service)
 	if err != nil {
+		if configs != nil {
+			configs.Close()
+		}
 		return nil, status.Errorf(codes.Unavailable, "rollcall: resolve %q: %v", service, err)
 	}
 	n := name{service, selector.String()}
-	r := &etcdResolver{cc: cc, sub: sub, view: b.acquire(n, selector), name: n, opts: &b.opts, order: newOrder(), turn: make(chan struct{}, 1)}
-	if !opts.DisableServiceConfig {
-		if r.configs, err = b.opts.Directory.SubscribeConfig(service); err == nil {
-			r.config.start(cc, b.opts.DefaultServiceConfig)
-			r.configs.Deliver(r.deliverConfig)
-		}
+	r := &etcdResolver{cc: cc, sub: sub, configs: configs, view: b.acquire(n, selector), name: n, opts: &b.opts, order: newOrder(), turn: make(chan struct{}, 1)}
+	if configs != nil {
+		r.config.start(cc, b.opts.DefaultServiceConfig)
 	}
 	r.close = sync.OnceFunc(func() {
 		r.closed.Store(true)

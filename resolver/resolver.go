@@ -4,6 +4,7 @@
 package resolver
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -27,9 +28,10 @@ type etcdResolver struct {
 	closed  atomic.Bool
 
 	turn   chan struct{}      // full while the channel is told, which may take long; guards what follows
-	snap   *rollcall.Snapshot // the last; nil before the first
-	shown  int                // version of the view that the channel was told last; 0: none
-	config serviceConfig
+	snap      *rollcall.Snapshot // the last; nil before the first
+	shown     int                // version of the view that the channel was told last; 0: none
+	config    serviceConfig
+	listening bool // to configs
 }
 
 // deliver tells the channel of a snapshot, or why there is none yet.
@@ -47,11 +49,17 @@ func (r *etcdResolver) deliver(snap *rollcall.Snapshot, err error) {
 	r.show()
 }
 
-// deliverConfig takes in what etcd says of the service config. Where it says nothing, or
-// nothing to this client, the channel goes on with what it has.
+// deliverConfig takes in what etcd says of the service config.
 func (r *etcdResolver) deliverConfig(snap *rollcall.Snapshot, err error) {
 	r.turn <- struct{}{}
 	defer func() { <-r.turn }()
+	r.take(snap, err)
+	r.show()
+}
+
+// take is told of the service config. Where etcd says nothing, or nothing to this client,
+// the channel goes on with what it has.
+func (r *etcdResolver) take(snap *rollcall.Snapshot, err error) {
 	if err != nil {
 		r.config.known = true
 		if errors.Is(err, rpctypes.ErrPermissionDenied) {
@@ -60,13 +68,24 @@ func (r *etcdResolver) deliverConfig(snap *rollcall.Snapshot, err error) {
 	} else if err := r.config.take(snap.ServiceConfig()); err != nil {
 		r.opts.Logger.Warn("service config refused", "key", snap.Prefix(), "revision", snap.Revision(), "cause", err)
 	}
-	r.show()
+}
+
+// listen follows the service config, from when it is needed on: mostly it is there by then.
+func (r *etcdResolver) listen() {
+	if r.configs == nil || r.listening {
+		return
+	}
+	r.listening = true
+	if r.configs.Latest() != nil {
+		r.take(r.configs.Next(context.Background()))
+	}
+	r.configs.Deliver(r.deliverConfig)
 }
 
 // show tells the channel what it can see a difference in. A snapshot that is only stale
 // leaves it as it is. The first waits for the service config, or for 1 s.
 func (r *etcdResolver) show() {
-	if r.snap == nil || r.configs != nil && !r.config.known || r.closed.Load() {
+	if r.listen(); r.snap == nil || r.configs != nil && !r.config.known || r.closed.Load() {
 		return
 	}
 	for _, ref := range r.view.follow(r.sub) {

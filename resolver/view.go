@@ -24,12 +24,12 @@ func (c *choice) grow(n int) {
 }
 
 // set shows an instance at an index, which may be the one after the last.
-func (c *choice) set(i int, inst *rollcall.Instance) {
+func (c *choice) set(i int, inst *rollcall.Instance, addrs []grpcresolver.Address) {
 	if i == len(c.endpoints) {
 		c.endpoints, c.hashes = append(c.endpoints, grpcresolver.Endpoint{}), append(c.hashes, 0)
 	}
 	c.hashes[i] = hashOf(inst.Key)
-	c.endpoints[i] = endpointOf(inst)
+	c.endpoints[i] = endpointOf(inst, addrs)
 }
 
 // drop fills the gap that an endpoint leaves with the last one, and returns the address
@@ -66,7 +66,7 @@ type view struct {
 
 // place is an address, and the instances that have it: nearly always one.
 type place struct {
-	addr   string
+	addr   [1]grpcresolver.Address // as endpoints have it
 	rivals []rival
 	only   [1]rival           // what rivals begins in
 	chosen *rollcall.Instance // one of them; nil: none
@@ -114,10 +114,13 @@ func (v *view) state(o order, has int) (state []grpcresolver.Endpoint, version i
 	return state, v.version
 }
 
+// large is the size of a state that is larger than a page.
+const large = 128
+
 // prepare gets memory for a state after one of n endpoints, in advance: a page that was
 // never touched costs more than all that is written to it.
 func (v *view) prepare(n int) {
-	if v.room.Load() == nil {
+	if n >= large && v.room.Load() == nil {
 		room := make([]grpcresolver.Endpoint, n+n/16+4)
 		clear(room)
 		v.room.Store(&room)
@@ -179,7 +182,7 @@ func (v *view) apply(snap *rollcall.Snapshot) (fresh []rollcall.Refused) {
 	}
 	for _, p := range touched {
 		if len(p.rivals) == 0 {
-			delete(v.places, p.addr)
+			delete(v.places, p.addr[0].Addr)
 		}
 	}
 	return fresh
@@ -189,7 +192,7 @@ func (v *view) apply(snap *rollcall.Snapshot) (fresh []rollcall.Refused) {
 func (v *view) add(inst *rollcall.Instance) (p *place, alone bool) {
 	p = v.places[inst.Addr]
 	if p == nil {
-		p = &place{addr: inst.Addr}
+		p = &place{addr: [1]grpcresolver.Address{{Addr: inst.Addr}}}
 		p.rivals = p.only[:0]
 		v.places[inst.Addr] = p
 		alone = true
@@ -241,9 +244,9 @@ func (v *view) choose(p *place, inst *rollcall.Instance) {
 		v.places[v.chosen.drop(p.index)].index = p.index
 	case p.chosen == nil:
 		p.index = len(v.chosen.endpoints)
-		v.chosen.set(p.index, inst)
+		v.chosen.set(p.index, inst, p.addr[:])
 	default:
-		v.chosen.set(p.index, inst)
+		v.chosen.set(p.index, inst, p.addr[:])
 	}
 	p.chosen = inst
 	v.version++
@@ -264,12 +267,12 @@ func (v *view) chooseAll() {
 	var next choice
 	next.grow(len(v.places))
 	changed := false
-	take := func(inst *rollcall.Instance) {
+	take := func(inst *rollcall.Instance, addrs []grpcresolver.Address) {
 		if inst == nil {
 			return
 		}
 		at := len(next.endpoints)
-		next.set(at, inst)
+		next.set(at, inst, addrs)
 		if i, ok := before[inst.Key]; ok && looksSame(inst, InstanceOf(v.chosen.endpoints[i])) {
 			next.endpoints[at] = v.chosen.endpoints[i]
 		} else {
@@ -278,8 +281,8 @@ func (v *view) chooseAll() {
 	}
 	for _, p := range v.places {
 		p.chosen = nil
-		if take(best(p.rivals, false)); len(p.rivals) == 0 {
-			delete(v.places, p.addr)
+		if take(best(p.rivals, false), p.addr[:]); len(p.rivals) == 0 {
+			delete(v.places, p.addr[0].Addr)
 		}
 	}
 	gone := make(map[string][]rival)
@@ -288,12 +291,12 @@ func (v *view) chooseAll() {
 			gone[inst.Addr] = append(gone[inst.Addr], rival{inst, false})
 		}
 	}
-	for _, rivals := range gone {
-		take(best(rivals, true))
+	for addr, rivals := range gone {
+		take(best(rivals, true), []grpcresolver.Address{{Addr: addr}})
 	}
 	if len(next.endpoints) == 0 {
 		for _, p := range v.places {
-			take(best(p.rivals, true))
+			take(best(p.rivals, true), p.addr[:])
 		}
 	}
 	if changed || len(next.endpoints) != len(v.chosen.endpoints) {

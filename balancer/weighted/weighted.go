@@ -58,14 +58,16 @@ func (c conn) UpdateState(s balancer.State) {
 	c.ClientConn.UpdateState(s)
 }
 
+// newPicker looks at the children when there is a pick, and not at each of thousands that
+// connect one after the other.
 func newPicker(children []endpointsharding.ChildState) balancer.Picker {
-	ready := make([]balancer.Picker, 0, len(children))
-	weights := make([]uint32, 0, len(children))
-	for _, child := range children {
-		if child.State.ConnectivityState == connectivity.Ready {
-			ready = append(ready, child.State.Picker)
-			weights = append(weights, weight.FromEndpoint(child.Endpoint).Weight)
+	return spread.NewPicker(func() (weights []uint32, ready []balancer.Picker) {
+		for _, child := range children {
+			if child.State.ConnectivityState == connectivity.Ready {
+				ready = append(ready, child.State.Picker)
+				weights = append(weights, weight.FromEndpoint(child.Endpoint).Weight)
+			}
 		}
-	}
-	return spread.NewPicker(weights, ready)
+		return weights, ready
+	})
 }

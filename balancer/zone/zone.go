@@ -353,7 +353,8 @@ func (p *policy) publishLocked() {
 	case 1:
 		p.cc.UpdateState(balancer.State{ConnectivityState: connectivity.Ready, Picker: ready[0]})
 	default:
-		p.cc.UpdateState(balancer.State{ConnectivityState: connectivity.Ready, Picker: spread.NewPicker(shares, ready)})
+		among := func() ([]uint32, []balancer.Picker) { return shares, ready }
+		p.cc.UpdateState(balancer.State{ConnectivityState: connectivity.Ready, Picker: spread.NewPicker(among)})
 	}
 }
 

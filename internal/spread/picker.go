@@ -10,19 +10,19 @@ import (
 	"google.golang.org/grpc/balancer"
 )
 
-// picker divides picks among others. Its table is made by the first pick: while many
+// picker divides picks among others. What these are is asked by the first pick: while many
 // connections come up there are more pickers than picks.
 type picker struct {
-	table atomic.Pointer[Table[balancer.Picker]]
+	table atomic.Pointer[table]
 
-	mu      sync.Mutex
-	weights []uint32
-	among   []balancer.Picker
+	mu    sync.Mutex
+	among func() ([]uint32, []balancer.Picker) // nil once there is a table
 }
 
-// NewPicker returns a picker that has others pick, by their weights.
-func NewPicker(weights []uint32, among []balancer.Picker) balancer.Picker {
-	return &picker{weights: weights, among: among}
+// NewPicker returns a picker that has others pick, by their weights; it calls among no more
+// than once, at its first pick.
+func NewPicker(among func() (weights []uint32, pickers []balancer.Picker)) balancer.Picker {
+	return &picker{among: among}
 }
 
 func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
@@ -30,15 +30,15 @@ func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 	if t == nil {
 		t = p.make()
 	}
-	return t.Next().Pick(info)
+	return t.pick().Pick(info)
 }
 
-func (p *picker) make() *Table[balancer.Picker] {
+func (p *picker) make() *table {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.table.Load() == nil {
-		p.table.Store(New(p.weights, p.among))
-		p.weights, p.among = nil, nil
+	if p.among != nil {
+		p.table.Store(newTable(p.among()))
+		p.among = nil
 	}
 	return p.table.Load()
 }

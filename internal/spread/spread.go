@@ -9,6 +9,8 @@ import (
 	"math"
 	"math/rand/v2"
 	"sync/atomic"
+
+	"google.golang.org/grpc/balancer"
 )
 
 // MaxRatio is the greatest ratio of two weights that is kept. Where there is a greater
@@ -17,61 +19,64 @@ const MaxRatio = 65_535
 
 // mostSlots is how many slots a table of n has at most, where the weights have no smaller
 // common measure: some for each weight, so that few are passed over, and fewer for many.
-func mostSlots(n int) int { return max(256, min(8*n, 2*n+8192)) }
+func mostSlots(n int) int { return max(256, min(8*n, 4*n+32_768)) }
 
-// Table is a turn of picks that repeats. It never changes; any number of goroutines may
+// table is a turn of picks that repeats. It never changes; any number of goroutines may
 // pick at once.
-type Table[T any] struct {
-	slots []slot[T]
-	next  atomic.Uint32
+type table struct {
+	next      atomic.Uint32
+	slots     []balancer.Picker
+	fractions []fraction // of the slots; nil where each is a pick in every turn
 }
 
-// slot is a place in the turn, all of it in one piece of memory. It is a pick in those
-// turns in which a sum of fractions goes over a whole, 1<<32. A sum grows by each from one
-// slot of an item to the next, and with all of them by turn; here it begins with start.
-type slot[T any] struct {
-	item              T
-	start, turn, each uint32
-}
+// fraction says in which turns a slot is a pick: in those in which a sum goes over a whole,
+// 1<<32. The sum grows by each from one slot of a picker to the next, and with all of them
+// by turn; here it begins with start.
+type fraction struct{ start, turn, each uint32 }
 
-// New returns a table of items, at least one, by their weights; a weight of 0 counts as 1.
-// Where the weights, without their common divisor, add up to few enough, every turn has
-// exactly as many picks of each. Then no number of picks from the start differs from what
-// is due by as much as one. Otherwise a slot stands for a fraction of a pick, and it takes
-// several turns for the shares to be exact.
-func New[T any](weights []uint32, items []T) *Table[T] {
+func (f *fraction) picks(turn uint32) bool { return f.start+turn*f.turn < f.each }
+
+// newTable returns a table of pickers, at least one, by their weights; a weight of 0 counts
+// as 1. Where the weights, without their common divisor, add up to few enough, every turn
+// has exactly as many picks of each. Then no number of picks from the start differs from
+// what is due by as much as one. Otherwise a slot stands for a fraction of a pick, and it
+// takes several turns for the shares to be exact.
+func newTable(weights []uint32, among []balancer.Picker) *table {
 	counts, sum := scale(weights)
-	steps := make([]uint32, len(counts))
 	unit := max(float64(sum)/float64(mostSlots(len(weights))), 1)
+	each := make([]uint32, len(counts))
 	for i, w := range counts {
 		slots := math.Ceil(float64(w) / unit)
 		counts[i] = uint32(slots)
-		steps[i] = uint32(min(math.Round(float64(w)/unit/slots*(1<<32)), 1<<32-1))
+		each[i] = uint32(min(math.Round(float64(w)/unit/slots*(1<<32)), 1<<32-1))
 	}
 	order := arrange(counts)
-	t := &Table[T]{slots: make([]slot[T], len(order))}
+	t := &table{slots: make([]balancer.Picker, len(order))}
 	t.next.Store(rand.Uint32())
-	sums := make([]uint32, len(counts))
 	for at, i := range order {
-		const golden = 0x9e3779b9 // every item begins somewhere else
-		s := slot[T]{items[i], i*golden + sums[i], counts[i] * steps[i], steps[i]}
-		if s.each == 1<<32-1 {
-			s.start, s.turn = 0, 0
+		t.slots[at] = among[i]
+	}
+	if unit > 1 {
+		t.fractions = make([]fraction, len(order))
+		sums := make([]uint32, len(counts))
+		for at, i := range order {
+			const golden = 0x9e3779b9 // every picker begins somewhere else
+			t.fractions[at] = fraction{i*golden + sums[i], counts[i] * each[i], each[i]}
+			sums[i] += each[i]
 		}
-		t.slots[at] = s
-		sums[i] += s.each
 	}
 	return t
 }
 
-// Next returns the item whose turn it is.
-func (t *Table[T]) Next() T {
+// pick returns the picker whose turn it is.
+func (t *table) pick() balancer.Picker {
+	slots, fractions := t.slots, t.fractions // before the next, as nothing overtakes that
 	for {
-		n, size := t.next.Add(1), uint32(len(t.slots))
+		n, size := t.next.Add(1), uint32(len(slots))
 		turn := n / size
-		s := &t.slots[n-turn*size]
-		if s.start+turn*s.turn < s.each {
-			return s.item
+		at := n - turn*size
+		if fractions == nil || fractions[at].picks(turn) {
+			return slots[at]
 		}
 	}
 }

@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"testing"
 
+	"google.golang.org/grpc/balancer"
 	"pgregory.net/rapid"
 )
 
@@ -35,10 +35,10 @@ func shares(weights []uint32) []float64 {
 }
 
 // worst returns how far the counts of the first picks were from what was due, at most.
-func worst(t *Table[int], weights []uint32, picks int) float64 {
+func worst(t *table, weights []uint32, picks int) float64 {
 	want, got, most := shares(weights), make([]int, len(weights)), 0.0
 	for n := 1; n <= picks; n++ {
-		got[t.Next()]++
+		got[t.pick().(numbered)]++
 		for i := range got {
 			most = max(most, math.Abs(float64(got[i])-float64(n)*want[i]))
 		}
@@ -46,23 +46,24 @@ func worst(t *Table[int], weights []uint32, picks int) float64 {
 	return most
 }
 
-// numbered is a table of the weights' indexes.
-func numbered(weights []uint32) *Table[int] {
-	items := make([]int, len(weights))
-	for i := range items {
-		items[i] = i
+// numbered is a picker that tests can tell from others.
+type numbered int
+
+func (numbered) Pick(balancer.PickInfo) (balancer.PickResult, error) {
+	return balancer.PickResult{}, nil
+}
+
+func pickers(n int) []balancer.Picker {
+	all := make([]balancer.Picker, n)
+	for i := range all {
+		all[i] = numbered(i)
 	}
-	return New(weights, items)
+	return all
 }
 
-// exact says whether every slot of every turn is a pick.
-func (t *Table[T]) exact() bool {
-	return !slices.ContainsFunc(t.slots, func(s slot[T]) bool { return s.turn != 0 })
-}
-
-// newTable starts at the beginning of a turn.
-func newTable(weights []uint32) *Table[int] {
-	t := numbered(weights)
+// newTurn is a table at the beginning of its turn.
+func newTurn(weights []uint32) *table {
+	t := newTable(weights, pickers(len(weights)))
 	t.next.Store(math.MaxUint32)
 	return t
 }
@@ -70,8 +71,8 @@ func newTable(weights []uint32) *Table[int] {
 func TestEvenWhereExact(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		weights := rapid.SliceOfN(rapid.Uint32Range(0, 12), 1, 20).Draw(t, "weights")
-		table := newTable(weights)
-		if !table.exact() {
+		table := newTurn(weights)
+		if table.fractions != nil {
 			t.Fatal("few small weights need no fractions")
 		}
 		if d := worst(table, weights, 3*len(table.slots)); d >= 1 {
@@ -83,7 +84,7 @@ func TestEvenWhereExact(t *testing.T) {
 func TestEvenWithFractions(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		weights := rapid.SliceOfN(rapid.OneOf(rapid.Uint32(), rapid.Uint32Range(0, 100_000), rapid.Just(uint32(1))), 2, 40).Draw(t, "weights")
-		table := newTable(weights)
+		table := newTurn(weights)
 		if n := len(table.slots); n > mostSlots(len(weights))+len(weights) {
 			t.Errorf("%d weights take %d slots", len(weights), n)
 		}
@@ -109,12 +110,12 @@ func TestExtremes(t *testing.T) {
 		{[]uint32{math.MaxUint32, math.MaxUint32}, 4, []int{2, 2}},
 	} {
 		t.Run(fmt.Sprint(tt.weights), func(t *testing.T) {
-			table, got := newTable(tt.weights), make([]int, len(tt.weights))
+			table, got := newTurn(tt.weights), make([]int, len(tt.weights))
 			for range tt.picks {
-				got[table.Next()]++
+				got[table.pick().(numbered)]++
 			}
 			for i := range got {
-				if d := got[i] - tt.want[i]; d < -1 || d > 1 || table.exact() && d != 0 {
+				if d := got[i] - tt.want[i]; d < -1 || d > 1 || (table.fractions == nil) && d != 0 {
 					t.Fatalf("picks %v, want %v", got, tt.want)
 				}
 			}
@@ -129,9 +130,9 @@ func TestNoRuns(t *testing.T) {
 		weights[i] = 1
 	}
 	weights[0] = 100
-	table := newTable(weights)
-	for n, last := 0, -1; n < 1000; n++ {
-		i := table.Next()
+	table := newTurn(weights)
+	for n, last := 0, numbered(1); n < 1000; n++ {
+		i := table.pick().(numbered)
 		if i == 0 && last == 0 || i != 0 && last > 0 {
 			t.Fatalf("pick %d: %d after %d", n, i, last)
 		}
@@ -141,7 +142,7 @@ func TestNoRuns(t *testing.T) {
 
 func TestManyAtOnce(t *testing.T) {
 	weights := []uint32{1, 2, 7}
-	table := numbered(weights)
+	table := newTable(weights, pickers(len(weights)))
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	total := make([]int, len(weights))
@@ -149,7 +150,7 @@ func TestManyAtOnce(t *testing.T) {
 		wg.Go(func() {
 			got := make([]int, len(weights))
 			for range 2500 {
-				got[table.Next()]++
+				got[table.pick().(numbered)]++
 			}
 			mu.Lock()
 			defer mu.Unlock()
@@ -164,26 +165,27 @@ func TestManyAtOnce(t *testing.T) {
 	}
 }
 
-func BenchmarkNew(b *testing.B) {
+func BenchmarkNewTable(b *testing.B) {
 	for _, n := range []int{10, 1_000, 10_000} {
 		weights := make([]uint32, n)
 		for i := range weights {
 			weights[i] = 1 + rand.Uint32N(100)
 		}
+		among := pickers(n)
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			for b.Loop() {
-				numbered(weights)
+				newTable(weights, among)
 			}
 		})
 	}
 }
 
-func BenchmarkNext(b *testing.B) {
+func BenchmarkPick(b *testing.B) {
 	for name, weights := range map[string][]uint32{"equal": {1, 1, 1}, "exact": {1, 2, 7}, "fractions": {1_000, 1_003, 65_521}} {
-		table := numbered(weights)
+		table := newTable(weights, pickers(len(weights)))
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
-				table.Next()
+				table.pick()
 			}
 		})
 	}
