@@ -5,6 +5,7 @@ package rollcall_test
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -72,6 +73,50 @@ func TestDeliver(t *testing.T) {
 		time.Sleep(time.Minute)
 		if n := late.Load(); n != 0 {
 			t.Errorf("%d calls after Close", n)
+		}
+	})
+}
+
+// While etcd does not answer, each of many subscriptions hears so, once; when it does, each
+// gets the snapshot.
+func TestDeliverReasons(t *testing.T) {
+	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+		const n = 8
+		answers := make(chan struct{})
+		conn.SetHook(func(ctx context.Context, _ fakeetcd.Call) error {
+			select {
+			case <-answers:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		})
+		d := directory(t, conn)
+		defer d.Close()
+		var heard, told [n]atomic.Int64
+		for i := range n {
+			subscribe(t, d, "svc").Deliver(func(_ *rollcall.Snapshot, err error) {
+				if err == nil {
+					told[i].Add(1)
+				} else if !errors.Is(err, rollcall.ErrNoAnswer) {
+					t.Errorf("subscription %d: %v", i, err)
+				} else {
+					heard[i].Add(1)
+				}
+			})
+		}
+		time.Sleep(3 * time.Second)
+		for i := range n {
+			if heard[i].Load() != 1 {
+				t.Errorf("subscription %d heard %d reasons, want one", i, heard[i].Load())
+			}
+		}
+		close(answers)
+		time.Sleep(time.Minute)
+		for i := range n {
+			if told[i].Load() == 0 {
+				t.Errorf("subscription %d was told of no snapshot", i)
+			}
 		}
 	})
 }

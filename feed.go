@@ -145,9 +145,7 @@ func (f *feed) wake() {
 		return
 	}
 	f.remembered = true
-	for s := range f.subs {
-		s.wakeLocked()
-	}
+	f.wakeLocked()
 }
 
 // remind has subscriptions look, from time to time, why there is no snapshot yet.
@@ -157,13 +155,24 @@ func (f *feed) remind(ctx context.Context) {
 	if f.snap != nil || ctx.Err() != nil {
 		return
 	}
-	for s := range f.subs {
-		s.wakeLocked()
-	}
+	f.wakeLocked()
 	time.AfterFunc(answerGrace, func() { f.remind(ctx) })
 }
 
 func (f *feed) refresh() { notify(f.asks) }
+
+// wakeLocked has all subscriptions look.
+func (f *feed) wakeLocked() {
+	var all []delivery
+	for s := range f.subs {
+		if d := s.wakeLocked(); d != nil {
+			all = append(all, *d)
+		}
+	}
+	if len(all) > 0 {
+		go deliverEach(all)
+	}
+}
 
 // publish sets what subscriptions see and wakes them.
 func (f *feed) publish(snap *Snapshot, err error) {
@@ -177,9 +186,7 @@ func (f *feed) publishLocked(snap *Snapshot, err error) {
 	if snap != nil && snap.stale == nil {
 		f.before = nil
 	}
-	for s := range f.subs {
-		s.wakeLocked()
-	}
+	f.wakeLocked()
 	if f.saver != nil {
 		notify(f.saver.wake)
 	}

@@ -112,18 +112,37 @@ func (s *Subscription) Deliver(f func(*Snapshot, error)) {
 	defer s.feed.mu.Unlock()
 	s.deliver = f
 	if s.newsLocked() || len(s.feed.subs) <= few {
-		s.wakeLocked()
+		if d := s.wakeLocked(); d != nil {
+			go deliverEach([]delivery{*d})
+		}
 	}
 }
 
-// wakeLocked tells the consumer that there is news.
-func (s *Subscription) wakeLocked() {
+// wakeLocked tells the consumer that there is news, and returns the delivery that is to be
+// begun, if any.
+func (s *Subscription) wakeLocked() *delivery {
 	notify(s.changed)
 	if s.deliver == nil || s.ended != nil {
-		return
+		return nil
 	}
 	s.ended = make(chan struct{})
-	go s.deliverAll(s.ended)
+	return &delivery{s, s.ended}
+}
+
+// delivery is one that is to be begun.
+type delivery struct {
+	sub   *Subscription
+	ended chan<- struct{}
+}
+
+// deliverEach begins deliveries one after the other, each by a goroutine that the one before
+// it has started: none waits for a slow one, and where none is slow there are few at once,
+// whose stacks serve one after the other.
+func deliverEach(all []delivery) {
+	if len(all) > 1 {
+		go deliverEach(all[1:])
+	}
+	all[0].sub.deliverAll(all[0].ended)
 }
 
 // deliverAll delivers until there is nothing left, or nothing more to come.

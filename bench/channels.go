@@ -77,7 +77,7 @@ func rollout(address, subject string) sample {
 		}
 	})
 	<-full
-	time.Sleep(2 * time.Second)
+	time.Sleep(time.Second)
 	before, spent, began := states.Load(), cpu(), time.Now()
 	last := write(address, subject, "rollout", "update", n/changes, changes, rate)[0]
 	at := <-done

@@ -52,8 +52,9 @@ var barred = []string{"round_robin", weighted.Name, zone.Name}
 
 func picks(sizes ...int) (all []scenario) {
 	for _, n := range sizes {
-		subjects := barred
+		subjects, rounds := barred, 2
 		if n < 10_000 {
+			rounds = 3
 			subjects = append([]string{"pick_first", "weighted_round_robin", "least_request", "ring_hash", "random_subsetting", spilling}, barred...)
 		}
 		all = append(all, scenario{
@@ -62,7 +63,7 @@ func picks(sizes ...int) (all []scenario) {
 			subjects: subjects,
 			metrics:  []metric{{name: "picks", unit: "million a second", more: true}, {name: "time", unit: "ns"}, {name: "allocations"}},
 			run:      func(address, policy string) sample { return pick(address, policy, n) },
-			rounds:   3,
+			rounds:   rounds,
 			slow:     true,
 		})
 	}

@@ -53,6 +53,7 @@ var scenarios = slices.Concat(
 			subjects: append([]string{raw}, all...),
 			metrics:  []metric{{name: "CPU", unit: "ms"}, {name: "lag", unit: "ms"}, {name: "states", note: true}},
 			run:      rolling,
+			rounds:   3,
 			slow:     true,
 		},
 		{

@@ -39,8 +39,9 @@ const (
 	instant   = "instant resolver"
 )
 
-// extra are measured in three rounds only: no bar is about them.
-var extra = map[string]bool{goZero: true, goKit: true}
+// extra are measured in so many rounds only: no bar is about them.
+var extra = map[string]int{goZero: 3, goKit: 3, "pick_first": 1, "weighted_round_robin": 1, "least_request": 1, "ring_hash": 1,
+	"random_subsetting": 1, spilling: 1}
 
 // seen is what a subject shows of a service.
 type seen struct {
