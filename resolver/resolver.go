@@ -27,7 +27,7 @@ type etcdResolver struct {
 	close   func()
 	closed  atomic.Bool
 
-	turn   chan struct{}      // full while the channel is told, which may take long; guards what follows
+	turn      chan struct{}      // full while the channel is told, which may take long; guards what follows
 	snap      *rollcall.Snapshot // the last; nil before the first
 	shown     int                // version of the view that the channel was told last; 0: none
 	config    serviceConfig
