@@ -89,10 +89,11 @@ func (s *Snapshot) Instance(key string) *Instance {
 	return nil
 }
 
-// ServiceConfig returns what SubscribeConfig found, nil where the service has none.
+// ServiceConfig returns what SubscribeConfig found, which may be empty or worse; nil where
+// the service has none.
 func (s *Snapshot) ServiceConfig() json.RawMessage {
 	if i, ok := find(s.rejected, s.prefix); ok {
-		return s.rejected[i].Value
+		return append(json.RawMessage{}, s.rejected[i].Value...)
 	}
 	return nil
 }

@@ -46,7 +46,7 @@ func (c *serviceConfig) set(config json.RawMessage) {
 // refuses is an error, and changes nothing. When what was stored is gone the channel is
 // told of the fallback, or of an empty one: it would keep the last one otherwise.
 func (c *serviceConfig) take(stored json.RawMessage) error {
-	if c.known && bytes.Equal(stored, c.stored) {
+	if c.known && bytes.Equal(stored, c.stored) && (stored == nil) == (c.stored == nil) {
 		return nil
 	}
 	c.stored, c.known = stored, true
@@ -69,7 +69,8 @@ func (c *serviceConfig) take(stored json.RawMessage) error {
 	return nil
 }
 
-// overlay returns an object with the fields of both; those of over win.
+// overlay returns an object with the fields of both; those of over win, in whatever case
+// they are written, as gRPC reads them. A policy in the older of the two forms wins as well.
 func overlay(under, over json.RawMessage) (json.RawMessage, error) {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(over, &fields); err != nil {
@@ -85,6 +86,14 @@ func overlay(under, over json.RawMessage) (json.RawMessage, error) {
 	if err := json.Unmarshal(under, &all); err != nil {
 		return nil, err
 	}
+	maps.DeleteFunc(all, func(under string, _ json.RawMessage) bool {
+		for over := range fields {
+			if strings.EqualFold(under, over) || strings.EqualFold(under, "loadBalancingConfig") && strings.EqualFold(over, "loadBalancingPolicy") {
+				return true
+			}
+		}
+		return false
+	})
 	maps.Copy(all, fields)
 	return json.Marshal(all)
 }

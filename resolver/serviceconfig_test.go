@@ -59,6 +59,10 @@ func TestServiceConfig(t *testing.T) {
 		wantConfig(t, c, "{}") // gRPC would keep the last
 		s.Put(configKey, `null`)
 		wantConfig(t, c, "{}")
+		s.Put(configKey, `{"a":3}`)
+		wantConfig(t, c, `{"a":3}`)
+		s.Put(configKey, "") // is no deletion
+		wantConfig(t, c, `{"a":3}`)
 	})
 }
 
@@ -73,6 +77,8 @@ func TestServiceConfigOverDefault(t *testing.T) {
 		wantConfig(t, c, fallback) // none that could be kept
 		s.Put(configKey, `{"loadBalancingConfig":[{"pick_first":{}}]}`)
 		wantConfig(t, c, `{"loadBalancingConfig":[{"pick_first":{}}],"methodConfig":[]}`)
+		s.Put(configKey, `{"MethodConfig":[{}],"loadBalancingPolicy":"pick_first"}`)
+		wantConfig(t, c, `{"MethodConfig":[{}],"loadBalancingPolicy":"pick_first"}`)
 		s.Delete(configKey)
 		wantConfig(t, c, fallback)
 	})

@@ -41,9 +41,8 @@ var connecting = balancer.State{ConnectivityState: connectivity.Connecting, Pick
 func (g *group) tell(anew bool) error {
 	p := g.policy
 	p.mu.Lock()
-	endpoints, share, set, idle := g.endpoints, g.share, p.settings, g.idle
+	endpoints, share, set := g.endpoints, g.share, p.settings
 	expired := !g.unused.IsZero() && time.Since(g.unused) >= keepUnused
-	g.idle = false
 	p.mu.Unlock()
 	if c := g.child; c != nil && (len(endpoints) == 0 || expired || c.name != set.child.builder.Name()) {
 		g.close()
@@ -54,17 +53,27 @@ func (g *group) tell(anew bool) error {
 	case g.child == nil:
 		g.make(set.child.builder)
 	case !anew:
-		if idle && share > 0 {
-			g.child.policy.ExitIdle()
-		}
+		g.connect()
 		return nil
 	}
+	defer g.connect()
 	state := p.state
 	state.Endpoints, state.Addresses = endpoints, nil
 	for _, ep := range endpoints {
 		state.Addresses = append(state.Addresses, ep.Addresses...)
 	}
 	return g.child.policy.UpdateClientConnState(balancer.ClientConnState{ResolverState: state, BalancerConfig: set.child.config})
+}
+
+// connect tells a child that waits for it to connect, if it gets calls.
+func (g *group) connect() {
+	g.policy.mu.Lock()
+	due := g.idle && g.share > 0
+	g.idle = g.idle && !due
+	g.policy.mu.Unlock()
+	if due {
+		g.child.policy.ExitIdle()
+	}
 }
 
 func (g *group) make(b balancer.Builder) {

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/connectivity"
 	"pgregory.net/rapid"
 )
 
@@ -102,6 +104,25 @@ func TestSplitHasNoCliff(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A group that fails is given up where nobody would need it, and kept where it would have
+// calls if it recovered.
+func TestFailingUnused(t *testing.T) {
+	p := builder{}.Build(nil, balancer.BuildOptions{}).(*policy)
+	defer p.timer.Stop()
+	p.err = nil
+	p.settings = settingsOf(t, `{"region":"","zone":"a","subzone":""}`)
+	p.places = map[place]*capacity{{"", "a"}: {3, 3}, {"", "b"}: {3, 3}}
+	near, far := p.groups[p.settings.group(place{"", "a"})], p.groups[p.settings.group(place{"", "b"})]
+	for _, g := range []*group{near, far} {
+		near.current, far.current = balancer.State{}, balancer.State{}
+		g.current.ConnectivityState = connectivity.TransientFailure
+		p.divideLocked()
+		if g.share != 0 || g.unused.IsZero() != (g == near) {
+			t.Errorf("near fails: %v, share %d, unused since %v", g == near, g.share, g.unused)
+		}
+	}
 }
 
 func TestConfig(t *testing.T) {

@@ -40,8 +40,10 @@
 // has a child policy of its own, which is made when calls first go there, so that a healthy
 // zone keeps no connections to others, and kept for five minutes after they stopped. Calls
 // wait while no group that should have them is connected. A group that has not connected
-// within 10 s, or whose members are all unhealthy, counts as having no capacity. A server
-// whose place is changed in etcd moves to another child: that reconnects.
+// within 10 s, or whose members are all unhealthy, counts as having no capacity; of single
+// members, health checks and outlier ejections are the child's alone, and take nothing from
+// the capacity. A server whose place is changed in etcd moves to another child: that
+// reconnects.
 package zone
 
 import (
@@ -243,7 +245,10 @@ func (p *policy) ExitIdle() {
 	p.children.Lock()
 	defer p.children.Unlock()
 	for _, g := range p.groups {
-		if g.child != nil {
+		p.mu.Lock()
+		called := g.share > 0
+		p.mu.Unlock()
+		if g.child != nil && called {
 			g.child.policy.ExitIdle()
 		}
 	}
@@ -253,10 +258,10 @@ func (p *policy) Close() {
 	p.children.Lock()
 	defer p.children.Unlock()
 	p.closed = true
-	p.timer.Stop()
 	for _, g := range p.groups {
 		g.close()
 	}
+	p.timer.Stop()
 }
 
 // settle makes the children that are needed by now, and closes those that were not for
@@ -295,20 +300,24 @@ func (p *policy) divideLocked() {
 		return
 	}
 	healthy, all, sum := make(map[place]float64, len(p.places)), make(map[place]float64, len(p.places)), 0.0
+	hoped := make(map[place]float64, len(p.places)) // for, had the failing groups recovered
 	for at, c := range p.places {
 		all[at] = c.all
-		if !p.groups[p.settings.group(at)].failingLocked() {
-			healthy[at] = c.healthy
+		if p.groups[p.settings.group(at)].failingLocked() {
+			hoped[at] = c.all
+		} else {
+			healthy[at], hoped[at] = c.healthy, c.healthy
 			sum += c.healthy
 		}
 	}
 	if sum == 0 {
 		healthy = all
 	}
+	would := p.settings.split(hoped)
 	for i, share := range p.settings.split(healthy) {
 		g := p.groups[i]
 		g.share = uint32(math.Round(share * spread.MaxRatio))
-		if g.share > 0 || g.failingLocked() {
+		if g.share > 0 || g.failingLocked() && would[i] > 0 {
 			g.unused = time.Time{}
 		} else if g.unused.IsZero() {
 			g.unused = time.Now()
@@ -327,8 +336,8 @@ func (p *policy) publishLocked() {
 		return
 	}
 	p.divideLocked()
-	var shares []uint32
-	var ready []balancer.Picker
+	var shares, asked []uint32
+	var ready, asks []balancer.Picker
 	next := time.Duration(never)
 	best := balancer.State{ConnectivityState: connectivity.TransientFailure}
 	for i := len(p.groups) - 1; i >= 0; i-- { // the nearest first
@@ -338,15 +347,24 @@ func (p *policy) publishLocked() {
 		if s.Picker == nil {
 			s = connecting // soon
 		}
+		if g.share == 0 {
+			continue
+		}
 		switch {
-		case g.share == 0:
 		case s.ConnectivityState == connectivity.Ready:
 			shares, ready = append(shares, g.share), append(ready, s.Picker)
-		case best.Picker == nil || rank[s.ConnectivityState] < rank[best.ConnectivityState]:
+			continue
+		case s.ConnectivityState == connectivity.Idle && !g.idle: // ring_hash connects when there is a pick
+			asked, asks = append(asked, g.share), append(asks, s.Picker)
+		}
+		if best.Picker == nil || rank[s.ConnectivityState] < rank[best.ConnectivityState] {
 			best = s
 		}
 	}
 	p.timer.Reset(next)
+	if len(ready) > 0 {
+		shares, ready = append(shares, asked...), append(ready, asks...)
+	}
 	switch len(ready) {
 	case 0:
 		p.cc.UpdateState(best)

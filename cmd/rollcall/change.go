@@ -23,6 +23,7 @@ type holding struct {
 	lease          clientv3.LeaseID
 	createRevision int64
 	modRevision    int64
+	value          []byte             // as stored
 	instance       *rollcall.Instance // nil for a value that is no endpoint, with the cause
 	cause          error
 }
@@ -51,6 +52,11 @@ func (a *app) change(ctx context.Context, client *clientv3.Client, service strin
 		if c.held, err = find(c.before, names); err != nil {
 			return c, err
 		}
+		if same, err := readValues(ctx, client, c.held); err != nil {
+			return c, fmt.Errorf("read %d keys of service %q: %w", len(c.held), service, err)
+		} else if !same {
+			continue
+		}
 		var same []clientv3.Cmp
 		for _, h := range c.held {
 			op, err := write(h)
@@ -69,6 +75,26 @@ func (a *app) change(ctx context.Context, client *clientv3.Client, service strin
 			return c, nil
 		}
 	}
+}
+
+// readValues reads what is stored, and says whether it is still what was listed.
+func readValues(ctx context.Context, client *clientv3.Client, held []holding) (same bool, err error) {
+	var gets []clientv3.Op
+	for _, h := range held {
+		gets = append(gets, clientv3.OpGet(h.key))
+	}
+	resp, err := client.Txn(ctx).Then(gets...).Commit()
+	if err != nil {
+		return false, err
+	}
+	for i := range held {
+		kvs := resp.Responses[i].GetResponseRange().Kvs
+		if len(kvs) == 0 || kvs[0].ModRevision != held[i].modRevision {
+			return false, nil
+		}
+		held[i].value = kvs[0].Value
+	}
+	return true, nil
 }
 
 // find returns the keys that names stand for, none twice.
@@ -95,7 +121,7 @@ func named(snap *rollcall.Snapshot, name string) (held []holding) {
 	key := rollcall.Key(snap.Service(), name)
 	for _, r := range snap.Rejected() {
 		if r.Key == key {
-			return []holding{{r.Key, r.Lease, r.CreateRevision, r.ModRevision, nil, r.Cause}}
+			return []holding{{r.Key, r.Lease, r.CreateRevision, r.ModRevision, nil, nil, r.Cause}}
 		}
 	}
 	if i := snap.Instance(key); i != nil {
@@ -110,7 +136,7 @@ func named(snap *rollcall.Snapshot, name string) (held []holding) {
 }
 
 func holdingOf(i *rollcall.Instance) holding {
-	return holding{i.Key, i.Lease, i.CreateRevision, i.ModRevision, i, nil}
+	return holding{i.Key, i.Lease, i.CreateRevision, i.ModRevision, nil, i, nil}
 }
 
 // checkNames reads what a command calls a service and its endpoints.

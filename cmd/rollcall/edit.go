@@ -5,10 +5,13 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -92,20 +95,41 @@ func (a *app) edit(ctx context.Context, service string, names []string, field st
 	})
 }
 
-// with is the write that sets a field.
+// with is the write that sets a field. What else the value holds, it keeps.
 func (h holding) with(field string, value any) (op clientv3.Op, err error) {
 	if h.instance == nil {
 		return op, fail(exitOther, "%q cannot be edited: %v; write it anew with rollcall add --force", h.key, h.cause)
 	}
 	metadata, err := rollcall.WithField(h.instance.Metadata, field, value)
-	if err != nil {
-		return op, fmt.Errorf("%q cannot be edited: %w", h.key, err)
+	var data []byte
+	if err == nil {
+		data, err = rollcall.Encode(h.instance.Addr, metadata)
 	}
-	data, err := rollcall.Encode(h.instance.Addr, metadata)
+	if err == nil {
+		data, err = withOthers(data, h.value)
+	}
 	if err != nil {
-		return op, fmt.Errorf("%q cannot be edited: %w", h.key, err)
+		return op, fail(exitOther, "%q cannot be edited: %w", h.key, err)
 	}
 	return clientv3.OpPut(h.key, string(data), clientv3.WithIgnoreLease()), nil
+}
+
+// withOthers returns an endpoint's value with those fields of an older one that mean nothing
+// to gRPC, but may to whoever wrote them.
+func withOthers(value, old []byte) ([]byte, error) {
+	var fields, others map[string]json.RawMessage
+	if err := errors.Join(json.Unmarshal(value, &fields), json.Unmarshal(old, &others)); err != nil {
+		return nil, err
+	}
+	known := slices.Collect(maps.Keys(fields))
+	maps.DeleteFunc(others, func(name string, _ json.RawMessage) bool {
+		return slices.ContainsFunc(known, func(k string) bool { return strings.EqualFold(k, name) })
+	})
+	if len(others) == 0 {
+		return value, nil
+	}
+	maps.Copy(fields, others)
+	return json.Marshal(fields)
 }
 
 func (a *app) printEdited(service string, done change) error {

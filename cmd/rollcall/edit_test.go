@@ -50,6 +50,12 @@ func TestEdit(t *testing.T) {
 	must(t, endpoint, "undrain", "t-edit", "10.0.0.2:80")
 	is("twin", `{"Op":0,"Addr":"10.0.0.2:80","Metadata":null}`)
 
+	// What others wrote beside it stays, and names match in any case, as Decode reads them.
+	put1(t, client, "t-edit/c", `{"owner":"team-a","addr":"10.0.0.4:80","METADATA":{"zone":"eu-1"}}`)
+	must(t, endpoint, "weight", "t-edit", "c", "3")
+	is("c", `{"Addr":"10.0.0.4:80","Metadata":{"weight":3,"zone":"eu-1"},"Op":0,"owner":"team-a"}`)
+	must(t, endpoint, "rm", "t-edit", "c")
+
 	// All or none.
 	before := revisionOf(t, client)
 	for _, row := range []struct {
@@ -57,7 +63,7 @@ func TestEdit(t *testing.T) {
 		code       int
 	}{
 		{"garbage", `"t-edit/garbage" cannot be edited: value is no endpoint`, exitOther},
-		{"text", `"t-edit/text" cannot be edited`, exitUsage},
+		{"text", `"t-edit/text" cannot be edited`, exitOther},
 		{"missing", `neither an id nor an address "missing"`, exitNotFound},
 	} {
 		r := rollcallAt(t, endpoint, "drain", "t-edit", "a", row.name)

@@ -81,27 +81,25 @@ func (t *table) pick() balancer.Picker {
 	}
 }
 
-// scale returns the weights within MaxRatio and without their common divisor, and the
+// scale returns the weights without their common divisor and within MaxRatio, and the
 // sum of them.
 func scale(weights []uint32) (scaled []uint32, sum uint64) {
 	heaviest, divisor := uint32(1), uint32(0)
 	for _, w := range weights {
 		heaviest = max(heaviest, w)
+		for a := max(w, 1); a != 0; {
+			divisor, a = a, divisor%a
+		}
 	}
+	heaviest /= divisor
 	scaled = make([]uint32, len(weights))
 	for i, w := range weights {
-		w = max(w, 1)
+		w = max(w, 1) / divisor
 		if heaviest > MaxRatio {
 			w = max(uint32(math.Round(float64(w)*MaxRatio/float64(heaviest))), 1)
 		}
 		scaled[i] = w
-		for a := w; a != 0; {
-			divisor, a = a, divisor%a
-		}
-	}
-	for i := range scaled {
-		scaled[i] /= divisor
-		sum += uint64(scaled[i])
+		sum += uint64(w)
 	}
 	return scaled, sum
 }

@@ -108,6 +108,7 @@ func TestExtremes(t *testing.T) {
 		{[]uint32{1, 65_535}, 65_536 * 8, []int{8, 65_535 * 8}},
 		{[]uint32{1, math.MaxUint32}, 65_536 * 8, []int{8, 65_535 * 8}},
 		{[]uint32{math.MaxUint32, math.MaxUint32}, 4, []int{2, 2}},
+		{[]uint32{1 << 31, 1 << 30}, 3, []int{2, 1}},
 	} {
 		t.Run(fmt.Sprint(tt.weights), func(t *testing.T) {
 			table, got := newTurn(tt.weights), make([]int, len(tt.weights))

@@ -98,7 +98,12 @@ func (l counting) Accept() (net.Conn, error) {
 // newServer listens and does not serve yet.
 func (f *fleet) newServer(name string) (*server, net.Listener) {
 	f.t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	return f.newServerAt(name, "127.0.0.1:0")
+}
+
+func (f *fleet) newServerAt(name, addr string) (*server, net.Listener) {
+	f.t.Helper()
+	ln, err := net.Listen("tcp", addr)
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -112,15 +117,26 @@ func (f *fleet) newServer(name string) (*server, net.Listener) {
 func (f *fleet) start(names ...string) {
 	f.t.Helper()
 	for _, name := range names {
-		s, ln := f.newServer(name)
-		f.servers[name] = s
-		var wg sync.WaitGroup
-		wg.Go(func() { _ = s.grpc.Serve(ln) })
-		f.t.Cleanup(func() {
-			s.grpc.Stop()
-			wg.Wait()
-		})
+		f.serve(f.newServer(name))
 	}
+}
+
+// restart stops a server and runs it again at its address.
+func (f *fleet) restart(name string) {
+	f.t.Helper()
+	old := f.servers[name]
+	old.grpc.Stop()
+	f.serve(f.newServerAt(name, old.addr))
+}
+
+func (f *fleet) serve(s *server, ln net.Listener) {
+	f.servers[s.name] = s
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = s.grpc.Serve(ln) })
+	f.t.Cleanup(func() {
+		s.grpc.Stop()
+		wg.Wait()
+	})
 }
 
 // put writes a server's key.

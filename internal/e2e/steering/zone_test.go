@@ -159,3 +159,37 @@ func TestZoneChildPolicy(t *testing.T) {
 		}
 	}
 }
+
+// A child that connects only when it is asked to pick gets its share too, and one that went
+// idle while nobody needed it is connected again.
+func TestZoneIdleChildren(t *testing.T) {
+	t.Parallel()
+	for child, settings := range map[string]string{
+		"round_robin":            `{}`,
+		"ring_hash_experimental": `{"requestHashHeader":"user"}`, // without the header, at random
+		"pick_first":             `{}`,
+	} {
+		t.Run(child, func(t *testing.T) {
+			t.Parallel()
+			f := newFleet(t)
+			f.start("a", "b")
+			weigh := func(a, b int) {
+				f.put("a", map[string]any{"zone": "a", "weight": a})
+				f.put("b", map[string]any{"zone": "b", "weight": b})
+			}
+			weigh(1, 3) // what is usual is (1*1+3*3)/(1+3), and 1/(0.9*2.5) stay
+			conn := f.dial("etcd:///svc", policy("rollcall_zone", fmt.Sprintf(`{"zone":"a","childPolicy":[{%q:%s}]}`, child, settings)))
+			spills := map[string]float64{"a": 0.444, "b": 0.556}
+			f.becomes(conn, 2000, 0.03, spills)
+			weigh(3, 3)
+			f.becomes(conn, 400, 0.01, map[string]float64{"a": 1})
+			f.restart("b")
+			for weight := range 4 { // updates that b's child hears of, while nobody calls it
+				f.put("b", map[string]any{"zone": "b", "weight": 3 - weight%2, "version": fmt.Sprint(weight)})
+				time.Sleep(50 * time.Millisecond)
+			}
+			weigh(1, 3)
+			f.becomes(conn, 2000, 0.03, spills)
+		})
+	}
+}
