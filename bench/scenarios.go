@@ -242,7 +242,7 @@ func loneChange(address, subject string, n int) sample {
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		for i := next; i < next+5; i++ { // some may have been folded into one state
+		for i := next; i < next+15; i++ { // a machine that stalls folds some into one state
 			if a := addr(changed + i); s.has(a) {
 				states[a], next = now, i+1
 				break
