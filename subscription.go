@@ -113,7 +113,7 @@ func (s *Subscription) Deliver(f func(*Snapshot, error)) {
 	s.deliver = f
 	if s.newsLocked() || len(s.feed.subs) <= few {
 		if d := s.wakeLocked(); d != nil {
-			go deliverEach([]delivery{*d})
+			go s.deliverAll(d.ended)
 		}
 	}
 }

@@ -300,11 +300,11 @@ func (p *policy) divideLocked() {
 		return
 	}
 	healthy, all, sum := make(map[place]float64, len(p.places)), make(map[place]float64, len(p.places)), 0.0
-	hoped := make(map[place]float64, len(p.places)) // for, had the failing groups recovered
+	hoped, failing := make(map[place]float64, len(p.places)), false // for, had the failing groups recovered
 	for at, c := range p.places {
 		all[at] = c.all
 		if p.groups[p.settings.group(at)].failingLocked() {
-			hoped[at] = c.all
+			hoped[at], failing = c.all, true
 		} else {
 			healthy[at], hoped[at] = c.healthy, c.healthy
 			sum += c.healthy
@@ -313,8 +313,12 @@ func (p *policy) divideLocked() {
 	if sum == 0 {
 		healthy = all
 	}
-	would := p.settings.split(hoped)
-	for i, share := range p.settings.split(healthy) {
+	shares := p.settings.split(healthy)
+	would := shares
+	if failing {
+		would = p.settings.split(hoped)
+	}
+	for i, share := range shares {
 		g := p.groups[i]
 		g.share = uint32(math.Round(share * spread.MaxRatio))
 		if g.share > 0 || g.failingLocked() && would[i] > 0 {
