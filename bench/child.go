@@ -89,7 +89,8 @@ type writer struct {
 	subject, service string
 }
 
-func (w writer) key(i int) string { return fmt.Sprintf("%s/%06d", w.service, i) }
+// key is the i-th: what is registered without another id has its first address for one.
+func (w writer) key(i int) string { return w.service + "/" + addr(i) }
 
 func (w writer) put(key string, i int) clientv3.Op {
 	return clientv3.OpPut(key, value(w.subject, addr(i), i))

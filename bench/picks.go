@@ -154,7 +154,7 @@ func perOp(do func()) sample {
 func decode(subject string) sample {
 	var err error
 	defer func() { check(err) }()
-	kv := &mvccpb.KeyValue{Key: []byte("my-service/000001"), Value: []byte(value(ours, addr(1), 1)), ModRevision: 2}
+	kv := &mvccpb.KeyValue{Key: []byte("my-service/" + addr(1)), Value: []byte(value(ours, addr(1), 1)), ModRevision: 2}
 	if subject == ours {
 		return perOp(func() { _, err = rollcall.Decode(kv) })
 	}

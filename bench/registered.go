@@ -5,7 +5,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/zeromicro/go-zero/core/discov"
@@ -31,7 +30,7 @@ func registered(address, subject string) sample {
 		r := must(rollcall.NewRegistrar(connect(address), rollcall.RegistrarOptions{TTL: ttl}))
 		all := make([]*rollcall.Registration, n)
 		for i := range all {
-			all[i] = must(r.Register(service, rollcall.Endpoint{ID: fmt.Sprintf("%06d", i), Addr: addr(i)}))
+			all[i] = must(r.Register(service, rollcall.Endpoint{Addr: addr(i)}))
 		}
 		for _, g := range all {
 			for state, changed := g.State(); state.Phase != rollcall.Registered; state, changed = g.State() {
@@ -49,7 +48,7 @@ func registered(address, subject string) sample {
 		}()
 		w := writer{client: c}
 		w.parallel(n, func(i int) {
-			check(m.AddEndpoint(ctx, fmt.Sprintf("%s/%06d", service, i), endpoints.Endpoint{Addr: addr(i)}, clientv3.WithLease(lease)))
+			check(m.AddEndpoint(ctx, service+"/"+addr(i), endpoints.Endpoint{Addr: addr(i)}, clientv3.WithLease(lease)))
 		})
 	case goZero:
 		logx.Disable()
