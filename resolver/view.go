@@ -16,31 +16,58 @@ import (
 // choice is what a channel may call, in no order. States share what the endpoints point to.
 type choice struct {
 	endpoints []grpcresolver.Endpoint
-	hashes    []uint64 // of their keys
+	hashes    []uint64             // of their keys
+	instances []*rollcall.Instance // their latest writes, of which they may be an earlier one that looked the same
 }
 
-func (c *choice) grow(n int) {
-	c.endpoints, c.hashes = slices.Grow(c.endpoints, n), slices.Grow(c.hashes, n)
+func newChoice(size int) choice {
+	return choice{make([]grpcresolver.Endpoint, 0, size), make([]uint64, 0, size), make([]*rollcall.Instance, 0, size)}
 }
 
-// set shows an instance at an index, which may be the one after the last.
-func (c *choice) set(i int, inst *rollcall.Instance, addrs []grpcresolver.Address) {
-	if i == len(c.endpoints) {
-		c.endpoints, c.hashes = append(c.endpoints, grpcresolver.Endpoint{}), append(c.hashes, 0)
-	}
-	c.hashes[i] = hashOf(inst.Key)
-	c.endpoints[i] = endpointOf(inst, addrs)
+// push returns where it has put an instance.
+func (c *choice) push(inst *rollcall.Instance) (i int) {
+	ep := endpointOf(inst, []grpcresolver.Address{{Addr: inst.Addr}})
+	c.endpoints, c.hashes, c.instances = append(c.endpoints, ep), append(c.hashes, hashOf(inst.Key)), append(c.instances, inst)
+	return len(c.endpoints) - 1
 }
 
-// drop fills the gap that an endpoint leaves with the last one, and returns the address
+// set puts an instance where another one of its address is.
+func (c *choice) set(i int, inst *rollcall.Instance) {
+	c.endpoints[i], c.hashes[i], c.instances[i] = endpointOf(inst, c.endpoints[i].Addresses), hashOf(inst.Key), inst
+}
+
+// drop fills the gap that an instance leaves with the last one, and returns the address
 // of that.
 func (c *choice) drop(i int) (moved string) {
 	last := len(c.endpoints) - 1
-	moved = c.endpoints[last].Addresses[0].Addr
-	c.endpoints[i], c.hashes[i] = c.endpoints[last], c.hashes[last]
-	c.endpoints[last] = grpcresolver.Endpoint{} // let go
-	c.endpoints, c.hashes = c.endpoints[:last], c.hashes[:last]
+	moved = c.instances[last].Addr
+	c.endpoints[i], c.hashes[i], c.instances[i] = c.endpoints[last], c.hashes[last], c.instances[last]
+	c.endpoints[last], c.instances[last] = grpcresolver.Endpoint{}, nil // let go
+	c.endpoints, c.hashes, c.instances = c.endpoints[:last], c.hashes[:last], c.instances[:last]
 	return moved
+}
+
+// looksLike says whether a channel could see no difference between two choices.
+func (c *choice) looksLike(o *choice) bool {
+	if len(c.instances) != len(o.instances) {
+		return false
+	}
+	others := make(map[string]*rollcall.Instance, len(o.instances))
+	for _, inst := range o.instances {
+		others[inst.Key] = inst
+	}
+	for _, inst := range c.instances {
+		if !looksSame(inst, others[inst.Key]) {
+			return false
+		}
+	}
+	return true
+}
+
+// looksSame says whether a channel could see no difference between two instances of one
+// address, or none.
+func looksSame(a, b *rollcall.Instance) bool {
+	return a == b || a != nil && b != nil && a.Key == b.Key && a.SameValue(b)
 }
 
 // view keeps the choice for one service and selector up to date, change by change, once for
@@ -54,32 +81,19 @@ type view struct {
 
 	mu      sync.RWMutex
 	snap    *rollcall.Snapshot // that the rest is a function of; nil at first
-	places  map[string]*place  // by address
 	refused map[string]rollcall.Refused
-	serving int  // instances that are taken and not draining
-	odd     bool // others than the serving ones may be chosen: some are held, or none serve
+	serving int                             // instances that are taken and not draining
+	odd     bool                            // others than the serving ones may be chosen: some are held, or none serve
+	places  map[string]int                  // by address: where the choice has it; while odd, of serving ones alone
+	crowds  map[string][]*rollcall.Instance // by address: who is taken, unless it is one that serves
 	chosen  choice
 	version int // of what is chosen: grows when a channel could see a difference
 
 	room atomic.Pointer[[]grpcresolver.Endpoint] // for the next state
 }
 
-// place is an address, and the instances that have it: nearly always one.
-type place struct {
-	addr   [1]grpcresolver.Address // as endpoints have it
-	rivals []rival
-	only   [1]rival           // what rivals begins in
-	chosen *rollcall.Instance // one of them; nil: none
-	index  int                // of chosen in the choice
-}
-
-type rival struct {
-	*rollcall.Instance
-	draining bool
-}
-
 func newView(selector rollcall.Selector, policy rollcall.AddressPolicy) *view {
-	return &view{selector: selector, policy: policy, places: make(map[string]*place), refused: make(map[string]rollcall.Refused), odd: true}
+	return &view{selector: selector, policy: policy}
 }
 
 // follow takes in the latest snapshot of a subscription, and returns those refused by the
@@ -135,178 +149,157 @@ func (v *view) refusals() int {
 }
 
 func (v *view) apply(snap *rollcall.Snapshot) (fresh []rollcall.Refused) {
-	usual := !v.odd || len(v.chosen.endpoints) == 0
-	var touched []*place
-	come := func(inst *rollcall.Instance) {
-		if !v.selector.Takes(inst) {
-			return
+	if v.snap == nil || v.odd || len(snap.Held()) > 0 {
+		return v.build(snap)
+	}
+	var touched []string
+	for _, c := range snap.Diff(v.snap) {
+		if c.Old != nil && v.leave(c.Old) {
+			touched = append(touched, c.Old.Addr)
 		}
-		if err := v.policy.Check(inst.Addr); err != nil {
-			v.refused[inst.Key] = rollcall.Refused{Instance: inst, Cause: err}
-			fresh = append(fresh, v.refused[inst.Key])
-			return
-		}
-		if p, alone := v.add(inst); alone && usual {
-			v.choose(p, inst) // at once, while it is in the processor's cache
-		} else {
-			touched = append(touched, p)
+		if c.New != nil && v.come(c.New, &fresh) {
+			touched = append(touched, c.New.Addr)
 		}
 	}
-	if v.snap == nil { // all come
-		all := snap.Instances()
-		v.places = make(map[string]*place, len(all))
-		v.chosen.grow(len(all))
-		for _, inst := range all {
-			come(inst)
-		}
-	} else {
-		for _, c := range snap.Diff(v.snap) {
-			if c.Old != nil {
-				if p := v.remove(c.Old); p != nil {
-					touched = append(touched, p)
-				}
-			}
-			if c.New != nil {
-				come(c.New)
-			}
-		}
-	}
-	v.snap = snap
-	v.odd = len(snap.Held()) > 0 || v.serving == 0
-	if v.odd || !usual {
-		v.chooseAll()
-		return fresh
-	}
-	for _, p := range touched {
-		v.choose(p, best(p.rivals, false))
-	}
-	for _, p := range touched {
-		if len(p.rivals) == 0 {
-			delete(v.places, p.addr[0].Addr)
-		}
+	v.settle(touched)
+	if v.snap = snap; v.serving == 0 {
+		v.build(snap)
 	}
 	return fresh
 }
 
-// add returns where the instance is now, and whether it is alone there and serves.
-func (v *view) add(inst *rollcall.Instance) (p *place, alone bool) {
-	p = v.places[inst.Addr]
-	if p == nil {
-		p = &place{addr: [1]grpcresolver.Address{{Addr: inst.Addr}}}
-		p.rivals = p.only[:0]
-		v.places[inst.Addr] = p
-		alone = true
+// build chooses anew, by all the rules.
+func (v *view) build(snap *rollcall.Snapshot) (fresh []rollcall.Refused) {
+	old, known, version := v.chosen, v.refused, v.version
+	all := snap.Instances()
+	v.snap, v.serving, v.chosen = snap, 0, newChoice(len(all))
+	v.refused, v.places, v.crowds = make(map[string]rollcall.Refused), make(map[string]int, len(all)), make(map[string][]*rollcall.Instance)
+	var touched []string
+	for _, inst := range all {
+		if v.come(inst, &fresh) {
+			touched = append(touched, inst.Addr)
+		}
 	}
-	r := rival{inst, inst.Draining()}
-	p.rivals = append(p.rivals, r)
-	if !r.draining {
-		v.serving++
+	v.settle(touched)
+	gone := make(map[string][]*rollcall.Instance)
+	for _, inst := range snap.Held() {
+		if v.crowd(inst.Addr) == nil && v.selector.Takes(inst) && v.policy.Check(inst.Addr) == nil {
+			gone[inst.Addr] = append(gone[inst.Addr], inst)
+		}
 	}
-	return p, alone && !r.draining
+	for _, crowd := range gone {
+		v.chosen.push(best(crowd, true))
+	}
+	if len(v.chosen.instances) == 0 {
+		for _, crowd := range v.crowds {
+			v.chosen.push(best(crowd, true))
+		}
+	}
+	v.odd = len(snap.Held()) > 0 || v.serving == 0
+	if v.version = version; !v.chosen.looksLike(&old) {
+		v.version++
+	}
+	return slices.DeleteFunc(fresh, func(r rollcall.Refused) bool { return r.Instance == known[r.Instance.Key].Instance })
 }
 
-// remove returns where the instance was, nil where it was passed over.
-func (v *view) remove(inst *rollcall.Instance) *place {
+// come takes an instance in, and says whether it must be settled who stands for its address.
+func (v *view) come(inst *rollcall.Instance, fresh *[]rollcall.Refused) bool {
 	if !v.selector.Takes(inst) {
-		return nil
+		return false
+	}
+	if err := v.policy.Check(inst.Addr); err != nil {
+		v.refused[inst.Key] = rollcall.Refused{Instance: inst, Cause: err}
+		*fresh = append(*fresh, v.refused[inst.Key])
+		return false
+	}
+	crowd := v.crowd(inst.Addr)
+	if !inst.Draining() {
+		v.serving++
+		if crowd == nil { // nearly always: at once, while it is in the processor's cache
+			v.places[inst.Addr] = v.chosen.push(inst)
+			v.version++
+			return false
+		}
+	}
+	v.crowds[inst.Addr] = append(crowd, inst)
+	return true
+}
+
+// leave takes an instance out, and says whether it must be settled who stands for its address.
+func (v *view) leave(inst *rollcall.Instance) bool {
+	if !v.selector.Takes(inst) {
+		return false
 	}
 	if _, ok := v.refused[inst.Key]; ok {
 		delete(v.refused, inst.Key)
-		return nil
+		return false
 	}
-	p := v.places[inst.Addr]
-	p.rivals = slices.DeleteFunc(p.rivals, func(r rival) bool { return r.Key == inst.Key })
 	if !inst.Draining() {
 		v.serving--
 	}
-	return p
+	v.crowds[inst.Addr] = slices.DeleteFunc(v.crowd(inst.Addr), func(i *rollcall.Instance) bool { return i.Key == inst.Key })
+	return true
+}
+
+// crowd returns who is taken at an address, nil where nobody was.
+func (v *view) crowd(addr string) []*rollcall.Instance {
+	if crowd, ok := v.crowds[addr]; ok {
+		return crowd
+	}
+	if at, ok := v.places[addr]; ok {
+		return []*rollcall.Instance{v.chosen.instances[at]}
+	}
+	return nil
+}
+
+// settle chooses who stands for some addresses.
+func (v *view) settle(addrs []string) {
+	for _, addr := range addrs {
+		crowd, ok := v.crowds[addr]
+		if !ok {
+			continue // settled
+		}
+		inst := best(crowd, false)
+		v.choose(addr, inst)
+		if len(crowd) == 0 || len(crowd) == 1 && inst != nil {
+			delete(v.crowds, addr)
+		}
+	}
 }
 
 // best returns which of several instances of one address stands for it: not a draining
 // one, unless asked for; nil where there is none.
-func best(rivals []rival, draining bool) (best *rollcall.Instance) {
-	for _, r := range rivals {
+func best(crowd []*rollcall.Instance, draining bool) (best *rollcall.Instance) {
+	for _, inst := range crowd {
 		switch {
-		case r.draining && !draining:
-		case best == nil, best.CreateRevision < r.CreateRevision, best.CreateRevision == r.CreateRevision && r.Key < best.Key:
-			best = r.Instance
+		case !draining && inst.Draining():
+		case best == nil, best.CreateRevision < inst.CreateRevision, best.CreateRevision == inst.CreateRevision && inst.Key < best.Key:
+			best = inst
 		}
 	}
 	return best
 }
 
-// choose has an instance stand for a place, nil for none.
-func (v *view) choose(p *place, inst *rollcall.Instance) {
+// choose has an instance stand for an address, nil for none.
+func (v *view) choose(addr string, inst *rollcall.Instance) {
+	at, there := v.places[addr]
+	var was *rollcall.Instance
+	if there {
+		was = v.chosen.instances[at]
+	}
 	switch {
-	case looksSame(inst, p.chosen):
+	case looksSame(inst, was):
+		if there {
+			v.chosen.instances[at] = inst
+		}
 		return
 	case inst == nil:
-		v.places[v.chosen.drop(p.index)].index = p.index
-	case p.chosen == nil:
-		p.index = len(v.chosen.endpoints)
-		v.chosen.set(p.index, inst, p.addr[:])
+		v.places[v.chosen.drop(at)] = at
+		delete(v.places, addr)
+	case there:
+		v.chosen.set(at, inst)
 	default:
-		v.chosen.set(p.index, inst, p.addr[:])
+		v.places[addr] = v.chosen.push(inst)
 	}
-	p.chosen = inst
 	v.version++
-}
-
-// looksSame says whether a channel could see no difference between two instances of one
-// address, or none.
-func looksSame(a, b *rollcall.Instance) bool {
-	return a == b || a != nil && b != nil && a.Key == b.Key && a.SameValue(b)
-}
-
-// chooseAll chooses anew everywhere, by all the rules.
-func (v *view) chooseAll() {
-	before := make(map[string]int, len(v.chosen.endpoints))
-	for i, ep := range v.chosen.endpoints {
-		before[InstanceOf(ep).Key] = i
-	}
-	var next choice
-	next.grow(len(v.places))
-	changed := false
-	take := func(inst *rollcall.Instance, addrs []grpcresolver.Address) {
-		if inst == nil {
-			return
-		}
-		at := len(next.endpoints)
-		next.set(at, inst, addrs)
-		if i, ok := before[inst.Key]; ok && looksSame(inst, InstanceOf(v.chosen.endpoints[i])) {
-			next.endpoints[at] = v.chosen.endpoints[i]
-		} else {
-			changed = true
-		}
-	}
-	for _, p := range v.places {
-		p.chosen = nil
-		if take(best(p.rivals, false), p.addr[:]); len(p.rivals) == 0 {
-			delete(v.places, p.addr[0].Addr)
-		}
-	}
-	gone := make(map[string][]rival)
-	for _, inst := range v.snap.Held() {
-		if v.places[inst.Addr] == nil && v.selector.Takes(inst) && v.policy.Check(inst.Addr) == nil {
-			gone[inst.Addr] = append(gone[inst.Addr], rival{inst, false})
-		}
-	}
-	for addr, rivals := range gone {
-		take(best(rivals, true), []grpcresolver.Address{{Addr: addr}})
-	}
-	if len(next.endpoints) == 0 {
-		for _, p := range v.places {
-			take(best(p.rivals, true), p.addr[:])
-		}
-	}
-	if changed || len(next.endpoints) != len(v.chosen.endpoints) {
-		v.chosen = next
-		v.version++
-	}
-	for i, ep := range v.chosen.endpoints {
-		inst := InstanceOf(ep)
-		if p := v.places[inst.Addr]; p != nil {
-			p.chosen, p.index = inst, i
-		}
-	}
 }

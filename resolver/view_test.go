@@ -128,7 +128,7 @@ func viewFollows(t *testing.T, rt *rapid.T) string {
 func choiceOf(n int) *choice {
 	c := &choice{}
 	for i := range n {
-		c.set(i, &rollcall.Instance{Key: fmt.Sprint("s/", i)}, nil)
+		c.push(&rollcall.Instance{Key: fmt.Sprint("s/", i)})
 	}
 	return c
 }
