@@ -17,10 +17,10 @@ import (
 // endpointOf returns what a channel sees of an instance at some addresses: beside the
 // instance itself the attributes that gRPC's own policies read. Where they are as without,
 // they are left out.
-func endpointOf(inst *rollcall.Instance, addrs []grpcresolver.Address) grpcresolver.Endpoint {
-	a := inst.Attributes()
-	ep := grpcresolver.Endpoint{Addresses: addrs, Attributes: weighing(a.Weight).WithValue(instanceKey{}, attribute{inst})}
-	hashKey := a.HashKey
+func (t traits) endpointOf(inst *rollcall.Instance, addrs []grpcresolver.Address) grpcresolver.Endpoint {
+	is := t.of(inst)
+	ep := grpcresolver.Endpoint{Addresses: addrs, Attributes: is.weighing.WithValue(instanceKey{}, attribute{inst})}
+	hashKey := is.hashKey
 	if hashKey == "" {
 		hashKey = inst.Key[strings.LastIndexByte(inst.Key, '/')+1:]
 	}
@@ -28,6 +28,27 @@ func endpointOf(inst *rollcall.Instance, addrs []grpcresolver.Address) grpcresol
 		ep = ringhash.SetHashKey(ep, hashKey)
 	}
 	return ep
+}
+
+// traits remembers what gRPC's own policies read from some metadata: most endpoints of a
+// service have the same few.
+type traits map[string]trait
+
+type trait struct {
+	weighing *attributes.Attributes
+	hashKey  string
+}
+
+func (t traits) of(inst *rollcall.Instance) trait {
+	is, ok := t[string(inst.Metadata)]
+	if !ok {
+		a := inst.Attributes()
+		is = trait{weighing(a.Weight), a.HashKey}
+		if len(t) < 64 {
+			t[string(inst.Metadata)] = is
+		}
+	}
+	return is
 }
 
 // usual are the attributes of small weights, which many endpoints share.

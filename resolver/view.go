@@ -18,22 +18,23 @@ type choice struct {
 	endpoints []grpcresolver.Endpoint
 	hashes    []uint64             // of their keys
 	instances []*rollcall.Instance // their latest writes, of which they may be an earlier one that looked the same
+	traits    traits
 }
 
 func newChoice(size int) choice {
-	return choice{make([]grpcresolver.Endpoint, 0, size), make([]uint64, 0, size), make([]*rollcall.Instance, 0, size)}
+	return choice{make([]grpcresolver.Endpoint, 0, size), make([]uint64, 0, size), make([]*rollcall.Instance, 0, size), make(traits)}
 }
 
 // push returns where it has put an instance.
 func (c *choice) push(inst *rollcall.Instance) (i int) {
-	ep := endpointOf(inst, []grpcresolver.Address{{Addr: inst.Addr}})
+	ep := c.traits.endpointOf(inst, []grpcresolver.Address{{Addr: inst.Addr}})
 	c.endpoints, c.hashes, c.instances = append(c.endpoints, ep), append(c.hashes, hashOf(inst.Key)), append(c.instances, inst)
 	return len(c.endpoints) - 1
 }
 
 // set puts an instance where another one of its address is.
 func (c *choice) set(i int, inst *rollcall.Instance) {
-	c.endpoints[i], c.hashes[i], c.instances[i] = endpointOf(inst, c.endpoints[i].Addresses), hashOf(inst.Key), inst
+	c.endpoints[i], c.hashes[i], c.instances[i] = c.traits.endpointOf(inst, c.endpoints[i].Addresses), hashOf(inst.Key), inst
 }
 
 // drop fills the gap that an instance leaves with the last one, and returns the address

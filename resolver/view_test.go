@@ -126,11 +126,11 @@ func viewFollows(t *testing.T, rt *rapid.T) string {
 }
 
 func choiceOf(n int) *choice {
-	c := &choice{}
+	c := newChoice(n)
 	for i := range n {
 		c.push(&rollcall.Instance{Key: fmt.Sprint("s/", i)})
 	}
-	return c
+	return &c
 }
 
 // Channels have favourites of their own, and keep them; nothing gets lost on the way.
