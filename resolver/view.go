@@ -135,6 +135,9 @@ const large = 128
 // prepare gets memory for a state after one of n endpoints, in advance: a page that was
 // never touched costs more than all that is written to it.
 func (v *view) prepare(n int) {
+	v.mu.Lock()
+	v.index()
+	v.mu.Unlock()
 	if n >= large && v.room.Load() == nil {
 		room := make([]grpcresolver.Endpoint, n+n/16+4)
 		clear(room)
@@ -153,6 +156,7 @@ func (v *view) apply(snap *rollcall.Snapshot) (fresh []rollcall.Refused) {
 	if v.snap == nil || v.odd || len(snap.Held()) > 0 {
 		return v.build(snap)
 	}
+	v.index()
 	var touched []string
 	for _, c := range snap.Diff(v.snap) {
 		if c.Old != nil && v.leave(c.Old) {
@@ -174,7 +178,10 @@ func (v *view) build(snap *rollcall.Snapshot) (fresh []rollcall.Refused) {
 	old, known, version := v.chosen, v.refused, v.version
 	all := snap.Instances()
 	v.snap, v.serving, v.chosen = snap, 0, newChoice(len(all))
-	v.refused, v.places, v.crowds = make(map[string]rollcall.Refused), make(map[string]int, len(all)), make(map[string][]*rollcall.Instance)
+	v.refused, v.places, v.crowds = make(map[string]rollcall.Refused), nil, make(map[string][]*rollcall.Instance)
+	if len(snap.Held()) > 0 || slices.ContainsFunc(all, func(inst *rollcall.Instance) bool { return snap.ID(inst) != inst.Addr }) {
+		v.places = make(map[string]int, len(all))
+	} // else no two have one address
 	var touched []string
 	for _, inst := range all {
 		if v.come(inst, &fresh) {
@@ -203,6 +210,17 @@ func (v *view) build(snap *rollcall.Snapshot) (fresh []rollcall.Refused) {
 	return slices.DeleteFunc(fresh, func(r rollcall.Refused) bool { return r.Instance == known[r.Instance.Key].Instance })
 }
 
+// index finds the places, where that was put off.
+func (v *view) index() {
+	if v.places != nil {
+		return
+	}
+	v.places = make(map[string]int, len(v.chosen.instances))
+	for i, inst := range v.chosen.instances {
+		v.places[inst.Addr] = i
+	}
+}
+
 // come takes an instance in, and says whether it must be settled who stands for its address.
 func (v *view) come(inst *rollcall.Instance, fresh *[]rollcall.Refused) bool {
 	if !v.selector.Takes(inst) {
@@ -217,7 +235,10 @@ func (v *view) come(inst *rollcall.Instance, fresh *[]rollcall.Refused) bool {
 	if !inst.Draining() {
 		v.serving++
 		if crowd == nil { // nearly always: at once, while it is in the processor's cache
-			v.places[inst.Addr] = v.chosen.push(inst)
+			at := v.chosen.push(inst)
+			if v.places != nil {
+				v.places[inst.Addr] = at
+			}
 			v.version++
 			return false
 		}
