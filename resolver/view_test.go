@@ -84,17 +84,21 @@ func viewFollows(t *testing.T, rt *rapid.T) string {
 		t.Fatal(err)
 	}
 	v := newView(selector, nil)
-	value := rapid.SampledFrom([]string{`{"Addr":"a:1"}`, `{"Addr":"b:1"}`, `{"Addr":"c:1","Metadata":{"zone":"z"}}`, `{"Addr":"c:1"}`,
-		`{"Addr":"d:1","Metadata":{"status":"draining"}}`, `{"Addr":"a:1","Metadata":{"status":"draining"}}`, `{"Addr":"unix:x"}`, `nothing`, ""})
-	key := rapid.SampledFrom([]string{"s/1", "s/2", "s/3", "s/4", "s/5"})
+	key := rapid.SampledFrom([]string{"s/1", "s/2", "s/3", "s/4", "s/a:1"})
+	addr := rapid.SampledFrom([]string{"a:1", "a:1", "b:1", "c:1", "d:1", "unix:x"})
+	value := rapid.SampledFrom([]string{`{"Addr":%q}`, `{"Addr":%q}`, `{"Addr":%q,"Metadata":{"zone":"z"}}`, `{"Addr":%q,"Metadata":{"status":"draining"}}`, `nothing%.0q`, ""})
+	byAddress := rapid.Bool().Draw(rt, "keys by address")
 	seen := make(map[string]string) // what a channel was shown last
 	for range rapid.IntRange(1, 12).Draw(rt, "rounds") {
 		for range rapid.IntRange(0, 4).Draw(rt, "writes") {
-			k, val := key.Draw(rt, "key"), value.Draw(rt, "value")
+			k, a, val := key.Draw(rt, "key"), addr.Draw(rt, "address"), value.Draw(rt, "value")
+			if byAddress {
+				k = "s/" + a
+			}
 			if val == "" {
 				store.Delete(k)
 			} else {
-				store.Put(k, val)
+				store.Put(k, fmt.Sprintf(val, a))
 			}
 		}
 		time.Sleep(rapid.SampledFrom([]time.Duration{time.Second, 2 * time.Minute}).Draw(rt, "time"))
@@ -114,6 +118,11 @@ func viewFollows(t *testing.T, rt *rapid.T) string {
 		}
 		if same := maps.Equal(shown, seen); same != (v.version == before) {
 			return fmt.Sprintf("the same version: %v, of the same endpoints: %v", v.version == before, same)
+		}
+		for addr, crowd := range v.crowds {
+			if len(crowd) == 0 || len(crowd) == 1 && !crowd[0].Draining() {
+				return fmt.Sprintf("%s is crowded by %v", addr, crowd)
+			}
 		}
 		_, refused := sub.Latest().Screen(nil)
 		refused = slices.DeleteFunc(refused, func(r rollcall.Refused) bool { return !selector.Takes(r.Instance) })
