@@ -31,7 +31,7 @@ func (t traits) endpointOf(inst *rollcall.Instance, addrs []grpcresolver.Address
 }
 
 // traits remembers what gRPC's own policies read from some metadata: most endpoints of a
-// service have the same few.
+// service have the same few. nil remembers nothing.
 type traits map[string]trait
 
 type trait struct {
@@ -44,7 +44,7 @@ func (t traits) of(inst *rollcall.Instance) trait {
 	if !ok {
 		a := inst.Attributes()
 		is = trait{weighing(a.Weight), a.HashKey}
-		if len(t) < 64 {
+		if t != nil && len(t) < 64 {
 			t[string(inst.Metadata)] = is
 		}
 	}

@@ -18,7 +18,7 @@ type choice struct {
 	endpoints []grpcresolver.Endpoint
 	hashes    []uint64             // of their keys
 	instances []*rollcall.Instance // their latest writes, of which they may be an earlier one that looked the same
-	traits    traits
+	traits    traits               // of many that come at once
 }
 
 func newChoice(size int) choice {
@@ -203,6 +203,7 @@ func (v *view) build(snap *rollcall.Snapshot) (fresh []rollcall.Refused) {
 			v.chosen.push(best(crowd, true))
 		}
 	}
+	v.chosen.traits = nil
 	v.odd = len(snap.Held()) > 0 || v.serving == 0
 	if v.version = version; !v.chosen.looksLike(&old) {
 		v.version++
