@@ -132,13 +132,17 @@ func (v *view) state(o order, has int) (state []grpcresolver.Endpoint, version i
 // large is the size of a state that is larger than a page.
 const large = 128
 
-// prepare gets memory for a state after one of n endpoints, in advance: a page that was
-// never touched costs more than all that is written to it.
+// prepare does in advance, where there are many endpoints, what the state after one of n
+// would take long to do: the index, and memory, of which a page that was never touched
+// costs more than all that is written to it.
 func (v *view) prepare(n int) {
+	if n < large {
+		return
+	}
 	v.mu.Lock()
 	v.index()
 	v.mu.Unlock()
-	if n >= large && v.room.Load() == nil {
+	if v.room.Load() == nil {
 		room := make([]grpcresolver.Endpoint, n+n/16+4)
 		clear(room)
 		v.room.Store(&room)
