@@ -120,3 +120,59 @@ func TestDeliverReasons(t *testing.T) {
 		}
 	})
 }
+
+// The time between Next and Deliver's first call is not taken for work, after which a change
+// would have to wait.
+func TestDeliverAfterNext(t *testing.T) {
+	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+		d := directory(t, conn)
+		defer d.Close()
+		for range 8 { // so that none keeps a goroutine
+			next(t, subscribe(t, d, "svc"))
+		}
+		sub := subscribe(t, d, "svc")
+		next(t, sub)
+		told := make(chan time.Time, 1)
+		sub.Deliver(func(*rollcall.Snapshot, error) { told <- time.Now() })
+		time.Sleep(time.Hour)
+		put := time.Now()
+		if _, err := conn.Client.Put(context.Background(), "svc/a", `{"Addr":"a:1"}`); err != nil {
+			t.Fatal(err)
+		}
+		if late := (<-told).Sub(put); late > 100*time.Millisecond {
+			t.Errorf("the change was told of %v after it was put", late)
+		}
+	})
+}
+
+// A delivery that does not end keeps none of many others waiting.
+func TestDeliverStuck(t *testing.T) {
+	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+		d := directory(t, conn)
+		defer d.Close()
+		const n = 8
+		release := make(chan struct{})
+		defer close(release)
+		var told [n]atomic.Int64
+		for i := range n {
+			subscribe(t, d, "svc").Deliver(func(snap *rollcall.Snapshot, _ error) {
+				if told[i].Store(snap.Revision()); i%3 == 0 && len(snap.Instances()) > 0 {
+					<-release
+				}
+			})
+		}
+		time.Sleep(10 * time.Second)
+		for _, key := range []string{"svc/a", "svc/b"} {
+			resp, err := conn.Client.Put(context.Background(), key, `{"Addr":"a:1"}`)
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(100 * time.Millisecond)
+			for i := range n {
+				if told[i].Load() < resp.Header.Revision && (i%3 != 0 || key == "svc/a") {
+					t.Errorf("subscription %d was not told of %s", i, key)
+				}
+			}
+		}
+	})
+}

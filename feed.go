@@ -50,6 +50,8 @@ type feed struct {
 
 	mu         sync.Mutex
 	subs       map[*Subscription]struct{}
+	due        []*Subscription // deliveries that are to be begun
+	spare      bool            // a goroutine is about to begin with them
 	snap       *Snapshot
 	blank      *Snapshot // empty snapshot with the prefix
 	remembered bool      // what was known before this feed began has been looked for
@@ -163,14 +165,8 @@ func (f *feed) refresh() { notify(f.asks) }
 
 // wakeLocked has all subscriptions look.
 func (f *feed) wakeLocked() {
-	var all []delivery
 	for s := range f.subs {
-		if d := s.wakeLocked(); d != nil {
-			all = append(all, *d)
-		}
-	}
-	if len(all) > 0 {
-		go deliverEach(all)
+		s.wakeLocked()
 	}
 }
 

@@ -28,7 +28,7 @@ type Subscription struct {
 
 	// Of Deliver.
 	deliver func(*Snapshot, error)
-	ended   chan struct{} // closed when the delivery under way has ended; guarded by feed.mu; nil: none
+	ended   chan struct{} // closed when the delivery that is due or under way has ended; guarded by feed.mu; nil: none
 }
 
 // Changed is woken, at least once, after Latest or Err have changed.
@@ -108,41 +108,52 @@ func (s *Subscription) worked() {
 // or the Directory's. It is called once, and Next no more after it. Where more than a few
 // share a feed, a subscription takes no goroutine while there is nothing to deliver.
 func (s *Subscription) Deliver(f func(*Snapshot, error)) {
+	s.worked()
 	s.feed.mu.Lock()
 	defer s.feed.mu.Unlock()
 	s.deliver = f
 	if s.newsLocked() || len(s.feed.subs) <= few {
-		if d := s.wakeLocked(); d != nil {
-			go s.deliverAll(d.ended)
-		}
+		s.wakeLocked()
 	}
 }
 
-// wakeLocked tells the consumer that there is news, and returns the delivery that is to be
-// begun, if any.
-func (s *Subscription) wakeLocked() *delivery {
+// wakeLocked tells the consumer that there is news.
+func (s *Subscription) wakeLocked() {
 	notify(s.changed)
 	if s.deliver == nil || s.ended != nil {
-		return nil
+		return
 	}
 	s.ended = make(chan struct{})
-	return &delivery{s, s.ended}
+	s.feed.due = append(s.feed.due, s)
+	s.feed.spareLocked()
 }
 
-// delivery is one that is to be begun.
-type delivery struct {
-	sub   *Subscription
-	ended chan<- struct{}
-}
-
-// deliverEach begins deliveries one after the other, each by a goroutine that the one before
-// it has started: none waits for a slow one, and where none is slow there are few at once,
-// whose stacks serve one after the other.
-func deliverEach(all []delivery) {
-	if len(all) > 1 {
-		go deliverEach(all[1:])
+// spareLocked has a goroutine begin with the deliveries that are due, unless one is about to.
+func (f *feed) spareLocked() {
+	if len(f.due) > 0 && !f.spare {
+		f.spare = true
+		go f.deliverDue()
 	}
-	all[0].sub.deliverAll(all[0].ended)
+}
+
+// deliverDue begins deliveries one after the other. None waits for a slow one: while there
+// are more, another goroutine is about to begin with them. Where none is slow there are
+// hardly more goroutines than processors, and their stacks have grown already.
+func (f *feed) deliverDue() {
+	f.mu.Lock()
+	f.spare = false
+	for len(f.due) > 0 {
+		s := f.due[0]
+		if f.due[0], f.due = nil, f.due[1:]; len(f.due) == 0 {
+			f.due = nil
+		}
+		f.spareLocked()
+		ended := s.ended
+		f.mu.Unlock()
+		s.deliverAll(ended)
+		f.mu.Lock()
+	}
+	f.mu.Unlock()
 }
 
 // deliverAll delivers until there is nothing left, or nothing more to come.
