@@ -76,6 +76,10 @@ func weightAttribute(w uint32) *attributes.Attributes {
 
 type instanceKey struct{}
 
+// String is for gRPC's trace, to which each state is written with its attributes: without
+// it gRPC takes longer, to write the struct.
+func (instanceKey) String() string { return "instance" }
+
 // attribute compares by value: a balancer need not hear of a write that changed nothing.
 type attribute struct{ *rollcall.Instance }
 
@@ -83,6 +87,8 @@ func (a attribute) Equal(o any) bool {
 	b, ok := o.(attribute)
 	return ok && a.Key == b.Key && a.SameValue(b.Instance)
 }
+
+func (a attribute) String() string { return a.Key }
 
 // InstanceOf returns the instance, metadata and all, that an endpoint of this resolver
 // stands for, for use in a balancer; nil for endpoints of other resolvers. Of writes that

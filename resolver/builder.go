@@ -23,7 +23,7 @@ const Scheme = "etcd"
 // Options are the settings of a builder; the zero value works.
 type Options struct {
 	Directory *rollcall.Directory    // default: the client's shared one
-	Policy    rollcall.AddressPolicy // what is dialled, asked for each write; default rollcall.HostPort
+	Policy    rollcall.AddressPolicy // what is dialled: asked for each write, and again when a choice is made anew; default rollcall.HostPort
 	Logger    *slog.Logger           // default: silent
 
 	// DefaultServiceConfig is the service config, as JSON, of services that have none in

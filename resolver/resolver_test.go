@@ -311,6 +311,14 @@ func TestBuilder(t *testing.T) {
 	}
 }
 
+// gRPC's trace of a state tells its instances by their keys.
+func TestTrace(t *testing.T) {
+	ep := traits(nil).endpointOf(&rollcall.Instance{Key: "svc/a", Addr: "a:1"}, nil)
+	if got, want := ep.Attributes.String(), `"instance": "svc/a"`; !strings.Contains(got, want) {
+		t.Errorf("attributes are written as %s, want %s in it", got, want)
+	}
+}
+
 // What a Hold keeps is called, unless somebody else has its address by now.
 func TestHeldStayCallable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -20,7 +20,8 @@ func snapshotsOf(tb testing.TB, n int) (first, next *rollcall.Snapshot) {
 	conn := store.Connect(context.Background())
 	defer conn.Close()
 	put := func(i int) {
-		store.Put(fmt.Sprintf("svc/%06d", i), fmt.Sprintf(`{"Addr":"10.0.0.1:%d","Metadata":{"zone":"eu-1"}}`, i+1))
+		addr := fmt.Sprintf("10.0.%d.%d:50051", i>>8, i&255)
+		store.Put("svc/"+addr, fmt.Sprintf(`{"Addr":%q,"Metadata":{"weight":%d,"zone":"eu-1"}}`, addr, 1+i%10))
 	}
 	for i := range n {
 		put(i)

@@ -17,7 +17,7 @@ import (
 type choice struct {
 	endpoints []grpcresolver.Endpoint
 	hashes    []uint64             // of their keys
-	instances []*rollcall.Instance // their latest writes, of which they may be an earlier one that looked the same
+	instances []*rollcall.Instance // the latest writes; an endpoint may carry an earlier one that looked the same
 	traits    traits               // of many that come at once
 }
 
@@ -84,8 +84,8 @@ type view struct {
 	snap    *rollcall.Snapshot // that the rest is a function of; nil at first
 	refused map[string]rollcall.Refused
 	serving int                             // instances that are taken and not draining
-	odd     bool                            // others than the serving ones may be chosen: some are held, or none serve
-	places  map[string]int                  // by address: where the choice has it; while odd, of serving ones alone
+	odd     bool                            // others than the serving ones may be chosen: some are held, or all drain
+	places  map[string]int                  // by address: where the choice has it; nil until it is needed; not read while odd
 	crowds  map[string][]*rollcall.Instance // by address: who is taken, unless it is one that serves
 	chosen  choice
 	version int // of what is chosen: grows when a channel could see a difference
@@ -139,9 +139,14 @@ func (v *view) prepare(n int) {
 	if n < large {
 		return
 	}
-	v.mu.Lock()
-	v.index()
-	v.mu.Unlock()
+	v.mu.RLock()
+	indexed := v.places != nil || v.odd
+	v.mu.RUnlock()
+	if !indexed {
+		v.mu.Lock()
+		v.index()
+		v.mu.Unlock()
+	}
 	if v.room.Load() == nil {
 		room := make([]grpcresolver.Endpoint, n+n/16+4)
 		clear(room)
@@ -171,7 +176,7 @@ func (v *view) apply(snap *rollcall.Snapshot) (fresh []rollcall.Refused) {
 		}
 	}
 	v.settle(touched)
-	if v.snap = snap; v.serving == 0 {
+	if v.snap = snap; v.allDrain() {
 		v.build(snap)
 	}
 	return fresh
@@ -180,11 +185,14 @@ func (v *view) apply(snap *rollcall.Snapshot) (fresh []rollcall.Refused) {
 // build chooses anew, by all the rules.
 func (v *view) build(snap *rollcall.Snapshot) (fresh []rollcall.Refused) {
 	old, known, version := v.chosen, v.refused, v.version
-	all := snap.Instances()
-	v.snap, v.serving, v.chosen = snap, 0, newChoice(len(all))
+	all, size := snap.Instances(), 0
+	if v.selector.String() == "" {
+		size = len(all) // most are taken
+	}
+	v.snap, v.serving, v.chosen = snap, 0, newChoice(size)
 	v.refused, v.places, v.crowds = make(map[string]rollcall.Refused), nil, make(map[string][]*rollcall.Instance)
 	if len(snap.Held()) > 0 || slices.ContainsFunc(all, func(inst *rollcall.Instance) bool { return snap.ID(inst) != inst.Addr }) {
-		v.places = make(map[string]int, len(all))
+		v.places = make(map[string]int, size)
 	} // else no two have one address
 	var touched []string
 	for _, inst := range all {
@@ -208,12 +216,14 @@ func (v *view) build(snap *rollcall.Snapshot) (fresh []rollcall.Refused) {
 		}
 	}
 	v.chosen.traits = nil
-	v.odd = len(snap.Held()) > 0 || v.serving == 0
+	v.odd = len(snap.Held()) > 0 || v.allDrain()
 	if v.version = version; !v.chosen.looksLike(&old) {
 		v.version++
 	}
 	return slices.DeleteFunc(fresh, func(r rollcall.Refused) bool { return r.Instance == known[r.Instance.Key].Instance })
 }
+
+func (v *view) allDrain() bool { return v.serving == 0 && len(v.crowds) > 0 }
 
 // index finds the places, where that was put off.
 func (v *view) index() {

@@ -129,6 +129,17 @@ func viewFollows(t *testing.T, rt *rapid.T) string {
 		if v.refusals() != len(refused) {
 			return fmt.Sprintf("%d refused, want %d", v.refusals(), len(refused))
 		}
+		if rapid.Bool().Draw(rt, "prepared") {
+			v.prepare(large)
+		}
+		if v.places != nil && !v.odd && len(v.places) != len(chosen.instances) {
+			return fmt.Sprintf("%d places, want %d", len(v.places), len(chosen.instances))
+		}
+		for addr, at := range v.places {
+			if inst := chosen.instances[at]; !v.odd && (inst.Addr != addr || inst.Key != InstanceOf(chosen.endpoints[at]).Key) {
+				return fmt.Sprintf("%s is where %v is", addr, inst)
+			}
+		}
 		seen = shown
 	}
 	return ""
