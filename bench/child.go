@@ -110,12 +110,12 @@ func (w writer) do(what string, numbers []int) []time.Time {
 		w.parallel(numbers[1], func(i int) { must(w.client.Do(ctx, w.put(w.key(numbers[0]+i), numbers[0]+i))) })
 	case "again": // endpoints, n: the values that are there
 		w.parallel(numbers[1], func(i int) { must(w.client.Do(ctx, w.put(w.key(i%numbers[0]), i%numbers[0]))) })
-	case "change": // key, n, milliseconds apart: another address each time
+	case "change": // key, n, milliseconds after each acknowledgement: another address each time
 		var sent []time.Time
 		for i := range numbers[1] {
 			sent = append(sent, time.Now())
 			must(w.client.Do(ctx, w.put(w.key(numbers[0]), changed+i)))
-			time.Sleep(time.Until(sent[0].Add(time.Duration((i+1)*numbers[2]) * time.Millisecond)))
+			time.Sleep(time.Duration(numbers[2]) * time.Millisecond)
 		}
 		return sent
 	case "roll": // n, a second: each goes, and another comes

@@ -32,7 +32,7 @@ func main() {
 	}
 	quick := flag.Bool("quick", false, "one round of the short scenarios, in less than a minute")
 	only := flag.String("only", "", "run the scenarios whose names match a `regexp`")
-	rounds := flag.Int("rounds", 5, "how often each is measured")
+	rounds := flag.Int("rounds", 5, "how often each is measured, unless its scenario says otherwise")
 	bars := flag.Bool("bars", false, "fail where Rollcall misses a bar")
 	write := flag.String("write", "", "a `directory` whose benchmarks.md, benchmarks/results.json and plots are written anew")
 	flag.Parse()
@@ -59,6 +59,9 @@ func run(quick bool, names *regexp.Regexp, rounds int, bars bool, write string) 
 			continue
 		}
 		n := rounds
+		if sc.rounds > 0 {
+			n = sc.rounds
+		}
 		if quick {
 			n = 1
 			sc.subjects = slices.DeleteFunc(slices.Clone(sc.subjects), func(s string) bool { return extra[s] > 0 })
@@ -83,30 +86,24 @@ func run(quick bool, names *regexp.Regexp, rounds int, bars bool, write string) 
 // measure runs all subjects of a scenario, round by round, each time in another order.
 func (sc scenario) measure(address string, rounds int, res *results) error {
 	tooSlow := make(map[string]bool)
-	if sc.rounds > 0 {
-		rounds = min(rounds, sc.rounds)
-	}
 	for round := range rounds {
 		for i := range sc.subjects {
 			subject := sc.subjects[(i+round)%len(sc.subjects)]
-			if tooSlow[subject] || extra[subject] > 0 && round >= extra[subject] {
+			most := max(sc.few[subject], extra[subject])
+			if tooSlow[subject] || most > 0 && round > 0 && round*most/rounds == (round-1)*most/rounds { // spread evenly
 				continue
 			}
 			fmt.Fprintf(os.Stderr, "%s, round %d: %s\n", sc.name, round+1, subject)
-			for range max(sc.repeat, 1) {
-				sample, err := sc.sample(address, subject)
-				if errors.Is(err, context.DeadlineExceeded) {
-					tooSlow[subject] = true
-					res.add(sc, subject, nil)
-					break
-				}
-				if err != nil && extra[subject] > 0 {
-					fmt.Fprintf(os.Stderr, "%s: %s: %v; this sample is left out\n", sc.name, subject, err)
-					break
-				}
-				if err != nil {
-					return fmt.Errorf("%s: %s: %w", sc.name, subject, err)
-				}
+			sample, err := sc.sample(address, subject)
+			switch {
+			case errors.Is(err, context.DeadlineExceeded):
+				tooSlow[subject] = true
+				res.add(sc, subject, nil)
+			case err != nil && extra[subject] > 0:
+				fmt.Fprintf(os.Stderr, "%s: %s: %v; this sample is left out\n", sc.name, subject, err)
+			case err != nil:
+				return fmt.Errorf("%s: %s: %w", sc.name, subject, err)
+			default:
 				res.add(sc, subject, sample)
 			}
 		}

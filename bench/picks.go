@@ -59,7 +59,7 @@ func picks(sizes ...int) (all []scenario) {
 		}
 		all = append(all, scenario{
 			name: fmt.Sprintf("picks/%d", n), title: fmt.Sprintf("A pick among %s", thousands(n)),
-			about:    "Endpoints that Rollcall resolved, all connected, of weights from 1 to 10. A zone that spills takes two picks: one of the group of servers, and one within it.",
+			about:    "Endpoints that Rollcall resolved, all connected, of weights from 1 to 10. A zone that spills takes two picks: one of the group of servers, and one within it. The lower quartile of 40 batches in one process; among 10,000, whose connections take long, there is one process only.",
 			subjects: subjects,
 			metrics:  []metric{{name: "picks", unit: "million a second", more: true}, {name: "time", unit: "ns"}, {name: "allocations"}},
 			run:      func(address, policy string) sample { return pick(address, policy, n) },
@@ -120,12 +120,15 @@ func pick(address, policy string, n int) sample {
 	}
 	picker := ready.Load().Picker
 	return perOp(func() {
-		result, err := picker.Pick(info)
-		check(err)
-		if result.Done != nil {
-			result.Done(balancer.DoneInfo{})
+		if result, err := picker.Pick(info); err != nil || result.Done != nil {
+			done(result, err) // out of the way of those that need none of it
 		}
 	})
+}
+
+func done(result balancer.PickResult, err error) {
+	check(err)
+	result.Done(balancer.DoneInfo{})
 }
 
 // perOp measures a function, in times and in allocations: the lower quartile of many
