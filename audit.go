@@ -29,15 +29,13 @@ func (r *Registrar) observeLocked(g *Registration) {
 		g.history, g.dirty = snap.History(), true
 		return
 	}
-	if snap.Revision() <= g.revision {
+	if snap.Revision() < g.revision {
 		return
 	}
-	inst := snap.Instance(g.key)
-	switch {
-	case inst == nil || inst.Lease != r.lease:
+	// Whatever differs from what was last looked at: an operator's edit, which is kept, or
+	// what a restored etcd has instead.
+	if inst := snap.Instance(g.key); inst == nil || inst.ModRevision != g.revision {
 		g.dirty = true
-	case !g.write && inst.ModRevision > g.revision:
-		g.dirty = true // an operator's edit: look and keep it
 	}
 }
 
@@ -79,7 +77,8 @@ func (r *Registrar) unseen() (unseen []*Registration) {
 			continue
 		}
 		if g.sub != nil {
-			if snap := g.sub.Latest(); snap != nil && snap.Stale() == nil {
+			// A watch that has not come to the last write may follow a history that lost it.
+			if snap := g.sub.Latest(); snap != nil && snap.Stale() == nil && snap.Revision() >= g.revision {
 				continue
 			}
 		}

@@ -69,7 +69,7 @@ type Registration struct {
 	gone     bool   // Close was called
 	claimed  bool   // was written once: from then on a successor is respected
 	dirty    bool   // must be looked at
-	revision int64  // of the last write here or look at etcd
+	revision int64  // at which the key was written when it was last looked at
 	history  int    // of the snapshot that was last compared; revisions of another say nothing
 	state    State
 	changed  chan struct{}

@@ -154,22 +154,23 @@ func (r *Registrar) put(ctx context.Context, g *Registration) error {
 			}
 		}
 		value := g.value
-		act := decide(kv, held, g.write, g.claimed)
+		lost := modRevision < g.revision // etcd was restored from before the last write
+		act := decide(kv, held, g.write || lost, g.claimed)
 		r.mu.Unlock()
 		var op clientv3.Op
 		switch act {
 		case actYield:
-			r.yielded(g, resp.Header.Revision)
+			r.yielded(g, modRevision)
 			return ErrSuperseded
 		case actKeep:
-			r.settled(g, kv.Value, resp.Header.Revision)
+			r.settled(g, kv.Value, modRevision)
 			return nil
 		case actMove:
 			op = clientv3.OpPut(g.key, "", clientv3.WithIgnoreValue(), clientv3.WithLease(lease))
 			value = kv.Value
 		case actPut:
 			if kv != nil && clientv3.LeaseID(kv.Lease) == lease && bytes.Equal(kv.Value, value) {
-				r.settled(g, value, resp.Header.Revision)
+				r.settled(g, value, modRevision)
 				return nil
 			}
 			op = clientv3.OpPut(g.key, string(value), clientv3.WithLease(lease))
@@ -186,7 +187,7 @@ func (r *Registrar) put(ctx context.Context, g *Registration) error {
 	}
 }
 
-// settled records that etcd holds value under the lease as of a revision.
+// settled records that etcd holds value under the lease, written at a revision.
 func (r *Registrar) settled(g *Registration, value []byte, revision int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -207,7 +208,8 @@ func (r *Registrar) settled(g *Registration, value []byte, revision int64) {
 	g.setLocked(phase, nil)
 }
 
-// yielded records that a successor has the key. The registration waits for it to go.
+// yielded records that a successor has the key, written at a revision. The registration
+// waits for it to go.
 func (r *Registrar) yielded(g *Registration, revision int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -39,6 +39,7 @@ type driver struct {
 	consumers   []consumer
 	regs        map[string]*rollcall.Registration // by key; those that are to be there
 	left        map[string]bool                   // keys of those that are not
+	versions    map[string]string                 // by key: what its registration was last updated to
 	writes      int
 	lost        int  // times that the store lost its history
 	unsure      bool // it did since the last check
@@ -48,7 +49,7 @@ type driver struct {
 }
 
 func newDriver(w world) (d *driver, err error) {
-	d = &driver{w: w, regs: make(map[string]*rollcall.Registration), left: make(map[string]bool)}
+	d = &driver{w: w, regs: make(map[string]*rollcall.Registration), left: make(map[string]bool), versions: make(map[string]string)}
 	if d.lister, err = rollcall.NewDirectory(w.direct(), rollcall.DirectoryOptions{}); err != nil {
 		return nil, err
 	}
@@ -223,11 +224,13 @@ func (d *driver) registration(op string, client, instance int) {
 		if err == nil {
 			d.regs[key] = g
 			delete(d.left, key)
+			delete(d.versions, key)
 		}
 	case g == nil:
 	case op == "update", op == "undrain":
 		d.writes++
-		_ = g.Update(ctx, map[string]any{"version": fmt.Sprint(d.writes)})
+		d.versions[key] = fmt.Sprint(d.writes)
+		_ = g.Update(ctx, map[string]any{"version": d.versions[key]}) // a time-out leaves it to be written later
 	case op == "leave":
 		_ = g.Close(ctx)
 		delete(d.regs, key)
@@ -329,6 +332,8 @@ func (d *driver) compareRegistrations(service string, want *rollcall.Snapshot) e
 			return fmt.Errorf("registration %s is %s, but not in etcd", key, state.Phase)
 		case inst.Lease != state.Lease || inst.Addr != g.Addr():
 			return fmt.Errorf("registration %s stands under lease %x with %s", key, int64(inst.Lease), inst.Addr)
+		case inst.Attributes().Version != d.versions[key]:
+			return fmt.Errorf("registration %s has version %q, want %q", key, inst.Attributes().Version, d.versions[key])
 		}
 	}
 	for key := range d.left {
