@@ -329,7 +329,10 @@ func (f *feed) list(ctx context.Context) error {
 // watch ends, and returns why it did.
 func (f *feed) follow(ctx context.Context) error {
 	if f.resume == 0 {
-		if err := f.list(ctx); err != nil {
+		var err error
+		var listing sync.WaitGroup
+		listing.Go(func() { err = f.list(ctx) }) // aside: its stack grows, and would stay as long as the feed
+		if listing.Wait(); err != nil {
 			return err
 		}
 	}

@@ -79,13 +79,13 @@ func (r *Registrar) settleOne(hold context.Context, g *Registration) error {
 	ctx, cancel := context.WithTimeout(hold, callTimeout)
 	defer cancel()
 	r.mu.Lock()
-	gone := g.gone
+	gone, claimed := g.gone, g.claimed
 	r.mu.Unlock()
 	var err error
 	if gone {
 		err = r.remove(ctx, g)
 	} else {
-		err = r.put(ctx, g)
+		err = r.put(ctx, g, claimed)
 	}
 	if err == nil || errors.Is(err, ErrSuperseded) {
 		return nil
@@ -133,18 +133,18 @@ func isEndpoint(value []byte) bool {
 	return err == nil
 }
 
-// put writes the endpoint if it should be: read, decide, write if nobody wrote since.
-func (r *Registrar) put(ctx context.Context, g *Registration) error {
-	for {
+// put writes the endpoint if it should be: decide by what stands in etcd, write if nobody
+// wrote since, else decide again. Without a look the key is at first taken for free.
+func (r *Registrar) put(ctx context.Context, g *Registration, look bool) error {
+	var kv *mvccpb.KeyValue
+	if look {
 		resp, err := r.client.Get(ctx, g.key)
 		if err != nil {
 			return fmt.Errorf("look up %q: %w", g.key, err)
 		}
-		var kv *mvccpb.KeyValue
-		var modRevision int64
-		if len(resp.Kvs) > 0 {
-			kv, modRevision = resp.Kvs[0], resp.Kvs[0].ModRevision
-		}
+		kv = only(resp.Kvs)
+	}
+	for {
 		r.mu.Lock()
 		lease, held := r.lease, append(slices.Clone(r.former), r.lease)
 		g.standing = kv != nil && slices.Contains(held, clientv3.LeaseID(kv.Lease)) && isEndpoint(kv.Value)
@@ -154,29 +154,29 @@ func (r *Registrar) put(ctx context.Context, g *Registration) error {
 			}
 		}
 		value := g.value
-		lost := modRevision < g.revision // etcd was restored from before the last write
+		lost := kv.GetModRevision() < g.revision // etcd was restored from before the last write
 		act := decide(kv, held, g.write || lost, g.claimed)
 		r.mu.Unlock()
 		var op clientv3.Op
 		switch act {
 		case actYield:
-			r.yielded(g, modRevision)
+			r.yielded(g, kv.ModRevision)
 			return ErrSuperseded
 		case actKeep:
-			r.settled(g, kv.Value, modRevision)
+			r.settled(g, kv.Value, kv.ModRevision)
 			return nil
 		case actMove:
 			op = clientv3.OpPut(g.key, "", clientv3.WithIgnoreValue(), clientv3.WithLease(lease))
 			value = kv.Value
 		case actPut:
 			if kv != nil && clientv3.LeaseID(kv.Lease) == lease && bytes.Equal(kv.Value, value) {
-				r.settled(g, value, modRevision)
+				r.settled(g, value, kv.ModRevision)
 				return nil
 			}
 			op = clientv3.OpPut(g.key, string(value), clientv3.WithLease(lease))
 		}
-		done, err := r.client.Txn(ctx).
-			If(clientv3.Compare(clientv3.ModRevision(g.key), "=", modRevision)).Then(op).Commit()
+		done, err := r.client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(g.key), "=", kv.GetModRevision())).
+			Then(op).Else(clientv3.OpGet(g.key)).Commit()
 		if err != nil {
 			return fmt.Errorf("write %q: %w", g.key, err)
 		}
@@ -184,7 +184,16 @@ func (r *Registrar) put(ctx context.Context, g *Registration) error {
 			r.settled(g, value, done.Header.Revision)
 			return nil
 		}
+		kv = only(done.Responses[0].GetResponseRange().Kvs)
 	}
+}
+
+// only returns the key of an answer about one, nil where there is none.
+func only(kvs []*mvccpb.KeyValue) *mvccpb.KeyValue {
+	if len(kvs) == 0 {
+		return nil
+	}
+	return kvs[0]
 }
 
 // settled records that etcd holds value under the lease, written at a revision.
