@@ -19,7 +19,7 @@ const (
 	defaultTTL   = 10 * time.Second
 	mostWatched  = 16                     // registrations whose keys are watched; those beyond are checked in batches
 	fleetSpread  = 500 * time.Millisecond // a fleet that lost its leases together does not come back together
-	writeWorkers = 8                      // writes under way at once
+	writeWorkers = 32                     // writes under way at once
 	mostDeparted = 10_000                 // deregistered keys that are remembered
 	mostFormer   = 7                      // lost leases that are remembered
 	mostAudited  = 100                    // registrations that are checked at once; a server takes 128 operations by default
