@@ -95,6 +95,13 @@ func TestRm(t *testing.T) {
 	}
 	r = must(t, endpoint, "ls", "t-rm")
 	wantIn(t, "stdout", r.stdout, "t-rm     1          0         0")
+	r = must(t, endpoint, "ls", "t-nothing")
+	wantIn(t, "stderr", r.stderr, `no services start with "t-nothing" at revision `)
+}
+
+func TestLsOfAnEmptyEtcd(t *testing.T) {
+	r := must(t, freshEtcd(t).Endpoint(), "ls")
+	wantIn(t, "stderr", r.stderr, "no services at revision 1")
 }
 
 func TestRmRefusesTooMany(t *testing.T) {

@@ -95,7 +95,11 @@ func (a *app) printServices(prefix string, list serviceList) error {
 		return a.printJSON(list)
 	}
 	if len(list.Services) == 0 {
-		a.say("no services start with %q at revision %d", prefix, list.Revision)
+		which := ""
+		if prefix != "" {
+			which = fmt.Sprintf("start with %q ", prefix)
+		}
+		a.say("no services %sat revision %d", which, list.Revision)
 		return nil
 	}
 	rows := [][]string{{"SERVICE", "INSTANCES", "REJECTED", "REFUSED"}}
