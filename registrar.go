@@ -8,6 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,12 +20,8 @@ import (
 
 const (
 	defaultTTL   = 10 * time.Second
-	mostWatched  = 16                     // registrations whose keys are watched; those beyond are checked in batches
-	fleetSpread  = 500 * time.Millisecond // a fleet that lost its leases together does not come back together
-	writeWorkers = 32                     // writes under way at once
-	mostDeparted = 10_000                 // deregistered keys that are remembered
-	mostFormer   = 7                      // lost leases that are remembered
-	mostAudited  = 100                    // registrations that are checked at once; a server takes 128 operations by default
+	closeTimeout = 15 * time.Second // of a Close that etcd does not answer: a broken connection is given up after 13 s
+	mostDeparted = 10_000           // deregistered keys that are remembered
 )
 
 // errClientClosed is the end of everything that is kept through a client.
@@ -32,8 +31,8 @@ var errClientClosed = errors.New("the etcd client was closed; its lease runs out
 type RegistrarOptions struct {
 	TTL       time.Duration // how long a dead process stays listed; default 10 s, at least 1 s, rounded up to seconds
 	Policy    AddressPolicy // what may be advertised; default HostPort
-	Directory *Directory    // watches the keys; default the client's shared one
-	Logger    *slog.Logger  // default: silent
+	Directory *Directory    // watches the keys, with the same client; default the client's shared one
+	Logger    *slog.Logger  // default slog.Default()
 }
 
 func (o *RegistrarOptions) validate(client *clientv3.Client) (err error) {
@@ -47,10 +46,13 @@ func (o *RegistrarOptions) validate(client *clientv3.Client) (err error) {
 		return inputError("TTL", o.TTL.String(), "a lease lives at least 1s")
 	}
 	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
+		o.Logger = slog.Default()
 	}
 	if o.Directory == nil {
 		o.Directory, err = SharedDirectory(client)
+	} else if o.Directory.client != client {
+		err = inputError("directory", strings.Join(o.Directory.client.Endpoints(), ","),
+			"it reads with another etcd client; make it with the registrar's, or leave it out")
 	}
 	return err
 }
@@ -64,17 +66,22 @@ type Registrar struct {
 	wake   chan struct{} // capacity 1: a registration is dirty
 	stop   func()        // cancels and joins run; set once
 
-	audited int // registrations to check at once; owned by run
+	audited int // keys to look up at once; owned by run
 
 	mu      sync.Mutex
 	closed  bool
 	regs    map[string]*Registration // by key
 	lease   clientv3.LeaseID         // 0 while there is none. Invariant: only run changes it; Close does after run
 	granted time.Duration
-	former  []clientv3.LeaseID // leases that were lost, the latest last; a restored etcd may have them again
-	watched int
+	former  []clientv3.LeaseID // leases before this one, the latest last; a restored etcd may have them again
+	retired []clientv3.LeaseID // leases to be revoked, lest a create land under them; see fence
 
-	departed map[string]bool // keys deregistered under this lease; a restored etcd may have them again
+	watches    map[string]*keyWatch // by name
+	keyWatches int                  // how many of them are of one key
+
+	departed map[string]bool   // keys deregistered under this lease; a restored etcd may have them again
+	statuses map[string]string // by key: what an operator had set when it was deregistered
+	news     []news            // to be logged
 }
 
 // NewRegistrar returns a Registrar, which talks to etcd from its first registration
@@ -84,7 +91,8 @@ func NewRegistrar(client *clientv3.Client, opts RegistrarOptions) (*Registrar, e
 		return nil, err
 	}
 	r := &Registrar{client: client, opts: opts, log: opts.Logger,
-		wake: make(chan struct{}, 1), audited: mostAudited, regs: make(map[string]*Registration), departed: make(map[string]bool)}
+		wake: make(chan struct{}, 1), audited: mostAudited, regs: make(map[string]*Registration),
+		watches: make(map[string]*keyWatch), departed: make(map[string]bool), statuses: make(map[string]string)}
 	r.stop = start(r.run)
 	return r, nil
 }
@@ -97,8 +105,9 @@ func (r *Registrar) Check(service string, ep Endpoint) error {
 
 // Register begins to keep an endpoint in etcd and returns at once; Wait waits until it
 // is there. A key that stands in etcd already is taken over: a restarted instance is
-// its own successor, and so is one whose last registration is still being closed. What
-// can never work is an *InputError.
+// its own successor, and so is one whose last registration is still being closed. A
+// status that an operator set during the last registration of the key stays. What can
+// never work is an *InputError.
 func (r *Registrar) Register(service string, ep Endpoint) (*Registration, error) {
 	g, err := r.prepare(service, ep)
 	if err != nil {
@@ -114,11 +123,11 @@ func (r *Registrar) Register(service string, ep Endpoint) (*Registration, error)
 	} else if old != nil {
 		r.finishLocked(old, nil)
 	}
-	if r.watched < mostWatched {
-		if g.sub, err = r.opts.Directory.subscribeKey(g.key, r.wake); err != nil {
-			return nil, fmt.Errorf("register %q: the directory is %w", g.key, err)
-		}
-		r.watched++
+	if g.status = r.statuses[g.key]; g.status != "" {
+		g.value = g.targetLocked()
+	}
+	if err := r.watchLocked(g); err != nil {
+		return nil, fmt.Errorf("register %q: the directory is %w", g.key, err)
 	}
 	r.regs[g.key] = g
 	notify(r.wake)
@@ -141,241 +150,167 @@ func (r *Registrar) prepare(service string, ep Endpoint) (*Registration, error) 
 	if ep.ID == "" {
 		ep.ID = ep.Addr
 	}
-	return &Registration{registrar: r, service: service, key: Key(service, ep.ID), addr: ep.Addr, value: value,
-		write: true, dirty: true, state: State{Since: time.Now()}, changed: make(chan struct{})}, nil
+	return &Registration{registrar: r, service: service, key: Key(service, ep.ID), addr: ep.Addr,
+		base: value, wants: value, value: value,
+		dirty: true, state: State{Since: time.Now()}, changed: make(chan struct{})}, nil
 }
 
 // Close takes every endpoint out, each as Registration.Close does, and revokes the
-// lease. It returns the context's error if that ended first; the lease is then revoked
-// all the same if etcd can be had within a second more, or else runs out.
+// lease. If the context ends first, or after 15 s without etcd, it returns an error: the
+// lease is then revoked all the same if etcd answers within a second more, or else runs
+// out, and the keys go with it.
 func (r *Registrar) Close(ctx context.Context) error {
 	r.mu.Lock()
 	r.closed = true
-	regs := make([]*Registration, 0, len(r.regs))
-	for _, g := range r.regs {
-		regs = append(regs, g)
-	}
+	regs := slices.Collect(maps.Values(r.regs))
 	r.mu.Unlock()
 	for _, g := range regs {
 		g.leave()
 	}
+	within, cancel := context.WithTimeout(ctx, closeTimeout)
+	defer cancel()
 	var failed error
 	for _, g := range regs {
-		if err := g.Close(ctx); err != nil && !errors.Is(err, ErrClosed) {
+		if err := g.Close(within); err != nil && !errors.Is(err, ErrClosed) {
 			failed = err
 			break
 		}
 	}
 	r.stop()
 	r.mu.Lock()
-	lease := r.lease
-	r.lease = 0
+	leases := slices.Clone(r.retired)
+	if r.lease != 0 {
+		leases = append(leases, r.lease)
+	}
+	left, granted := len(r.regs), r.granted
+	r.lease, r.retired = 0, nil
 	for _, g := range r.regs {
 		r.finishLocked(g, nil)
 	}
 	r.mu.Unlock()
-	if lease == 0 {
-		return failed
-	}
 	bound := callTimeout
 	if failed != nil {
 		bound = time.Second
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), bound)
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), bound)
 	defer cancel()
-	if _, err := r.client.Revoke(ctx, lease); err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
-		return errors.Join(failed, fmt.Errorf("revoke lease %x: %w", int64(lease), err))
+	for _, lease := range leases {
+		if _, err := r.client.Revoke(last, lease); err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+			if left > 0 {
+				r.log.Warn("closed without an answer from etcd; what is registered goes when its lease ends",
+					"registrations", left, "lease", leaseText(lease), "within", granted, "cause", r.explain(err))
+			}
+			return errors.Join(failed, fmt.Errorf("revoke lease %x: %w", int64(lease), err))
+		}
 	}
 	return failed
 }
 
-// run holds a lease and keeps every registration as it should be, until the context or
-// the client ends.
-func (r *Registrar) run(ctx context.Context) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(r.client.Ctx(), cancel)()
-	defer func() {
-		if r.client.Ctx().Err() != nil {
-			r.abandon()
-		}
-	}()
-	var retry backoff
-	for ctx.Err() == nil {
-		if r.idle() {
-			_ = sleep(ctx, time.Hour, r.wake)
-			continue
-		}
-		err := r.ensureLease(ctx)
-		if err == nil {
-			began := time.Now()
-			err = r.hold(ctx)
-			if time.Since(began) > retryCeiling {
-				retry.reset()
-			}
-		}
-		if ctx.Err() != nil {
-			return
-		}
-		r.interrupted(err)
-		_ = sleep(ctx, retry.next(), r.opts.Directory.link.recovery())
+// finishLocked ends a registration. Its key may have another one already.
+func (r *Registrar) finishLocked(g *Registration, err error) {
+	if r.regs[g.key] == g {
+		delete(r.regs, g.key)
 	}
+	if r.lease != 0 && len(r.departed) < mostDeparted {
+		r.departed[g.key] = true
+	}
+	if g.status == "" {
+		delete(r.statuses, g.key)
+	} else if len(r.statuses) < mostDeparted {
+		r.statuses[g.key] = g.status
+	}
+	if g.deleted && g.state.Phase != Closed {
+		r.noteLocked(slog.LevelInfo, "deregistered", g, nil)
+	}
+	g.setLocked(Closed, err)
 }
 
-// abandon ends every registration of a client that was closed.
-func (r *Registrar) abandon() {
-	r.mu.Lock()
-	r.closed = true
-	var subs []*Subscription
-	for _, g := range r.regs {
-		subs = append(subs, r.unwatchLocked(g))
-		r.finishLocked(g, errClientClosed)
+// missedLocked records that the endpoint is not in etcd, for now.
+func (r *Registrar) missedLocked(g *Registration, err error) {
+	switch {
+	case g.state.Phase == Registered, g.state.Phase == Draining:
+		r.noteLocked(slog.LevelWarn, "registration lost", g, err)
+	case g.state.Err == nil, causeOf(g.state.Err) != causeOf(err):
+		r.noteLocked(slog.LevelWarn, "not registered", g, err)
 	}
+	phase := Lost
+	if !g.claimed {
+		phase = Registering
+	}
+	g.setLocked(phase, err)
+}
+
+// unwrittenLocked records that a write failed: the endpoint may stand in etcd as it was.
+func (r *Registrar) unwrittenLocked(g *Registration, err error) {
+	if g.standing == clientv3.NoLease {
+		r.missedLocked(g, err)
+		return
+	}
+	if g.state.Err == nil || causeOf(g.state.Err) != causeOf(err) {
+		r.noteLocked(slog.LevelWarn, "registration cannot be written; it stays as it was", g, err)
+	}
+	phase := Registered
+	if statusOf(g.value) == StatusDraining {
+		phase = Draining
+	}
+	g.setLocked(phase, err)
+}
+
+// causeOf tells causes apart that an operator would act on in different ways. All that is
+// wrong with the connection is one: the Directory logs what becomes of it.
+func causeOf(err error) string {
+	var etcd rpctypes.EtcdError
+	switch {
+	case errors.Is(err, ErrSuperseded):
+		return ErrSuperseded.Error()
+	case errors.Is(err, ErrNoAnswer), concernsAll(err):
+		return "connection"
+	case errors.As(err, &etcd):
+		return etcd.Error()
+	}
+	return err.Error()
+}
+
+// news is what happened to a registration.
+type news struct {
+	level slog.Level
+	text  string
+	key   string
+	cause error
+}
+
+// noteLocked has tell log what happened to a registration.
+func (r *Registrar) noteLocked(level slog.Level, text string, g *Registration, cause error) {
+	r.news = append(r.news, news{level, text, g.key, cause})
+}
+
+// tell logs what has been noted: one line for all registrations that the same happened to.
+func (r *Registrar) tell() {
+	r.mu.Lock()
+	all, lease := r.news, r.lease
+	r.news = nil
 	r.mu.Unlock()
-	for _, sub := range subs {
-		if sub != nil {
-			sub.Close()
+	first := make(map[string]news)
+	count := make(map[string]int)
+	var texts []string
+	for _, n := range all {
+		if count[n.text]++; count[n.text] == 1 {
+			first[n.text] = n
+			texts = append(texts, n.text)
 		}
 	}
-}
-
-// idle says whether there is nothing to hold a lease for.
-func (r *Registrar) idle() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.regs) == 0 && r.lease == 0
-}
-
-// ensureLease leaves the Registrar with a lease that etcd has: the one it had, if that
-// still lives, else a new one.
-func (r *Registrar) ensureLease(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	if r.lease != 0 {
-		left, err := r.client.TimeToLive(ctx, r.lease)
-		if err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
-			return fmt.Errorf("look up lease %x: %w", int64(r.lease), err)
+	for _, text := range texts {
+		n := first[text]
+		args := []any{"key", n.key}
+		if more := count[text] - 1; more > 0 {
+			args = append(args, "andOthers", more)
 		}
-		if err == nil && left.TTL > 0 {
-			return nil
+		if lease != 0 {
+			args = append(args, "lease", leaseText(lease))
 		}
-		r.log.Warn("lease is gone: registering again", "lease", fmt.Sprintf("%x", int64(r.lease)))
-		r.leased(0, 0)
-		if err := sleep(ctx, jitter(fleetSpread), nil); err != nil {
-			return err
+		if n.cause != nil {
+			args = append(args, "cause", n.cause)
 		}
-	}
-	seconds := int64((r.opts.TTL + time.Second - 1) / time.Second)
-	resp, err := r.client.Grant(ctx, seconds)
-	if err != nil {
-		return fmt.Errorf("grant a lease: %w", err)
-	}
-	r.leased(resp.ID, time.Duration(resp.TTL)*time.Second)
-	return nil
-}
-
-// leased records the lease; every registration must be put under it. What is to go while
-// there is none is gone already, with the lease that there was.
-func (r *Registrar) leased(lease clientv3.LeaseID, granted time.Duration) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.lease != 0 {
-		r.former = append(r.former[max(0, len(r.former)-mostFormer):], r.lease)
-	}
-	r.lease, r.granted = lease, granted
-	clear(r.departed)
-	for _, g := range r.regs {
-		g.dirty = true
-		if g.gone && lease == 0 {
-			r.finishLocked(g, nil)
-		}
-	}
-}
-
-// interrupted records why registrations are not, or may not be, in etcd.
-func (r *Registrar) interrupted(err error) {
-	err = r.explain(err)
-	r.log.Warn("registration interrupted", "cause", err)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, g := range r.regs {
-		g.dirty = true
-		g.missedLocked(err)
-	}
-}
-
-// explain adds what is known of the way to etcd: a time-out alone tells little.
-func (r *Registrar) explain(err error) error {
-	v, _ := r.opts.Directory.link.current()
-	if v.down == nil {
-		return err
-	}
-	return fmt.Errorf("%w: %w", err, v.down.Cause)
-}
-
-// hold keeps the lease alive and settles registrations until the lease is in doubt:
-// its keepalives went unanswered for its whole time, or a write found it gone.
-// Doubt cuts short what is under way, which may be waiting for an etcd that is gone.
-func (r *Registrar) hold(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	var renewals sync.WaitGroup
-	defer renewals.Wait()
-	defer cancel(nil)
-	// Never with a required leader: the client would go on renewing a lease that nobody
-	// holds any more (etcd#22094).
-	alive, err := r.client.KeepAlive(ctx, r.lease)
-	if err != nil {
-		return fmt.Errorf("keep lease %x alive: %w", int64(r.lease), err)
-	}
-	renewals.Go(func() {
-		for {
-			select {
-			case _, ok := <-alive:
-				if !ok {
-					cancel(fmt.Errorf("lease %x was not renewed within %v", int64(r.lease), r.granted))
-					return
-				}
-			case <-ctx.Done():
-				return
-			}
-		}
-	})
-	audit := time.NewTicker(max(r.granted/3, time.Second))
-	defer audit.Stop()
-	sweep := time.NewTimer(r.sweepPause())
-	defer sweep.Stop()
-	var retry backoff
-	var again <-chan time.Time
-	for {
-		switch err := r.settle(ctx); {
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case errors.Is(err, rpctypes.ErrLeaseNotFound):
-			return err
-		case err != nil:
-			r.log.Warn("cannot write registrations", "cause", err)
-			again = time.After(retry.next())
-		default:
-			retry.reset()
-			again = nil
-		}
-	wait:
-		for {
-			select {
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			case <-audit.C:
-				if r.audit(ctx) {
-					break wait
-				}
-			case <-sweep.C:
-				r.sweep(ctx)
-				sweep.Reset(r.sweepPause())
-			case <-r.wake:
-				break wait
-			case <-again:
-				break wait
-			}
-		}
+		r.log.Log(context.Background(), n.level, text, args...)
 	}
 }

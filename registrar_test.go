@@ -429,7 +429,7 @@ func TestDirectoryClosed(t *testing.T) {
 func TestDoubtAboutTheLeaseIsNoticedAtOnce(t *testing.T) {
 	atDesk(t, RegistrarOptions{TTL: 4 * time.Second}, func(d *desk) {
 		var regs []*Registration
-		for i := range mostWatched + 10 {
+		for i := range mostKeyWatches + 10 {
 			regs = append(regs, d.registered(fmt.Sprint(i), nil))
 		}
 		for range 10 {
@@ -463,12 +463,31 @@ func TestDirectoryClosedDuringAnOutage(t *testing.T) {
 	})
 }
 
-func TestManyRegistrationsAreCheckedInBatches(t *testing.T) {
-	for _, limit := range []int{128, 8} { // of operations in a transaction
-		t.Run(fmt.Sprint(limit), func(t *testing.T) {
-			atDesk(t, RegistrarOptions{}, func(d *desk) {
-				d.store.SetLimits(limit, 1<<20)
-				const n = 5*mostWatched + mostAudited
+// denyService has etcd refuse to show a service as a whole; single keys it shows.
+func (d *desk) denyService() {
+	d.conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
+		if call.End != "" {
+			return rpctypes.ErrPermissionDenied
+		}
+		return nil
+	})
+}
+
+// Many registrations share a watch of their service, and those that no watch tells of are
+// looked up in batches. Either way a deleted key is soon back, whatever the TTL.
+func TestManyRegistrations(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		limit  int // of operations in a transaction
+		denied bool
+	}{{"watched", 128, false}, {"looked up", 128, true}, {"looked up by few", 8, true}} {
+		t.Run(row.name, func(t *testing.T) {
+			atDesk(t, RegistrarOptions{TTL: time.Hour}, func(d *desk) {
+				d.store.SetLimits(row.limit, 1<<20)
+				if row.denied {
+					d.denyService()
+				}
+				const n = 5*mostKeyWatches + mostAudited
 				var regs []*Registration
 				for i := range n {
 					regs = append(regs, d.register(fmt.Sprint(i), nil))
@@ -476,18 +495,20 @@ func TestManyRegistrationsAreCheckedInBatches(t *testing.T) {
 				for _, g := range regs {
 					d.noError("wait", g.Wait(d.within(time.Minute)))
 				}
-				if got := d.store.Watches(); got > mostWatched+1 {
-					t.Errorf("%d watches, want %d", got, mostWatched)
-				}
-				if limit < mostAudited {
-					time.Sleep(5 * 4 * time.Second) // until the size of a batch has come down to the limit
+				time.Sleep(time.Minute) // until the size of a batch has come down to the limit
+				if got := d.store.Watches(); got > mostKeyWatches+1 {
+					t.Errorf("%d watches, want %d and the service's", got, mostKeyWatches)
 				}
 				revision, txns := d.store.Revision(), d.conn.Calls(fakeetcd.Txn)
 				time.Sleep(10 * time.Second)
 				if got := d.store.Revision(); got != revision {
 					t.Errorf("%d writes without a reason", got-revision)
 				}
-				if got, most := d.conn.Calls(fakeetcd.Txn)-txns, 4*(n/min(limit, mostAudited)+1); limit == 128 && got > most {
+				most := 0
+				if row.denied {
+					most = 3 * (n/min(row.limit, mostAudited) + 1)
+				}
+				if got := d.conn.Calls(fakeetcd.Txn) - txns; got > most {
 					t.Errorf("%d transactions in 10 s, want %d at most", got, most)
 				}
 				grant, err := d.other.Grant(d.within(time.Second), 3600)
@@ -495,37 +516,54 @@ func TestManyRegistrationsAreCheckedInBatches(t *testing.T) {
 				last, next := regs[n-1], regs[n-2]
 				d.store.Delete(last.Key())
 				d.put(next.Key(), plain("successor"), grant.ID)
-				time.Sleep(4 * time.Second)
+				time.Sleep(checkEvery + time.Second)
 				d.holds(last, plain(fmt.Sprint(n-1)))
 				d.phase(next, Lost, ErrSuperseded)
 				time.Sleep(time.Minute)
 				d.phase(next, Lost, ErrSuperseded)
 				d.store.Delete(next.Key())
-				time.Sleep(4 * time.Second)
+				time.Sleep(checkEvery + time.Second)
 				d.holds(next, plain(fmt.Sprint(n-2)))
-				// Places that become free are taken again.
-				d.noError("close", regs[0].Close(d.within(time.Minute)))
-				if g := d.registered("new", nil); g.sub == nil {
-					t.Error("not watched, though there was room")
-				}
 			})
 		})
 	}
 }
 
-func TestFailedCheckIsTriedAgain(t *testing.T) {
+// Watches of keys that become free are used again, and that of a service ends with the
+// last registration that needs it.
+func TestWatchesAreFreed(t *testing.T) {
 	atDesk(t, RegistrarOptions{}, func(d *desk) {
 		var regs []*Registration
-		for i := range mostWatched + 1 {
+		for i := range mostKeyWatches + 2 {
 			regs = append(regs, d.registered(fmt.Sprint(i), nil))
 		}
-		last := regs[mostWatched]
+		for _, g := range slices.Backward(regs) {
+			d.noError("close", g.Close(d.within(time.Minute)))
+		}
+		synctest.Wait()
+		if n := len(d.registrar.watches); n != 0 || d.registrar.keyWatches != 0 || d.store.Watches() != 0 {
+			t.Errorf("%d watches, %d of keys, %d in etcd; want none", n, d.registrar.keyWatches, d.store.Watches())
+		}
+		if g := d.registered("new", nil); g.watch == nil || g.watch.name != g.key {
+			t.Error("the key has no watch of its own, though there is room")
+		}
+	})
+}
+
+func TestFailedCheckIsTriedAgain(t *testing.T) {
+	atDesk(t, RegistrarOptions{}, func(d *desk) {
+		d.denyService()
+		var regs []*Registration
+		for i := range mostKeyWatches + 1 {
+			regs = append(regs, d.registered(fmt.Sprint(i), nil))
+		}
+		last := regs[mostKeyWatches]
 		d.conn.Fail(fakeetcd.Txn, rpctypes.ErrPermissionDenied)
 		d.store.Delete(last.Key())
 		time.Sleep(time.Minute)
 		d.conn.Fail(fakeetcd.Txn, nil)
 		time.Sleep(10 * time.Second)
-		d.holds(last, plain(fmt.Sprint(mostWatched)))
+		d.holds(last, plain(fmt.Sprint(mostKeyWatches)))
 	})
 }
 

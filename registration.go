@@ -4,6 +4,7 @@
 package rollcall
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"time"
@@ -59,20 +60,35 @@ type Registration struct {
 	service   string
 	key       string
 	addr      string
-	sub       *Subscription // nil where the Registrar checks in batches
 
 	// Guarded by registrar.mu.
-	value    []byte // what the key should hold, an operator's edit included
-	write    bool   // value was set here and is not in etcd yet
-	edit     edit   // while write: what makes value of that which stands in etcd
-	standing bool   // stood in etcd under our lease when it was last looked at
-	gone     bool   // Close was called
-	claimed  bool   // was written once: from then on a successor is respected
-	dirty    bool   // must be looked at
-	revision int64  // at which the key was written when it was last looked at
-	history  int    // of the snapshot that was last compared; revisions of another say nothing
-	state    State
-	changed  chan struct{}
+	watch *keyWatch // of the key; nil where the Registrar's Directory is closed
+
+	// Three values of the key, of which the second and the third differ by what an operator
+	// has edited.
+	base  []byte // what the program wanted when the key was last written
+	wants []byte // what the program wants now
+	value []byte // what the key holds, as far as is known
+	// sent is what was written last, whether or not etcd answered: it is no operator's edit.
+	sent struct{ value, wants []byte }
+	// status is what an operator has set, and stays until an operator takes it back. "": nothing.
+	status string
+
+	claimed  bool             // was written once: from then on a successor is respected
+	standing clientv3.LeaseID // lease that the key stood under when etcd was last asked; 0: none of ours
+	revision int64            // at which the key was written then
+	// unsure has a lease for each create that was sent under it and never answered. It may
+	// land as long as etcd has the lease.
+	unsure  []clientv3.LeaseID
+	gone    bool // Close was called
+	deleted bool // and etcd has deleted the key, or has none of ours
+
+	dirty     bool      // must be looked at
+	retry     backoff   // of a key that etcd refuses
+	notBefore time.Time // until when it is left alone then
+
+	state   State
+	changed chan struct{}
 }
 
 // Key is the whole key in etcd.
@@ -95,12 +111,14 @@ func (g *Registration) State() (State, <-chan struct{}) {
 // Wait waits until the endpoint is in etcd as it should be. It fails with the
 // context, whose error then wraps why, or with ErrClosed.
 func (g *Registration) Wait(ctx context.Context) error {
-	return g.await(ctx, "register", func() bool { return g.claimed && !g.write && g.state.Err == nil && !g.gone })
+	return g.await(ctx, "register", func() bool { return !g.pendingLocked() && g.state.Err == nil && !g.gone })
 }
 
 // Update replaces the metadata: same key, same lease, one event. It returns once etcd
 // has it; if the context ends first, it is written as soon as etcd can be had. Bad
-// metadata is an *InputError.
+// metadata is an *InputError. Fields that an operator has edited and that are the same as
+// before the update stay as the operator left them; a status that an operator has set
+// stays in any case until an operator takes it back.
 func (g *Registration) Update(ctx context.Context, metadata any) error {
 	value, err := Encode(g.addr, metadata)
 	if err != nil {
@@ -116,56 +134,50 @@ func (g *Registration) Drain(ctx context.Context) error {
 	return g.set(ctx, "drain", drained)
 }
 
-// set changes the value and waits until etcd has it.
-func (g *Registration) set(ctx context.Context, verb string, change edit) error {
+// set changes what the program wants and waits until etcd has it.
+func (g *Registration) set(ctx context.Context, verb string, change func(value []byte) ([]byte, error)) error {
 	if err := g.change(verb, change); err != nil {
 		return err
 	}
 	notify(g.registrar.wake)
-	return g.await(ctx, verb, func() bool { return !g.write && g.state.Err == nil })
+	return g.await(ctx, verb, func() bool { return !g.pendingLocked() && g.state.Err == nil })
 }
 
-// change edits the value as it is known here, and remembers the edit: what stands in
-// etcd by the time it is written may be an operator's.
-func (g *Registration) change(verb string, change edit) error {
+func (g *Registration) change(verb string, change func(value []byte) ([]byte, error)) error {
 	g.registrar.mu.Lock()
 	defer g.registrar.mu.Unlock()
 	if g.gone || g.state.Phase == Closed {
 		return fmt.Errorf("%s %q: %w", verb, g.key, g.state.closed())
 	}
-	value, err := change(g.value)
+	wants, err := change(g.wants)
 	if err != nil {
 		return err
 	}
-	if before := g.edit; before != nil {
-		after := change
-		change = func(value []byte) ([]byte, error) {
-			value, err := before(value)
-			if err != nil {
-				return nil, err
-			}
-			return after(value)
-		}
-	}
-	g.value, g.edit, g.write, g.dirty = value, change, true, true
+	g.wants, g.dirty, g.notBefore = wants, true, time.Time{}
 	return nil
 }
 
+// pendingLocked reports whether the program wants something that etcd is not known to have.
+func (g *Registration) pendingLocked() bool { return !g.claimed || !bytes.Equal(g.wants, g.base) }
+
 // Close takes the endpoint out: it is marked as draining, so that watchers can tell
 // that it went on purpose, and deleted unless a successor has the key. It returns when
-// that is done; if the context ends first it goes on behind, and the Registrar's Close
-// or the end of the lease finishes it.
+// that is done and nothing that was sent before can bring the key back. If the context
+// ends first, or after 10 s without etcd, it returns an error and goes on behind; the
+// Registrar's Close or the end of the lease finishes it.
 func (g *Registration) Close(ctx context.Context) error {
 	g.leave()
+	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
+	defer cancel()
 	return g.await(ctx, "deregister", func() bool { return g.state.Phase == Closed && g.state.Err == nil })
 }
 
-// leave has the endpoint taken out. Without a lease there is nothing in etcd.
+// leave has the endpoint taken out. Where there was never a lease there is nothing in etcd.
 func (g *Registration) leave() {
 	r := g.registrar
 	r.mu.Lock()
 	if !g.gone && g.state.Phase != Closed {
-		g.gone, g.dirty = true, true
+		g.gone, g.dirty, g.notBefore = true, true, time.Time{}
 		if r.lease == 0 {
 			r.finishLocked(g, nil)
 		}
@@ -194,10 +206,11 @@ func (g *Registration) await(ctx context.Context, verb string, met func() bool) 
 		select {
 		case <-changed:
 		case <-ctx.Done():
+			cause := context.Cause(ctx)
 			if state.Err != nil {
-				return fmt.Errorf("%s %q: %w (%w)", verb, g.key, context.Cause(ctx), state.Err)
+				return fmt.Errorf("%s %q: %w (%w)", verb, g.key, cause, state.Err)
 			}
-			return fmt.Errorf("%s %q: %w", verb, g.key, context.Cause(ctx))
+			return fmt.Errorf("%s %q: %w", verb, g.key, r.explain(cause))
 		}
 	}
 }
@@ -211,46 +224,10 @@ func (g *Registration) setLocked(phase Phase, err error) {
 		g.state.Since = time.Now()
 	}
 	g.state.Phase, g.state.Err = phase, err
-	g.state.Lease, g.state.TTL = g.registrar.lease, g.registrar.granted
-	if phase == Closed {
-		g.state.Lease, g.state.TTL = 0, 0
+	g.state.Lease, g.state.TTL = 0, 0
+	if phase == Registered || phase == Draining {
+		g.state.Lease, g.state.TTL = g.standing, g.registrar.granted
 	}
 	close(g.changed)
 	g.changed = make(chan struct{})
-}
-
-// missedLocked records that the endpoint is not in etcd, for now.
-func (g *Registration) missedLocked(err error) {
-	phase := Lost
-	if !g.claimed {
-		phase = Registering
-	}
-	g.setLocked(phase, err)
-}
-
-// unwrittenLocked records that a write failed: the endpoint may stand in etcd as it was.
-func (g *Registration) unwrittenLocked(err error) {
-	switch {
-	case !g.standing:
-		g.missedLocked(err)
-	case g.state.Phase == Draining:
-		g.setLocked(Draining, err)
-	default:
-		g.setLocked(Registered, err)
-	}
-}
-
-// edit makes a new value of one that stands.
-type edit func(value []byte) ([]byte, error)
-
-// drained returns an endpoint's value with its status set to draining.
-func drained(value []byte) ([]byte, error) {
-	addr, metadata, err := decodeValue(value)
-	if err != nil {
-		return nil, err
-	}
-	if metadata, err = WithField(metadata, "status", StatusDraining); err != nil {
-		return nil, err
-	}
-	return Encode(addr, metadata)
 }

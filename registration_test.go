@@ -149,13 +149,14 @@ func TestL5KeyTouchedByOthers(t *testing.T) {
 		time.Sleep(time.Second)
 		d.holds(a, plain("a"))
 
-		d.put("svc/a", plain("x"), clientv3.NoLease)
+		for _, lease := range []clientv3.LeaseID{clientv3.NoLease, d.lease()} {
+			d.put("svc/a", "no endpoint", lease)
+			time.Sleep(time.Second)
+			d.holds(a, plain("a"))
+		}
+		d.put("svc/a", plain("x"), clientv3.NoLease) // an operator's, taken as it is
 		time.Sleep(time.Second)
-		d.holds(a, plain("a"))
-
-		d.put("svc/a", "no endpoint", d.lease())
-		time.Sleep(time.Second)
-		d.holds(a, plain("a"))
+		d.holds(a, plain("x"))
 
 		d.put("svc/a", edited, d.lease())
 		time.Sleep(time.Second)
@@ -181,7 +182,7 @@ func TestL5KeyTouchedByOthers(t *testing.T) {
 				t.Errorf("%d writes to a successor's key", got-revision)
 			}
 		}
-		if err := a.Update(d.within(time.Second), nil); !errors.Is(err, ErrSuperseded) {
+		if err := a.Update(d.within(time.Second), map[string]int{"weight": 2}); !errors.Is(err, ErrSuperseded) {
 			t.Errorf("update while superseded: %v", err)
 		}
 		d.store.ExpireLease(d.lease()) // a lease of ours that is lost meanwhile changes nothing
@@ -189,8 +190,8 @@ func TestL5KeyTouchedByOthers(t *testing.T) {
 		d.phase(a, Lost, ErrSuperseded)
 		d.store.ExpireLease(grant.ID)
 		time.Sleep(time.Second)
-		d.holds(a, plain("a")) // the update that had to wait
-		d.phase(a, Registered, nil)
+		d.holds(a, `{"Op":0,"Addr":"host-a:80","Metadata":{"status":"draining","weight":2}}`) // the update that had to wait
+		d.phase(a, Draining, nil)
 	})
 }
 

@@ -1,0 +1,393 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rollcall
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+)
+
+const writeWorkers = 32 // writes under way at once
+
+// reconcile brings every dirty registration to where it should be. It returns when those
+// that etcd refuses are due again, and an error that concerns all of them, a lost lease
+// before any other. It stops at such an error, so that a lease that is lost meanwhile is
+// soon noticed.
+func (r *Registrar) reconcile(ctx context.Context) (due time.Time, err error) {
+	dirty, due := r.takeDirty()
+	errs := make([]error, len(dirty))
+	var wg sync.WaitGroup
+	var stopped atomic.Bool
+	slots := make(chan struct{}, writeWorkers)
+	for i, g := range dirty {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			if stopped.Load() {
+				r.putOff(g)
+				return
+			}
+			if errs[i] = r.reconcileOne(ctx, g); concernsAll(errs[i]) {
+				stopped.Store(true)
+			}
+		})
+	}
+	wg.Wait()
+	r.tell()
+	for i, e := range errs {
+		switch {
+		case errors.Is(e, rpctypes.ErrLeaseNotFound):
+			return due, e
+		case concernsAll(e):
+			err = e
+		case e != nil:
+			due = earlier(due, dirty[i].dueAgain())
+		}
+	}
+	return due, err
+}
+
+// takeDirty returns the registrations that must be looked at now, and counts them as done,
+// and when the others are due.
+func (r *Registrar) takeDirty() (dirty []*Registration, due time.Time) {
+	now := time.Now()
+	due = now.Add(never)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.observeLocked()
+	for _, g := range r.regs {
+		switch {
+		case !g.dirty:
+		case now.Before(g.notBefore):
+			due = earlier(due, g.notBefore)
+		default:
+			g.dirty = false
+			dirty = append(dirty, g)
+		}
+	}
+	return dirty, due
+}
+
+func (r *Registrar) putOff(g *Registration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	g.dirty = true
+}
+
+// dueAgain returns when a registration that etcd refused is to be tried again.
+func (g *Registration) dueAgain() time.Time {
+	g.registrar.mu.Lock()
+	defer g.registrar.mu.Unlock()
+	return g.notBefore
+}
+
+// concernsAll reports whether an error tells about the lease or the way to etcd, rather
+// than about one key.
+func concernsAll(err error) bool {
+	return errors.Is(err, rpctypes.ErrLeaseNotFound) || errors.Is(err, context.Canceled) || passing(err)
+}
+
+func (r *Registrar) reconcileOne(hold context.Context, g *Registration) error {
+	ctx, cancel := context.WithTimeout(hold, callTimeout)
+	defer cancel()
+	r.mu.Lock()
+	gone, claimed := g.gone, g.claimed
+	r.mu.Unlock()
+	var err error
+	if gone {
+		err = r.remove(ctx, g)
+	} else {
+		err = r.put(ctx, g, claimed)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err == nil || errors.Is(err, ErrSuperseded) {
+		g.retry.reset()
+		return nil
+	}
+	g.dirty = true
+	if !concernsAll(err) {
+		g.notBefore = time.Now().Add(g.retry.next())
+	}
+	if hold.Err() == nil { // else the reason is another, and hold tells it
+		r.unwrittenLocked(g, r.explain(err))
+	}
+	return err
+}
+
+// action is what is to be done about a key.
+type action int
+
+const (
+	actPut   action = iota // write the value under the lease
+	actKeep                // nothing
+	actYield               // nothing: a successor has it
+)
+
+// decide returns what to do about a key. kv is nil where there is none; want is what it
+// should hold; held are the leases of this Registrar, the present one last; claimed is set
+// once the key has been written by it.
+func decide(kv *mvccpb.KeyValue, want []byte, held []clientv3.LeaseID, claimed bool) action {
+	if kv == nil {
+		return actPut
+	}
+	lease := clientv3.LeaseID(kv.Lease)
+	switch {
+	case lease == held[len(held)-1] && bytes.Equal(kv.Value, want):
+		return actKeep
+	case claimed && lease != clientv3.NoLease && !slices.Contains(held, lease):
+		return actYield
+	}
+	return actPut
+}
+
+// put writes the endpoint if it should be: decide by what stands in etcd, write if nobody
+// wrote since, else decide again. Without a look the key is at first taken for free.
+func (r *Registrar) put(ctx context.Context, g *Registration, look bool) error {
+	var kv *mvccpb.KeyValue
+	if look {
+		resp, err := r.client.Get(ctx, g.key)
+		if err != nil {
+			return fmt.Errorf("look up %q: %w", g.key, err)
+		}
+		kv = only(resp.Kvs)
+	}
+	for {
+		r.mu.Lock()
+		lease, held := r.lease, append(slices.Clone(r.former), r.lease)
+		g.lookLocked(kv, held)
+		want, wants := g.targetLocked(), g.wants
+		act := decide(kv, want, held, g.claimed)
+		if act == actPut {
+			g.sent.value, g.sent.wants = want, wants
+		}
+		r.mu.Unlock()
+		switch act {
+		case actYield:
+			r.yielded(g, kv.ModRevision)
+			return ErrSuperseded
+		case actKeep:
+			r.stands(g, want, wants, kv.ModRevision)
+			return nil
+		}
+		done, err := r.write(ctx, g, kv, want, lease)
+		if err != nil {
+			return fmt.Errorf("write %q: %w", g.key, err)
+		}
+		if done.Succeeded {
+			r.stands(g, want, wants, done.Header.Revision)
+			return nil
+		}
+		kv = only(done.Responses[0].GetResponseRange().Kvs)
+	}
+}
+
+// write puts a value under the lease, if the key still is what it was looked at as.
+func (r *Registrar) write(ctx context.Context, g *Registration, kv *mvccpb.KeyValue, value []byte, lease clientv3.LeaseID) (*clientv3.TxnResponse, error) {
+	if kv == nil { // a create could land after the key has been deleted
+		r.mu.Lock()
+		g.unsure = append(g.unsure, lease)
+		r.mu.Unlock()
+	}
+	done, err := r.client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(g.key), "=", kv.GetModRevision())).
+		Then(clientv3.OpPut(g.key, string(value), clientv3.WithLease(lease))).
+		Else(clientv3.OpGet(g.key)).Commit()
+	if kv == nil && !outcomeUnknown(err) {
+		r.mu.Lock()
+		g.answeredLocked(lease)
+		r.mu.Unlock()
+	}
+	return done, err
+}
+
+// outcomeUnknown reports whether a write that failed with err may have happened, or may
+// still happen.
+func outcomeUnknown(err error) bool {
+	var etcd rpctypes.EtcdError
+	if !errors.As(err, &etcd) {
+		return err != nil
+	}
+	switch etcd.Code() {
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.Unknown, codes.Internal:
+		return true
+	}
+	return false
+}
+
+// answeredLocked takes one create under a lease off those that may still land.
+func (g *Registration) answeredLocked(lease clientv3.LeaseID) {
+	if i := slices.Index(g.unsure, lease); i >= 0 {
+		g.unsure = slices.Delete(g.unsure, i, i+1)
+	}
+}
+
+// lookLocked takes in what stands under the key, nil for nothing; held are the leases of
+// this Registrar. What differs from what was written is an operator's edit, unless etcd was
+// restored from before the last write. What is no endpoint is no edit either: nobody would
+// see the instance.
+func (g *Registration) lookLocked(kv *mvccpb.KeyValue, held []clientv3.LeaseID) {
+	g.standing = clientv3.NoLease
+	if kv == nil || !isEndpoint(kv.Value) {
+		return
+	}
+	lease := clientv3.LeaseID(kv.Lease)
+	if slices.Contains(held, lease) {
+		g.standing = lease
+		if created := kv.Version == 1; created && countOf(g.unsure, lease) == 1 {
+			g.answeredLocked(lease) // this is it
+		}
+	} else if lease != clientv3.NoLease {
+		return
+	}
+	switch {
+	case !g.claimed && !bytes.Equal(kv.Value, g.sent.value):
+		return // of an earlier process
+	case kv.ModRevision < g.revision, bytes.Equal(kv.Value, g.value):
+		return
+	case bytes.Equal(kv.Value, g.sent.value): // a write that was not answered
+		g.base = g.sent.wants
+	case statusOf(kv.Value) != statusOf(g.value):
+		g.status = statusOf(kv.Value)
+	}
+	g.value = kv.Value
+}
+
+func countOf(leases []clientv3.LeaseID, lease clientv3.LeaseID) (n int) {
+	for _, l := range leases {
+		if l == lease {
+			n++
+		}
+	}
+	return n
+}
+
+// targetLocked returns what the key should hold.
+func (g *Registration) targetLocked() []byte {
+	target, err := mergeEdits(g.base, g.wants, g.value)
+	if err != nil { // too large together
+		target = g.wants
+	}
+	if g.status != "" && g.status != statusOf(target) && statusOf(g.wants) != StatusDraining {
+		if kept, err := withStatus(target, g.status); err == nil {
+			target = kept
+		}
+	}
+	return target
+}
+
+// only returns the key of an answer about one, nil where there is none.
+func only(kvs []*mvccpb.KeyValue) *mvccpb.KeyValue {
+	if len(kvs) == 0 {
+		return nil
+	}
+	return kvs[0]
+}
+
+// stands records that etcd holds a value under the lease, written at a revision, which has
+// what the program wanted.
+func (r *Registrar) stands(g *Registration, value, wants []byte, revision int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	again := g.claimed
+	g.claimed, g.standing, g.revision = true, r.lease, revision
+	g.value, g.base = value, wants
+	if g.watch != nil {
+		g.watch.unseen[g] = true
+	}
+	if g.pendingLocked() { // set anew meanwhile
+		g.dirty = true
+		notify(r.wake)
+	}
+	phase := Registered
+	if statusOf(value) == StatusDraining {
+		phase = Draining
+	}
+	switch {
+	case !again:
+		r.noteLocked(slog.LevelInfo, "registered", g, nil)
+	case g.state.Phase == Lost:
+		r.noteLocked(slog.LevelInfo, "registered again", g, nil)
+	case g.state.Phase != phase:
+		r.noteLocked(slog.LevelInfo, map[Phase]string{Registered: "registration is serving", Draining: "registration is draining"}[phase], g, nil)
+	case g.state.Err != nil:
+		r.noteLocked(slog.LevelInfo, "registration written", g, nil)
+	}
+	g.setLocked(phase, nil)
+}
+
+// yielded records that a successor has the key, written at a revision. The registration
+// waits for it to go.
+func (r *Registrar) yielded(g *Registration, revision int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	g.revision = revision
+	r.missedLocked(g, ErrSuperseded)
+}
+
+// remove takes the endpoint out: first the mark, then the deletion, both only while the
+// key is under a lease of this Registrar. (An operator's edit changes its ModRevision and
+// must not keep it in; a successor's key has another lease and must not go.) A create that
+// may still land has its lease retired.
+func (r *Registrar) remove(ctx context.Context, g *Registration) error {
+	for deleted := false; !deleted; {
+		resp, err := r.client.Get(ctx, g.key)
+		if err != nil {
+			return fmt.Errorf("look up %q: %w", g.key, err)
+		}
+		kv := only(resp.Kvs)
+		r.mu.Lock()
+		held := append(slices.Clone(r.former), r.lease)
+		g.lookLocked(kv, held)
+		r.mu.Unlock()
+		if kv == nil || !slices.Contains(held, clientv3.LeaseID(kv.Lease)) {
+			break
+		}
+		// A full etcd refuses the mark and takes the deletion.
+		if err := r.mark(ctx, kv); concernsAll(err) && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+			return fmt.Errorf("mark %q as draining: %w", g.key, err)
+		}
+		done, err := r.client.Txn(ctx).If(clientv3.Compare(clientv3.LeaseValue(g.key), "=", kv.Lease)).
+			Then(clientv3.OpDelete(g.key)).Commit()
+		if err != nil {
+			return fmt.Errorf("delete %q: %w", g.key, err)
+		}
+		deleted = done.Succeeded
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if g.deleted = true; len(g.unsure) == 0 {
+		r.finishLocked(g, nil)
+		return nil
+	}
+	for _, lease := range g.unsure {
+		if !slices.Contains(r.retired, lease) {
+			r.retired = append(r.retired, lease)
+		}
+	}
+	return nil
+}
+
+// mark sets a key to draining, whatever else it holds.
+func (r *Registrar) mark(ctx context.Context, kv *mvccpb.KeyValue) error {
+	marked, err := drained(kv.Value)
+	if err != nil || bytes.Equal(marked, kv.Value) {
+		return nil // what carries no mark goes without
+	}
+	_, err = r.client.Txn(ctx).
+		If(clientv3.Compare(clientv3.ModRevision(string(kv.Key)), "=", kv.ModRevision)).
+		Then(clientv3.OpPut(string(kv.Key), string(marked), clientv3.WithIgnoreLease())).Commit()
+	return err
+}
