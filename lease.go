@@ -175,8 +175,12 @@ func (r *Registrar) interrupted(err error) {
 	r.tell()
 }
 
-// explain adds what is known of the connection: a time-out alone tells little.
+// explain adds what is known of the connection to an error that may come from it: a
+// time-out alone tells little.
 func (r *Registrar) explain(err error) error {
+	if errors.Is(err, rpctypes.ErrLeaseNotFound) || !concernsAll(err) && !errors.Is(err, ErrNoAnswer) {
+		return err
+	}
 	if v, _ := r.opts.Directory.link.current(); v.down != nil {
 		return fmt.Errorf("%w: %w", err, v.down.Cause)
 	}

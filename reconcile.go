@@ -122,7 +122,7 @@ func (r *Registrar) reconcileOne(hold context.Context, g *Registration) error {
 	if !concernsAll(err) {
 		g.notBefore = time.Now().Add(g.retry.next())
 	}
-	if hold.Err() == nil { // else the reason is another, and hold tells it
+	if hold.Err() == nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) { // else all are interrupted
 		r.unwrittenLocked(g, r.explain(err))
 	}
 	return err
@@ -303,7 +303,7 @@ func (r *Registrar) stands(g *Registration, value, wants []byte, revision int64)
 	defer r.mu.Unlock()
 	again := g.claimed
 	g.claimed, g.standing, g.revision = true, r.lease, revision
-	g.value, g.base = value, wants
+	g.value, g.base, g.sent.value = value, wants, nil
 	if g.watch != nil {
 		g.watch.unseen[g] = true
 	}

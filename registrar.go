@@ -247,7 +247,11 @@ func (r *Registrar) unwrittenLocked(g *Registration, err error) {
 		return
 	}
 	if g.state.Err == nil || causeOf(g.state.Err) != causeOf(err) {
-		r.noteLocked(slog.LevelWarn, "registration cannot be written; it stays as it was", g, err)
+		text := "registration cannot be written; it stays as it was"
+		if g.gone {
+			text = "cannot deregister yet"
+		}
+		r.noteLocked(slog.LevelWarn, text, g, err)
 	}
 	phase := Registered
 	if statusOf(g.value) == StatusDraining {

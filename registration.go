@@ -69,7 +69,7 @@ type Registration struct {
 	base  []byte // what the program wanted when the key was last written
 	wants []byte // what the program wants now
 	value []byte // what the key holds, as far as is known
-	// sent is what was written last, whether or not etcd answered: it is no operator's edit.
+	// sent is a write that etcd has not confirmed, nil for none: it is no operator's edit.
 	sent struct{ value, wants []byte }
 	// status is what an operator has set, and stays until an operator takes it back. "": nothing.
 	status string
@@ -157,8 +157,10 @@ func (g *Registration) change(verb string, change func(value []byte) ([]byte, er
 	return nil
 }
 
-// pendingLocked reports whether the program wants something that etcd is not known to have.
-func (g *Registration) pendingLocked() bool { return !g.claimed || !bytes.Equal(g.wants, g.base) }
+// pendingLocked reports whether etcd may hold something else than the program wants.
+func (g *Registration) pendingLocked() bool {
+	return !g.claimed || g.sent.value != nil || !bytes.Equal(g.wants, g.base)
+}
 
 // Close takes the endpoint out: it is marked as draining, so that watchers can tell
 // that it went on purpose, and deleted unless a successor has the key. It returns when

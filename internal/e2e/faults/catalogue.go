@@ -56,6 +56,12 @@ var catalogue = []section{
 		{"L10", "etcd is full", "a typed error, retried; who is registered stays"},
 		{"L11", "over the server's limits", "a typed error that names limit and size; nothing written"},
 		{"L12", "metadata changed while running", "same key, same lease, one event"},
+		{"L13", "a create is stuck in a frozen connection, its registration closed, the connection thaws", "no key comes back"},
+		{"L14", "rights revoked, cut off for longer than the TTL, mended", "registered is said only while etcd has the key"},
+		{"L15", "an operator's edit, then an update, a health flap, a plain put", "the operator's status stays; a value without a lease is taken as it is"},
+		{"L16", "keys of a large registrar with a long TTL are deleted", "back within 10 s"},
+		{"L17", "closed while etcd is away", "in bounded time; only what is known is said"},
+		{"L18", "a whole fleet comes back at once", "at a bounded rate, nothing twice, within 5 s"},
 	}},
 	{"Access", []row{
 		{"A1", "the token expires, simple and JWT", "a running watch goes on; re-connection works"},

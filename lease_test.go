@@ -1,0 +1,328 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rollcall
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall/internal/fakeetcd"
+)
+
+// delayCreates has the creates of a key run into their deadlines, and returns what lets
+// them land, reporting whether one did.
+func (d *desk) delayCreates(key string) (land func() bool) {
+	var late []*etcdserverpb.PutRequest
+	d.conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
+		txn, ok := call.Request.(*etcdserverpb.TxnRequest)
+		if !ok || txn.Success[0].GetRequestPut() == nil || string(txn.Success[0].GetRequestPut().Key) != key ||
+			txn.Compare[0].GetModRevision() != 0 {
+			return nil
+		}
+		late = append(late, txn.Success[0].GetRequestPut())
+		return context.DeadlineExceeded
+	})
+	return func() bool {
+		d.conn.SetHook(nil)
+		if len(late) == 0 {
+			d.Fatal("no create was delayed")
+		}
+		for _, put := range late {
+			resp, err := d.other.Txn(d.within(time.Second)).If(clientv3.Compare(clientv3.ModRevision(key), "=", 0)).
+				Then(clientv3.OpPut(key, string(put.Value), clientv3.WithLease(clientv3.LeaseID(put.Lease)))).Commit()
+			if err == nil && resp.Succeeded {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+// L13, in memory: what lives on is moved to another lease, with what an operator put
+// under the old one, and only then the old one is revoked.
+func TestL13LateCreate(t *testing.T) {
+	atDesk(t, RegistrarOptions{TTL: time.Minute}, func(d *desk) {
+		stays := d.registered("stays", nil)
+		old := d.lease()
+		d.put("svc/operator", plain("operator"), old)
+		land := d.delayCreates("svc/a")
+		a := d.register("a", nil)
+		time.Sleep(time.Second)
+		d.noError("close", a.Close(d.within(time.Minute)))
+		if land() {
+			t.Error("a create landed after its registration was closed")
+		}
+		if d.lease() == old {
+			t.Error("the lease is the same")
+		}
+		d.holds(stays, plain("stays"))
+		d.phase(stays, Registered, nil)
+		if kv := d.key("svc/operator"); kv == nil || clientv3.LeaseID(kv.Lease) != d.lease() {
+			t.Errorf("what an operator put under the lease: %v", kv)
+		}
+		if leases := d.store.Leases(); len(leases) != 1 {
+			t.Errorf("leases %v, want one", leases)
+		}
+	})
+}
+
+// A create that did land, as a look shows, costs no lease.
+func TestL13LandedCreate(t *testing.T) {
+	atDesk(t, RegistrarOptions{TTL: time.Minute}, func(d *desk) {
+		d.registered("stays", nil)
+		lease := d.lease()
+		d.conn.LoseAnswers(1)
+		a := d.registered("a", nil)
+		d.noError("close", a.Close(d.within(time.Minute)))
+		if d.lease() != lease {
+			t.Error("the lease was replaced without need")
+		}
+	})
+}
+
+// The last registration needs no other lease.
+func TestL13LateCreateOfTheLast(t *testing.T) {
+	atDesk(t, RegistrarOptions{TTL: time.Minute}, func(d *desk) {
+		land := d.delayCreates("svc/a")
+		a := d.register("a", nil)
+		time.Sleep(time.Second)
+		d.noError("close", a.Close(d.within(time.Minute)))
+		if land() {
+			t.Error("a create landed after its registration was closed")
+		}
+		if leases := d.store.Leases(); len(leases) != 0 || d.conn.Calls(fakeetcd.Grant) != 1 {
+			t.Errorf("leases %v after %d grants, want none after one", leases, d.conn.Calls(fakeetcd.Grant))
+		}
+		d.holds(d.registered("b", nil), plain("b"))
+	})
+}
+
+// While a lease cannot be given up, it is kept alive for those that stand under it.
+func TestL13LeaseThatCannotBeGivenUp(t *testing.T) {
+	for name, fault := range map[string]func(d *desk, lift func()){
+		"no other is granted": func(d *desk, lift func()) {
+			d.conn.Fail(fakeetcd.Grant, rpctypes.ErrNoSpace)
+			lift()
+			d.conn.Fail(fakeetcd.Grant, nil)
+		},
+		"a key cannot be moved": func(d *desk, lift func()) {
+			d.conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
+				if txn, ok := call.Request.(*etcdserverpb.TxnRequest); ok {
+					if put := txn.Success[0].GetRequestPut(); put != nil && string(put.Key) == "svc/stays" {
+						return rpctypes.ErrPermissionDenied
+					}
+				}
+				return nil
+			})
+			lift()
+			d.conn.SetHook(nil)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			atDesk(t, RegistrarOptions{TTL: 10 * time.Second}, func(d *desk) {
+				stays := d.registered("stays", nil)
+				old := d.lease()
+				land := d.delayCreates("svc/a")
+				a := d.register("a", nil)
+				time.Sleep(time.Second)
+				closed := make(chan error, 1)
+				fault(d, func() {
+					closed <- a.Close(d.within(2 * time.Second))
+					time.Sleep(time.Minute)
+					if kv := d.key(stays.Key()); kv == nil || clientv3.LeaseID(kv.Lease) != old {
+						t.Errorf("what stood under the old lease: %v", kv)
+					}
+					if state, _ := stays.State(); state.Phase != Registered {
+						t.Errorf("state %v", state)
+					}
+				})
+				if err := <-closed; !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("close: %v, want the context's error, since a create may land", err)
+				}
+				d.noError("close", a.Close(d.within(time.Minute)))
+				if name == "no other is granted" && land() {
+					t.Error("a create landed after its registration was closed")
+				}
+				d.noError("wait", stays.Wait(d.within(time.Minute)))
+				d.holds(stays, plain("stays"))
+			})
+		})
+	}
+}
+
+// What etcd holds under a lease of before goes as well: it is this registrar's.
+func TestCloseDeletesUnderAFormerLease(t *testing.T) {
+	atDesk(t, RegistrarOptions{TTL: time.Minute}, func(d *desk) {
+		a := d.registered("a", nil)
+		d.registered("b", nil)
+		first := d.lease()
+		backup := d.store.Snapshot()
+		d.store.ExpireLease(first)
+		time.Sleep(10 * time.Second)
+		second := d.lease()
+		d.store.Restore(backup, 1000)
+		// Restored is the key under the first lease, which lives again; the second is unknown.
+		d.noError("close", a.Close(d.within(time.Minute)))
+		if kv := d.key("svc/a"); kv != nil {
+			t.Errorf("left under lease %x of %x, %x: %v", kv.Lease, int64(first), int64(second), kv)
+		}
+	})
+}
+
+// A registration that etcd refuses is tried again with a back-off of its own, whatever
+// else happens.
+func TestRefusedRegistrationBacksOff(t *testing.T) {
+	atDesk(t, RegistrarOptions{}, func(d *desk) {
+		d.conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
+			if txn, ok := call.Request.(*etcdserverpb.TxnRequest); ok && string(txn.Compare[0].Key) == "svc/denied" {
+				return rpctypes.ErrPermissionDenied
+			}
+			return nil
+		})
+		denied, busy := d.register("denied", nil), d.registered("busy", nil)
+		time.Sleep(time.Minute)
+		before := d.conn.Calls(fakeetcd.Txn)
+		const updates = 300
+		for i := range updates {
+			d.noError("update", busy.Update(d.within(time.Second), map[string]int{"weight": i + 1}))
+			time.Sleep(100 * time.Millisecond)
+		}
+		if n := d.conn.Calls(fakeetcd.Txn) - before - updates; n > 15 {
+			t.Errorf("%d tries in 30 s, want one in 2.5 to 5 s", n)
+		}
+		d.phase(denied, Registering, rpctypes.ErrPermissionDenied)
+		d.conn.SetHook(nil)
+		d.noError("wait", denied.Wait(d.within(6*time.Second)))
+	})
+}
+
+func TestRegistrarRefusesTheDirectoryOfAnotherClient(t *testing.T) {
+	directory, err := NewDirectory(clientv3.NewCtxClient(t.Context()), DirectoryOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer directory.Close()
+	_, err = NewRegistrar(clientv3.NewCtxClient(t.Context()), RegistrarOptions{Directory: directory})
+	var input *InputError
+	if !errors.As(err, &input) || input.Field != "directory" {
+		t.Errorf("got %v, want an *InputError about the directory", err)
+	}
+}
+
+// Without a bound of its caller's Close waits no longer than its own.
+func TestCloseIsBounded(t *testing.T) {
+	for name, end := range map[string]func(d *desk, g *Registration) error{
+		"registration": func(_ *desk, g *Registration) error { return g.Close(context.Background()) },
+		"registrar":    func(d *desk, _ *Registration) error { return d.registrar.Close(context.Background()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			atDesk(t, RegistrarOptions{}, func(d *desk) {
+				a := d.registered("a", nil)
+				d.conn.Cut()
+				began := time.Now()
+				if err := end(d, a); err == nil || !strings.Contains(err.Error(), "svc/a") {
+					t.Errorf("close: %v, want an error that names the key", err)
+				}
+				if took := time.Since(began); took > closeTimeout+time.Second {
+					t.Errorf("close took %v", took)
+				}
+			})
+		})
+	}
+}
+
+// A status that an operator set is remembered for as long as the registrar lives.
+func TestOperatorsStatusOutlivesARegistration(t *testing.T) {
+	const draining = `{"Op":0,"Addr":"host-a:80","Metadata":{"status":"draining"}}`
+	atDesk(t, RegistrarOptions{}, func(d *desk) {
+		d.registered("other", nil)
+		a := d.registered("a", nil)
+		d.put(a.Key(), draining, d.lease())
+		time.Sleep(time.Second)
+		for range 2 { // as serving does at a health flap
+			d.noError("drain", a.Drain(d.within(time.Minute)))
+			d.noError("close", a.Close(d.within(time.Minute)))
+			a = d.registered("a", nil)
+			d.holds(a, draining)
+			d.phase(a, Draining, nil)
+		}
+		d.put(a.Key(), plain("a"), d.lease())
+		time.Sleep(time.Second)
+		d.phase(a, Registered, nil)
+		d.noError("close", a.Close(d.within(time.Minute)))
+		a = d.registered("a", nil)
+		d.holds(a, plain("a"))
+		// The program's own drain is no operator's.
+		d.noError("drain", a.Drain(d.within(time.Minute)))
+		d.noError("close", a.Close(d.within(time.Minute)))
+		d.holds(d.registered("a", nil), plain("a"))
+	})
+}
+
+// A drain of the program's whose answer was lost is not taken for an operator's.
+func TestLostAnswerIsNoOperatorsEdit(t *testing.T) {
+	atDesk(t, RegistrarOptions{}, func(d *desk) {
+		a := d.registered("a", nil)
+		d.conn.LoseAnswers(1)
+		d.noError("drain", ignore(a.Drain(d.within(time.Second)), context.DeadlineExceeded))
+		d.noError("update", a.Update(d.within(time.Minute), nil))
+		d.holds(a, plain("a"))
+		d.phase(a, Registered, nil)
+	})
+}
+
+// The log has a line for what is lost and one for what is regained, with the key and a
+// cause, however many registrations there are and however long it takes.
+func TestRegistrarLog(t *testing.T) {
+	var log bytes.Buffer
+	logger := slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelInfo, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return a
+	}}))
+	said := func() []string {
+		synctest.Wait()
+		lines := strings.Split(strings.TrimSpace(log.String()), "\n")
+		log.Reset()
+		return lines
+	}
+	atDesk(t, RegistrarOptions{Logger: logger}, func(d *desk) {
+		for i := range 30 {
+			d.register(fmt.Sprint(i), nil)
+		}
+		time.Sleep(time.Second)
+		said()
+		d.conn.Cut()
+		time.Sleep(10 * time.Minute)
+		if lines := said(); len(lines) != 1 || !strings.Contains(lines[0], `level=WARN msg="registration lost" key=svc/`) ||
+			!strings.Contains(lines[0], "andOthers=29") || !strings.Contains(lines[0], "no answer from etcd") {
+			t.Errorf("an outage of 10 min: %q", lines)
+		}
+		d.conn.Mend()
+		time.Sleep(10 * time.Second)
+		if lines := said(); len(lines) != 1 || !strings.Contains(lines[0], `level=INFO msg="registered again" key=svc/`) ||
+			!strings.Contains(lines[0], "andOthers=29") {
+			t.Errorf("its end: %q", lines)
+		}
+		d.conn.Fail(fakeetcd.Txn, rpctypes.ErrPermissionDenied)
+		d.store.Delete("svc/7")
+		time.Sleep(10 * time.Minute)
+		if lines := said(); len(lines) != 1 || !strings.Contains(lines[0], "key=svc/7 ") || !strings.Contains(lines[0], "permission denied") {
+			t.Errorf("rights revoked: %q", lines)
+		}
+		d.conn.Fail(fakeetcd.Txn, nil)
+	})
+}
