@@ -4,7 +4,6 @@
 package rollcall
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -23,17 +22,24 @@ import (
 
 const (
 	cacheVersion = 1
-	ofFile       = -1               // Snapshot.History of what a file held
-	saveEvery    = 5 * time.Second  // least time between two writes of one file
-	confirmEvery = 10 * time.Minute // a file is written anew so often, so that its age says something
+	ofFile       = -1                    // Snapshot.History of what a file held
+	saveEvery    = 5 * time.Second       // least time between two writes of one file
+	saveShare    = 20                    // a save takes at most one part in so many of the time
+	confirmEvery = 10 * time.Minute      // a file is written anew so often, so that its age says something
+	diskWorkers  = 2                     // reads and writes under way at once
+	diskGrace    = 30 * time.Millisecond // how long a Close waits for them
+	tempSuffix   = ".tmp"                // of a file that is being written
+	tempExpiry   = time.Minute           // a temporary file that has not grown for so long is a dead process's
 )
 
 // cache keeps snapshots in a directory, one file a prefix, for processes that start while
 // etcd is away. A file is written whole or not at all; one that cannot be read, is of
-// another version or was changed counts as none.
+// another version or was changed counts as none. Nobody waits for the disk but what reads
+// or writes: a disk may hang.
 type cache struct {
-	dir string
-	log *slog.Logger
+	dir   string
+	log   *slog.Logger
+	slots chan struct{} // taken by what is under way
 }
 
 // cacheFile is the content of a file: JSON, with Entries as they were summed.
@@ -58,10 +64,74 @@ type cacheEntry struct {
 }
 
 func newCache(dir string, log *slog.Logger) (*cache, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	c := &cache{dir: dir, log: log, slots: make(chan struct{}, diskWorkers)}
+	ctx, cancel := context.WithTimeout(context.Background(), answerGrace)
+	defer cancel()
+	failed := make(chan error, 1)
+	if !c.do(ctx, func() {
+		failed <- os.MkdirAll(dir, 0o700)
+		c.clean()
+	}) {
+		log.Warn("the disk does not answer; going on without the cache until it does", "directory", dir)
+		return c, nil
+	}
+	if err := <-failed; err != nil {
 		return nil, inputError("cache directory", dir, "it cannot be made: %v", err)
 	}
-	return &cache{dir: dir, log: log}, nil
+	return c, nil
+}
+
+// do runs work on the disk, and returns whether it has ended: it goes on behind when the
+// context ends first.
+func (c *cache) do(ctx context.Context, work func()) bool {
+	select {
+	case c.slots <- struct{}{}:
+	case <-ctx.Done():
+		return false
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() { <-c.slots }()
+		work()
+	}()
+	select {
+	case <-done:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// close waits until nothing is under way, for diskGrace at most.
+func (c *cache) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), diskGrace)
+	defer cancel()
+	for range diskWorkers {
+		select {
+		case c.slots <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// clean removes what processes that died while they were writing left behind.
+func (c *cache) clean() {
+	files, err := filepath.Glob(filepath.Join(c.dir, "*"+tempSuffix))
+	if err != nil {
+		return
+	}
+	for _, file := range files {
+		removeExpired(file)
+	}
+}
+
+// removeExpired removes a temporary file that nobody writes any more.
+func removeExpired(file string) {
+	if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() && time.Since(info.ModTime()) > tempExpiry {
+		_ = os.Remove(file)
+	}
 }
 
 // path returns the file of a prefix: readable, and distinct where names are long.
@@ -140,28 +210,36 @@ func sumOf(data []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// writeWhole replaces a file at once: a crash leaves the old one or the new one.
+// writeWhole replaces a file at once: a crash leaves the old one or the new one, and a
+// temporary file. The name of that is taken by one writer at a time.
 func writeWhole(path string, data []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".*.tmp")
-	if err != nil {
+	temp := path + tempSuffix
+	removeExpired(temp)
+	file, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%w, by another process it seems", err)
+	} else if err != nil {
 		return err
 	}
-	defer os.Remove(tmp.Name())
-	_, err = bytes.NewReader(data).WriteTo(tmp)
+	_, err = file.Write(data)
 	if err == nil {
-		err = tmp.Sync()
+		err = file.Sync()
 	}
-	if closeErr := tmp.Close(); err == nil {
+	if closeErr := file.Close(); err == nil {
 		err = closeErr
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		err = os.Rename(temp, path)
 	}
-	return os.Rename(tmp.Name(), path)
+	if err != nil {
+		_ = os.Remove(temp)
+	}
+	return err
 }
 
 // saver writes a feed's live snapshots to the cache, in a goroutine of its own: the first
-// at once, then the newest every saveEvery, and one that stays the same every confirmEvery.
+// at once, then the newest every saveEvery, less often where a save takes long, and one
+// that stays the same every confirmEvery.
 type saver struct {
 	feed *feed
 	wake chan struct{} // capacity 1: there is another snapshot
@@ -170,6 +248,7 @@ type saver struct {
 func (s *saver) run(ctx context.Context) {
 	c := s.feed.dir.cache
 	var saved *Snapshot
+	var failure string
 	confirm := time.NewTicker(confirmEvery)
 	defer confirm.Stop()
 	for {
@@ -184,13 +263,20 @@ func (s *saver) run(ctx context.Context) {
 		if snap == nil || snap.stale != nil || saved != nil && saved.sameContent(snap) {
 			continue
 		}
-		if err := c.save(snap); err != nil {
-			c.log.Warn("snapshot not cached", "prefix", snap.prefix, "cause", err)
-			notify(s.wake) // to try again
-		} else {
-			saved = snap
+		began, err := time.Now(), error(nil)
+		if !c.do(ctx, func() { err = c.save(snap) }) {
+			return
 		}
-		if sleep(ctx, saveEvery, nil) != nil {
+		if err == nil {
+			saved, failure = snap, ""
+		} else {
+			if failure != err.Error() {
+				failure = err.Error()
+				c.log.Warn("cannot write the cache; trying again", "prefix", snap.prefix, "cause", err)
+			}
+			notify(s.wake) // to try again
+		}
+		if sleep(ctx, max(saveEvery, saveShare*time.Since(began)), nil) != nil {
 			return
 		}
 	}

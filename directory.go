@@ -210,6 +210,9 @@ func (d *Directory) Close() {
 	if stopLink != nil {
 		stopLink()
 	}
+	if d.cache != nil {
+		d.cache.close()
+	}
 }
 
 // List reads a service from etcd itself, linearizably: what was written before the

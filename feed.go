@@ -190,10 +190,7 @@ func (f *feed) publishLocked(snap *Snapshot, err error) {
 
 // fail marks the snapshot stale, or says why there is none yet.
 func (f *feed) fail(cause error) {
-	snap, _ := f.latest()
-	if snap == nil {
-		snap = f.before
-	}
+	snap := f.known()
 	if snap == nil {
 		f.publish(nil, cause)
 		return
@@ -220,10 +217,12 @@ func (f *feed) run(ctx context.Context) {
 	f.dir.link.readable(f, false)
 	defer f.dir.link.forget(f)
 	defer time.AfterFunc(answerGrace, func() { f.remind(ctx) }).Stop()
-	grace := f.remember()
-	f.wake() // of those that wait to hear whether anything is
-	if f.before != nil {
-		defer time.AfterFunc(grace, f.recall).Stop()
+	if f.before != nil || f.saver != nil {
+		rctx, cancel := context.WithCancel(ctx)
+		var recalling sync.WaitGroup
+		recalling.Go(func() { f.recallLater(rctx) })
+		defer recalling.Wait()
+		defer cancel()
 	}
 	f.audited = time.Now().Add(f.auditPause())
 	v, _ := f.dir.link.current()
@@ -284,7 +283,7 @@ func (f *feed) list(ctx context.Context) error {
 	if errors.Is(err, rpctypes.ErrNoLeader) {
 		noLeader := err
 		got, err = f.dir.lister.list(ctx, f.span, true, heard)
-		if err == nil && (got.revision < before.revision || f.before != nil && got.revision < f.before.revision) {
+		if kept := f.kept(); err == nil && (got.revision < before.revision || kept != nil && got.revision < kept.revision) {
 			err = fmt.Errorf("member is behind, at revision %d: %w", got.revision, noLeader)
 		}
 		stale = &Staleness{Since: time.Now(), Cause: noLeader}
@@ -300,7 +299,7 @@ func (f *feed) list(ctx context.Context) error {
 		return errNewHistory // it began meanwhile: the answer may be of either
 	}
 	shown, _ := f.latest()
-	old := cmp.Or(shown, f.before, f.blank)
+	old := cmp.Or(f.known(), f.blank)
 	clear(f.pending)
 	snap := old.relisted(got, f.history)
 	if f.lost != nil && f.revision > 0 { // what went before this feed began may be long gone

@@ -5,6 +5,7 @@ package rollcall
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"time"
 
@@ -15,6 +16,7 @@ const (
 	keptServices = 128              // how many services without a subscriber are kept
 	keptFor      = 30 * time.Minute // how long each of them is
 	recallGrace  = 500 * time.Millisecond
+	readGrace    = 200 * time.Millisecond // how long etcd may say nothing before a file is read
 )
 
 var errNotConfirmed = errors.New("known from before, not confirmed by etcd yet")
@@ -58,29 +60,58 @@ func (k keeper) take(s span) *Snapshot {
 	return e.snap
 }
 
-// remember finds what was known of a new feed's span before: kept in the process, else on
-// disk. It returns how long etcd may take before that is shown.
-func (f *feed) remember() (grace time.Duration) {
-	state := connectivity.Ready // where there is no connection to ask, as the fake's
+// recallLater shows what was known of the span before, kept in the process or else on
+// disk, where etcd has not answered in time. It ends with the context.
+func (f *feed) recallLater(ctx context.Context) {
+	began, state := time.Now(), f.connState()
+	grace := recallGrace
+	known := f.known() != nil
+	if state == connectivity.TransientFailure || known && state != connectivity.Ready { // every process begins without a connection
+		grace = 0
+	}
+	if !known {
+		wake := time.AfterFunc(answerGrace, f.wake) // the disk may take longer
+		defer wake.Stop()
+		f.readCache(ctx)
+	}
+	f.wake() // of those that wait to hear whether anything is
+	if f.known() != nil && sleep(ctx, grace-time.Since(began), nil) == nil {
+		f.recall()
+	}
+}
+
+// connState returns the state of the client's connection; Ready where there is none to
+// ask, as with the fake.
+func (f *feed) connState() connectivity.State {
 	if conn := f.dir.client.ActiveConnection(); conn != nil {
-		state = conn.GetState()
+		return conn.GetState()
 	}
-	if f.before == nil && f.saver != nil {
-		cached := f.dir.cache.load(f.blank.prefix)
-		if cached == nil {
-			return recallGrace
+	return connectivity.Ready
+}
+
+// readCache reads what is kept on disk. It begins once etcd has said nothing for a while:
+// reading a large file would take the processor from what etcd sends.
+func (f *feed) readCache(ctx context.Context) {
+	for {
+		wait := readGrace - f.quiet()
+		if snap, _ := f.latest(); snap != nil {
+			return
 		}
+		if wait <= 0 {
+			break
+		}
+		if sleep(ctx, wait, nil) != nil {
+			return
+		}
+	}
+	var cached *Snapshot
+	if f.dir.cache.do(ctx, func() { cached = f.dir.cache.load(f.blank.prefix) }) && cached != nil {
 		f.mu.Lock()
-		f.before = cached
-		f.mu.Unlock()
-		if state == connectivity.Idle || state == connectivity.Connecting {
-			return recallGrace // every process begins so
+		defer f.mu.Unlock()
+		if f.snap == nil {
+			f.before = cached
 		}
 	}
-	if state == connectivity.Ready {
-		return recallGrace
-	}
-	return 0
 }
 
 // known returns the newest that is known, shown or not; nil for nothing.
@@ -88,6 +119,13 @@ func (f *feed) known() *Snapshot {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return cmp.Or(f.snap, f.before)
+}
+
+// kept returns what was known before the feed began, while there is nothing better.
+func (f *feed) kept() *Snapshot {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.before
 }
 
 // recalls says whether something is known from before, or still looked for, and not shown.

@@ -4,9 +4,12 @@
 package rollcall
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -39,13 +42,12 @@ func (f TLSFiles) Credentials() (credentials.TransportCredentials, error) {
 func (f TLSFiles) load() (*tls.Config, error) {
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
 	if f.CA != "" {
-		pem, err := os.ReadFile(f.CA)
+		bundle, err := os.ReadFile(f.CA)
 		if err != nil {
 			return nil, inputError("CA file", f.CA, "%v", err)
 		}
-		cfg.RootCAs = x509.NewCertPool()
-		if !cfg.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, inputError("CA file", f.CA, "it holds no PEM certificate")
+		if cfg.RootCAs, err = certPool(bundle); err != nil {
+			return nil, inputError("CA file", f.CA, "%v", err)
 		}
 	}
 	if f.Cert != "" || f.Key != "" {
@@ -56,6 +58,30 @@ func (f TLSFiles) load() (*tls.Config, error) {
 		cfg.Certificates = []tls.Certificate{pair}
 	}
 	return cfg, nil
+}
+
+// certPool returns the certificates of a PEM file. Unlike x509.CertPool's own method it
+// refuses a file of which a part cannot be read, such as one that is being written.
+func certPool(data []byte) (*x509.CertPool, error) {
+	pool, blocks, certificates := x509.NewCertPool(), 0, 0
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+		if blocks++; block.Type != "CERTIFICATE" {
+			continue
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("certificate %d: %w", certificates+1, err)
+		}
+		pool.AddCert(cert)
+		certificates++
+	}
+	if begun := bytes.Count(data, []byte("-----B")); begun > blocks {
+		return nil, fmt.Errorf("%d of its %d PEM blocks are incomplete", begun-blocks, begun)
+	}
+	if certificates == 0 {
+		return nil, errors.New("it holds no PEM certificate")
+	}
+	return pool, nil
 }
 
 // fileCredentials are TLS credentials made anew for each handshake.

@@ -4,8 +4,11 @@
 package access_test
 
 import (
+	"bytes"
+	"crypto/tls"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -130,6 +133,63 @@ func TestA3NeverInPlainText(t *testing.T) {
 			}
 		case <-time.After(lab.WaitMost):
 			t.Errorf("%q: nothing was sent", scheme)
+		}
+	}
+}
+
+// A bundle that is read while it is being written replaces nothing: what was last read
+// whole holds, with every authority in it.
+func TestTruncatedBundle(t *testing.T) {
+	t.Parallel()
+	first, second := etcdtest.NewCA(t), etcdtest.NewCA(t)
+	var whole []byte
+	for _, ca := range []*etcdtest.CA{first, second} {
+		data, err := os.ReadFile(ca.File())
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole = append(whole, data...)
+	}
+	bundle := filepath.Join(t.TempDir(), "ca.pem")
+	write := func(data []byte) {
+		if err := os.WriteFile(bundle, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(whole)
+	creds, err := rollcall.TLSFiles{CA: bundle}.Credentials()
+	if err != nil {
+		t.Fatal(err)
+	}
+	issued := second.Issue("server", time.Hour, "127.0.0.1")
+	cert, err := tls.LoadX509KeyPair(issued.CertFile, issued.KeyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	handshake := func() error {
+		client, server := net.Pipe()
+		defer client.Close()
+		go func() {
+			defer server.Close()
+			_ = tls.Server(server, &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2"}}).Handshake()
+		}()
+		_, _, err := creds.ClientHandshake(lab.Context(t), "127.0.0.1:1", client)
+		return err
+	}
+	for name, data := range map[string][]byte{
+		"whole":                           whole,
+		"cut off in the second":           whole[:len(whole)-100],
+		"cut off in the first line of it": whole[:len(whole)/2+10],
+		"the first cut off":               append(bytes.Clone(whole[:len(whole)/4]), whole[len(whole)/2:]...),
+		"empty":                           nil,
+		"of no certificate":               []byte("x"),
+	} {
+		write(data)
+		if err := handshake(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := (rollcall.TLSFiles{CA: bundle}).Credentials(); (err == nil) != (name == "whole") {
+			t.Errorf("%s: at the start got %v", name, err)
 		}
 	}
 }

@@ -42,6 +42,7 @@ var catalogue = []section{
 		{"G9", "spellings of a target", "normalised, or refused at once"},
 		{"G10", "hostile addresses", "host:port only; opt-in list of networks; no server name from the registry"},
 		{"G11", "1,000 channels opened and closed under each fault", "nothing leaks"},
+		{"G14", "the cache on disk is huge, hangs, was being written by a process that was killed", "in nobody's way; nothing is left behind"},
 	}},
 	{"Registering", []row{
 		{"L1", "cut off for longer than the TTL", "back within 2 s of mending, under the same key"},
