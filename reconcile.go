@@ -339,8 +339,9 @@ func (r *Registrar) yielded(g *Registration, revision int64) {
 
 // remove takes the endpoint out: first the mark, then the deletion, both only while the
 // key is under a lease of this Registrar. (An operator's edit changes its ModRevision and
-// must not keep it in; a successor's key has another lease and must not go.) A create that
-// may still land has its lease retired.
+// must not keep it in; a successor's key has another lease and must not go.) What an
+// operator has put without a lease is taken under the lease first, as it is where the
+// endpoint lives on. A create that may still land has its lease retired.
 func (r *Registrar) remove(ctx context.Context, g *Registration) error {
 	for deleted := false; !deleted; {
 		resp, err := r.client.Get(ctx, g.key)
@@ -351,7 +352,14 @@ func (r *Registrar) remove(ctx context.Context, g *Registration) error {
 		r.mu.Lock()
 		held := append(slices.Clone(r.former), r.lease)
 		g.lookLocked(kv, held)
+		taken := kv != nil && kv.Lease == 0 && g.claimed
 		r.mu.Unlock()
+		if taken {
+			if _, err := r.write(ctx, g, kv, kv.Value, r.lease); err != nil {
+				return fmt.Errorf("take %q under the lease: %w", g.key, err)
+			}
+			continue
+		}
 		if kv == nil || !slices.Contains(held, clientv3.LeaseID(kv.Lease)) {
 			break
 		}

@@ -62,8 +62,10 @@ type Conn struct {
 	cut     chan struct{} // nil while the link is up, closed when it is mended
 	member  *state        // nil while the member has a leader, else what it knew then
 	lag     int64
-	lost    int // answers to lose
-	chunk   int // 0: no GetStream
+	lost    int      // answers to lose
+	delayed int      // writes to hold up
+	late    []func() // those that are held up
+	chunk   int      // 0: no GetStream
 	torn    *tear
 	hook    func(context.Context, Call) error
 	calls   map[Method]int
@@ -185,9 +187,16 @@ func unary[R any](ctx context.Context, c *Conn, call Call, local bool, apply fun
 	if err := c.awaitLeader(ctx, local); err != nil {
 		return none, err
 	}
+	write := call.Method == Put || call.Method == Txn || call.Method == Grant
 	c.store.mu.Lock()
+	if write && c.delayed > 0 {
+		c.delayed--
+		c.late = append(c.late, func() { _, _ = apply(c.store) })
+		c.store.mu.Unlock()
+		return none, c.wait(ctx, nil)
+	}
 	resp, err := apply(c.store)
-	lost := err == nil && c.lost > 0 && (call.Method == Put || call.Method == Txn || call.Method == Grant)
+	lost := err == nil && c.lost > 0 && write
 	if lost {
 		c.lost--
 	}

@@ -110,6 +110,24 @@ func (c *Conn) LoseAnswers(n int) {
 	c.lost = n
 }
 
+// DelayWrites holds up the next n puts, transactions and grants, as a connection does that
+// freezes: the client runs into its deadline, and Land has them happen all the same.
+func (c *Conn) DelayWrites(n int) {
+	c.store.mu.Lock()
+	defer c.store.mu.Unlock()
+	c.delayed = n
+}
+
+// Land ends DelayWrites, and applies what was held up.
+func (c *Conn) Land() {
+	c.store.mu.Lock()
+	defer c.store.mu.Unlock()
+	for _, apply := range c.late {
+		apply()
+	}
+	c.delayed, c.late = 0, nil
+}
+
 // StreamRanges makes GetStream answer in chunks of so many keys. With 0, as at
 // first, it answers Unimplemented, as servers before 3.7.
 func (c *Conn) StreamRanges(chunk int) {

@@ -202,6 +202,20 @@ func TestHookBetweenListAndWatch(t *testing.T) {
 	})
 }
 
+func TestDelayWrites(t *testing.T) {
+	bubble(t, func(e *env) {
+		e.conn.DelayWrites(2)
+		for _, key := range []string{"a", "b"} {
+			_, err := e.cli.Txn(e.within(time.Second)).If(clientv3.Compare(clientv3.ModRevision(key), "=", 0)).Then(clientv3.OpPut(key, "late")).Commit()
+			e.expectErr("txn", err, context.DeadlineExceeded)
+		}
+		e.put("b", "in time")
+		e.expect("before", e.store.Values(), "map[b:in time]")
+		e.conn.Land()
+		e.expect("after", e.store.Values(), "map[a:late b:in time]")
+	})
+}
+
 func TestLoseAnswers(t *testing.T) {
 	bubble(t, func(e *env) {
 		e.conn.LoseAnswers(3)

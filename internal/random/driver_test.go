@@ -7,6 +7,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,9 +27,12 @@ type world interface {
 	fault(op string, i int, losing func(lose func()))
 	heal()
 	settle() settle
+	cacheDir(i int) string // of a client's Directory; "": none
 }
 
 const registrationTTL = 10 * time.Second
+
+var silent = slog.New(slog.DiscardHandler) // what goes wrong here is meant to
 
 // driver plays one history.
 type driver struct {
@@ -40,16 +45,20 @@ type driver struct {
 	regs        map[string]*rollcall.Registration // by key; those that are to be there
 	left        map[string]bool                   // keys of those that are not
 	versions    map[string]string                 // by key: what its registration was last updated to
+	statuses    map[string]string                 // by key: what it was at the last check
+	edited      map[string]bool                   // keys that an operator has edited since
 	writes      int
-	lost        int  // times that the store lost its history
-	unsure      bool // it did since the last check
-	hushed      bool // connections have been half-open: an audit may be the first to notice
+	lost        int       // times that the store lost its history
+	lostAt      time.Time // when it last did
+	checked     time.Time // when the last check ended
+	hushed      bool      // connections have been half-open: an audit may be the first to notice
 	checks      int
 	slowest     time.Duration
 }
 
 func newDriver(w world) (d *driver, err error) {
-	d = &driver{w: w, regs: make(map[string]*rollcall.Registration), left: make(map[string]bool), versions: make(map[string]string)}
+	d = &driver{w: w, regs: make(map[string]*rollcall.Registration), left: make(map[string]bool), versions: make(map[string]string),
+		statuses: make(map[string]string), edited: make(map[string]bool)}
 	if d.lister, err = rollcall.NewDirectory(w.direct(), rollcall.DirectoryOptions{}); err != nil {
 		return nil, err
 	}
@@ -68,35 +77,55 @@ func newDriver(w world) (d *driver, err error) {
 // open opens a client's consumers.
 func (d *driver) open(i int) error {
 	client := d.w.client(i)
-	dir, err := rollcall.NewDirectory(client, rollcall.DirectoryOptions{})
+	dir, err := rollcall.NewDirectory(client, rollcall.DirectoryOptions{CacheDir: d.w.cacheDir(i), Logger: silent})
 	if err != nil {
 		return err
 	}
 	d.directories = append(d.directories, dir)
-	r, err := rollcall.NewRegistrar(client, rollcall.RegistrarOptions{TTL: registrationTTL, Directory: dir})
+	r, err := rollcall.NewRegistrar(client, rollcall.RegistrarOptions{TTL: registrationTTL, Directory: dir, Logger: silent})
 	if err != nil {
 		return err
 	}
 	d.registrars = append(d.registrars, r)
 	for s := range services {
 		service := serviceName(s)
-		f, err := newFollower(dir, fmt.Sprintf("subscription %d to %s", i, service), service)
-		if err != nil {
-			return err
-		}
-		d.consumers = append(d.consumers, f)
 		w, err := newWatcher(client, fmt.Sprintf("watch channel %d of %s", i, service), service)
 		if err != nil {
 			return err
 		}
 		d.consumers = append(d.consumers, w)
-		c, err := newChannel(dir, fmt.Sprintf("channel %d to %s", i, service), service)
+	}
+	return d.subscribe(i)
+}
+
+// subscribe opens what a client resolves with: a subscription and a channel a service.
+func (d *driver) subscribe(i int) error {
+	for s := range services {
+		service := serviceName(s)
+		f, err := newFollower(d.directories[i], fmt.Sprintf("subscription %d to %s", i, service), service)
+		if err != nil {
+			return err
+		}
+		d.consumers = append(d.consumers, f)
+		c, err := newChannel(d.directories[i], fmt.Sprintf("channel %d to %s", i, service), service)
 		if err != nil {
 			return err
 		}
 		d.consumers = append(d.consumers, c)
 	}
 	return nil
+}
+
+// resubscribe closes what a client resolves with and opens it again.
+func (d *driver) resubscribe(i int) error {
+	d.consumers = slices.DeleteFunc(d.consumers, func(c consumer) bool {
+		its := strings.HasPrefix(c.name(), fmt.Sprintf("subscription %d ", i)) || strings.HasPrefix(c.name(), fmt.Sprintf("channel %d ", i))
+		if its {
+			c.close()
+		}
+		return its
+	})
+	return d.subscribe(i)
 }
 
 func serviceName(i int) string { return fmt.Sprint("s", i) }
@@ -150,6 +179,17 @@ func (d *driver) do(s step) error {
 		}
 	case "register", "update", "leave", "undrain", "touch":
 		d.registration(op, number(0), number(1))
+	case "flap": // as a health check has it
+		d.registration("leave", number(0), number(1))
+		d.registration("register", number(0), number(1))
+	case "brief":
+		d.registration("register", number(0), number(1))
+		time.Sleep(300 * time.Millisecond)
+		d.registration("leave", number(0), number(1))
+	case "edit-drain", "edit-undrain", "edit-weight", "edit-plain":
+		d.edit(op, number(0), number(1))
+	case "resubscribe":
+		return d.resubscribe(number(0))
 	case "check":
 		return d.check()
 	case "compact":
@@ -163,13 +203,21 @@ func (d *driver) do(s step) error {
 	return nil
 }
 
+// audited is how long it takes at most until every service has been compared with the store.
+const audited = 8 * time.Minute
+
+// unsure reports whether clients may have followed, since the last check, a history that
+// the store has lost: one that has reached what a client has seen is told from the lost
+// one by an audit alone.
+func (d *driver) unsure() bool { return d.lost > 0 && d.checked.Before(d.lostAt.Add(audited)) }
+
 // losing has the store lose its history: another epoch begins.
 func (d *driver) losing(lose func()) {
 	d.truth.catchUp(d.w.direct())
 	d.truth.end()
 	lose()
 	d.lost++
-	d.unsure = true
+	d.lostAt = time.Now()
 	_ = d.truth.begin(d.w.direct()) // or the check says what is wrong
 }
 
@@ -238,11 +286,79 @@ func (d *driver) registration(op string, client, instance int) {
 	}
 }
 
+// edit changes a registration's value in etcd, as an operator does.
+func (d *driver) edit(op string, client, instance int) {
+	key := rollcall.Key(serviceName(instance%services), fmt.Sprintf("r%d-%d", client, instance))
+	if d.regs[key] == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	resp, err := d.w.direct().Get(ctx, key)
+	if err != nil || len(resp.Kvs) == 0 {
+		return
+	}
+	inst, err := rollcall.Decode(resp.Kvs[0])
+	if err != nil {
+		return
+	}
+	d.writes++
+	d.edited[key] = true // if etcd took it
+	field, value, opts := "status", any(rollcall.StatusDraining), []clientv3.OpOption{clientv3.WithIgnoreLease()}
+	switch op {
+	case "edit-undrain":
+		value = nil
+	case "edit-weight":
+		field, value = "weight", 1+d.writes
+	case "edit-plain":
+		opts = nil
+	}
+	metadata, err := rollcall.WithField(inst.Metadata, field, value)
+	if err != nil {
+		return
+	}
+	data, err := rollcall.Encode(inst.Addr, metadata)
+	if err != nil {
+		return
+	}
+	_, _ = d.w.direct().Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", resp.Kvs[0].ModRevision)).
+		Then(clientv3.OpPut(key, string(data), opts...)).Commit()
+}
+
+// checkStatuses returns an error where a status is another than at the last check, and
+// nobody but the program has written since.
+func (d *driver) checkStatuses() error {
+	for s := range services {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		snap, err := d.lister.List(ctx, serviceName(s))
+		cancel()
+		if err != nil {
+			return err
+		}
+		for key := range d.regs {
+			inst := snap.Instance(key)
+			if inst == nil {
+				continue
+			}
+			status, before := inst.Attributes().Status(), d.statuses[key]
+			if before != "" && status != before && !d.edited[key] && !d.unsure() {
+				return fmt.Errorf("registration %s is %s, and was %s when an operator last had a hand in it", key, status, before)
+			}
+			d.statuses[key] = status
+			delete(d.edited, key)
+		}
+	}
+	return nil
+}
+
 // check heals the world and waits until everything shows what etcd holds.
 func (d *driver) check() error {
 	d.w.heal()
 	d.checks++
 	s := d.w.settle()
+	if d.unsure() {
+		s.bound = audited
+	}
 	began := time.Now()
 	var agreed int64 // revision at which all showed the same
 	for {
@@ -256,16 +372,19 @@ func (d *driver) check() error {
 		time.Sleep(s.poll)
 	}
 	d.slowest = max(d.slowest, time.Since(began))
+	if err := d.checkStatuses(); err != nil {
+		return err
+	}
 	for _, c := range d.consumers {
 		c.look()
 	}
 	d.truth.catchUp(d.w.direct()) // it is written down beside
 	for _, c := range d.consumers {
-		if err := c.wrong(&d.truth, d.unsure); err != nil {
+		if err := c.wrong(&d.truth, d.unsure()); err != nil {
 			return fmt.Errorf("%s: %w", c.name(), err)
 		}
 	}
-	d.unsure = false
+	d.checked = time.Now()
 	d.truth.forget(agreed)
 	for i, dir := range d.directories {
 		if stats := dir.Stats(); d.lost == 0 && (stats.Histories > 0 || stats.Drifts > 0 && !d.hushed) {
@@ -332,6 +451,8 @@ func (d *driver) compareRegistrations(service string, want *rollcall.Snapshot) e
 			return fmt.Errorf("registration %s is %s, but not in etcd", key, state.Phase)
 		case inst.Lease != state.Lease || inst.Addr != g.Addr():
 			return fmt.Errorf("registration %s stands under lease %x with %s", key, int64(inst.Lease), inst.Addr)
+		case (state.Phase == rollcall.Draining) != inst.Draining():
+			return fmt.Errorf("registration %s says %s, and is %s in etcd", key, state.Phase, inst.Attributes().Status())
 		case inst.Attributes().Version != d.versions[key]:
 			return fmt.Errorf("registration %s has version %q, want %q", key, inst.Attributes().Version, d.versions[key])
 		}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/rollcall-grpc/rollcall/internal/fakeetcd"
@@ -16,7 +17,7 @@ import (
 
 // fakeFaults are those of fakeWorld; N is a client.
 var fakeFaults = []string{"cut N", "cut N", "freeze N", "mend N", "mend N", "leaderless N", "break N", "close N", "cancel N", "lose N",
-	"refuse N", "compact", "compact", "expire", "wipe", "save", "restore"}
+	"refuse N", "stick N", "stick N", "deny N", "token N", "resubscribe N", "compact", "compact", "expire", "wipe", "save", "restore"}
 
 // fakeWorld is the fake etcd, to be used in virtual time.
 type fakeWorld struct {
@@ -24,7 +25,6 @@ type fakeWorld struct {
 	root  *fakeetcd.Conn
 	conns []*fakeetcd.Conn
 	saved *fakeetcd.Snapshot
-	lost  bool // the store lost its history since the last check
 }
 
 func newFakeWorld() *fakeWorld {
@@ -44,6 +44,7 @@ func (w *fakeWorld) close() {
 }
 
 func (w *fakeWorld) client(i int) *clientv3.Client { return w.conns[i].Client }
+func (w *fakeWorld) cacheDir(int) string           { return "" } // virtual time does not pass while a disk is busy
 func (w *fakeWorld) direct() *clientv3.Client      { return w.root.Client }
 
 func (w *fakeWorld) fault(op string, i int, losing func(lose func())) {
@@ -67,6 +68,16 @@ func (w *fakeWorld) fault(op string, i int, losing func(lose func())) {
 		conn.LoseAnswers(2)
 	case "refuse":
 		conn.FailNext(fakeetcd.Get, errors.New("rpc error: code = Unknown desc = some fault"), context.DeadlineExceeded)
+	case "stick":
+		conn.DelayWrites(3)
+	case "deny":
+		for _, m := range rights {
+			conn.Fail(m, rpctypes.ErrPermissionDenied)
+		}
+	case "token":
+		conn.FailNext(fakeetcd.Get, rpctypes.ErrInvalidAuthToken)
+		conn.FailNext(fakeetcd.Txn, rpctypes.ErrInvalidAuthToken)
+		conn.CancelWatches(rpctypes.ErrInvalidAuthToken)
 	case "compact":
 		_ = w.store.Compact(w.store.Revision()) // compacted already is as good
 	case "expire":
@@ -79,13 +90,11 @@ func (w *fakeWorld) fault(op string, i int, losing func(lose func())) {
 			w.store.ExpireLease(ids[0])
 		}
 	case "wipe":
-		w.lost = true
 		losing(w.store.Wipe)
 	case "save":
 		w.saved = w.store.Snapshot()
 	case "restore":
 		if w.saved != nil {
-			w.lost = true
 			losing(func() { w.store.Restore(w.saved, 0) })
 		}
 	}
@@ -96,7 +105,16 @@ func (w *fakeWorld) mend(conn *fakeetcd.Conn) {
 	conn.Thaw()
 	conn.FindLeader()
 	conn.LoseAnswers(0)
+	conn.Land()
+	for _, m := range rights {
+		conn.Fail(m, nil)
+	}
 }
+
+// rights are what a role may be granted and refused. A watch that is refused in the moment
+// in which its stream ends leaves clientv3's goroutines behind, and in virtual time all is
+// one moment: watches are refused on real etcd alone.
+var rights = []fakeetcd.Method{fakeetcd.Get, fakeetcd.GetStream, fakeetcd.Txn}
 
 func (w *fakeWorld) heal() {
 	for _, conn := range w.conns {
@@ -105,12 +123,7 @@ func (w *fakeWorld) heal() {
 }
 
 // settle allows for what the fake lacks, a connection whose state can be seen: silence is
-// noticed after 10 s, and its answer may take 5 s. A history that has reached what a client
-// has seen is told from the lost one by an audit alone, which comes every 5 min or so.
+// noticed after 10 s, and its answer may take 5 s.
 func (w *fakeWorld) settle() settle {
-	if w.lost {
-		w.lost = false
-		return settle{bound: 8 * time.Minute, poll: time.Second}
-	}
 	return settle{bound: 25 * time.Second, poll: time.Second}
 }

@@ -50,6 +50,7 @@ func newRealWorld(t *testing.T) *realWorld {
 	return w
 }
 
+func (w *realWorld) cacheDir(int) string           { return "" }
 func (w *realWorld) client(i int) *clientv3.Client { return w.clients[i] }
 func (w *realWorld) direct() *clientv3.Client      { return w.root }
 

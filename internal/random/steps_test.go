@@ -26,9 +26,10 @@ func generate(faults []string, most int) *rapid.Generator[[]step] {
 		id := func() string {
 			return fmt.Sprintf("s%d/%s", rapid.IntRange(0, services-1).Draw(t, "service"), rapid.SampledFrom([]string{"a", "b", "c", "d", "e"}).Draw(t, "id"))
 		}
-		client := func() string { return fmt.Sprint(rapid.IntRange(0, clients-1).Draw(t, "client")) }
-		instance := func() string { return fmt.Sprint(rapid.IntRange(0, 3).Draw(t, "instance")) }
-		switch kind := rapid.SampledFrom([]string{"write", "write", "write", "registration", "fault", "fault", "wait", "wait"}).Draw(t, "kind"); kind {
+		// One client and one instance get most, so that steps meet.
+		client := func() string { return rapid.SampledFrom([]string{"0", "0", "0", "1", "2"}).Draw(t, "client") }
+		instance := func() string { return rapid.SampledFrom([]string{"0", "0", "0", "1"}).Draw(t, "instance") }
+		switch kind := rapid.SampledFrom([]string{"write", "write", "write", "registration", "registration", "edit", "fault", "fault", "wait", "wait"}).Draw(t, "kind"); kind {
 		case "write":
 			switch op := rapid.SampledFrom([]string{"put", "put", "put", "drain", "spoil", "same", "unix", "twin", "leased", "del", "del", "touch", "many"}).Draw(t, "write"); op {
 			case "touch":
@@ -39,8 +40,13 @@ func generate(faults []string, most int) *rapid.Generator[[]step] {
 				return step(op + " " + id())
 			}
 		case "registration":
-			return step(rapid.SampledFrom([]string{"register", "register", "update", "leave", "undrain"}).Draw(t, "registration") + " " + client() + " " + instance())
+			return step(rapid.SampledFrom([]string{"register", "register", "update", "leave", "undrain", "flap", "brief"}).Draw(t, "registration") + " " + client() + " " + instance())
+		case "edit":
+			return step(rapid.SampledFrom([]string{"edit-drain", "edit-undrain", "edit-weight", "edit-plain"}).Draw(t, "edit") + " " + client() + " " + instance())
 		case "wait":
+			if rapid.IntRange(0, 7).Draw(t, "check") == 0 {
+				return "check"
+			}
 			return step("wait " + rapid.SampledFrom([]string{"10ms", "300ms", "1s", "5s", "15s", "1m", "10m"}).Draw(t, "wait"))
 		default:
 			op := rapid.SampledFrom(faults).Draw(t, "fault")
