@@ -6,6 +6,7 @@ package random
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"runtime"
 	"runtime/pprof"
 	"sort"
@@ -21,49 +22,82 @@ import (
 
 // realFaults are those of realWorld; N is a client. A member that is down or paused comes
 // back with the next fault of a member's, so that there is always a majority to write to.
-var realFaults = []string{"cut N", "cut N", "freeze N", "mend N", "mend N", "delay N", "kill", "stop", "pause", "start", "leader", "compact", "expire"}
+var realFaults = []string{"cut N", "cut N", "freeze N", "half N", "half N", "mend N", "mend N", "delay N", "deny N", "disk", "resubscribe N",
+	"kill", "stop", "pause", "start", "leader", "compact", "expire"}
 
-// realWorld is three real members, and a link for each client to one of them.
+// realWorld is three real members that ask who a client is, and two links for each client,
+// a user of its own, to two of them. Tokens, which one member alone knows, end soon.
 type realWorld struct {
 	t       *testing.T
 	etcd    *etcdtest.Cluster
-	links   []*etcdtest.Link
+	auth    *etcdtest.Auth
+	links   [][2]*etcdtest.Link
 	clients []*clientv3.Client
 	root    *clientv3.Client
+	denied  [clients]bool
+	cache   string           // directory of the first client
 	down    *etcdtest.Member // killed, stopped or paused
 	paused  bool
 	next    int // the member that is next in turn
 }
 
 func newRealWorld(t *testing.T) *realWorld {
-	w := &realWorld{t: t, etcd: etcdtest.New(t, etcdtest.Options{Members: 3})}
-	w.root = w.etcd.Client(t)
+	flags := append(etcdtest.SimpleTokens(5*time.Second), "--bcrypt-cost=4")
+	w := &realWorld{t: t, etcd: etcdtest.New(t, etcdtest.Options{Members: 3, Flags: flags}), cache: t.TempDir()}
+	w.auth = w.etcd.EnableAuth(t)
+	w.root = w.auth.Client(t, "root")
 	for i := range clients {
-		link := etcdtest.NewLink(t, w.etcd.Member(i%3).Addr())
-		client, err := rollcall.NewClient(rollcall.ClientConfig(link.Addr()))
+		w.auth.AddUser(user(i), "secret", etcdtest.ReadWrite("s"), etcdtest.Read(rollcall.ConfigPrefix))
+		links := [2]*etcdtest.Link{etcdtest.NewLink(t, w.etcd.Member(i%3).Addr()), etcdtest.NewLink(t, w.etcd.Member((i+1)%3).Addr())}
+		cfg := rollcall.ClientConfig(links[0].Addr(), links[1].Addr())
+		w.auth.As(user(i))(&cfg)
+		client, err := rollcall.NewClient(cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { client.Close() })
-		w.links, w.clients = append(w.links, link), append(w.clients, client)
+		w.links, w.clients = append(w.links, links), append(w.clients, client)
 	}
 	return w
 }
 
-func (w *realWorld) cacheDir(int) string           { return "" }
+func user(i int) string { return fmt.Sprint("user-", i) }
+
+func (w *realWorld) cacheDir(i int) string {
+	if i > 0 {
+		return ""
+	}
+	return w.cache
+}
+
 func (w *realWorld) client(i int) *clientv3.Client { return w.clients[i] }
 func (w *realWorld) direct() *clientv3.Client      { return w.root }
 
 func (w *realWorld) fault(op string, i int, _ func(lose func())) {
 	switch op {
 	case "cut":
-		w.links[i].Cut()
+		for _, link := range w.links[i] {
+			link.Cut()
+		}
 	case "freeze":
-		w.links[i].Freeze()
+		for _, link := range w.links[i] {
+			link.Freeze()
+		}
+	case "half": // of what is under way the client gives up a part
+		w.links[i][0].Freeze()
 	case "delay":
-		w.links[i].Delay(200 * time.Millisecond)
+		for _, link := range w.links[i] {
+			link.Delay(200 * time.Millisecond)
+		}
 	case "mend":
-		w.links[i].Mend()
+		w.mend(i)
+	case "deny":
+		if !w.denied[i] {
+			w.denied[i] = true
+			w.auth.Revoke(user(i), "s")
+		}
+	case "disk":
+		w.hangDisk()
 	case "kill", "stop", "pause", "leader":
 		w.start()
 		w.down = w.etcd.Member(w.next % 3)
@@ -116,11 +150,31 @@ func (w *realWorld) start() {
 	w.etcd.WaitReady()
 }
 
-func (w *realWorld) heal() {
-	w.start()
-	for _, link := range w.links {
+func (w *realWorld) mend(i int) {
+	for _, link := range w.links[i] {
 		link.Mend()
 	}
+	if w.denied[i] {
+		w.denied[i] = false
+		w.auth.Grant(user(i), etcdtest.ReadWrite("s"))
+	}
+}
+
+func (w *realWorld) heal() {
+	w.start()
+	for i := range clients {
+		w.mend(i)
+	}
+	w.thawDisk()
+}
+
+// cacheFile returns the file of a service, whose name is the cache's to choose.
+func (w *realWorld) cacheFile(s int) string {
+	files, _ := filepath.Glob(filepath.Join(w.cache, serviceName(s)+"*.json"))
+	if len(files) == 0 {
+		return filepath.Join(w.cache, serviceName(s)+".json")
+	}
+	return files[0]
 }
 
 // settle is the promise, 10 s, three times over: the machine does other things besides.

@@ -61,13 +61,18 @@ func (tr *truth) begin(client *clientv3.Client) error {
 	tr.mu.Lock()
 	tr.epochs = append(tr.epochs, e)
 	tr.mu.Unlock()
-	events := client.Watch(ctx, "\x00", clientv3.WithFromKey(), clientv3.WithRev(e.first+1), clientv3.WithCreatedNotify())
 	go func() {
 		defer close(e.done)
-		for resp := range events {
+		for ctx.Err() == nil { // a member may refuse a token that it has not heard of yet
 			tr.mu.Lock()
-			e.events = append(e.events, resp.Events...)
+			next := e.revision() + 1
 			tr.mu.Unlock()
+			for resp := range client.Watch(ctx, "\x00", clientv3.WithFromKey(), clientv3.WithRev(next)) {
+				tr.mu.Lock()
+				e.events = append(e.events, resp.Events...)
+				tr.mu.Unlock()
+			}
+			time.Sleep(10 * time.Millisecond)
 		}
 	}()
 	return nil
