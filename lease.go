@@ -211,6 +211,7 @@ func (r *Registrar) hold(ctx context.Context) error {
 		if err == nil {
 			err = r.fence(ctx)
 		}
+		r.tell()
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
@@ -286,11 +287,13 @@ func (r *Registrar) fence(ctx context.Context) error {
 	r.mu.Lock()
 	retired := slices.Clone(r.retired)
 	present, living := slices.Contains(retired, r.lease), false
-	for _, g := range r.regs {
-		living = living || !g.gone
+	if present {
+		for _, g := range r.regs {
+			living = living || !g.gone
+		}
 	}
 	r.mu.Unlock()
-	if present && living {
+	if living {
 		if err := r.grant(ctx); err != nil {
 			return err
 		}

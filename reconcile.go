@@ -46,7 +46,6 @@ func (r *Registrar) reconcile(ctx context.Context) (due time.Time, err error) {
 		})
 	}
 	wg.Wait()
-	r.tell()
 	for i, e := range errs {
 		switch {
 		case errors.Is(e, rpctypes.ErrLeaseNotFound):

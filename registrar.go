@@ -177,6 +177,7 @@ func (r *Registrar) Close(ctx context.Context) error {
 		}
 	}
 	r.stop()
+	r.tell()
 	r.mu.Lock()
 	leases := slices.Clone(r.retired)
 	if r.lease != 0 {

@@ -165,7 +165,7 @@ func (g *Registration) pendingLocked() bool {
 // Close takes the endpoint out: it is marked as draining, so that watchers can tell
 // that it went on purpose, and deleted unless a successor has the key. It returns when
 // that is done and nothing that was sent before can bring the key back. If the context
-// ends first, or after 10 s without etcd, it returns an error and goes on behind; the
+// ends first, or after 15 s without etcd, it returns an error and goes on behind; the
 // Registrar's Close or the end of the lease finishes it.
 func (g *Registration) Close(ctx context.Context) error {
 	g.leave()
