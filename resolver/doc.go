@@ -17,8 +17,10 @@
 //
 // An endpoint's metadata reaches balancing policies by [AttributesOf] and [InstanceOf].
 // gRPC's own attributes are set from it too: the weight that pick_first's shuffle and
-// ring_hash go by, and ring_hash's key, the field "hash_key" or else the endpoint's id. A
-// change of metadata alone reconnects nothing.
+// ring_hash go by, and ring_hash's key, the field "hash_key" or else the endpoint's id. Of
+// endpoints with the same "hash_key" the one with the least id gets it; the others get it
+// with their id appended, since ring_hash calls only one endpoint of each key. A change of
+// metadata alone reconnects nothing.
 //
 // # Service config
 //

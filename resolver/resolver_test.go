@@ -313,7 +313,7 @@ func TestBuilder(t *testing.T) {
 
 // gRPC's trace of a state tells its instances by their keys.
 func TestTrace(t *testing.T) {
-	ep := traits(nil).endpointOf(&rollcall.Instance{Key: "svc/a", Addr: "a:1"}, nil)
+	ep := endpointOf(&rollcall.Instance{Key: "svc/a", Addr: "a:1"}, nil, nil, "a")
 	if got, want := ep.Attributes.String(), `"instance": "svc/a"`; !strings.Contains(got, want) {
 		t.Errorf("attributes are written as %s, want %s in it", got, want)
 	}

@@ -42,6 +42,7 @@ var catalogue = []section{
 		{"G9", "spellings of a target", "normalised, or refused at once"},
 		{"G10", "hostile addresses", "host:port only; opt-in list of networks; no server name from the registry"},
 		{"G11", "1,000 channels opened and closed under each fault", "nothing leaks"},
+		{"G13", "ring_hash: ids that end alike, equal hash keys", "every server gets its share; all clients agree"},
 	}},
 	{"Registering", []row{
 		{"L1", "cut off for longer than the TTL", "back within 2 s of mending, under the same key"},
