@@ -120,7 +120,8 @@ func (b *builder) Build(target grpcresolver.Target, cc grpcresolver.ClientConn, 
 		return nil, status.Errorf(codes.Unavailable, "rollcall: resolve %q: %v", service, err)
 	}
 	n := name{service, selector.String()}
-	r := &etcdResolver{cc: cc, sub: sub, configs: configs, view: b.acquire(n, selector), name: n, opts: &b.opts, order: newOrder(), turn: make(chan struct{}, 1)}
+	r := &etcdResolver{cc: cc, sub: sub, configs: configs, view: b.acquire(n, selector), nobody: nobodyFor(target),
+		name: n, opts: &b.opts, order: newOrder(), turn: make(chan struct{}, 1)}
 	if configs != nil {
 		r.config.start(cc, b.opts.DefaultServiceConfig)
 	}

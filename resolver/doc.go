@@ -31,10 +31,18 @@
 // grpc.WithDefaultServiceConfig applies. A channel with grpc.WithDisableServiceConfig reads
 // none; one that may not read it resolves as without. The first state waits for it 1 s.
 //
+// # Errors
+//
 // Build does no I/O. While etcd has not answered, calls fail with UNAVAILABLE and
-// etcd's own error after 1 s; a service without endpoints fails them naming service,
-// prefix and revision; both heal by themselves. Once endpoints are known they are
-// kept while etcd cannot be had.
+// etcd's own error after 1 s. Calls to a service without endpoints fail with an error that
+// names service, prefix, revision and reason. Both heal by themselves. Once endpoints are
+// known they are kept while etcd cannot be reached.
+//
+// When the last endpoint of a service leaves, the channel is told of one endpoint without
+// addresses, and then of the error: with no endpoint at all, gRPC's policies fail calls with
+// errors of their own. A balancer must expect endpoints without addresses; see gRFC A61 and
+// grpc's resolver.ValidateEndpoints. Channels through an HTTP proxy are told of no endpoint
+// instead, and their calls fail with the policy's own error.
 //
 // # Concurrency
 //

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -37,7 +39,9 @@ type channel struct {
 func (c *channel) UpdateState(s grpcresolver.State) error {
 	var addrs []string
 	for _, ep := range s.Endpoints {
-		addrs = append(addrs, ep.Addresses[0].Addr)
+		for _, addr := range ep.Addresses {
+			addrs = append(addrs, addr.Addr)
+		}
 	}
 	slices.Sort(addrs)
 	c.mu.Lock()
@@ -156,10 +160,35 @@ func TestStates(t *testing.T) {
 		for _, id := range []string{"a", "b", "b2"} {
 			s.Delete("svc/" + id)
 		}
-		if got := c.told(); !strings.HasSuffix(got, "state []") {
-			t.Errorf("the channel was told %s, want an empty state at last", got)
+		const reason = `; 1 rejected, the first: "svc/bad": value has no Addr; 1 refused by the address policy`
+		if got, want := c.told(), "state []; "+empty+"14"+reason; !strings.HasSuffix(got, want) {
+			t.Errorf("the channel was told %s, want an empty state and why at last", got)
 		}
+		s.Delete("svc/bad")
+		c.want(t, empty+"15; 1 refused by the address policy")
+		put(s, "a", "a:1", "null")
+		c.want(t, "state [a:1]")
+		s.Delete("svc/a")
+		c.want(t, "state []; "+empty+"17; 1 refused by the address policy")
 	})
+}
+
+// A channel through a proxy is given no endpoint without addresses: gRPC takes its hash key
+// away there, and ring_hash panics. Go reads the environment once, so that this takes a
+// process of its own.
+func TestNobodyForProxies(t *testing.T) {
+	const proxy = "http://127.0.0.1:1"
+	if os.Getenv("HTTPS_PROXY") == proxy {
+		if got := nobodyFor(target("etcd:///svc")); got == nil || len(got) != 0 {
+			t.Errorf("got %v, want an empty list", got)
+		}
+		return
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^TestNobodyForProxies$")
+	cmd.Env = append(os.Environ(), "HTTPS_PROXY="+proxy, "NO_PROXY=", "no_proxy=")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v:\n%s", err, out)
+	}
 }
 
 // instance returns the key that the address of the last state stands for.

@@ -96,11 +96,12 @@ func (v *view) prepare(n int) {
 	}
 }
 
-// refusals returns how many instances the policy refuses.
-func (v *view) refusals() int {
+// refusals returns the snapshot that is shown, and how many of its instances the policy
+// refuses.
+func (v *view) refusals() (snap *rollcall.Snapshot, refused int) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	return len(v.refused)
+	return v.snap, len(v.refused)
 }
 
 func (v *view) apply(snap *rollcall.Snapshot) (fresh []rollcall.Refused) {

@@ -149,8 +149,8 @@ func viewFollows(t *testing.T, rt *rapid.T) string {
 		}
 		_, refused := sub.Latest().Screen(nil)
 		refused = slices.DeleteFunc(refused, func(r rollcall.Refused) bool { return !selector.Takes(r.Instance) })
-		if v.refusals() != len(refused) {
-			return fmt.Sprintf("%d refused, want %d", v.refusals(), len(refused))
+		if _, n := v.refusals(); n != len(refused) {
+			return fmt.Sprintf("%d refused, want %d", n, len(refused))
 		}
 		if rapid.Bool().Draw(rt, "prepared") {
 			v.prepare(large)

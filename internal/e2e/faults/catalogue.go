@@ -42,6 +42,7 @@ var catalogue = []section{
 		{"G9", "spellings of a target", "normalised, or refused at once"},
 		{"G10", "hostile addresses", "host:port only; opt-in list of networks; no server name from the registry"},
 		{"G11", "1,000 channels opened and closed under each fault", "nothing leaks"},
+		{"G12", "the last endpoint leaves a channel in use", "calls fail naming service, prefix, revision and reason, with every policy; the next endpoint heals"},
 		{"G13", "ring_hash: ids that end alike, equal hash keys", "every server gets its share; all clients agree"},
 	}},
 	{"Registering", []row{

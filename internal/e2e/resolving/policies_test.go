@@ -6,13 +6,20 @@ package resolving_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
+	_ "google.golang.org/grpc/balancer/leastrequest"
 	_ "google.golang.org/grpc/balancer/ringhash"
+	_ "google.golang.org/grpc/balancer/weightedroundrobin"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
+	_ "github.com/rollcall-grpc/rollcall/balancer/weighted"
+	_ "github.com/rollcall-grpc/rollcall/balancer/zone"
 	"github.com/rollcall-grpc/rollcall/endpoints"
 	"github.com/rollcall-grpc/rollcall/internal/e2e/lab"
 	"github.com/rollcall-grpc/rollcall/internal/etcdtest"
@@ -89,4 +96,68 @@ func TestG13RingHashReachesEveryServer(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestG12LastEndpointLeaves(t *testing.T) {
+	t.Parallel()
+	for _, policy := range []string{`"pick_first":{}`, `"round_robin":{}`, `"ring_hash_experimental":{"requestHashHeader":"user"}`,
+		`"least_request_experimental":{}`, `"weighted_round_robin":{}`, `"rollcall_weighted":{}`, `"rollcall_zone":{}`} {
+		t.Run(strings.Trim(strings.Split(policy, ":")[0], `"`), func(t *testing.T) {
+			t.Parallel()
+			lab.Compare(t, etcdtest.Options{}, func(e *lab.Env) {
+				lastLeaves(e, fmt.Sprintf(`{"loadBalancingConfig":[{%s}]}`, policy))
+			})
+		})
+	}
+}
+
+func lastLeaves(e *lab.Env, config string) {
+	target := "etcd:///" + e.Target
+	if e.Ours() {
+		target += "?version=v1"
+	}
+	server := lab.StartServer(e.T, "one")
+	good := fmt.Sprintf(`{"Addr":%q,"Metadata":{"version":"v1"}}`, server.Addr)
+	conn := e.DialBy(e.Builder(), target, grpc.WithDefaultServiceConfig(config))
+
+	// says calls until a call fails for these reasons, and lets no call fail without a good one.
+	says := func(reasons ...string) {
+		began := time.Now()
+		e.Eventually(func() error {
+			_, err := e.Call(conn)
+			if err == nil {
+				return fmt.Errorf("calls go on after the last endpoint left")
+			}
+			for _, part := range []string{"rollcall: ", fmt.Sprintf("%q", e.Target), fmt.Sprintf("%q", e.Target+"/"), "at revision "} {
+				if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), part) {
+					e.Failf("a call failed with %v, want UNAVAILABLE naming %s", err, part)
+				}
+			}
+			for _, reason := range reasons {
+				if !strings.Contains(err.Error(), reason) {
+					return fmt.Errorf("a call failed with %v, want it to name %s", err, reason)
+				}
+			}
+			return nil
+		})
+		e.Within("calls fail and say: "+strings.Join(reasons, ", "), began, time.Second)
+	}
+	for range 2 {
+		e.Put(e.Key("a"), good)
+		e.Reaches(conn, "one")
+		gone, err := e.Client.Delete(e.Ctx, e.Key("a"))
+		e.OK(err)
+		says(fmt.Sprintf("at revision %d", gone.Header.Revision))
+	}
+	e.Put(e.Key("a"), `not JSON`)
+	says("1 rejected", fmt.Sprintf("%q", e.Key("a")))
+	e.Put(e.Key("a"), `{"Addr":"unix:/run/x","Metadata":{"version":"v1"}}`)
+	says("1 refused by the address policy")
+	e.Put(e.Key("a"), fmt.Sprintf(`{"Addr":%q,"Metadata":{"version":"v2"}}`, server.Addr))
+	says(`1 not selected by "version=v1"`)
+
+	e.Put(e.Key("a"), good)
+	joined := time.Now()
+	e.Reaches(conn, "one")
+	e.Within("calls succeed after an endpoint joined", joined, time.Second)
 }
