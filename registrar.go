@@ -141,6 +141,9 @@ func (r *Registrar) prepare(service string, ep Endpoint) (*Registration, error) 
 	if ep.ID == "" {
 		ep.ID = ep.Addr
 	}
+	if err := CheckKey(Key(service, ep.ID)); err != nil {
+		return nil, err
+	}
 	return &Registration{registrar: r, service: service, key: Key(service, ep.ID), addr: ep.Addr, value: value,
 		write: true, dirty: true, state: State{Since: time.Now()}, changed: make(chan struct{})}, nil
 }

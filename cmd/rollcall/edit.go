@@ -84,6 +84,9 @@ func (a *app) edit(ctx context.Context, service string, names []string, field st
 	if err != nil {
 		return err
 	}
+	if err := rollcall.CheckKey(rollcall.Key(service, names[0])); err != nil {
+		return err
+	}
 	return a.talk(ctx, func(ctx context.Context, client *clientv3.Client) error {
 		done, err := a.change(ctx, client, service, names, func(h holding) (clientv3.Op, error) {
 			return h.with(field, value)

@@ -116,6 +116,11 @@ func (f rolesFlags) role(kind string, names []string) (role, error) {
 		if err != nil {
 			return role{}, err
 		}
+		if kind == "registrar" || kind == "operator" {
+			if err := rollcall.CheckKey(rollcall.Key(service, "")); err != nil {
+				return role{}, err
+			}
+		}
 		services = append(services, service)
 	}
 	if len(services) == 0 && kind != "bridge" {

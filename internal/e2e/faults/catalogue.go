@@ -67,6 +67,8 @@ var catalogue = []section{
 		{"A5", "AutoSync", "off"},
 		{"A6", "pings", "none too many: no GOAWAY"},
 		{"A7", "500 channels, 500 clients, etcd restarts", "all follow again within 5 s; the rate at etcd is measured"},
+		{"A9", "range options given to a manager's add or delete", "InvalidArgument, nothing written or deleted"},
+		{"A10", "_grpc_config given as a service", "refused wherever an endpoint is written or registered"},
 	}},
 	{"Through etcd's grpc-proxy", []row{
 		{"ProxyW1", "as W1", "as W1"},
