@@ -89,10 +89,19 @@ func NewRegistrar(client *clientv3.Client, opts RegistrarOptions) (*Registrar, e
 	return r, nil
 }
 
-// Check says what is wrong with an endpoint, as Register would: an *InputError, or nil.
+// Check returns why Register would refuse an endpoint: an *InputError, or ErrClosed after
+// Close.
 func (r *Registrar) Check(service string, ep Endpoint) error {
-	_, err := r.prepare(service, ep)
-	return err
+	g, err := r.prepare(service, ep)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return fmt.Errorf("register %q: the registrar is %w", g.key, ErrClosed)
+	}
+	return nil
 }
 
 // Register begins to keep an endpoint in etcd and returns at once; Wait waits until it
