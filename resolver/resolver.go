@@ -26,7 +26,7 @@ type etcdResolver struct {
 	view    *view
 	nobody  []grpcresolver.Endpoint // what the channel is told when there are no endpoints any more
 	name    name
-	opts    *Options
+	log     *onceLog
 	order   order
 	close   func()
 	closed  atomic.Bool
@@ -45,7 +45,7 @@ func (r *etcdResolver) deliver(snap *rollcall.Snapshot, err error) {
 	r.turn <- struct{}{}
 	defer func() { <-r.turn }()
 	if err != nil {
-		r.opts.Logger.Warn("cannot resolve yet", "service", r.name.service, "cause", err)
+		r.log.log.Debug("cannot resolve yet", "service", r.name.service, "cause", err)
 		// Not as a status (%v, not %w): with that gRPC ends every call; otherwise it fails
 		// calls with UNAVAILABLE and the text, and has those wait that wait for ready.
 		r.cc.ReportError(fmt.Errorf("rollcall: resolve %q: %v", r.name.service, err))
@@ -66,13 +66,14 @@ func (r *etcdResolver) deliverConfig(snap *rollcall.Snapshot, err error) {
 // take is told of the service config. Where etcd says nothing, or nothing to this client,
 // the channel goes on with what it has.
 func (r *etcdResolver) take(snap *rollcall.Snapshot, err error) {
+	key := rollcall.ConfigPrefix + r.name.service
 	if err != nil {
 		r.config.known = true
 		if errors.Is(err, rpctypes.ErrPermissionDenied) {
-			r.opts.Logger.Warn("no right to read the service config", "key", rollcall.ConfigPrefix+r.name.service)
+			r.log.warn(key, "no right to read the service config; resolving without it")
 		}
 	} else if err := r.config.take(snap.ServiceConfig()); err != nil {
-		r.opts.Logger.Warn("service config refused", "key", snap.Prefix(), "revision", snap.Revision(), "cause", err)
+		r.log.warn(key, "service config refused; ignoring it", "revision", snap.Revision(), "cause", err)
 	}
 }
 
@@ -95,7 +96,7 @@ func (r *etcdResolver) show() {
 		return
 	}
 	for _, ref := range r.view.follow(r.sub) {
-		r.opts.Logger.Warn("address refused", "key", ref.Instance.Key, "cause", ref.Cause)
+		r.log.warn(ref.Instance.Key, "address refused", "cause", ref.Cause)
 	}
 	has := r.shown
 	if r.config.changed {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"os"
 	"os/exec"
@@ -260,6 +261,58 @@ func TestStuckChannel(t *testing.T) {
 			time.Sleep(2 * time.Hour)
 			stuck.want(t, "state [a:1]")
 		})
+}
+
+// What an operator must act on is logged once, however many channels see it; that etcd is
+// away is the Directory's to log.
+func TestLogsOnceForAllChannels(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fakeetcd.New()
+		defer store.Close()
+		conn := store.Connect(context.Background())
+		defer conn.Close()
+		d, err := rollcall.NewDirectory(conn.Client, rollcall.DirectoryOptions{Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		var log strings.Builder // written by one goroutine at a time, under a handler's lock
+		noTime := func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		}
+		b, err := NewBuilderWithOptions(nil, Options{Directory: d, Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{ReplaceAttr: noTime}))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Cut()
+		for i := range 10 {
+			r, err := b.Build(target([]string{"etcd:///svc", "etcd:///svc?zone="}[i%2]), &channel{}, grpcresolver.BuildOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+		}
+		time.Sleep(time.Minute)
+		conn.Mend()
+		store.Put("svc/a", `{"Addr":"unix:/x"}`)
+		store.Put("_grpc_config/svc", "bad")
+		time.Sleep(time.Minute)
+		store.Put("_grpc_config/svc", `{"bad":true}`)
+		time.Sleep(time.Minute)
+		want := []string{
+			`level=WARN msg="address refused" key=svc/a cause=`,
+			`level=WARN msg="service config refused; ignoring it" key=_grpc_config/svc revision=3 `,
+			`level=WARN msg="service config refused; ignoring it" key=_grpc_config/svc revision=4 `,
+		}
+		synctest.Wait()
+		lines := slices.Sorted(strings.Lines(log.String()))
+		if !slices.EqualFunc(lines, want, strings.HasPrefix) {
+			t.Errorf("logged:\n%s\nwant %q", strings.Join(lines, ""), want)
+		}
+	})
 }
 
 // Channels have orders of their own, and each keeps its own.
