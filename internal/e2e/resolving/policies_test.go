@@ -128,7 +128,7 @@ func lastLeaves(e *lab.Env, config string) {
 			if err == nil {
 				return fmt.Errorf("calls go on after the last endpoint left")
 			}
-			for _, part := range []string{"rollcall: ", fmt.Sprintf("%q", e.Target), fmt.Sprintf("%q", e.Target+"/"), "at revision "} {
+			for _, part := range []string{fmt.Sprintf("%q", e.Target), fmt.Sprintf("%q", e.Target+"/"), "at revision "} {
 				if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), part) {
 					e.Failf("a call failed with %v, want UNAVAILABLE naming %s", err, part)
 				}
