@@ -85,7 +85,8 @@ func (a attribute) String() string { return a.Key }
 
 // InstanceOf returns the instance, metadata and all, that an endpoint of this resolver
 // stands for, for use in a balancer; nil for endpoints of other resolvers, and for the one
-// without addresses that takes the place of the last. Of writes that changed neither address nor metadata it need not be the last.
+// without addresses that takes the place of the last. Of writes that changed neither
+// address nor metadata it need not be the last.
 func InstanceOf(ep grpcresolver.Endpoint) *rollcall.Instance {
 	a, _ := ep.Attributes.Value(instanceKey{}).(attribute)
 	return a.Instance
