@@ -5,6 +5,7 @@ package rollcall_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -82,12 +84,25 @@ func ExampleDirectory() {
 		return
 	}
 	defer client.Close()
-	directory, _ := rollcall.SharedDirectory(client)
-	sub, _ := directory.Subscribe("my-service")
+	directory, err := rollcall.SharedDirectory(client)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	sub, err := directory.Subscribe("my-service")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
 	defer sub.Close()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
 	var last *rollcall.Snapshot
 	for {
-		snap, err := sub.Next(context.Background())
+		snap, err := sub.Next(ctx)
+		if ctx.Err() != nil || errors.Is(err, rollcall.ErrClosed) {
+			return
+		}
 		if err != nil {
 			fmt.Println("nothing known yet:", err)
 			continue
@@ -104,10 +119,16 @@ func serve() error {
 	if err != nil {
 		return err
 	}
+	defer client.Close()
 	registrar, err := rollcall.NewRegistrar(client, rollcall.RegistrarOptions{})
 	if err != nil {
 		return err
 	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		_ = registrar.Close(ctx) // while etcd is away, the lease takes it out
+	}()
 	lis, err := net.Listen("tcp", "127.0.0.1:50051")
 	if err != nil {
 		return err
@@ -124,6 +145,7 @@ func call() error {
 	if err != nil {
 		return err
 	}
+	defer client.Close()
 	etcd, err := resolver.NewBuilder(client)
 	if err != nil {
 		return err

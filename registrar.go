@@ -97,10 +97,19 @@ func NewRegistrar(client *clientv3.Client, opts RegistrarOptions) (*Registrar, e
 	return r, nil
 }
 
-// Check says what is wrong with an endpoint, as Register would: an *InputError, or nil.
+// Check returns why Register would refuse an endpoint: an *InputError, or ErrClosed after
+// Close.
 func (r *Registrar) Check(service string, ep Endpoint) error {
-	_, err := r.prepare(service, ep)
-	return err
+	g, err := r.prepare(service, ep)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return fmt.Errorf("register %q: the registrar is %w", g.key, ErrClosed)
+	}
+	return nil
 }
 
 // Register begins to keep an endpoint in etcd and returns at once; Wait waits until it
@@ -149,6 +158,9 @@ func (r *Registrar) prepare(service string, ep Endpoint) (*Registration, error) 
 	}
 	if ep.ID == "" {
 		ep.ID = ep.Addr
+	}
+	if err := CheckKey(Key(service, ep.ID)); err != nil {
+		return nil, err
 	}
 	return &Registration{registrar: r, service: service, key: Key(service, ep.ID), addr: ep.Addr,
 		base: value, wants: value, value: value,

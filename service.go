@@ -19,6 +19,15 @@ func ParseService(name string) (string, error) {
 // Key returns the key of a service's instance: "<service>/<id>".
 func Key(service, id string) string { return service + "/" + id }
 
+// CheckKey reports whether an endpoint may be written to a key. Keys under ConfigPrefix hold
+// service configs: an *InputError.
+func CheckKey(key string) error {
+	if strings.HasPrefix(key, ConfigPrefix) {
+		return inputError("key", key, "keys under %q hold service configs, never endpoints; to write one, use rollcall config set SERVICE", ConfigPrefix)
+	}
+	return nil
+}
+
 // SplitKey splits a key at its last "/", for views of the whole tree, where no
 // service was asked for. Both parts are empty-safe: a key without "/" has no service.
 func SplitKey(key string) (service, id string) {

@@ -169,7 +169,7 @@ func (c *channel) ParseServiceConfig(string) *serviceconfig.ParseResult {
 // stateSeen looks at a state: etcd's package fills Addresses, Rollcall Endpoints.
 func stateSeen(s grpcresolver.State) seen {
 	return seen{max(len(s.Endpoints), len(s.Addresses)), func(a string) bool {
-		return slices.ContainsFunc(s.Endpoints, func(ep grpcresolver.Endpoint) bool { return ep.Addresses[0].Addr == a }) ||
+		return slices.ContainsFunc(s.Endpoints, func(ep grpcresolver.Endpoint) bool { return len(ep.Addresses) > 0 && ep.Addresses[0].Addr == a }) ||
 			slices.ContainsFunc(s.Addresses, func(at grpcresolver.Address) bool { return at.Addr == a })
 	}}
 }

@@ -62,9 +62,11 @@ func NewDeleteUpdateOpts(key string, opts ...clientv3.OpOption) *UpdateWithOpts 
 // Manager manages the endpoints of one target.
 type Manager interface {
 	// Update adds and deletes endpoints in one transaction: all of them or none. A key
-	// outside the target, an unknown operation and an endpoint that cannot be encoded
-	// are InvalidArgument; more than the server takes at once is a *LimitError. A key may
-	// be deleted and then added, which comes to adding it, and not be named twice otherwise.
+	// outside the target, an unknown operation, an endpoint that cannot be encoded, one at a
+	// key under "_grpc_config/" and options that reach beyond the key or that the operation
+	// does not take are InvalidArgument; more than the server takes at once is a *LimitError.
+	// Nothing is written then. A key may be deleted and then added, which comes to adding it,
+	// and not be named twice otherwise.
 	Update(ctx context.Context, updates []*UpdateWithOpts) error
 
 	// AddEndpoint sets one endpoint.

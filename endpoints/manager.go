@@ -4,6 +4,7 @@
 package endpoints
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -107,15 +108,36 @@ func (m *manager) operation(update *UpdateWithOpts) (clientv3.Op, error) {
 	}
 	switch update.Op {
 	case Add:
+		if err := rollcall.CheckKey(update.Key); err != nil {
+			return clientv3.Op{}, status.Errorf(codes.InvalidArgument, "endpoints: %v", err)
+		}
 		value, err := rollcall.Encode(update.Endpoint.Addr, update.Endpoint.Metadata)
 		if err != nil {
 			return clientv3.Op{}, status.Errorf(codes.InvalidArgument, "endpoints: key %q: %v", update.Key, err)
 		}
-		return clientv3.OpPut(update.Key, string(value), update.Opts...), nil
+		return build(update, func() clientv3.Op { return clientv3.OpPut(update.Key, string(value), update.Opts...) },
+			func(op clientv3.Op) bool { return op.IsPut() && bytes.Equal(op.ValueBytes(), value) })
 	case Delete:
-		return clientv3.OpDelete(update.Key, update.Opts...), nil
+		return build(update, func() clientv3.Op { return clientv3.OpDelete(update.Key, update.Opts...) }, clientv3.Op.IsDelete)
 	}
 	return clientv3.Op{}, status.Errorf(codes.InvalidArgument, "endpoints: key %q: unknown operation %d", update.Key, update.Op)
+}
+
+// build makes an update's operation and checks that its options have left it as intended,
+// and on the update's key alone. It judges the operation rather than the options, of which
+// there may be new ones. Options that clientv3 panics on are an error too.
+func build(update *UpdateWithOpts, make func() clientv3.Op, intended func(clientv3.Op) bool) (op clientv3.Op, err error) {
+	defer func() {
+		if problem := recover(); problem != nil {
+			err = status.Errorf(codes.InvalidArgument, "endpoints: key %q: its options do not fit the operation: %v", update.Key, problem)
+		}
+	}()
+	op = make()
+	if !intended(op) || string(op.KeyBytes()) != update.Key || len(op.RangeBytes()) > 0 {
+		return clientv3.Op{}, status.Errorf(codes.InvalidArgument,
+			"endpoints: key %q: its options turn the operation into one on other keys or values; name each key in an Update of its own", update.Key)
+	}
+	return op, nil
 }
 
 func (m *manager) AddEndpoint(ctx context.Context, key string, endpoint Endpoint, opts ...clientv3.OpOption) error {

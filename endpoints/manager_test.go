@@ -81,6 +81,10 @@ func TestUpdateRefusesWhatCanNeverWork(t *testing.T) {
 		"no address":        add("foo/x", ""),
 		"a channel":         endpoints.NewAddUpdateOpts("foo/x", endpoints.Endpoint{Addr: "a:1", Metadata: make(chan int)}),
 		"not a number":      endpoints.NewAddUpdateOpts("foo/x", endpoints.Endpoint{Addr: "a:1", Metadata: math.NaN()}),
+		"range":             endpoints.NewDeleteUpdateOpts("foo/x", clientv3.WithFromKey()),
+		"misfit option":     add("foo/x", "a:1", clientv3.WithPrefix()),
+		"nil option":        add("foo/x", "a:1", nil),
+		"another value":     add("foo/x", "a:1", func(op *clientv3.Op) { op.WithValueBytes([]byte("nothing")) }),
 		"too much metadata": endpoints.NewAddUpdateOpts("foo/x", endpoints.Endpoint{Addr: "a:1", Metadata: strings.Repeat("m", 1<<20)}),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -154,9 +158,7 @@ func TestUpdateOverLimit(t *testing.T) {
 func TestUpdateDeletesAndAddsOneKey(t *testing.T) {
 	client := etcdtest.New(t, etcdtest.Options{}).Client(t)
 	m := newManager(t, client, "foo")
-	del := func(key string, opts ...clientv3.OpOption) *endpoints.UpdateWithOpts {
-		return endpoints.NewDeleteUpdateOpts(key, opts...)
-	}
+	del := func(key string) *endpoints.UpdateWithOpts { return endpoints.NewDeleteUpdateOpts(key) }
 	both := endpoints.Key2EndpointMap{"foo/a": {Addr: "old:1"}, "foo/b": {Addr: "old:1"}}
 	for name, tt := range map[string]struct {
 		updates []*endpoints.UpdateWithOpts
@@ -166,15 +168,15 @@ func TestUpdateDeletesAndAddsOneKey(t *testing.T) {
 			endpoints.Key2EndpointMap{"foo/a": {Addr: "new:1"}, "foo/b": {Addr: "old:1"}}},
 		"delete, others, add": {[]*endpoints.UpdateWithOpts{del("foo/a"), del("foo/b"), add("foo/c", "new:1"), add("foo/a", "new:1")},
 			endpoints.Key2EndpointMap{"foo/a": {Addr: "new:1"}, "foo/c": {Addr: "new:1"}}},
-		"add, delete":           {[]*endpoints.UpdateWithOpts{add("foo/a", "new:1"), del("foo/a")}, nil},
-		"add, add":              {[]*endpoints.UpdateWithOpts{add("foo/a", "new:1"), add("foo/a", "new:2")}, nil},
-		"delete, add, add":      {[]*endpoints.UpdateWithOpts{del("foo/a"), add("foo/a", "new:1"), add("foo/a", "new:2")}, nil},
-		"delete by prefix, add": {[]*endpoints.UpdateWithOpts{del("foo/a", clientv3.WithPrefix()), add("foo/a", "new:1")}, nil},
+		"add, delete":      {[]*endpoints.UpdateWithOpts{add("foo/a", "new:1"), del("foo/a")}, nil},
+		"add, add":         {[]*endpoints.UpdateWithOpts{add("foo/a", "new:1"), add("foo/a", "new:2")}, nil},
+		"delete, add, add": {[]*endpoints.UpdateWithOpts{del("foo/a"), add("foo/a", "new:1"), add("foo/a", "new:2")}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			must(t, m.DeleteEndpoint(deadline(t), "foo/", clientv3.WithPrefix()))
+			_, err := client.Delete(deadline(t), "foo/", clientv3.WithPrefix())
+			must(t, err)
 			must(t, m.Update(deadline(t), []*endpoints.UpdateWithOpts{add("foo/a", "old:1"), add("foo/b", "old:1")}))
-			err := m.Update(deadline(t), tt.updates)
+			err = m.Update(deadline(t), tt.updates)
 			want := tt.want
 			if want == nil {
 				want = both

@@ -4,8 +4,6 @@
 package resolver
 
 import (
-	"strings"
-
 	"google.golang.org/grpc/attributes"
 	"google.golang.org/grpc/experimental/balancer/weight"
 	grpcresolver "google.golang.org/grpc/resolver"
@@ -14,16 +12,11 @@ import (
 	"github.com/rollcall-grpc/rollcall"
 )
 
-// endpointOf returns what a channel sees of an instance at some addresses: beside the
-// instance itself the attributes that gRPC's own policies read. Where they are as without,
-// they are left out.
-func (t traits) endpointOf(inst *rollcall.Instance, addrs []grpcresolver.Address) grpcresolver.Endpoint {
-	is := t.of(inst)
-	ep := grpcresolver.Endpoint{Addresses: addrs, Attributes: is.weighing.WithValue(instanceKey{}, attribute{inst})}
-	hashKey := is.hashKey
-	if hashKey == "" {
-		hashKey = inst.Key[strings.LastIndexByte(inst.Key, '/')+1:]
-	}
+// endpointOf returns what a channel sees of an instance at some addresses: the instance
+// itself, and the attributes that gRPC's own policies read. Attributes that equal their
+// defaults are left out; ring_hash's default is the address.
+func endpointOf(inst *rollcall.Instance, addrs []grpcresolver.Address, weighing *attributes.Attributes, hashKey string) grpcresolver.Endpoint {
+	ep := grpcresolver.Endpoint{Addresses: addrs, Attributes: weighing.WithValue(instanceKey{}, attribute{inst})}
 	if hashKey != inst.Addr {
 		ep = ringhash.SetHashKey(ep, hashKey)
 	}
@@ -91,8 +84,9 @@ func (a attribute) Equal(o any) bool {
 func (a attribute) String() string { return a.Key }
 
 // InstanceOf returns the instance, metadata and all, that an endpoint of this resolver
-// stands for, for use in a balancer; nil for endpoints of other resolvers. Of writes that
-// changed neither address nor metadata it need not be the last.
+// stands for, for use in a balancer; nil for endpoints of other resolvers, and for the one
+// without addresses that takes the place of the last. Of writes that changed neither
+// address nor metadata it need not be the last.
 func InstanceOf(ep grpcresolver.Endpoint) *rollcall.Instance {
 	a, _ := ep.Attributes.Value(instanceKey{}).(attribute)
 	return a.Instance

@@ -24,7 +24,7 @@ const Scheme = "etcd"
 type Options struct {
 	Directory *rollcall.Directory    // default: the client's shared one
 	Policy    rollcall.AddressPolicy // what is dialled: asked for each write, and again when a choice is made anew; default rollcall.HostPort
-	Logger    *slog.Logger           // default: silent
+	Logger    *slog.Logger           // default: slog.Default(); outages are logged by the Directory
 
 	// DefaultServiceConfig is the service config, as JSON, of services that have none in
 	// etcd; one that is in etcd is laid over it, field by field of the outermost object.
@@ -54,13 +54,14 @@ func NewBuilderWithOptions(client *clientv3.Client, opts Options) (grpcresolver.
 		}
 	}
 	if opts.Logger == nil {
-		opts.Logger = slog.New(slog.DiscardHandler)
+		opts.Logger = slog.Default()
 	}
-	return &builder{opts: opts, views: make(map[name]*shared)}, nil
+	return &builder{opts: opts, log: &onceLog{log: opts.Logger}, views: make(map[name]*shared)}, nil
 }
 
 type builder struct {
 	opts Options
+	log  *onceLog
 
 	mu    sync.Mutex
 	views map[name]*shared // those that a channel uses
@@ -120,7 +121,8 @@ func (b *builder) Build(target grpcresolver.Target, cc grpcresolver.ClientConn, 
 		return nil, status.Errorf(codes.Unavailable, "rollcall: resolve %q: %v", service, err)
 	}
 	n := name{service, selector.String()}
-	r := &etcdResolver{cc: cc, sub: sub, configs: configs, view: b.acquire(n, selector), name: n, opts: &b.opts, order: newOrder(), turn: make(chan struct{}, 1)}
+	r := &etcdResolver{cc: cc, sub: sub, configs: configs, view: b.acquire(n, selector), nobody: nobodyFor(target),
+		name: n, log: b.log, order: newOrder(), turn: make(chan struct{}, 1)}
 	if configs != nil {
 		r.config.start(cc, b.opts.DefaultServiceConfig)
 	}

@@ -17,8 +17,10 @@
 //
 // An endpoint's metadata reaches balancing policies by [AttributesOf] and [InstanceOf].
 // gRPC's own attributes are set from it too: the weight that pick_first's shuffle and
-// ring_hash go by, and ring_hash's key, the field "hash_key" or else the endpoint's id. A
-// change of metadata alone reconnects nothing.
+// ring_hash go by, and ring_hash's key, the field "hash_key" or else the endpoint's id. Of
+// endpoints with the same "hash_key" the one with the least id gets it; the others get it
+// with their id appended, since ring_hash calls only one endpoint of each key. A change of
+// metadata alone reconnects nothing.
 //
 // # Service config
 //
@@ -29,10 +31,18 @@
 // grpc.WithDefaultServiceConfig applies. A channel with grpc.WithDisableServiceConfig reads
 // none; one that may not read it resolves as without. The first state waits for it 1 s.
 //
+// # Errors
+//
 // Build does no I/O. While etcd has not answered, calls fail with UNAVAILABLE and
-// etcd's own error after 1 s; a service without endpoints fails them naming service,
-// prefix and revision; both heal by themselves. Once endpoints are known they are
-// kept while etcd cannot be had.
+// etcd's own error after 1 s. Calls to a service without endpoints fail with an error that
+// names service, prefix, revision and reason. Both heal by themselves. Once endpoints are
+// known they are kept while etcd cannot be reached.
+//
+// When the last endpoint of a service leaves, the channel is told of one endpoint without
+// addresses, and then of the error: with no endpoint at all, gRPC's policies fail calls with
+// errors of their own. A balancer must expect endpoints without addresses; see gRFC A61 and
+// grpc's resolver.ValidateEndpoints. Channels through an HTTP proxy are told of no endpoint
+// instead, and their calls fail with the policy's own error.
 //
 // # Concurrency
 //

@@ -7,10 +7,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/url"
 	"sync/atomic"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	grpcresolver "google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/ringhash"
 
 	"github.com/rollcall-grpc/rollcall"
 )
@@ -21,8 +24,9 @@ type etcdResolver struct {
 	sub     *rollcall.Subscription // of the endpoints
 	configs *rollcall.Subscription // of the service config; nil: the channel wants none
 	view    *view
+	nobody  []grpcresolver.Endpoint // what the channel is told when there are no endpoints any more
 	name    name
-	opts    *Options
+	log     *onceLog
 	order   order
 	close   func()
 	closed  atomic.Bool
@@ -30,6 +34,8 @@ type etcdResolver struct {
 	turn      chan struct{}      // full while the channel is told, which may take long; guards what follows
 	snap      *rollcall.Snapshot // the last; nil before the first
 	shown     int                // version of the view that the channel was told last; 0: none
+	callable  bool               // the channel was told of endpoints last
+	reported  string             // why there are none, as the channel was told last
 	config    serviceConfig
 	listening bool // to configs
 }
@@ -39,7 +45,7 @@ func (r *etcdResolver) deliver(snap *rollcall.Snapshot, err error) {
 	r.turn <- struct{}{}
 	defer func() { <-r.turn }()
 	if err != nil {
-		r.opts.Logger.Warn("cannot resolve yet", "service", r.name.service, "cause", err)
+		r.log.log.Debug("cannot resolve yet", "service", r.name.service, "cause", err)
 		// Not as a status (%v, not %w): with that gRPC ends every call; otherwise it fails
 		// calls with UNAVAILABLE and the text, and has those wait that wait for ready.
 		r.cc.ReportError(fmt.Errorf("rollcall: resolve %q: %v", r.name.service, err))
@@ -60,13 +66,14 @@ func (r *etcdResolver) deliverConfig(snap *rollcall.Snapshot, err error) {
 // take is told of the service config. Where etcd says nothing, or nothing to this client,
 // the channel goes on with what it has.
 func (r *etcdResolver) take(snap *rollcall.Snapshot, err error) {
+	key := rollcall.ConfigPrefix + r.name.service
 	if err != nil {
 		r.config.known = true
 		if errors.Is(err, rpctypes.ErrPermissionDenied) {
-			r.opts.Logger.Warn("no right to read the service config", "key", rollcall.ConfigPrefix+r.name.service)
+			r.log.warn(key, "no right to read the service config; resolving without it")
 		}
 	} else if err := r.config.take(snap.ServiceConfig()); err != nil {
-		r.opts.Logger.Warn("service config refused", "key", snap.Prefix(), "revision", snap.Revision(), "cause", err)
+		r.log.warn(key, "service config refused; ignoring it", "revision", snap.Revision(), "cause", err)
 	}
 }
 
@@ -89,28 +96,56 @@ func (r *etcdResolver) show() {
 		return
 	}
 	for _, ref := range r.view.follow(r.sub) {
-		r.opts.Logger.Warn("address refused", "key", ref.Instance.Key, "cause", ref.Cause)
+		r.log.warn(ref.Instance.Key, "address refused", "cause", ref.Cause)
 	}
 	has := r.shown
 	if r.config.changed {
 		has = 0 // of no version
 	}
 	state, version := r.view.state(r.order, has)
-	switch {
-	case len(state) == 0 && r.shown == 0:
-		r.cc.ReportError(r.emptyError())
-	case version != has:
-		r.shown, r.config.changed = version, false
+	if version != has && (len(state) > 0 || r.shown > 0) {
+		r.shown, r.callable, r.reported, r.config.changed = version, len(state) > 0, "", false
+		if !r.callable {
+			state = r.nobody
+		}
 		// The error is a balancer's opinion of the state. The watch brings the next
 		// state when there is one; asking again would bring the same.
 		_ = r.cc.UpdateState(grpcresolver.State{Endpoints: state, ServiceConfig: r.config.current})
 		r.view.prepare(len(state))
 	}
+	if !r.callable {
+		r.report()
+	}
+}
+
+// nobody is the state of a service whose last endpoint has left: an endpoint without
+// addresses. Without any endpoint most of gRPC's policies fail calls with words of their own
+// ("no children to pick from"); here each has a child, which fails them with the error that
+// is reported next. gRFC A61 allows for such endpoints.
+var nobody = []grpcresolver.Endpoint{ringhash.SetHashKey(grpcresolver.Endpoint{}, "nobody")}
+
+// nobodyFor returns the state of a service whose last endpoint has left. A channel that goes
+// through a proxy gets no endpoint: gRPC loses the hash key on that way, and ring_hash then
+// looks for an address.
+func nobodyFor(target grpcresolver.Target) []grpcresolver.Endpoint {
+	proxy, err := http.ProxyFromEnvironment(&http.Request{URL: &url.URL{Scheme: "https", Host: target.Endpoint()}})
+	if proxy != nil || err != nil {
+		return []grpcresolver.Endpoint{}
+	}
+	return nobody
+}
+
+// report tells the channel why there is nobody to call, unless that is what it was told last.
+func (r *etcdResolver) report() {
+	if err := r.emptyError(); err.Error() != r.reported {
+		r.reported = err.Error()
+		r.cc.ReportError(err)
+	}
 }
 
 // emptyError tells a caller why there is nobody to call.
 func (r *etcdResolver) emptyError() error {
-	snap, refused := r.snap, r.view.refusals()
+	snap, refused := r.view.refusals()
 	text := fmt.Sprintf("rollcall: service %q has no endpoints: no usable key under %q at revision %d", snap.Service(), snap.Prefix(), snap.Revision())
 	if n := len(snap.Instances()); r.name.selector != "" && n > refused {
 		text += fmt.Sprintf("; %d not selected by %q", n-refused, r.name.selector)

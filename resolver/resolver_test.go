@@ -7,7 +7,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -37,7 +40,9 @@ type channel struct {
 func (c *channel) UpdateState(s grpcresolver.State) error {
 	var addrs []string
 	for _, ep := range s.Endpoints {
-		addrs = append(addrs, ep.Addresses[0].Addr)
+		for _, addr := range ep.Addresses {
+			addrs = append(addrs, addr.Addr)
+		}
 	}
 	slices.Sort(addrs)
 	c.mu.Lock()
@@ -156,10 +161,35 @@ func TestStates(t *testing.T) {
 		for _, id := range []string{"a", "b", "b2"} {
 			s.Delete("svc/" + id)
 		}
-		if got := c.told(); !strings.HasSuffix(got, "state []") {
-			t.Errorf("the channel was told %s, want an empty state at last", got)
+		const reason = `; 1 rejected, the first: "svc/bad": value has no Addr; 1 refused by the address policy`
+		if got, want := c.told(), "state []; "+empty+"14"+reason; !strings.HasSuffix(got, want) {
+			t.Errorf("the channel was told %s, want an empty state and why at last", got)
 		}
+		s.Delete("svc/bad")
+		c.want(t, empty+"15; 1 refused by the address policy")
+		put(s, "a", "a:1", "null")
+		c.want(t, "state [a:1]")
+		s.Delete("svc/a")
+		c.want(t, "state []; "+empty+"17; 1 refused by the address policy")
 	})
+}
+
+// A channel through a proxy is given no endpoint without addresses: gRPC takes its hash key
+// away there, and ring_hash panics. Go reads the environment once, so that this takes a
+// process of its own.
+func TestNobodyForProxies(t *testing.T) {
+	const proxy = "http://127.0.0.1:1"
+	if os.Getenv("HTTPS_PROXY") == proxy {
+		if got := nobodyFor(target("etcd:///svc")); got == nil || len(got) != 0 {
+			t.Errorf("got %v, want an empty list", got)
+		}
+		return
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^TestNobodyForProxies$")
+	cmd.Env = append(os.Environ(), "HTTPS_PROXY="+proxy, "NO_PROXY=", "no_proxy=")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v:\n%s", err, out)
+	}
 }
 
 // instance returns the key that the address of the last state stands for.
@@ -231,6 +261,58 @@ func TestStuckChannel(t *testing.T) {
 			time.Sleep(2 * time.Hour)
 			stuck.want(t, "state [a:1]")
 		})
+}
+
+// What an operator must act on is logged once, however many channels see it; that etcd is
+// away is the Directory's to log.
+func TestLogsOnceForAllChannels(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fakeetcd.New()
+		defer store.Close()
+		conn := store.Connect(context.Background())
+		defer conn.Close()
+		d, err := rollcall.NewDirectory(conn.Client, rollcall.DirectoryOptions{Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		var log strings.Builder // written by one goroutine at a time, under a handler's lock
+		noTime := func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		}
+		b, err := NewBuilderWithOptions(nil, Options{Directory: d, Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{ReplaceAttr: noTime}))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Cut()
+		for i := range 10 {
+			r, err := b.Build(target([]string{"etcd:///svc", "etcd:///svc?zone="}[i%2]), &channel{}, grpcresolver.BuildOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+		}
+		time.Sleep(time.Minute)
+		conn.Mend()
+		store.Put("svc/a", `{"Addr":"unix:/x"}`)
+		store.Put("_grpc_config/svc", "bad")
+		time.Sleep(time.Minute)
+		store.Put("_grpc_config/svc", `{"bad":true}`)
+		time.Sleep(time.Minute)
+		want := []string{
+			`level=WARN msg="address refused" key=svc/a cause=`,
+			`level=WARN msg="service config refused; ignoring it" key=_grpc_config/svc revision=3 `,
+			`level=WARN msg="service config refused; ignoring it" key=_grpc_config/svc revision=4 `,
+		}
+		synctest.Wait()
+		lines := slices.Sorted(strings.Lines(log.String()))
+		if !slices.EqualFunc(lines, want, strings.HasPrefix) {
+			t.Errorf("logged:\n%s\nwant %q", strings.Join(lines, ""), want)
+		}
+	})
 }
 
 // Channels have orders of their own, and each keeps its own.
@@ -313,7 +395,7 @@ func TestBuilder(t *testing.T) {
 
 // gRPC's trace of a state tells its instances by their keys.
 func TestTrace(t *testing.T) {
-	ep := traits(nil).endpointOf(&rollcall.Instance{Key: "svc/a", Addr: "a:1"}, nil)
+	ep := endpointOf(&rollcall.Instance{Key: "svc/a", Addr: "a:1"}, nil, nil, "a")
 	if got, want := ep.Attributes.String(), `"instance": "svc/a"`; !strings.Contains(got, want) {
 		t.Errorf("attributes are written as %s, want %s in it", got, want)
 	}

@@ -13,64 +13,6 @@ import (
 	"github.com/rollcall-grpc/rollcall"
 )
 
-// choice is what a channel may call, in no order. States share what the endpoints point to.
-type choice struct {
-	endpoints []grpcresolver.Endpoint
-	hashes    []uint64             // of their keys
-	instances []*rollcall.Instance // the latest writes; an endpoint may carry an earlier one that looked the same
-	traits    traits               // of many that come at once
-}
-
-func newChoice(size int) choice {
-	return choice{make([]grpcresolver.Endpoint, 0, size), make([]uint64, 0, size), make([]*rollcall.Instance, 0, size), make(traits)}
-}
-
-// push returns where it has put an instance.
-func (c *choice) push(inst *rollcall.Instance) (i int) {
-	ep := c.traits.endpointOf(inst, []grpcresolver.Address{{Addr: inst.Addr}})
-	c.endpoints, c.hashes, c.instances = append(c.endpoints, ep), append(c.hashes, hashOf(inst.Key)), append(c.instances, inst)
-	return len(c.endpoints) - 1
-}
-
-// set puts an instance where another one of its address is.
-func (c *choice) set(i int, inst *rollcall.Instance) {
-	c.endpoints[i], c.hashes[i], c.instances[i] = c.traits.endpointOf(inst, c.endpoints[i].Addresses), hashOf(inst.Key), inst
-}
-
-// drop fills the gap that an instance leaves with the last one, and returns the address
-// of that.
-func (c *choice) drop(i int) (moved string) {
-	last := len(c.endpoints) - 1
-	moved = c.instances[last].Addr
-	c.endpoints[i], c.hashes[i], c.instances[i] = c.endpoints[last], c.hashes[last], c.instances[last]
-	c.endpoints[last], c.instances[last] = grpcresolver.Endpoint{}, nil // let go
-	c.endpoints, c.hashes, c.instances = c.endpoints[:last], c.hashes[:last], c.instances[:last]
-	return moved
-}
-
-// looksLike says whether a channel could see no difference between two choices.
-func (c *choice) looksLike(o *choice) bool {
-	if len(c.instances) != len(o.instances) {
-		return false
-	}
-	others := make(map[string]*rollcall.Instance, len(o.instances))
-	for _, inst := range o.instances {
-		others[inst.Key] = inst
-	}
-	for _, inst := range c.instances {
-		if !looksSame(inst, others[inst.Key]) {
-			return false
-		}
-	}
-	return true
-}
-
-// looksSame says whether a channel could see no difference between two instances of one
-// address, or none.
-func looksSame(a, b *rollcall.Instance) bool {
-	return a == b || a != nil && b != nil && a.Key == b.Key && a.SameValue(b)
-}
-
 // view keeps the choice for one service and selector up to date, change by change, once for
 // all channels. Chosen are the instances that the selector takes and whose address the
 // policy takes, without the draining ones unless all are, one an address (the newest by
@@ -154,11 +96,12 @@ func (v *view) prepare(n int) {
 	}
 }
 
-// refusals returns how many instances the policy refuses.
-func (v *view) refusals() int {
+// refusals returns the snapshot that is shown, and how many of its instances the policy
+// refuses.
+func (v *view) refusals() (snap *rollcall.Snapshot, refused int) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	return len(v.refused)
+	return v.snap, len(v.refused)
 }
 
 func (v *view) apply(snap *rollcall.Snapshot) (fresh []rollcall.Refused) {
@@ -178,6 +121,8 @@ func (v *view) apply(snap *rollcall.Snapshot) (fresh []rollcall.Refused) {
 	v.settle(touched)
 	if v.snap = snap; v.allDrain() {
 		v.build(snap)
+	} else {
+		v.chosen.separateHashKeys()
 	}
 	return fresh
 }
@@ -189,7 +134,7 @@ func (v *view) build(snap *rollcall.Snapshot) (fresh []rollcall.Refused) {
 	if v.selector.String() == "" {
 		size = len(all) // most are taken
 	}
-	v.snap, v.serving, v.chosen = snap, 0, newChoice(size)
+	v.snap, v.serving, v.chosen = snap, 0, newChoice(snap.Prefix(), size)
 	v.refused, v.places, v.crowds = make(map[string]rollcall.Refused), nil, make(map[string][]*rollcall.Instance)
 	if len(snap.Held()) > 0 || slices.ContainsFunc(all, func(inst *rollcall.Instance) bool { return snap.ID(inst) != inst.Addr }) {
 		v.places = make(map[string]int, size)
@@ -215,6 +160,7 @@ func (v *view) build(snap *rollcall.Snapshot) (fresh []rollcall.Refused) {
 			v.chosen.push(best(crowd, true))
 		}
 	}
+	v.chosen.separateHashKeys()
 	v.chosen.traits = nil
 	v.odd = len(snap.Held()) > 0 || v.allDrain()
 	if v.version = version; !v.chosen.looksLike(&old) {

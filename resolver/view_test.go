@@ -51,6 +51,25 @@ func chosenBy(snap *rollcall.Snapshot, selector rollcall.Selector) []string {
 	return rules(callable)
 }
 
+// hashKeysBy returns where ring_hash puts each of some keys of the service "s", by the rules
+// written down once more: what a key asks for is given to the least key that asks for it.
+func hashKeysBy(snap *rollcall.Snapshot, keys []string) map[string]string {
+	got := make(map[string]string)
+	given := make(map[string]bool)
+	for _, key := range keys { // sorted
+		inst := snap.Instance(key)
+		if inst == nil {
+			inst = snap.Held()[slices.IndexFunc(snap.Held(), func(i *rollcall.Instance) bool { return i.Key == key })]
+		}
+		asked := cmp.Or(inst.Attributes().HashKey, key[len("s/"):])
+		if got[key] = asked; given[asked] {
+			got[key] += "\x00" + key[len("s/"):]
+		}
+		given[asked] = true
+	}
+	return got
+}
+
 // TestViewFollows: after any changes a view has chosen what it would choose at once, and
 // a new choice only if a channel could see a difference.
 func TestViewFollows(t *testing.T) {
@@ -84,9 +103,9 @@ func viewFollows(t *testing.T, rt *rapid.T) string {
 		t.Fatal(err)
 	}
 	v := newView(selector, nil)
-	key := rapid.SampledFrom([]string{"s/1", "s/2", "s/3", "s/4", "s/a:1"})
+	key := rapid.SampledFrom([]string{"s/1", "s/2", "s/x/3", "s/y/3", "s/a:1"})
 	addr := rapid.SampledFrom([]string{"a:1", "a:1", "b:1", "c:1", "d:1", "unix:x"})
-	value := rapid.SampledFrom([]string{`{"Addr":%q}`, `{"Addr":%q}`, `{"Addr":%q,"Metadata":{"zone":"z"}}`, `{"Addr":%q,"Metadata":{"status":"draining"}}`, `nothing%.0q`, ""})
+	value := rapid.SampledFrom([]string{`{"Addr":%q}`, `{"Addr":%q}`, `{"Addr":%q,"Metadata":{"hash_key":"h"}}`, `{"Addr":%q,"Metadata":{"hash_key":"1","zone":"z"}}`, `{"Addr":%q,"Metadata":{"zone":"z"}}`, `{"Addr":%q,"Metadata":{"status":"draining"}}`, `nothing%.0q`, ""})
 	byAddress := rapid.Bool().Draw(rt, "keys by address")
 	seen := make(map[string]string) // what a channel was shown last
 	for range rapid.IntRange(1, 12).Draw(rt, "rounds") {
@@ -105,16 +124,20 @@ func viewFollows(t *testing.T, rt *rapid.T) string {
 		before := v.version
 		v.follow(sub)
 		chosen := v.chosen
-		shown := make(map[string]string)
+		shown, hashKeys := make(map[string]string), make(map[string]string)
 		for i, ep := range chosen.endpoints {
 			inst := InstanceOf(ep)
 			shown[inst.Key] = inst.Addr + string(inst.Metadata)
+			hashKeys[inst.Key] = hashKeyOf(ep)
 			if ep.Addresses[0].Addr != inst.Addr || chosen.hashes[i] != hashOf(inst.Key) {
 				return fmt.Sprintf("%s is shown as %v", inst.Key, ep)
 			}
 		}
 		if got, want := slices.Sorted(maps.Keys(shown)), chosenBy(sub.Latest(), selector); !slices.Equal(got, want) || len(chosen.endpoints) != len(want) {
 			return fmt.Sprintf("chose %v, want %v", got, want)
+		}
+		if want := hashKeysBy(sub.Latest(), slices.Sorted(maps.Keys(shown))); !maps.Equal(hashKeys, want) {
+			return fmt.Sprintf("hash keys are %q, want %q", hashKeys, want)
 		}
 		if same := maps.Equal(shown, seen); same != (v.version == before) {
 			return fmt.Sprintf("the same version: %v, of the same endpoints: %v", v.version == before, same)
@@ -126,8 +149,8 @@ func viewFollows(t *testing.T, rt *rapid.T) string {
 		}
 		_, refused := sub.Latest().Screen(nil)
 		refused = slices.DeleteFunc(refused, func(r rollcall.Refused) bool { return !selector.Takes(r.Instance) })
-		if v.refusals() != len(refused) {
-			return fmt.Sprintf("%d refused, want %d", v.refusals(), len(refused))
+		if _, n := v.refusals(); n != len(refused) {
+			return fmt.Sprintf("%d refused, want %d", n, len(refused))
 		}
 		if rapid.Bool().Draw(rt, "prepared") {
 			v.prepare(large)
@@ -146,7 +169,7 @@ func viewFollows(t *testing.T, rt *rapid.T) string {
 }
 
 func choiceOf(n int) *choice {
-	c := newChoice(n)
+	c := newChoice("s/", n)
 	for i := range n {
 		c.push(&rollcall.Instance{Key: fmt.Sprint("s/", i)})
 	}

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -36,7 +37,7 @@ type Options struct {
 
 	DrainDelay  time.Duration // from "draining" until deregistration, for clients to notice; default 1 s, negative: none
 	StopTimeout time.Duration // how long running calls may take to finish; default 30 s, negative: no time
-	Logger      *slog.Logger  // default: silent
+	Logger      *slog.Logger  // default: slog.Default()
 }
 
 func (o *Options) validate(lis net.Listener) error {
@@ -58,7 +59,7 @@ func (o *Options) validate(lis net.Listener) error {
 		o.StopTimeout = 30 * time.Second
 	}
 	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
+		o.Logger = slog.Default()
 	}
 	return o.Registrar.Check(o.Service, o.Endpoint)
 }
@@ -67,8 +68,9 @@ func (o *Options) validate(lis net.Listener) error {
 // stops. Then, in this order: the endpoint is marked as draining, DrainDelay passes, it
 // is deregistered, running calls finish (GracefulStop, cut short after StopTimeout). A
 // server that ended by itself is deregistered at once. Options that can never work are
-// refused before anything is served; etcd being away is no error. Run returns nil after
-// an orderly end, else why the server ended.
+// refused before anything is served, and so is a closed Registrar; etcd being away is no
+// error. A server whose Registrar is closed later goes on serving, unlisted, whatever its
+// health says. Run returns nil after an orderly end, else why the server ended.
 func Run(ctx context.Context, srv *grpc.Server, lis net.Listener, opts Options) error {
 	if err := opts.validate(lis); err != nil {
 		return err
@@ -111,8 +113,9 @@ func stop(srv *grpc.Server, timeout time.Duration) {
 
 // member is the server's registration, while it has one.
 type member struct {
-	opts Options
-	reg  *rollcall.Registration
+	opts     Options
+	reg      *rollcall.Registration
+	unlisted sync.Once // logs that the registrar is closed
 }
 
 func (m *member) join() (err error) {
@@ -172,7 +175,9 @@ func (m *member) follow(ctx context.Context, status *healthStream, served <-chan
 		}
 		if !status.serving.Load() {
 			m.leave(ctx, false)
-		} else if err := m.join(); err != nil {
+		} else if err := m.join(); errors.Is(err, rollcall.ErrClosed) {
+			m.unlisted.Do(func() { m.opts.Logger.Warn("serving on without being listed", "service", m.opts.Service, "cause", err) })
+		} else if err != nil {
 			return false, err
 		}
 	}

@@ -7,8 +7,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -489,6 +491,57 @@ func TestClosedRegistrar(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A registrar that is closed while the server runs leaves it unlisted, and a health status
+// that changes then does not end it.
+func TestRegistrarClosesWhileServing(t *testing.T) {
+	h := newHouse(t)
+	status := health.NewServer()
+	var log logged
+	opts := h.options()
+	opts.Health, opts.Logger = status, slog.New(slog.NewTextHandler(&log, nil))
+	cancel, ended := h.run(opts)
+	h.saw("serving")
+	if err := h.registrar.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	close(h.slow.finish)
+	for range 3 {
+		status.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
+		time.Sleep(20 * time.Millisecond) // or the flap may go unnoticed
+		status.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
+		time.Sleep(20 * time.Millisecond)
+		if err := callSlow(h.dial()); err != nil {
+			t.Fatalf("it stopped serving: %v", err)
+		}
+	}
+	cancel()
+	if err := ended(); err != nil {
+		t.Errorf("Run: %v", err)
+	}
+	h.saw("serving", "draining", "")
+	if text := log.String(); strings.Count(text, "\n") != 1 || !strings.Contains(text, "closed") {
+		t.Errorf("logged, want one line of a closed registrar:\n%s", text)
+	}
+}
+
+// logged is a log that is written and read by several goroutines.
+type logged struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 // The context ended before the server began.

@@ -136,10 +136,17 @@ func (p *policy) UpdateClientConnState(s balancer.ClientConnState) error {
 	}
 	p.children.Lock()
 	defer p.children.Unlock()
+	explained := len(s.ResolverState.Endpoints) > 0 && grpcresolver.ValidateEndpoints(s.ResolverState.Endpoints) != nil
+	if explained {
+		s.ResolverState.Endpoints = nil // none has an address
+	}
 	p.state = s.ResolverState
 	p.mu.Lock()
 	p.settings = set
 	p.sortLocked(s.ResolverState.Endpoints)
+	if explained {
+		p.err = balancer.ErrNoSubConnAvailable // calls wait, as with pick_first, for the resolver's error
+	}
 	p.mu.Unlock()
 	err := p.tell(true)
 	if len(s.ResolverState.Endpoints) == 0 {

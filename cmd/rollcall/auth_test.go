@@ -4,6 +4,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall"
 )
 
 // TestUsers runs commands as users of an etcd that has them.
@@ -94,8 +97,53 @@ func TestUsers(t *testing.T) {
 			}
 		})
 	}
+	rolesKeepWhatIs(t, server.Endpoint())
 	r := begin(t, []string{"ETCDCTL_ENDPOINTS=" + server.Endpoint()}, "roles", "resolver", "x", "--grant-to", "eve", "--apply", "--user", "root:secret")
 	if code := r.end(t); code != exitNotFound || !strings.Contains(r.stderr.String(), "no such user") {
 		t.Errorf("a role for nobody: exit %d, %s", code, r.stderr.String())
+	}
+}
+
+// rolesKeepWhatIs: a role loses no right of a range by another one that is applied to it.
+func rolesKeepWhatIs(t *testing.T, endpoint string) {
+	cfg := rollcall.ClientConfig(endpoint)
+	cfg.Username, cfg.Password = "root", "secret"
+	root, err := rollcall.NewClient(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	for _, row := range []struct {
+		had   clientv3.PermissionType
+		kind  string
+		want  clientv3.PermissionType
+		tells string
+	}{
+		{clientv3.PermissionType(clientv3.PermRead), "resolver", clientv3.PermissionType(clientv3.PermRead), ""},
+		{clientv3.PermissionType(clientv3.PermWrite), "resolver", clientv3.PermissionType(clientv3.PermReadWrite), "may also write"},
+		{clientv3.PermissionType(clientv3.PermReadWrite), "resolver", clientv3.PermissionType(clientv3.PermReadWrite), "may also write"},
+		{clientv3.PermissionType(clientv3.PermRead), "registrar", clientv3.PermissionType(clientv3.PermReadWrite), ""},
+		{clientv3.PermissionType(clientv3.PermWrite), "registrar", clientv3.PermissionType(clientv3.PermReadWrite), ""},
+	} {
+		name := fmt.Sprintf("had-%d-for-%s", row.had, row.kind)
+		if _, err := root.RoleAdd(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := root.RoleGrantPermission(t.Context(), name, "svc/", "svc0", row.had); err != nil {
+			t.Fatal(err)
+		}
+		s := must(t, endpoint, "roles", row.kind, "svc", "--name", name, "--apply", "--user", "root:secret")
+		if row.tells == "" != (s.stderr == "") || !strings.Contains(s.stderr, row.tells) {
+			t.Errorf("%s: told %q, want %q", name, s.stderr, row.tells)
+		}
+		role, err := root.RoleGet(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range role.Perm {
+			if string(p.Key) == "svc/" && clientv3.PermissionType(p.PermType) != row.want {
+				t.Errorf("%s: the role has %v, want %v", name, p.PermType, row.want)
+			}
+		}
 	}
 }

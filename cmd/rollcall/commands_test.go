@@ -61,7 +61,7 @@ func TestAddUnderLease(t *testing.T) {
 	wantIn(t, "stdout", r.stdout, got.Lease, "3s")
 
 	r = must(t, endpoint, "add", "t-lease", "10.0.0.1:80", "--force")
-	wantIn(t, "stderr", r.stderr, "stood under lease "+got.Lease, "without one")
+	wantIn(t, "stderr", r.stderr, "was under lease "+got.Lease, "the server takes the new value under its lease", "otherwise the key stays")
 	eventually(t, "the lease has ended", func() bool { return leaseCount(t, client) == 0 })
 	if valueOf(t, client, "t-lease/10.0.0.1:80") == "" {
 		t.Error("a key without a lease went with the lease it once had")

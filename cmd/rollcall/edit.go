@@ -35,8 +35,9 @@ func newDrain(a *app) *cobra.Command {
 		Short: "Take endpoints out of new calls",
 		Long: "drain sets \"status\": \"draining\" in the endpoints' metadata: clients send them no new\n" +
 			"calls, and what is running ends in its own time. A server that keeps itself registered\n" +
-			"keeps the mark until it is restarted, or until rollcall undrain. If all endpoints of a\n" +
-			"service drain, clients use them all the same. Of several names all are marked, or none.",
+			"keeps the mark until its process is restarted, or until rollcall undrain. If all\n" +
+			"endpoints of a service drain, clients use them all the same. Of several names all are\n" +
+			"marked, or none.",
 		Example: "  rollcall drain my-service blue-1\n  rollcall drain my-service 10.0.0.7:50051 10.0.0.8:50051",
 		Args:    usageArgs(cobra.MinimumNArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -65,7 +66,8 @@ func newWeight(a *app) *cobra.Command {
 		Short: "Set an endpoint's weight",
 		Long: "weight sets \"weight\" in an endpoint's metadata, a whole number from 1 to 4294967295. An\n" +
 			"endpoint without one has weight 1. Clients whose balancing policy reads it, such as\n" +
-			"rollcall_weighted, follow at once, without a new connection.",
+			"rollcall_weighted, follow at once, without a new connection. A server that keeps itself\n" +
+			"registered keeps the weight until its program sets metadata of its own, or is restarted.",
 		Example: "  rollcall weight my-service blue-1 10",
 		Args:    usageArgs(cobra.ExactArgs(3)),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -82,6 +84,9 @@ func newWeight(a *app) *cobra.Command {
 func (a *app) edit(ctx context.Context, service string, names []string, field string, value any) error {
 	service, err := checkNames(service, names)
 	if err != nil {
+		return err
+	}
+	if err := rollcall.CheckKey(rollcall.Key(service, names[0])); err != nil {
 		return err
 	}
 	return a.talk(ctx, func(ctx context.Context, client *clientv3.Client) error {

@@ -49,6 +49,9 @@ func (f *endpointFlags) parse(service, addr string) (e entry, err error) {
 	if f.id == "" {
 		e.ep.ID = addr
 	}
+	if err := rollcall.CheckKey(e.key()); err != nil {
+		return e, err
+	}
 	if f.metadata != "" {
 		var metadata json.RawMessage
 		if err := json.Unmarshal([]byte(f.metadata), &metadata); err != nil {

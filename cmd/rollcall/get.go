@@ -40,7 +40,7 @@ func newGet(a *app) *cobra.Command {
 		Long: "get shows every key under SERVICE/ as etcd holds it now: its endpoints with their\n" +
 			"leases, below them what clients leave out, with the cause, and its service config. A\n" +
 			"service without any key is not found: exit code 3. Long metadata is cut in tables;\n" +
-			"JSON has all of it.",
+			"JSON has all of it, and keyBase64 beside each key that is not UTF-8.",
 		Example: "  rollcall get my-service\n  rollcall get my-service -o json | jq -r '.instances[].addr'",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -62,6 +62,9 @@ func fill(t *testing.T, client *clientv3.Client) {
 	put1(t, client, "shop/cart/twin", `{"Addr":"cart-1.example:50051"}`)
 	put1(t, client, "shop/pay/10.0.0.2:50051", `{"Addr":"10.0.0.2:50051"}`)
 	put1(t, client, "_grpc_config/shop/cart", `{}`)
+	put1(t, client, "bytes/\xfe/a\xff", `{"Addr":"10.0.0.3:50051"}`)
+	put1(t, client, "bytes/\xff/a\xfe", `{"Addr":"10.0.0.3:50051"}`)
+	put1(t, client, "bytes/\xff/a\xff", "nothing")
 	put1(t, client, "no-service", `{"Addr":"10.0.0.2:50051"}`)
 }
 
@@ -79,6 +82,9 @@ func TestGoldens(t *testing.T) {
 		{"get-outer", "get shop"},
 		{"resolve", "resolve shop/cart"},
 		{"resolve-url", "resolve etcd://ignored/shop/pay"},
+		{"ls-bytes", "ls bytes/"},
+		{"get-bytes", "get bytes"},
+		{"resolve-bytes", "resolve bytes"},
 		{"add", "add new 10.1.0.1:80 --metadata {\"weight\":3}"},
 		{"add-force", "add new 10.1.0.2:80 --id 10.1.0.1:80 --force"},
 		{"drain", "drain new 10.1.0.2:80"},
@@ -89,9 +95,10 @@ func TestGoldens(t *testing.T) {
 		{"config-get", "config get new"},
 		{"config-rm", "config rm new"},
 		{"rm", "rm new 10.1.0.1:80"},
+		{"rm-bytes", "rm bytes \xfe/a\xff"},
 		{"roles-registrar", "roles registrar shop/cart shop/pay/"},
 		{"roles-resolver", "roles resolver it's --name reader --grant-to bob"},
-		{"roles-bridge", "roles bridge"},
+		{"roles-viewer", "roles viewer"},
 		{"roles-operator", "roles operator shop/cart"},
 	} {
 		t.Run(row.file, func(t *testing.T) {
@@ -110,10 +117,10 @@ func TestGoldens(t *testing.T) {
 	}
 }
 
-// restore undoes what was written after a revision to the service "new" and its config.
+// restore undoes what was written after a revision to some services and a config.
 func restore(t *testing.T, client *clientv3.Client, revision int64) {
 	t.Helper()
-	for _, prefix := range []string{"new/", "_grpc_config/new"} {
+	for _, prefix := range []string{"new/", "bytes/", "_grpc_config/new"} {
 		old, err := client.Get(t.Context(), prefix, clientv3.WithPrefix(), clientv3.WithRev(revision))
 		if err != nil {
 			t.Fatal(err)
@@ -160,7 +167,7 @@ func TestWatchGolden(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "twin has gone", func() bool {
-		return strings.Contains(asJSON.stdout.String(), `"DELETE","revision":15`) && strings.Contains(asTable.stdout.String(), "- twin")
+		return strings.Contains(asJSON.stdout.String(), `"DELETE","revision":18`) && strings.Contains(asTable.stdout.String(), "- twin")
 	})
 	put1(t, client, "shop/cart/a", `garbage`)
 	both(`rejected "shop/cart/a"`)

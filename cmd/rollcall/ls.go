@@ -17,10 +17,11 @@ import (
 )
 
 type serviceRow struct {
-	Service   string `json:"service"`
-	Instances int    `json:"instances"`
-	Rejected  int    `json:"rejected"`
-	Refused   int    `json:"refused"`
+	Service       string `json:"service"`
+	ServiceBase64 string `json:"serviceBase64,omitempty"` // where the name is not UTF-8
+	Instances     int    `json:"instances"`
+	Rejected      int    `json:"rejected"`
+	Refused       int    `json:"refused"`
 }
 
 type serviceList struct {
@@ -69,7 +70,7 @@ func services(v view) serviceList {
 			return &serviceRow{}
 		}
 		if counts[service] == nil {
-			counts[service] = &serviceRow{Service: service}
+			counts[service] = &serviceRow{Service: service, ServiceBase64: base64Of(service)}
 		}
 		return counts[service]
 	}

@@ -5,10 +5,12 @@ package main
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -18,6 +20,7 @@ import (
 // instance is one endpoint as commands show it.
 type instance struct {
 	Key            string          `json:"key"`
+	KeyBase64      string          `json:"keyBase64,omitempty"` // where the key is not UTF-8
 	Service        string          `json:"service"`
 	ID             string          `json:"id"`
 	Addr           string          `json:"addr"`
@@ -37,6 +40,7 @@ type refused struct {
 // rejected is a key whose value is no endpoint.
 type rejected struct {
 	Key            string `json:"key"`
+	KeyBase64      string `json:"keyBase64,omitempty"`
 	Service        string `json:"service"`
 	ID             string `json:"id"`
 	Lease          string `json:"lease,omitempty"`
@@ -78,7 +82,7 @@ func render(snap *rollcall.Snapshot, split splitter) view {
 	}
 	for _, rej := range snap.Rejected() {
 		service, id := split(rej.Key)
-		v.Rejected = append(v.Rejected, rejected{Key: rej.Key, Service: service, ID: id, Lease: leaseText(rej.Lease),
+		v.Rejected = append(v.Rejected, rejected{Key: rej.Key, KeyBase64: base64Of(rej.Key), Service: service, ID: id, Lease: leaseText(rej.Lease),
 			CreateRevision: rej.CreateRevision, ModRevision: rej.ModRevision, Cause: rej.Cause.Error()})
 	}
 	return v
@@ -86,8 +90,17 @@ func render(snap *rollcall.Snapshot, split splitter) view {
 
 func renderInstance(inst *rollcall.Instance, split splitter) instance {
 	service, id := split(inst.Key)
-	return instance{Key: inst.Key, Service: service, ID: id, Addr: inst.Addr, Metadata: inst.Metadata,
+	return instance{Key: inst.Key, KeyBase64: base64Of(inst.Key), Service: service, ID: id, Addr: inst.Addr, Metadata: inst.Metadata,
 		Lease: leaseText(inst.Lease), CreateRevision: inst.CreateRevision, ModRevision: inst.ModRevision}
+}
+
+// base64Of returns a key in base64 if JSON cannot hold it: JSON is UTF-8, and bytes that
+// are not become U+FFFD, so that different keys look alike. Of other keys it returns "".
+func base64Of(key string) string {
+	if utf8.ValidString(key) {
+		return ""
+	}
+	return base64.StdEncoding.EncodeToString([]byte(key))
 }
 
 // reason is the cause of a refused address without the address, which stands beside it.

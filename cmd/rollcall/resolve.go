@@ -35,9 +35,10 @@ type resolution struct {
 
 // leftOut is a key that the channel does not see.
 type leftOut struct {
-	Key   string `json:"key"`
-	Addr  string `json:"addr,omitempty"`
-	Cause string `json:"cause"`
+	Key       string `json:"key"`
+	KeyBase64 string `json:"keyBase64,omitempty"`
+	Addr      string `json:"addr,omitempty"`
+	Cause     string `json:"cause"`
 }
 
 func newResolve(a *app) *cobra.Command {
@@ -181,11 +182,11 @@ func (c *channel) render(target string, snap *rollcall.Snapshot) resolution {
 	}
 	slices.SortFunc(r.Instances, func(a, b instance) int { return strings.Compare(a.Key, b.Key) })
 	for _, rej := range snap.Rejected() {
-		r.LeftOut = append(r.LeftOut, leftOut{rej.Key, "", "rejected: " + rej.Cause.Error()})
+		r.LeftOut = append(r.LeftOut, leftOut{rej.Key, base64Of(rej.Key), "", "rejected: " + rej.Cause.Error()})
 	}
 	for _, inst := range snap.Instances() {
 		if !told[inst.Key] {
-			r.LeftOut = append(r.LeftOut, leftOut{inst.Key, inst.Addr, c.cause(inst)})
+			r.LeftOut = append(r.LeftOut, leftOut{inst.Key, base64Of(inst.Key), inst.Addr, c.cause(inst)})
 		}
 	}
 	slices.SortFunc(r.LeftOut, func(a, b leftOut) int { return strings.Compare(a.Key, b.Key) })

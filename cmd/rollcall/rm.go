@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
 	"slices"
 
@@ -17,6 +18,7 @@ type deletion struct {
 	Kind       string   `json:"kind"`
 	Revision   int64    `json:"revision"`
 	Keys       []string `json:"keys"`
+	KeysBase64 []string `json:"keysBase64,omitempty"` // all of Keys, where one of them is not UTF-8
 }
 
 func newRm(a *app) *cobra.Command {
@@ -60,7 +62,13 @@ func (a *app) rm(ctx context.Context, service string, names []string) error {
 
 func (a *app) printRemoved(keys []string, revision int64) error {
 	if a.json() {
-		return a.printJSON(deletion{APIVersion: apiVersion, Kind: "Deletion", Revision: revision, Keys: keys})
+		d := deletion{APIVersion: apiVersion, Kind: "Deletion", Revision: revision, Keys: keys}
+		if slices.ContainsFunc(keys, func(key string) bool { return base64Of(key) != "" }) {
+			for _, key := range keys {
+				d.KeysBase64 = append(d.KeysBase64, base64.StdEncoding.EncodeToString([]byte(key)))
+			}
+		}
+		return a.printJSON(d)
 	}
 	rows := [][]string{{"REMOVED"}}
 	for _, key := range keys {

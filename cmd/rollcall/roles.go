@@ -18,7 +18,7 @@ import (
 	"github.com/rollcall-grpc/rollcall"
 )
 
-var roleKinds = []string{"registrar", "resolver", "bridge", "operator"}
+var roleKinds = []string{"registrar", "resolver", "viewer", "operator"}
 
 // permission is what a role may do with a range of keys, as etcd has it: from Key up to,
 // not including, RangeEnd; without one the key alone.
@@ -39,7 +39,7 @@ type role struct {
 
 // permissions says what a kind of client needs of the services, and no more.
 func permissions(kind string, services []string) (all []permission) {
-	if kind == "bridge" && len(services) == 0 {
+	if kind == "viewer" && len(services) == 0 {
 		return []permission{under("read", "")}
 	}
 	for _, s := range services {
@@ -71,12 +71,12 @@ type rolesFlags struct {
 func newRoles(a *app) *cobra.Command {
 	var f rolesFlags
 	cmd := &cobra.Command{
-		Use:   "roles registrar|resolver|bridge|operator [SERVICE]...",
+		Use:   "roles registrar|resolver|viewer|operator [SERVICE]...",
 		Short: "Print or apply the etcd role that a client needs",
 		Long: "roles says which rights a client needs of an etcd with authentication, and no more:\n\n" +
 			"  registrar   writes the endpoints of the services: servers\n" +
 			"  resolver    reads them, and the services' configs: gRPC clients\n" +
-			"  bridge      reads them for many others; without services, the whole store\n" +
+			"  viewer      the same; without services, the whole store: rollcall ls, dashboards\n" +
 			"  operator    writes both: who drains, sets weights and service configs by hand\n\n" +
 			"By default it prints the commands of etcdctl that make the role and touches nothing.\n" +
 			"With --apply it makes the role itself, as a --user who may; what the role may do\n" +
@@ -108,7 +108,7 @@ func newRoles(a *app) *cobra.Command {
 
 func (f rolesFlags) role(kind string, names []string) (role, error) {
 	if !slices.Contains(roleKinds, kind) {
-		return role{}, fail(exitUsage, "unknown kind of role %q: want registrar, resolver, bridge or operator", kind)
+		return role{}, fail(exitUsage, "unknown kind of role %q: want registrar, resolver, viewer or operator", kind)
 	}
 	var services []string
 	for _, name := range names {
@@ -116,9 +116,14 @@ func (f rolesFlags) role(kind string, names []string) (role, error) {
 		if err != nil {
 			return role{}, err
 		}
+		if kind == "registrar" || kind == "operator" {
+			if err := rollcall.CheckKey(rollcall.Key(service, "")); err != nil {
+				return role{}, err
+			}
+		}
 		services = append(services, service)
 	}
-	if len(services) == 0 && kind != "bridge" {
+	if len(services) == 0 && kind != "viewer" {
 		return role{}, fail(exitUsage, "a %s needs a service; usage: rollcall roles %s SERVICE...", kind, kind)
 	}
 	r := role{APIVersion: apiVersion, Kind: "Role", Name: f.name, User: f.to, Permissions: permissions(kind, services)}
@@ -139,10 +144,11 @@ func (a *app) applyRole(ctx context.Context, r role) error {
 			return fmt.Errorf("read role %q: %w", r.Name, err)
 		}
 		for _, p := range r.Permissions {
-			if a.mayMore(r.Name, had.Perm, p) {
-				continue
+			kind, more := p.withWhat(had.Perm)
+			if more {
+				a.say("role %q may also write %q to %q, from before; see etcdctl role revoke-permission", r.Name, p.Key, p.RangeEnd)
 			}
-			if _, err := client.RoleGrantPermission(ctx, r.Name, p.Key, p.RangeEnd, p.kind()); err != nil {
+			if _, err := client.RoleGrantPermission(ctx, r.Name, p.Key, p.RangeEnd, kind); err != nil {
 				return fmt.Errorf("grant role %q %s on %q: %w", r.Name, p.Access, p.Key, err)
 			}
 		}
@@ -167,23 +173,19 @@ func (a *app) applyRole(ctx context.Context, r role) error {
 	})
 }
 
-// mayMore says whether a role may read and write already what it is to read, which a
-// grant would take away.
-func (a *app) mayMore(name string, had []*authpb.Permission, p permission) bool {
-	more := p.Access == "read" && slices.ContainsFunc(had, func(q *authpb.Permission) bool {
-		return string(q.Key) == p.Key && string(q.RangeEnd) == p.RangeEnd && q.PermType == authpb.READWRITE
+// withWhat returns a permission together with what a role has had of the same range, which
+// a grant would take away, and reports whether that is more than the permission.
+func (p permission) withWhat(had []*authpb.Permission) (kind clientv3.PermissionType, more bool) {
+	if p.Access == "readwrite" {
+		return clientv3.PermissionType(authpb.READWRITE), false
+	}
+	writes := slices.ContainsFunc(had, func(q *authpb.Permission) bool {
+		return string(q.Key) == p.Key && string(q.RangeEnd) == p.RangeEnd && q.PermType != authpb.READ
 	})
-	if more {
-		a.say("role %q may also write %q to %q, from before; see etcdctl role revoke-permission", name, p.Key, p.RangeEnd)
+	if writes {
+		return clientv3.PermissionType(authpb.READWRITE), true
 	}
-	return more
-}
-
-func (p permission) kind() clientv3.PermissionType {
-	if p.Access == "read" {
-		return clientv3.PermissionType(authpb.READ)
-	}
-	return clientv3.PermissionType(authpb.READWRITE)
+	return clientv3.PermissionType(authpb.READ), false
 }
 
 func (a *app) printRole(r role) error {

@@ -23,19 +23,19 @@ var imports = []struct {
 	never  []string // path prefixes
 	reason string
 }{
-	{".", []string{module + "/", "go.etcd.io/etcd/server/", "github.com/envoyproxy/", "github.com/spf13/cobra"},
+	{".", []string{module + "/", "go.etcd.io/etcd/server/", "github.com/spf13/cobra"},
 		"the root package is the domain: everything else hangs below it"},
-	{"./resolver", []string{module + "/endpoints", module + "/xds", module + "/serving", module + "/internal", "go.etcd.io/etcd/server/", "github.com/envoyproxy/", "github.com/spf13/cobra"},
-		"outputs never import each other, and a user of the library builds no server, no bridge and no command"},
-	{"./endpoints", []string{module + "/resolver", module + "/xds", module + "/serving", module + "/internal", "go.etcd.io/etcd/server/", "github.com/envoyproxy/", "github.com/spf13/cobra"},
-		"outputs never import each other, and a user of the library builds no server, no bridge and no command"},
-	{"./balancer/weighted", []string{module + "/endpoints", module + "/resolver", module + "/serving", "go.etcd.io/", "github.com/envoyproxy/", "github.com/spf13/cobra"},
+	{"./resolver", []string{module + "/endpoints", module + "/serving", module + "/internal", "go.etcd.io/etcd/server/", "github.com/spf13/cobra"},
+		"outputs never import each other, and a user of the library builds no server and no command"},
+	{"./endpoints", []string{module + "/resolver", module + "/serving", module + "/internal", "go.etcd.io/etcd/server/", "github.com/spf13/cobra"},
+		"outputs never import each other, and a user of the library builds no server and no command"},
+	{"./balancer/weighted", []string{module + "/endpoints", module + "/resolver", module + "/serving", "go.etcd.io/", "github.com/spf13/cobra"},
 		"it reads gRPC's own attribute, and works with any resolver"},
-	{"./balancer/zone", []string{module + "/endpoints", module + "/serving", "go.etcd.io/etcd/server/", "github.com/envoyproxy/", "github.com/spf13/cobra"},
+	{"./balancer/zone", []string{module + "/endpoints", module + "/serving", "go.etcd.io/etcd/server/", "github.com/spf13/cobra"},
 		"it asks the resolver for attributes, and knows nothing else of etcd"},
 	{"./internal/spread", []string{module + "/resolver", module + "/endpoints", module + "/serving", "go.etcd.io/"},
 		"it divides picks, whoever they are for"},
-	{"./serving", []string{module + "/resolver", module + "/endpoints", module + "/xds", module + "/internal", "go.etcd.io/etcd/server/", "github.com/envoyproxy/", "github.com/spf13/cobra"},
+	{"./serving", []string{module + "/resolver", module + "/endpoints", module + "/internal", "go.etcd.io/etcd/server/", "github.com/spf13/cobra"},
 		"a server registers; it needs no output"},
 	{"./internal/devetcd", []string{module + "/resolver", module + "/endpoints", module + "/serving", module + "/cmd"},
 		"it is an etcd and knows nothing of Rollcall"},
@@ -72,7 +72,7 @@ func TestRootImportsDirectly(t *testing.T) {
 // Tests of library packages import no embedded etcd: it would enter the go.sum of
 // whoever depends on them.
 func TestLibraryTestsImportNoServer(t *testing.T) {
-	for _, pkg := range []string{".", "./resolver", "./endpoints", "./serving"} {
+	for _, pkg := range []string{".", "./resolver", "./endpoints", "./serving", "./balancer/weighted", "./balancer/zone"} {
 		for _, path := range goList(t, "-f", `{{join .TestImports "\n"}}{{"\n"}}{{join .XTestImports "\n"}}`, pkg) {
 			if strings.HasPrefix(path, "go.etcd.io/etcd/server/") || path == module+"/internal/devetcd" {
 				t.Errorf("tests of %s import %s: they belong in internal/e2e", pkg, path)

@@ -212,7 +212,9 @@ func newChannel(d *rollcall.Directory, what, service string) (*channel, error) {
 func (c *channel) UpdateState(s grpcresolver.State) error {
 	var addrs []string
 	for _, ep := range s.Endpoints {
-		addrs = append(addrs, ep.Addresses[0].Addr)
+		for _, addr := range ep.Addresses {
+			addrs = append(addrs, addr.Addr)
+		}
 	}
 	slices.Sort(addrs)
 	c.mu.Lock()

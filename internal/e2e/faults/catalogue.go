@@ -42,6 +42,8 @@ var catalogue = []section{
 		{"G9", "spellings of a target", "normalised, or refused at once"},
 		{"G10", "hostile addresses", "host:port only; opt-in list of networks; no server name from the registry"},
 		{"G11", "1,000 channels opened and closed under each fault", "nothing leaks"},
+		{"G12", "the last endpoint leaves a channel in use", "calls fail naming service, prefix, revision and reason, with every policy; the next endpoint heals"},
+		{"G13", "ring_hash: ids that end alike, equal hash keys", "every server gets its share; all clients agree"},
 		{"G14", "the cache on disk is huge, hangs, was being written by a process that was killed", "in nobody's way; nothing is left behind"},
 	}},
 	{"Registering", []row{
@@ -72,6 +74,8 @@ var catalogue = []section{
 		{"A5", "AutoSync", "off"},
 		{"A6", "pings", "none too many: no GOAWAY"},
 		{"A7", "500 channels, 500 clients, etcd restarts", "all follow again within 5 s; the rate at etcd is measured"},
+		{"A9", "range options given to a manager's add or delete", "InvalidArgument, nothing written or deleted"},
+		{"A10", "_grpc_config given as a service", "refused wherever an endpoint is written or registered"},
 	}},
 	{"Through etcd's grpc-proxy", []row{
 		{"ProxyW1", "as W1", "as W1"},
