@@ -98,7 +98,7 @@ func TestGoldens(t *testing.T) {
 		{"rm-bytes", "rm bytes \xfe/a\xff"},
 		{"roles-registrar", "roles registrar shop/cart shop/pay/"},
 		{"roles-resolver", "roles resolver it's --name reader --grant-to bob"},
-		{"roles-viewer", "roles viewer"},
+		{"roles-bridge", "roles bridge"},
 		{"roles-operator", "roles operator shop/cart"},
 	} {
 		t.Run(row.file, func(t *testing.T) {

@@ -18,7 +18,7 @@ import (
 	"github.com/rollcall-grpc/rollcall"
 )
 
-var roleKinds = []string{"registrar", "resolver", "viewer", "operator"}
+var roleKinds = []string{"registrar", "resolver", "bridge", "operator"}
 
 // permission is what a role may do with a range of keys, as etcd has it: from Key up to,
 // not including, RangeEnd; without one the key alone.
@@ -39,7 +39,7 @@ type role struct {
 
 // permissions says what a kind of client needs of the services, and no more.
 func permissions(kind string, services []string) (all []permission) {
-	if kind == "viewer" && len(services) == 0 {
+	if kind == "bridge" && len(services) == 0 {
 		return []permission{under("read", "")}
 	}
 	for _, s := range services {
@@ -71,12 +71,12 @@ type rolesFlags struct {
 func newRoles(a *app) *cobra.Command {
 	var f rolesFlags
 	cmd := &cobra.Command{
-		Use:   "roles registrar|resolver|viewer|operator [SERVICE]...",
+		Use:   "roles registrar|resolver|bridge|operator [SERVICE]...",
 		Short: "Print or apply the etcd role that a client needs",
 		Long: "roles says which rights a client needs of an etcd with authentication, and no more:\n\n" +
 			"  registrar   writes the endpoints of the services: servers\n" +
 			"  resolver    reads them, and the services' configs: gRPC clients\n" +
-			"  viewer      the same; without services, the whole store: rollcall ls, dashboards\n" +
+			"  bridge      the same; without services, the whole store: who reads for many others\n" +
 			"  operator    writes both: who drains, sets weights and service configs by hand\n\n" +
 			"By default it prints the commands of etcdctl that make the role and touches nothing.\n" +
 			"With --apply it makes the role itself, as a --user who may; what the role may do\n" +
@@ -108,7 +108,7 @@ func newRoles(a *app) *cobra.Command {
 
 func (f rolesFlags) role(kind string, names []string) (role, error) {
 	if !slices.Contains(roleKinds, kind) {
-		return role{}, fail(exitUsage, "unknown kind of role %q: want registrar, resolver, viewer or operator", kind)
+		return role{}, fail(exitUsage, "unknown kind of role %q: want registrar, resolver, bridge or operator", kind)
 	}
 	var services []string
 	for _, name := range names {
@@ -123,7 +123,7 @@ func (f rolesFlags) role(kind string, names []string) (role, error) {
 		}
 		services = append(services, service)
 	}
-	if len(services) == 0 && kind != "viewer" {
+	if len(services) == 0 && kind != "bridge" {
 		return role{}, fail(exitUsage, "a %s needs a service; usage: rollcall roles %s SERVICE...", kind, kind)
 	}
 	r := role{APIVersion: apiVersion, Kind: "Role", Name: f.name, User: f.to, Permissions: permissions(kind, services)}

@@ -142,10 +142,10 @@ func TestA4LeastPrivilege(t *testing.T) {
 			etcd := etcdtest.New(t, etcdtest.Options{})
 			auth := etcd.EnableAuth(t)
 			root := auth.Client(t, "root")
-			for _, user := range []string{"registrar", "resolver", "viewer"} {
+			for _, user := range []string{"registrar", "resolver", "bridge"} {
 				auth.AddUser(user, "pw")
 				args := []string{"roles", user, "svc", "--grant-to", user, "--name", "rollcall-" + user}
-				if user == "viewer" {
+				if user == "bridge" {
 					args = append(args[:2:2], args[3:]...) // the whole store
 				}
 				if way == "applied" {
@@ -160,7 +160,7 @@ func TestA4LeastPrivilege(t *testing.T) {
 			resolver := clientAs(t, auth, "resolver", etcd.Endpoints()...)
 			f := lab.Follow(t, resolver, "svc")
 			f.Holds("a", "b")
-			all := lab.FollowPrefix(t, clientAs(t, auth, "viewer", etcd.Endpoints()...), "")
+			all := lab.FollowPrefix(t, clientAs(t, auth, "bridge", etcd.Endpoints()...), "")
 			all.Holds("other/x", "svc/a", "svc/b")
 			if err := g.Drain(lab.Context(t)); err != nil {
 				t.Error(err)
@@ -172,7 +172,7 @@ func TestA4LeastPrivilege(t *testing.T) {
 
 			ctx := lab.Context(t)
 			registrar := clientAs(t, auth, "registrar", etcd.Endpoints()...)
-			viewer := clientAs(t, auth, "viewer", etcd.Endpoints()...)
+			bridge := clientAs(t, auth, "bridge", etcd.Endpoints()...)
 			for what, try := range map[string]func() error{
 				"a registrar writes another service":   func() error { _, err := registrar.Put(ctx, "other/x", "y"); return err },
 				"a registrar reads another service":    func() error { _, err := registrar.Get(ctx, "other/x"); return err },
@@ -181,7 +181,7 @@ func TestA4LeastPrivilege(t *testing.T) {
 				"a resolver reads another service":     func() error { _, err := resolver.Get(ctx, "other/x"); return err },
 				"a resolver reads a name like its own": func() error { _, err := resolver.Get(ctx, "svc-2/a"); return err },
 				"a resolver reads another's config":    func() error { _, err := resolver.Get(ctx, "_grpc_config/other"); return err },
-				"a viewer writes":                      func() error { _, err := viewer.Put(ctx, "svc/a", "y"); return err },
+				"a bridge writes":                      func() error { _, err := bridge.Put(ctx, "svc/a", "y"); return err },
 			} {
 				if err := try(); !errors.Is(err, rpctypes.ErrPermissionDenied) {
 					t.Errorf("%s: got %v, want permission denied", what, err)
