@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"runtime"
 	"syscall"
 	"time"
 )
@@ -29,6 +30,9 @@ func (d *desk) accompany(ctx context.Context, command []string, signals <-chan o
 	}
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = d.a.stdin, d.a.stdout, d.a.stderr
+	endWithThread(cmd)
+	runtime.LockOSThread() // which then lives until the command has ended
+	defer runtime.UnlockOSThread()
 	if err := cmd.Start(); err != nil {
 		d.abandon()
 		return cannotStart(command[0], err)

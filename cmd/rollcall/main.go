@@ -7,6 +7,7 @@ package main
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -32,6 +33,7 @@ func run(args []string) int {
 		case <-ctx.Done():
 		}
 	}()
+	slog.SetDefault(slog.New(slog.DiscardHandler)) // commands say in their own words what happens
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.LookupEnv}
 	return a.run(ctx, args)
 }

@@ -31,7 +31,8 @@ func newRegister(a *app) *cobra.Command {
 			"SIGTERM and SIGHUP on, takes the endpoint out when the command has ended and exits with\n" +
 			"its code (128+n after signal n; 127 and 126 where it cannot be started). If etcd cannot\n" +
 			"be had at the start it exits with 4 and the command is not started; later failures of\n" +
-			"etcd are waited out. A process that dies stays listed until its lease ends: --ttl.",
+			"etcd are waited out. A process that dies stays listed until its lease ends: --ttl. On\n" +
+			"Linux the COMMAND gets SIGTERM when register itself is killed, rather than run on unlisted.",
 		Example: "  rollcall register my-service --addr 10.0.0.7:50051\n" +
 			"  rollcall register my-service --addr 10.0.0.7:50051 --ttl 5s -- ./my-server --port 50051",
 		Args: usageArgs(func(cmd *cobra.Command, args []string) error {

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -234,6 +235,19 @@ func TestRegisterCommandLivesOn(t *testing.T) {
 		t.Errorf("exit %d, want 8", code)
 	}
 	wantNothingLeft(t, client, key)
+}
+
+// A command does not run on, unlisted, when register itself is killed.
+func TestRegisterKilled(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux tells a command that its parent was killed")
+	}
+	p := launch(t, sharedEtcd(t), "register", "t-killed", "--addr", "10.0.0.1:80", "--ttl", "2s", "--", "sh", "-c", script)
+	eventually(t, "it is registered", func() bool { return strings.Contains(p.stderr.String(), "t-killed/10.0.0.1:80") })
+	p.signal(t, syscall.SIGKILL)
+	if code, out := p.end(t); code != 137 || out != "started\ngot TERM\n" { // its output ends with the command
+		t.Errorf("exit %d, stdout %q, want 137 and the command ended by SIGTERM", code, out)
+	}
 }
 
 // TestSignals: commands that follow end with the signal's code.
