@@ -6,7 +6,6 @@ package rollcall
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -19,9 +18,12 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// pageSize bounds one answer of a list in pages: 5,000 keys with 250 bytes each are
-// the 1.25 MiB that fit a server's default limits for a message.
-const pageSize = 5000
+const (
+	firstPage = 1000 // keys in the first answer to a list
+	// pageSize bounds one of the other answers: 5,000 keys with 250 bytes each are the
+	// 1.25 MiB that fit a server's default limits for a message.
+	pageSize = 5000
+)
 
 // listing is a span's content at one revision.
 type listing struct {
@@ -43,88 +45,99 @@ func (l *listing) add(kvs []*mvccpb.KeyValue) {
 	}
 }
 
-// lister reads spans. It remembers whether the server streams lists.
+// lister reads spans. All lists of a Directory pass its gate.
 type lister struct {
-	client     *clientv3.Client
-	streamless atomic.Bool // the server, or a proxy before it, has no RangeStream
-	lists      atomic.Uint64
+	client *clientv3.Client
+	link   *link
+	gate   *gate
+	paged  atomic.Bool // not by stream
+	lists  atomic.Uint64
+}
+
+func newLister(client *clientv3.Client, link *link) *lister {
+	password := client.Username != "" && client.Password != ""
+	l := &lister{client: client, link: link, gate: newGate(password)}
+	l.paged.Store(password) // clientv3 logs in for each stream
+	return l
+}
+
+// admit waits for a turn, to be ended with gate.leave. While the link is down a question
+// that needs a leader is not asked: the link's cause is its answer.
+func (l *lister) admit(ctx context.Context, serializable bool) error {
+	for {
+		v, changed := l.link.current()
+		if serializable {
+			changed = nil
+		} else if v.down != nil {
+			return v.down.Cause
+		}
+		if admitted, err := l.gate.enter(ctx, changed); admitted || err != nil {
+			return err
+		}
+	}
 }
 
 // list reads the span, linearizably unless serializable. heard, if not nil, is
 // called for every answer that arrives. Each single answer has callTimeout.
-func (l *lister) list(ctx context.Context, s span, serializable bool, heard func()) (listing, error) {
-	if heard == nil {
-		heard = func() {}
+func (l *lister) list(ctx context.Context, s span, serializable bool, heard func()) (got listing, err error) {
+	if err := l.admit(ctx, serializable); err != nil {
+		return listing{}, err
 	}
+	defer func() { l.gate.leave(ctx, err) }()
 	l.lists.Add(1)
-	opts := serializableOption(serializable)
-	if s.end != "" && !l.streamless.Load() {
-		got, err := l.stream(listContext(ctx, serializable), s, opts, heard)
-		if status.Code(err) != codes.Unimplemented {
-			return got, err
+	r := reading{lister: l, span: s, opts: serializableOption(serializable), heard: func() {
+		l.gate.answer()
+		if heard != nil {
+			heard()
 		}
-		l.streamless.Store(true)
-	}
+	}}
 	for try := 1; ; try++ {
-		limit := int64(pageSize)
+		limit := int64(firstPage)
 		if try == 3 { // compaction outran the pages twice: one answer, whatever its size
 			limit = 0
 		}
-		got, err := l.pages(listContext(ctx, serializable), s, limit, opts, heard)
+		got, err := r.read(listContext(ctx, serializable), limit)
 		if try == 3 || !errors.Is(err, rpctypes.ErrCompacted) {
 			return got, err
 		}
 	}
 }
 
-// stream lists by RangeStream. The channel is always drained: the client's goroutine
-// behind it would wait for ever otherwise.
-func (l *lister) stream(ctx context.Context, s span, opts []clientv3.OpOption, heard func()) (got listing, err error) {
-	parent := ctx
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	silence := time.AfterFunc(callTimeout, cancel)
-	defer silence.Stop()
-	chunks, err := l.client.GetStream(ctx, s.key, s.options(opts...)...)
-	if err != nil {
-		return listing{}, err
+// first reads the first key of the span in the order that opts give, linearizably.
+func (l *lister) first(ctx context.Context, s span, opts ...clientv3.OpOption) (resp *clientv3.GetResponse, err error) {
+	if err := l.admit(ctx, false); err != nil {
+		return nil, err
 	}
-	for chunk := range chunks {
-		if err != nil {
-			continue
-		}
-		if err = typed(chunk.Err()); err != nil {
-			continue
-		}
-		heard()
-		silence.Reset(callTimeout)
-		got.add(chunk.Kvs) // while the next one arrives
-		if chunk.Header != nil && chunk.Header.Revision > 0 {
-			got.revision, got.term = chunk.Header.Revision, chunk.Header.RaftTerm
-		}
+	defer func() { l.gate.leave(ctx, err) }()
+	resp, err = get(listContext(ctx, false), l.client, s.key, s.options(opts...)...)
+	if err == nil {
+		l.gate.answer()
 	}
-	switch {
-	case ctx.Err() != nil && parent.Err() == nil:
-		return listing{}, fmt.Errorf("list fell silent: %w", context.DeadlineExceeded)
-	case err == nil && got.revision == 0:
-		return listing{}, errors.New("list ended without a revision")
-	}
-	return got, err
+	return resp, err
 }
 
-// pages lists in answers of at most limit keys, all at the first one's revision. One is
-// decoded while the next is fetched.
-func (l *lister) pages(ctx context.Context, s span, limit int64, opts []clientv3.OpOption, heard func()) (got listing, err error) {
-	opts = append(opts[:len(opts):len(opts)], clientv3.WithLimit(limit))
+// reading is how a span is read.
+type reading struct {
+	*lister
+	span  span
+	opts  []clientv3.OpOption
+	heard func()
+}
+
+// read lists the span at one revision: a first page of at most limit keys, and what is
+// beyond it by stream, or in further pages. One part is decoded while the next arrives.
+func (r reading) read(ctx context.Context, limit int64) (got listing, err error) {
+	key := r.span.key
 	var decoding sync.WaitGroup
+	defer decoding.Wait()
 	for {
 		// The first page is of the newest revision, 0; the others are of the same one.
-		page, err := get(ctx, l.client, s.key, s.options(append(opts[:len(opts):len(opts)], clientv3.WithRev(got.revision))...)...)
+		page, err := get(ctx, r.client, key, r.options(clientv3.WithRev(got.revision), clientv3.WithLimit(limit))...)
 		decoding.Wait()
 		if err != nil {
 			return listing{}, err
 		}
-		heard()
+		r.heard()
 		if got.revision == 0 {
 			got.revision, got.term = page.Header.Revision, page.Header.RaftTerm
 		}
@@ -133,8 +146,58 @@ func (l *lister) pages(ctx context.Context, s span, limit int64, opts []clientv3
 			return got, nil
 		}
 		decoding.Go(func() { got.add(page.Kvs) })
-		s.key = string(page.Kvs[len(page.Kvs)-1].Key) + "\x00"
+		key, limit = string(page.Kvs[len(page.Kvs)-1].Key)+"\x00", pageSize
+		if r.paged.Load() {
+			continue
+		}
+		err = r.stream(ctx, key, got.revision, func(kvs []*mvccpb.KeyValue) {
+			decoding.Wait()
+			got.add(kvs)
+		})
+		if status.Code(err) != codes.Unimplemented {
+			return got, err
+		}
+		r.paged.Store(true) // the server, or a proxy before it, has no RangeStream
 	}
+}
+
+// stream lists from a key on by RangeStream. The channel is always drained: the client's
+// goroutine behind it would wait for ever otherwise.
+func (r reading) stream(ctx context.Context, key string, revision int64, add func([]*mvccpb.KeyValue)) (err error) {
+	parent := ctx
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	silence := time.AfterFunc(callTimeout, cancel)
+	defer silence.Stop()
+	chunks, err := r.client.GetStream(ctx, key, r.options(clientv3.WithRev(revision))...)
+	if err != nil {
+		return unanswered(parent, r.client, err)
+	}
+	ended := false // with a header, as every whole list does
+	for chunk := range chunks {
+		if err != nil {
+			continue
+		}
+		if err = typed(chunk.Err()); err != nil {
+			continue
+		}
+		r.heard()
+		silence.Reset(callTimeout)
+		add(chunk.Kvs) // while the next one arrives
+		ended = ended || chunk.Header != nil && chunk.Header.Revision > 0
+	}
+	switch {
+	case ctx.Err() != nil:
+		return unanswered(parent, r.client, ctx.Err())
+	case err == nil && !ended:
+		return errors.New("list ended without a revision")
+	}
+	return err
+}
+
+// options are the span's end, what all parts of the list have in common, and more.
+func (r reading) options(more ...clientv3.OpOption) []clientv3.OpOption {
+	return r.span.options(append(more, r.opts...)...)
 }
 
 // listContext asks for a leader where the answer must be linearizable: a member
@@ -153,9 +216,10 @@ func serializableOption(serializable bool) []clientv3.OpOption {
 	return nil
 }
 
-// get is a Get with the deadline that every call has.
+// get is a Get with the deadline that every call has. Its error is never that deadline's.
 func get(ctx context.Context, client *clientv3.Client, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	return client.Get(ctx, key, opts...)
+	resp, err := client.Get(call, key, opts...)
+	return resp, unanswered(ctx, client, err)
 }

@@ -5,6 +5,7 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -71,7 +72,7 @@ func (f *Follower) record(ctx context.Context) {
 	var last *rollcall.Snapshot
 	for {
 		snap, err := f.Sub.Next(ctx)
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || errors.Is(err, rollcall.ErrClosed) {
 			return
 		}
 		f.mu.Lock()
