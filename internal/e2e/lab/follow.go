@@ -150,6 +150,13 @@ func (f *Follower) Since(n int) []*rollcall.Snapshot {
 	return slices.Clone(f.seen[n:])
 }
 
+// Errors returns why there was no snapshot yet, as often as it was told.
+func (f *Follower) Errors() []error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.errs)
+}
+
 func (f *Follower) Count() int { return len(f.Since(0)) }
 
 // IDs returns the ids of the instances, sorted by key.
