@@ -54,8 +54,8 @@ func (f *feed) run(ctx context.Context) {
 // awaitLink waits while the link is down: it alone asks whether etcd is back. Where there is
 // no leader, a member is asked once for what it has.
 func (f *feed) awaitLink(ctx context.Context) error {
+	f.expireHold()
 	for {
-		f.expireHold()
 		v, changed := f.dir.link.current()
 		if v.down == nil || ctx.Err() != nil {
 			return ctx.Err()
@@ -66,14 +66,22 @@ func (f *feed) awaitLink(ctx context.Context) error {
 			cause = cmp.Or(f.listBehind(ctx, cause), cause)
 		}
 		f.fail(cause)
-		wait := time.Duration(never)
-		if !f.holding.IsZero() {
-			wait = time.Until(f.holding)
-		}
-		if err := sleep(ctx, wait, changed); err != nil {
+		if err := f.rest(ctx, never, changed); err != nil {
 			return err
 		}
 	}
+}
+
+// rest sleeps, and lets go of what is held when its time has come.
+func (f *feed) rest(ctx context.Context, d time.Duration, wake <-chan struct{}) error {
+	until := time.Now().Add(d)
+	for !f.holding.IsZero() && f.holding.Before(until) {
+		if err := sleep(ctx, time.Until(f.holding), wake); err != nil || time.Now().Before(f.holding) {
+			return err // or woken
+		}
+		f.expireHold()
+	}
+	return sleep(ctx, time.Until(until), wake)
 }
 
 // retreat waits until it makes sense to try again after a watch or a list ended with err.
@@ -108,18 +116,27 @@ func (f *feed) retreat(ctx context.Context, err error) {
 }
 
 // awaitGrant waits before a span that may not be read is asked for again. The more there are
-// the longer each waits, so that all together ask no more often. When one of them may be
-// read, the others look soon.
+// the longer each waits, so that all together ask no more often, not after an outage either.
+// When one of them may be read, the others look soon.
 func (f *feed) awaitGrant(ctx context.Context) {
-	f.dir.link.access(f, accessRefused)
-	refused, granted := f.dir.link.refused()
-	wait := max(f.retry.next(), time.Duration(refused)*refusedEvery/2+jitter(time.Duration(refused)*refusedEvery))
-	if strings.HasPrefix(f.span.key, ConfigPrefix) {
-		wait = configPause/2 + jitter(configPause) // most roles that cannot read it never will
-	}
-	until := time.Now().Add(wait)
-	if sleep(ctx, wait, granted) == nil && time.Now().Before(until) {
-		_ = sleep(ctx, min(time.Until(until), jitter(time.Duration(refused)*grantedEvery)), nil)
+	link := f.dir.link
+	link.access(f, accessRefused)
+	for down := true; down && ctx.Err() == nil; {
+		refused, granted := link.refused()
+		all := time.Duration(refused) * refusedEvery
+		wait := max(f.retry.next(), all/2+jitter(all))
+		if strings.HasPrefix(f.span.key, ConfigPrefix) {
+			wait = configPause/2 + jitter(configPause) // most roles that cannot read it never will
+		}
+		until := time.Now().Add(wait)
+		_ = f.rest(ctx, wait, granted)
+		if left := time.Until(until); left > 0 {
+			_ = f.rest(ctx, min(left, jitter(time.Duration(refused)*grantedEvery)), nil)
+		}
+		v, changed := link.current()
+		if down = v.down != nil; down {
+			_ = f.rest(ctx, never, changed)
+		}
 	}
 }
 
@@ -127,7 +144,7 @@ func (f *feed) awaitGrant(ctx context.Context) {
 func (f *feed) list(ctx context.Context) error {
 	link := f.dir.link
 	before := link.seen()
-	got, err := f.dir.lister.list(ctx, f.span, false, f.hears)
+	got, err := f.dir.lister.list(ctx, f.span, false, f)
 	if err != nil {
 		return fmt.Errorf("list %q: %w", f.span.key, err)
 	}
@@ -146,7 +163,7 @@ func (f *feed) list(ctx context.Context) error {
 func (f *feed) listBehind(ctx context.Context, cause error) error {
 	link := f.dir.link
 	before := link.seen()
-	got, err := f.dir.lister.list(ctx, f.span, true, f.hears)
+	got, err := f.dir.lister.list(ctx, f.span, true, f)
 	if err == nil && (got.revision < before.revision || f.before != nil && got.revision < f.before.revision) {
 		err = fmt.Errorf("member is behind, at revision %d: %w", got.revision, cause)
 	}

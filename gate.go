@@ -5,12 +5,9 @@ package rollcall
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"sync"
 	"time"
-
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
 
 const (
@@ -83,8 +80,8 @@ func (g *gate) answer() {
 
 // leave ends a turn, with the error that the list ended with.
 func (g *gate) leave(ctx context.Context, err error) {
-	if errors.Is(err, rpctypes.ErrPermissionDenied) || errors.Is(err, rpctypes.ErrCompacted) {
-		g.answer() // it was about that key range alone
+	if ofSpan(err) {
+		g.answer()
 		err = nil
 	}
 	g.mu.Lock()

@@ -39,6 +39,7 @@ type link struct {
 	reported time.Time // when an outage was last logged; owned by run
 
 	mu       sync.Mutex
+	running  int // there is run, and for a moment perhaps two
 	verdict  verdict
 	changed  chan struct{} // closed and replaced when verdict changes
 	back     chan struct{} // closed and replaced when etcd is back, or another history begins
@@ -133,15 +134,6 @@ func (l *link) reset() {
 	l.doubted, l.retryAt = false, time.Time{}
 }
 
-// clear ends a verdict that nobody judges any more.
-func (l *link) clear() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.verdict.down != nil {
-		l.changeLocked(func(v *verdict) { v.down = nil })
-	}
-}
-
 // access notes whether a feed's span may be read: the way is checked with such spans, and a
 // right that was granted has others look whether theirs was as well.
 func (l *link) access(f *feed, now access) {
@@ -177,7 +169,7 @@ func (l *link) forget(f *feed) {
 func (l *link) doubt(ctx context.Context) {
 	l.mu.Lock()
 	checked := l.checked
-	known := l.verdict.down != nil || time.Since(l.judged) < doubtEvery
+	known := l.running == 0 || l.verdict.down != nil || time.Since(l.judged) < doubtEvery
 	l.doubted = l.doubted || !known
 	l.mu.Unlock()
 	if known {
@@ -273,6 +265,23 @@ func (l *link) replace(stream uint64) {
 	}
 }
 
+// begin and end note that run judges, and that nobody does any more.
+func (l *link) begin() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.running++
+}
+
+func (l *link) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.running--
+	renew(&l.checked)
+	if l.verdict.down != nil {
+		l.changeLocked(func(v *verdict) { v.down = nil })
+	}
+}
+
 // run checks the way whenever there is a reason, until the context ends or the client is
 // closed.
 func (l *link) run(ctx context.Context) {
@@ -281,7 +290,8 @@ func (l *link) run(ctx context.Context) {
 	defer context.AfterFunc(l.client.Ctx(), cancel)()
 	var others sync.WaitGroup
 	defer others.Wait()
-	defer l.clear()
+	l.begin()
+	defer l.end()
 	if conn := l.client.ActiveConnection(); conn != nil {
 		others.Go(func() { l.watchConn(ctx, conn) })
 	}

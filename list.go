@@ -77,18 +77,24 @@ func (l *lister) admit(ctx context.Context, serializable bool) error {
 	}
 }
 
-// list reads the span, linearizably unless serializable. heard, if not nil, is
-// called for every answer that arrives. Each single answer has callTimeout.
-func (l *lister) list(ctx context.Context, s span, serializable bool, heard func()) (got listing, err error) {
+// list reads the span, linearizably unless serializable. Each single answer has callTimeout.
+// The feed that the list is for, nil where nobody follows it, is told of every answer; if it
+// fails the connection is checked before others have their turn.
+func (l *lister) list(ctx context.Context, s span, serializable bool, f *feed) (got listing, err error) {
 	if err := l.admit(ctx, serializable); err != nil {
 		return listing{}, err
 	}
-	defer func() { l.gate.leave(ctx, err) }()
+	defer func() {
+		if f != nil && err != nil && !ofSpan(err) {
+			l.link.doubt(ctx)
+		}
+		l.gate.leave(ctx, err)
+	}()
 	l.lists.Add(1)
 	r := reading{lister: l, span: s, opts: serializableOption(serializable), heard: func() {
 		l.gate.answer()
-		if heard != nil {
-			heard()
+		if f != nil {
+			f.hears()
 		}
 	}}
 	for try := 1; ; try++ {
@@ -101,6 +107,12 @@ func (l *lister) list(ctx context.Context, s span, serializable bool, heard func
 			return got, err
 		}
 	}
+}
+
+// ofSpan reports whether an error is about the span that was asked for, and not about the
+// connection.
+func ofSpan(err error) bool {
+	return errors.Is(err, rpctypes.ErrPermissionDenied) || errors.Is(err, rpctypes.ErrCompacted)
 }
 
 // first reads the first key of the span in the order that opts give, linearizably.

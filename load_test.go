@@ -107,11 +107,11 @@ func TestRefusalsAreBounded(t *testing.T) {
 					t.Errorf("%d streams were opened", n)
 				}
 				conn.Cut() // an outage makes no storm
-				time.Sleep(30 * time.Second)
+				time.Sleep(5 * time.Minute)
 				gets = conn.Calls(fakeetcd.Get)
 				conn.Mend()
 				time.Sleep(10 * time.Second)
-				if n := conn.Calls(fakeetcd.Get) - gets; n > 5*10 {
+				if n := conn.Calls(fakeetcd.Get) - gets; n > 8*10 {
 					t.Errorf("%d lists in the 10 s after an outage", n)
 				}
 				granted.Store(true)
@@ -172,7 +172,7 @@ func TestOneListAsksForAll(t *testing.T) {
 		defer d.Close()
 		subs := subscribeAll(t, d, 100)
 		time.Sleep(10 * time.Second)
-		if n := conn.Calls(fakeetcd.Get); n > 100 {
+		if n := conn.Calls(fakeetcd.Get); n > 30 {
 			t.Errorf("asked %d times in 10 s", n)
 		}
 		began := conn.Calls(fakeetcd.Get)

@@ -61,17 +61,18 @@ func (l *link) prove(ctx context.Context, ask, probe, suspect bool) error {
 	return nil
 }
 
-// ask asks etcd for a key, linearizably. A refusal is an answer as well. It costs no login,
-// and clientv3's own retries, which would repeat for seconds that there is no leader, are
-// passed by.
+// ask asks etcd for a key, linearizably. A refusal is an answer as well. clientv3's own
+// retries, which would repeat for seconds that there is no leader, are passed by, unless the
+// token was refused: then clientv3 logs in, once for all that wait for the answer.
 func (l *link) ask(ctx context.Context) error {
-	call, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), callTimeout)
-	defer cancel()
-	var err error
-	if conn := l.client.ActiveConnection(); conn != nil {
+	err := rpctypes.ErrInvalidAuthToken
+	if conn := l.client.ActiveConnection(); conn != nil { // nil: a client made of parts, as the tests' is
+		call, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), callTimeout)
+		defer cancel()
 		_, err = pb.NewKVClient(conn).Range(call, &pb.RangeRequest{Key: []byte(l.key()), CountOnly: true}, grpc.WaitForReady(false))
 		err = unanswered(ctx, l.client, rpctypes.Error(err))
-	} else { // a client made of parts, as the tests' is
+	}
+	if badToken(err) {
 		_, err = get(clientv3.WithRequireLeader(ctx), l.client, l.key(), clientv3.WithCountOnly())
 	}
 	if err != nil && !answered(err) {

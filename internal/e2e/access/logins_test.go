@@ -195,11 +195,36 @@ func costs(e *lab.Env, as func(*clientv3.Config), services int, user bool) (line
 	refused := storming(e, &rate, as)
 	defer refused.Close()
 	builder = e.BuilderOf(refused)
-	client.Close()
 	spent(fmt.Sprintf("refused for %v", idle), idle, func() {
 		for i := range services {
 			e.ResolveBy(builder, fmt.Sprintf("denied-%d", i))
 		}
 	})
 	return strings.TrimSuffix(line, "; ")
+}
+
+// A password that is refused is tried by the connection, not by each service.
+func TestA8WrongPassword(t *testing.T) {
+	t.Parallel()
+	e := lab.NewEnv(t, lab.Rollcall, etcdtest.New(t, etcdtest.Options{}), "svc")
+	users(e)
+	cfg := rollcall.ClientConfig(e.Reach...)
+	cfg.Username, cfg.Password = "reader", "wrong"
+	client := lab.ClientOf(t, cfg)
+	before := logins(e)
+	f := lab.Follow(t, client, serviceName(0))
+	services := lab.Size(200, 50)
+	for i := range services {
+		if _, err := f.Directory.Subscribe(serviceName(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.Fails("authentication failed")
+	d := time.Duration(lab.Size(30, 10)) * time.Second
+	time.Sleep(d)
+	n := logins(e) - before
+	lab.Note(t, "%d logins in %v with a wrong password, for %d services", n, d, services)
+	if n > 30 {
+		t.Errorf("%d logins in %v", n, d)
+	}
 }
