@@ -4,6 +4,7 @@
 package rollcall
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -18,12 +19,9 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-const (
-	firstPage = 1000 // keys in the first answer to a list
-	// pageSize bounds one of the other answers: 5,000 keys with 250 bytes each are the
-	// 1.25 MiB that fit a server's default limits for a message.
-	pageSize = 5000
-)
+// pageSize bounds one answer of a list in pages: 5,000 keys with 250 bytes each are
+// the 1.25 MiB that fit a server's default limits for a message.
+const pageSize = 5000
 
 // listing is a span's content at one revision.
 type listing struct {
@@ -50,14 +48,14 @@ type lister struct {
 	client *clientv3.Client
 	link   *link
 	gate   *gate
-	paged  atomic.Bool // not by stream
+	paged  atomic.Bool // in pages, not by stream: the server, or a proxy before it, has no RangeStream
 	lists  atomic.Uint64
 }
 
 func newLister(client *clientv3.Client, link *link) *lister {
-	password := client.Username != "" && client.Password != ""
+	password := client.Username != "" && client.Password != "" && client.Token == ""
 	l := &lister{client: client, link: link, gate: newGate(password)}
-	l.paged.Store(password) // clientv3 logs in for each stream
+	l.paged.Store(password) // or clientv3 logs in for each stream
 	return l
 }
 
@@ -97,12 +95,20 @@ func (l *lister) list(ctx context.Context, s span, serializable bool, f *feed) (
 			f.hears()
 		}
 	}}
+	ctx = listContext(ctx, serializable)
+	if s.end != "" && !l.paged.Load() {
+		got, err := r.stream(ctx)
+		if status.Code(err) != codes.Unimplemented {
+			return got, err
+		}
+		l.paged.Store(true)
+	}
 	for try := 1; ; try++ {
-		limit := int64(firstPage)
+		limit := int64(pageSize)
 		if try == 3 { // compaction outran the pages twice: one answer, whatever its size
 			limit = 0
 		}
-		got, err := r.read(listContext(ctx, serializable), limit)
+		got, err := r.pages(ctx, limit)
 		if try == 3 || !errors.Is(err, rpctypes.ErrCompacted) {
 			return got, err
 		}
@@ -136,12 +142,46 @@ type reading struct {
 	heard func()
 }
 
-// read lists the span at one revision: a first page of at most limit keys, and what is
-// beyond it by stream, or in further pages. One part is decoded while the next arrives.
-func (r reading) read(ctx context.Context, limit int64) (got listing, err error) {
+// stream lists by RangeStream. The channel is always drained: the client's goroutine
+// behind it would wait for ever otherwise.
+func (r reading) stream(ctx context.Context) (got listing, err error) {
+	parent := ctx
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	silence := time.AfterFunc(callTimeout, cancel)
+	defer silence.Stop()
+	chunks, err := r.client.GetStream(ctx, r.span.key, r.options()...)
+	if err != nil {
+		return listing{}, unanswered(parent, r.client, err)
+	}
+	for chunk := range chunks {
+		if err != nil {
+			continue
+		}
+		if err = typed(chunk.Err()); err != nil {
+			continue
+		}
+		r.heard()
+		silence.Reset(callTimeout)
+		got.add(chunk.Kvs) // while the next one arrives
+		if chunk.Header != nil && chunk.Header.Revision > 0 {
+			got.revision, got.term = chunk.Header.Revision, chunk.Header.RaftTerm
+		}
+	}
+	if err := unanswered(parent, r.client, cmp.Or(err, ctx.Err())); err != nil {
+		return listing{}, err
+	}
+	if got.revision == 0 {
+		return listing{}, errors.New("list ended without a revision")
+	}
+	return got, nil
+}
+
+// pages lists in answers of at most limit keys, all at the first one's revision. One is
+// decoded while the next is fetched.
+func (r reading) pages(ctx context.Context, limit int64) (got listing, err error) {
 	key := r.span.key
 	var decoding sync.WaitGroup
-	defer decoding.Wait()
 	for {
 		// The first page is of the newest revision, 0; the others are of the same one.
 		page, err := get(ctx, r.client, key, r.options(clientv3.WithRev(got.revision), clientv3.WithLimit(limit))...)
@@ -158,53 +198,8 @@ func (r reading) read(ctx context.Context, limit int64) (got listing, err error)
 			return got, nil
 		}
 		decoding.Go(func() { got.add(page.Kvs) })
-		key, limit = string(page.Kvs[len(page.Kvs)-1].Key)+"\x00", pageSize
-		if r.paged.Load() {
-			continue
-		}
-		err = r.stream(ctx, key, got.revision, func(kvs []*mvccpb.KeyValue) {
-			decoding.Wait()
-			got.add(kvs)
-		})
-		if status.Code(err) != codes.Unimplemented {
-			return got, err
-		}
-		r.paged.Store(true) // the server, or a proxy before it, has no RangeStream
+		key = string(page.Kvs[len(page.Kvs)-1].Key) + "\x00"
 	}
-}
-
-// stream lists from a key on by RangeStream. The channel is always drained: the client's
-// goroutine behind it would wait for ever otherwise.
-func (r reading) stream(ctx context.Context, key string, revision int64, add func([]*mvccpb.KeyValue)) (err error) {
-	parent := ctx
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	silence := time.AfterFunc(callTimeout, cancel)
-	defer silence.Stop()
-	chunks, err := r.client.GetStream(ctx, key, r.options(clientv3.WithRev(revision))...)
-	if err != nil {
-		return unanswered(parent, r.client, err)
-	}
-	ended := false // with a header, as every whole list does
-	for chunk := range chunks {
-		if err != nil {
-			continue
-		}
-		if err = typed(chunk.Err()); err != nil {
-			continue
-		}
-		r.heard()
-		silence.Reset(callTimeout)
-		add(chunk.Kvs) // while the next one arrives
-		ended = ended || chunk.Header != nil && chunk.Header.Revision > 0
-	}
-	switch {
-	case ctx.Err() != nil:
-		return unanswered(parent, r.client, ctx.Err())
-	case err == nil && !ended:
-		return errors.New("list ended without a revision")
-	}
-	return err
 }
 
 // options are the span's end, what all parts of the list have in common, and more.
