@@ -142,13 +142,18 @@ func costs(e *lab.Env, as func(*clientv3.Config), services int, user bool) (line
 	var rate lab.Rate
 	client := storming(e, &rate, as)
 	defer client.Close()
+	const aMinute = " for a minute"
 	spent := func(state string, d time.Duration, do func()) {
 		began := time.Now()
 		do()
 		time.Sleep(d)
 		now := time.Now()
 		n := rate.Sent(began, now, "Authenticate")
-		line += fmt.Sprintf("%s %d messages, %d logins; ", state, rate.Sent(began, now, "")-n, n)
+		messages := rate.Sent(began, now, "") - n
+		if strings.HasSuffix(state, aMinute) {
+			messages = int(time.Duration(messages) * time.Minute / d)
+		}
+		line += fmt.Sprintf("%s %d messages, %d logins; ", state, messages, n)
 		if n > 5 || n > 0 && !user {
 			e.Failf("%d logins while %s, for %d services", n, state, services)
 		}
@@ -164,8 +169,8 @@ func costs(e *lab.Env, as func(*clientv3.Config), services int, user bool) (line
 			e.Shows(c, lab.AddrOf("a"))
 		}
 	})
-	idle := time.Duration(lab.Size(60, 4)) * time.Second
-	spent(fmt.Sprintf("idle for %v", idle), idle, func() {})
+	idle := time.Duration(lab.Size(30, 4)) * time.Second
+	spent("idle"+aMinute, idle, func() {})
 	member := e.Etcd.Member(0)
 	e.Ctx = lab.Context(e.T)
 	spent("etcd restarted", 3*time.Second, func() {
@@ -195,7 +200,7 @@ func costs(e *lab.Env, as func(*clientv3.Config), services int, user bool) (line
 	refused := storming(e, &rate, as)
 	defer refused.Close()
 	builder = e.BuilderOf(refused)
-	spent(fmt.Sprintf("refused for %v", idle), idle, func() {
+	spent("refused"+aMinute, idle, func() {
 		for i := range services {
 			e.ResolveBy(builder, fmt.Sprintf("denied-%d", i))
 		}
