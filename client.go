@@ -5,6 +5,7 @@ package rollcall
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -13,6 +14,8 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	grpcbackoff "google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // ClientConfig returns a configuration of etcd's client for the given endpoints that
@@ -35,19 +38,69 @@ func ClientConfig(endpoints ...string) clientv3.Config {
 
 // NewClient is clientv3.New without its wait: with a user name too it returns at once
 // and authenticates when it is first used, so that a process starts while etcd is down.
+// Calls that need a new token at the same time share one login.
 func NewClient(cfg clientv3.Config) (*clientv3.Client, error) {
 	var made atomic.Bool
-	// clientv3.New asks for a token and fails when there is none to be had. An empty
-	// one makes it go on; the first request that is refused for it asks again.
-	lazy := func(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn,
+	var logins sharedLogin
+	intercept := func(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn,
 		invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-		if !made.Load() && method == pb.Auth_Authenticate_FullMethodName {
+		login, ok := reply.(*pb.AuthenticateResponse)
+		switch {
+		case !ok:
+			return invoke(ctx, method, req, reply, conn, opts...)
+		case !made.Load():
+			// clientv3.New asks for a token and fails when there is none to be had. An empty
+			// one makes it go on; the first request that is refused for it asks again.
 			return nil
 		}
-		return invoke(ctx, method, req, reply, conn, opts...)
+		return logins.do(ctx, login, func() error { return invoke(ctx, method, req, reply, conn, opts...) })
 	}
-	cfg.DialOptions = append(cfg.DialOptions[:len(cfg.DialOptions):len(cfg.DialOptions)], grpc.WithChainUnaryInterceptor(lazy))
+	cfg.DialOptions = append(cfg.DialOptions[:len(cfg.DialOptions):len(cfg.DialOptions)], grpc.WithChainUnaryInterceptor(intercept))
 	client, err := clientv3.New(cfg)
 	made.Store(true)
 	return client, err
+}
+
+// sharedLogin has concurrent logins of one client wait for the first of them.
+type sharedLogin struct {
+	mu    sync.Mutex
+	under *login // the one under way, nil where there is none
+}
+
+type login struct {
+	done  chan struct{}
+	token string
+	err   error
+}
+
+// do logs in, or takes the outcome of the login that is under way, unless that one was only
+// given up by its own caller.
+func (s *sharedLogin) do(ctx context.Context, reply *pb.AuthenticateResponse, authenticate func() error) error {
+	for {
+		s.mu.Lock()
+		other := s.under
+		if other == nil {
+			break
+		}
+		s.mu.Unlock()
+		select {
+		case <-other.done:
+		case <-ctx.Done():
+			return status.FromContextError(ctx.Err()).Err()
+		}
+		if other.err == nil || status.Code(other.err) != codes.Canceled && status.Code(other.err) != codes.DeadlineExceeded {
+			reply.Token = other.token
+			return other.err
+		}
+	}
+	own := &login{done: make(chan struct{})}
+	s.under = own
+	s.mu.Unlock()
+	own.err = authenticate()
+	own.token = reply.Token
+	s.mu.Lock()
+	s.under = nil
+	s.mu.Unlock()
+	close(own.done)
+	return own.err
 }

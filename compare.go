@@ -106,8 +106,7 @@ func (f *feed) compare(ctx context.Context, everything bool) error {
 // agrees asks etcd, linearizably, for the number of keys and their greatest ModRevision.
 func (f *feed) agrees(ctx context.Context) (bool, error) {
 	before := f.dir.link.seen()
-	resp, err := get(listContext(ctx, false), f.dir.client, f.span.key,
-		f.span.options(append(clientv3.WithLastRev(), clientv3.WithKeysOnly())...)...)
+	resp, err := f.dir.lister.first(ctx, f.span, append(clientv3.WithLastRev(), clientv3.WithKeysOnly())...)
 	if err != nil {
 		return false, fmt.Errorf("compare %q: %w", f.span.key, err)
 	}

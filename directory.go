@@ -4,11 +4,13 @@
 package rollcall
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -19,7 +21,10 @@ import (
 
 // DirectoryOptions are the settings of a Directory; the zero value works.
 type DirectoryOptions struct {
-	Logger *slog.Logger // default: silent
+	// Logger is told when etcd becomes unreachable, once a minute while it is, and when it is
+	// back; of a lost history and of differences found. Nothing is logged per retry, service
+	// or channel. Default: slog.Default().
+	Logger *slog.Logger
 
 	// CacheDir is a directory where the last snapshot of each service is kept, so that a
 	// process that starts while etcd is away begins with it, stale, until etcd answers. One
@@ -41,8 +46,9 @@ type DirectoryOptions struct {
 // subscribes again while etcd is away gets what was known, stale.
 type Directory struct {
 	client *clientv3.Client
-	log    *slog.Logger
-	lister lister
+	logger atomic.Pointer[slog.Logger] // nil: slog.Default()
+	log    *slog.Logger                // what is logged goes to logger
+	lister *lister
 	link   *link
 
 	cache      *cache // nil: none
@@ -63,13 +69,11 @@ func NewDirectory(client *clientv3.Client, opts DirectoryOptions) (*Directory, e
 	if client == nil {
 		return nil, errors.New("rollcall: the etcd client is nil")
 	}
-	log := opts.Logger
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
-	d := &Directory{client: client, log: log, link: newLink(client, log), auditEvery: opts.AuditEvery,
-		feeds: make(map[span]*feed), kept: make(keeper)}
-	d.lister.client = client
+	d := &Directory{client: client, auditEvery: opts.AuditEvery, feeds: make(map[span]*feed), kept: make(keeper)}
+	d.SetLogger(opts.Logger)
+	d.log = slog.New(logSwitch{&d.logger})
+	d.link = newLink(client, d.log)
+	d.lister = newLister(client, d.link)
 	if d.auditEvery == 0 {
 		d.auditEvery = auditEvery
 	}
@@ -81,7 +85,7 @@ func NewDirectory(client *clientv3.Client, opts DirectoryOptions) (*Directory, e
 		return nil, err
 	}
 	if opts.CacheDir != "" {
-		if d.cache, err = newCache(opts.CacheDir, log); err != nil {
+		if d.cache, err = newCache(opts.CacheDir, d.log); err != nil {
 			return nil, err
 		}
 	}
@@ -124,6 +128,13 @@ func SharedDirectory(client *clientv3.Client) (*Directory, error) {
 // Client returns the client that the Directory reads with.
 func (d *Directory) Client() *clientv3.Client { return d.client }
 
+// SetLogger replaces the logger, that of the shared Directory for instance. Nil is
+// slog.Default().
+func (d *Directory) SetLogger(log *slog.Logger) { d.logger.Store(log) }
+
+// Logger returns the logger in use, never nil.
+func (d *Directory) Logger() *slog.Logger { return logSwitch{&d.logger}.logger() }
+
 // Subscribe follows the instances of a service: every key under "<service>/" and
 // nothing else. The name is taken as it is; ParseService normalises what users type.
 func (d *Directory) Subscribe(service string) (*Subscription, error) {
@@ -155,6 +166,9 @@ func (d *Directory) subscribe(s span, prefix string, changed chan struct{}) (*Su
 	defer d.mu.Unlock()
 	if d.closed {
 		return nil, ErrClosed
+	}
+	if d.client.Ctx().Err() != nil {
+		return nil, errClosedClient
 	}
 	f := d.feeds[s]
 	if f == nil {
@@ -203,8 +217,7 @@ func (d *Directory) Close() {
 	var deliveries []<-chan struct{}
 	for _, f := range feeds {
 		f.stop()
-		f.fail(ErrClosed)
-		deliveries = append(deliveries, f.end()...)
+		deliveries = append(deliveries, f.end(ErrClosed)...)
 	}
 	await(deliveries)
 	if stopLink != nil {
@@ -216,7 +229,8 @@ func (d *Directory) Close() {
 }
 
 // List reads a service from etcd itself, linearizably: what was written before the
-// call is there. While etcd cannot be had it waits, until the context ends.
+// call is there. While etcd cannot be reached it waits until the context ends; the error
+// then wraps the context's and the reason why etcd did not answer.
 func (d *Directory) List(ctx context.Context, service string) (*Snapshot, error) {
 	return d.ListPrefix(ctx, service+"/")
 }
@@ -224,24 +238,35 @@ func (d *Directory) List(ctx context.Context, service string) (*Snapshot, error)
 // ListPrefix is List for every key that starts with prefix.
 func (d *Directory) ListPrefix(ctx context.Context, prefix string) (*Snapshot, error) {
 	var retry backoff
+	var cause error // why etcd has not answered
 	for {
+		back := d.link.recovery()
 		got, err := d.lister.list(ctx, prefixSpan(prefix), false, nil)
 		if err == nil {
 			return (&Snapshot{prefix: prefix}).relisted(got, 0), nil
 		}
-		if ctx.Err() != nil || !passing(err) || sleep(ctx, retry.next(), nil) != nil {
+		if ctx.Err() == nil && !passing(err) {
 			return nil, fmt.Errorf("list %q: %w", prefix, err)
+		}
+		if ctx.Err() == nil {
+			cause = err
+		}
+		if sleep(ctx, retry.next(), back) != nil {
+			if cause == nil {
+				cause = cmp.Or(disconnected(context.WithoutCancel(ctx), d.client), silent(d.client))
+			}
+			return nil, fmt.Errorf("list %q: %w: %w", prefix, ctx.Err(), cause)
 		}
 	}
 }
 
-// passing says whether an error of etcd's is one of those that waiting may cure.
+// passing reports whether an error of etcd's is one of those that waiting may cure.
 func passing(err error) bool {
 	var etcd rpctypes.EtcdError
 	if errors.As(err, &etcd) {
 		return etcd.Code() == codes.Unavailable
 	}
-	return status.Code(err) == codes.Unavailable || errors.Is(err, context.DeadlineExceeded)
+	return status.Code(err) == codes.Unavailable || errors.Is(err, ErrNoAnswer) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // start runs a function in a goroutine and returns what cancels and joins it.

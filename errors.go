@@ -23,6 +23,9 @@ var (
 	ErrSuperseded = errors.New("superseded: the key stands under another lease")
 )
 
+// errClosedClient is the error of what needs an etcd client that its owner has closed.
+var errClosedClient = fmt.Errorf("the etcd client is %w", ErrClosed)
+
 // InputError reports a value that can never work, whatever etcd holds.
 type InputError struct {
 	Field  string // what was given: "address", "service", "metadata", ...

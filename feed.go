@@ -8,7 +8,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -23,8 +22,6 @@ var (
 	errDrifted        = errors.New("snapshot differs from etcd")
 	errWatchEnded     = errors.New("watch ended without a reason")
 )
-
-const configPause = 5 * time.Minute // on average, between tries to read a service config without the right to
 
 // feed keeps the snapshot of one span: list, watch, list again. One goroutine, run,
 // owns it; subscriptions read what it publishes.
@@ -42,13 +39,16 @@ type feed struct {
 	resume   int64            // revision to watch from; 0: list first
 	history  int
 	retry    backoff
-	pace     pace      // of publications
-	compared time.Time // when a comparison with etcd was last begun
-	audited  time.Time // when the next thorough one is due
-	lost     losses    // what vanished lately; nil without a Hold
-	holding  time.Time // when what is held changes by itself
+	opened   time.Time  // when etcd confirmed the watch; zero: it has not
+	asked    *Staleness // the outage in which a member without a leader was asked for what it has
+	pace     pace       // of publications
+	compared time.Time  // when a comparison with etcd was last begun
+	audited  time.Time  // when the next thorough one is due
+	lost     losses     // what vanished lately; nil without a Hold
+	holding  time.Time  // when what is held changes by itself
 
 	mu         sync.Mutex
+	closed     error // why there will be no other snapshot; nil while there may be
 	subs       map[*Subscription]struct{}
 	due        []*Subscription // deliveries that are to be begun
 	spare      bool            // a goroutine is about to begin with them
@@ -89,35 +89,50 @@ func (f *feed) subscribe(changed chan struct{}) *Subscription {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.subs[s] = struct{}{}
+	if f.closed != nil {
+		close(s.done)
+	}
 	notify(changed) // what is there already is news to this one
 	return s
 }
 
-// unsubscribe says whether s was the last, and returns what closes when its delivery
+// unsubscribe reports whether s was the last, and returns what closes when its delivery
 // under way has ended, nil where there is none.
 func (f *feed) unsubscribe(s *Subscription) (last bool, ended <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if _, ok := f.subs[s]; ok {
 		delete(f.subs, s)
-		close(s.done)
+		if f.closed == nil {
+			close(s.done)
+		}
 	}
 	return len(f.subs) == 0, s.ended
 }
 
-// end closes every subscription, and returns what closes when their deliveries under way
-// have ended.
-func (f *feed) end() (ended []<-chan struct{}) {
+// end closes every subscription for a reason, and returns what closes when their deliveries
+// under way have ended.
+func (f *feed) end(reason error) (ended []<-chan struct{}) {
+	f.fail(reason)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for s := range f.subs {
-		close(s.done)
+		if f.closed == nil {
+			close(s.done)
+		}
 		if s.ended != nil {
 			ended = append(ended, s.ended)
 		}
 	}
-	clear(f.subs)
+	f.closed = cmp.Or(f.closed, reason)
 	return ended
+}
+
+// reason returns why a subscription that is closed gets no other snapshot.
+func (f *feed) reason() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return cmp.Or(f.closed, ErrClosed)
 }
 
 func (f *feed) idle() bool {
@@ -211,127 +226,11 @@ func (f *feed) live() {
 	}
 }
 
-// run lists and watches until the context ends. Whatever ends a watch, it is opened
-// again; a list comes first only where the watch cannot go on from where it was.
-func (f *feed) run(ctx context.Context) {
-	f.dir.link.readable(f, false)
-	defer f.dir.link.forget(f)
-	defer time.AfterFunc(answerGrace, func() { f.remind(ctx) }).Stop()
-	if f.before != nil || f.saver != nil {
-		rctx, cancel := context.WithCancel(ctx)
-		var recalling sync.WaitGroup
-		recalling.Go(func() { f.recallLater(rctx) })
-		defer recalling.Wait()
-		defer cancel()
-	}
-	f.audited = time.Now().Add(f.auditPause())
-	v, _ := f.dir.link.current()
-	f.history = v.history
-	for ctx.Err() == nil {
-		f.expireHold()
-		err := f.follow(ctx)
-		f.flush()
-		if ctx.Err() != nil {
-			return
-		}
-		if f.dir.client.Ctx().Err() != nil {
-			f.fail(errors.New("the etcd client was closed"))
-			return
-		}
-		wait := f.pause(err)
-		if snap, _ := f.latest(); snap == nil || wait > 0 || f.retry.failures > 1 {
-			f.fail(err)
-		}
-		if errors.Is(err, rpctypes.ErrPermissionDenied) {
-			f.dir.link.readable(f, false)
-		}
-		if err := sleep(ctx, wait, f.dir.link.recovery()); err != nil {
-			return
-		}
-	}
-}
-
-// pause returns how long to wait after a watch or a list ended with err.
-func (f *feed) pause(err error) time.Duration {
-	switch {
-	case errors.Is(err, errStreamReplaced), errors.Is(err, errDrifted):
-		return 0
-	case errors.Is(err, rpctypes.ErrPermissionDenied) && strings.HasPrefix(f.span.key, ConfigPrefix):
-		return configPause/2 + jitter(configPause) // most roles that cannot read it never will
-	case f.retry.failures == 0:
-		f.retry.failures++
-		return f.dir.link.firstRetry()
-	case f.retry.failures == 1 && errors.Is(err, rpctypes.ErrCompacted):
-		f.retry.failures++
-		return 0
-	}
-	return f.retry.next()
-}
-
-// list reads the whole span and publishes it as one difference. Without a leader it
-// takes what the member has, if that is not older than what was seen, as stale.
-func (f *feed) list(ctx context.Context) error {
-	link := f.dir.link
-	before := link.seen()
-	heard := func() {
-		f.mu.Lock()
-		f.heard = time.Now()
-		f.mu.Unlock()
-	}
-	got, err := f.dir.lister.list(ctx, f.span, false, heard)
-	var stale *Staleness
-	if errors.Is(err, rpctypes.ErrNoLeader) {
-		noLeader := err
-		got, err = f.dir.lister.list(ctx, f.span, true, heard)
-		if kept := f.kept(); err == nil && (got.revision < before.revision || kept != nil && got.revision < kept.revision) {
-			err = fmt.Errorf("member is behind, at revision %d: %w", got.revision, noLeader)
-		}
-		stale = &Staleness{Since: time.Now(), Cause: noLeader}
-		f.history = before.history
-	} else if err == nil {
-		f.history = link.sawAnswer(got.revision, got.term, before)
-		link.readable(f, true)
-	}
-	if err != nil {
-		return fmt.Errorf("list %q: %w", f.span.key, err)
-	}
-	if v, _ := link.current(); v.history != f.history {
-		return errNewHistory // it began meanwhile: the answer may be of either
-	}
-	shown, _ := f.latest()
-	old := cmp.Or(f.known(), f.blank)
-	clear(f.pending)
-	snap := old.relisted(got, f.history)
-	if f.lost != nil && f.revision > 0 { // what went before this feed began may be long gone
-		for _, c := range snap.Diff(old) {
-			now := entry{instance: c.New}
-			if i, rejected := find(snap.rejected, c.Key); rejected {
-				now.rejected = snap.rejected[i]
-			}
-			f.lost.note(c.Key, c.Old, now, f.holdUntil())
-		}
-	}
-	f.setHeld(snap)
-	if stale != nil {
-		link.sawRevision(got.revision, f.history)
-		if shown == nil || old.stale == nil || old.revision != snap.revision {
-			f.publish(snap.restated(stale), nil)
-		}
-		return stale.Cause
-	}
-	f.publish(snap, nil)
-	f.resume, f.revision = got.revision+1, got.revision
-	return nil
-}
-
 // follow watches from where the feed is, after a list where one is needed, until the
 // watch ends, and returns why it did.
 func (f *feed) follow(ctx context.Context) error {
 	if f.resume == 0 {
-		var err error
-		var listing sync.WaitGroup
-		listing.Go(func() { err = f.list(ctx) }) // aside: its stack grows, and would stay as long as the feed
-		if listing.Wait(); err != nil {
+		if err := f.list(ctx); err != nil {
 			return err
 		}
 	}
@@ -389,8 +288,8 @@ func (f *feed) follow(ctx context.Context) error {
 func (f *feed) take(stream uint64, resp clientv3.WatchResponse) error {
 	link := f.dir.link
 	if err := typed(resp.Err()); err != nil {
-		if errors.Is(err, rpctypes.ErrCompacted) {
-			f.resume = 0
+		if errors.Is(err, rpctypes.ErrCompacted) || errors.Is(err, rpctypes.ErrPermissionDenied) {
+			f.resume = 0 // a list is refused without a login, which a watch alone on its stream costs
 		}
 		if errors.Is(err, rpctypes.ErrInvalidAuthToken) || errors.Is(err, rpctypes.ErrAuthOldRevision) {
 			link.replace(stream) // a stream keeps the token it was opened with
@@ -398,9 +297,9 @@ func (f *feed) take(stream uint64, resp clientv3.WatchResponse) error {
 		return fmt.Errorf("watch %q: %w", f.span.key, err)
 	}
 	link.hear(stream, resp.Header)
-	f.retry.reset()
 	switch {
 	case resp.Created:
+		f.opened = time.Now()
 		if v, _ := link.current(); v.down == nil {
 			f.live()
 		}

@@ -212,7 +212,7 @@ func (p *player) do(words []string) string {
 		}
 		time.Sleep(d)
 	case "lists":
-		return fmt.Sprint(p.conn.Calls(fakeetcd.Get))
+		return fmt.Sprint(p.dir.Stats().Lists)
 	case "watches":
 		return fmt.Sprint(p.store.Watches())
 	default:
@@ -262,7 +262,6 @@ func (p *player) fault(name string, args []string) {
 		"restore":       func() { p.store.Restore(p.saved, 0) },
 		"refresh":       p.sub.Refresh,
 		"lag":           func() { n, _ := strconv.ParseInt(args[0], 10, 64); p.conn.Lag(n) },
-		"stream-lists":  func() { p.conn.StreamRanges(2) },
 	}
 	fault := faults[name]
 	if fault == nil {

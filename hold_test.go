@@ -4,12 +4,15 @@
 package rollcall_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/fakeetcd"
@@ -112,6 +115,56 @@ func TestG6MassLossIsHeld(t *testing.T) {
 		put("ab", "null")
 		want("ab|")
 	})
+}
+
+// What is held is let go of in time, whatever the feed waits for meanwhile.
+func TestHoldEndsWhileTheFeedWaits(t *testing.T) {
+	for name, block := range map[string]func(conn *fakeetcd.Conn){
+		"for a list": func(conn *fakeetcd.Conn) {
+			conn.SetHook(func(ctx context.Context, call fakeetcd.Call) error {
+				if call.Method == fakeetcd.Get && call.End != "" {
+					time.Sleep(4900 * time.Millisecond)
+				}
+				return nil
+			})
+			conn.CancelWatches(rpctypes.ErrCompacted)
+		},
+		"for etcd": (*fakeetcd.Conn).Cut,
+		"for rights": func(conn *fakeetcd.Conn) {
+			conn.Fail(fakeetcd.Get, rpctypes.ErrPermissionDenied)
+			conn.CancelWatches(rpctypes.ErrCompacted)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+				d, err := rollcall.NewDirectory(conn.Client, rollcall.DirectoryOptions{Hold: rollcall.Hold{Share: 0.5, Longest: 2 * time.Second}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer d.Close()
+				for _, id := range "abc" {
+					store.Put("svc/"+string(id), fmt.Sprintf(`{"Addr":"%c:1"}`, id))
+				}
+				sub := subscribe(t, d, "svc")
+				defer sub.Close()
+				next(t, sub)
+				for _, id := range "abc" {
+					store.Delete("svc/" + string(id))
+				}
+				time.Sleep(time.Second)
+				block(conn)
+				if got := shown(sub); got != "|abc" {
+					t.Errorf("shown %s, want all held", got)
+				}
+				time.Sleep(1500 * time.Millisecond)
+				if got := shown(sub); got != "|" {
+					t.Errorf("shown %s after the longest hold, want nothing", got)
+				}
+				conn.SetHook(nil)
+				time.Sleep(10 * time.Second)
+			})
+		})
+	}
 }
 
 func TestNoHoldByDefault(t *testing.T) {

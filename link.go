@@ -22,36 +22,54 @@ const (
 	silenceBound = 10 * time.Second // a watch stream that says nothing for so long is asked
 	connectGrace = time.Second      // how long connecting may last before it counts as down
 	verifyEvery  = time.Second      // a suspected history is verified at most so often
+	doubtEvery   = time.Second      // a connection that feeds doubt is checked at most so often
 	replaceEvery = time.Second      // a watch stream is given up at most so often
 	rejudgeEvery = 5 * time.Second  // a broken connection is asked so often why it is
 )
 
 // link is a Directory's one view of the way to etcd: is the connection up, does the
 // watch stream live, is it still the same history. Feeds tell it what they see and
-// read its verdict; it runs while there is a feed.
+// read its verdict; it runs while there is a feed. While the verdict is down, the link
+// alone asks etcd, and feeds wait.
 type link struct {
 	client *clientv3.Client
 	log    *slog.Logger
 	wake   chan struct{} // capacity 1: something to look at
 
+	reported time.Time // when an outage was last logged; owned by run
+
 	mu       sync.Mutex
+	running  int // there is run, and for a moment perhaps two
 	verdict  verdict
 	changed  chan struct{} // closed and replaced when verdict changes
 	back     chan struct{} // closed and replaced when etcd is back, or another history begins
+	checked  chan struct{} // closed and replaced when a check has ended
+	granted  chan struct{} // closed and replaced when a span may be read that was refused before
 	heard    time.Time     // last message on the watch stream
+	spoke    bool          // the watch stream has said something since it was opened
 	suspect  bool          // the history must be verified
-	verified time.Time     // when it last was
+	doubted  bool          // a feed lost its watch, or its list failed
+	verified time.Time     // when the history last was
 	judged   time.Time     // when a check last ended
+	retryAt  time.Time     // when to check again after one that failed
 	seenRev  int64         // greatest revision that a member is known to have reached in this history
 	seenTerm uint64
 	termFell time.Time // since when answers have a lower raft term; zero: they have not
 	conn     connectivity.State
-	connAt   time.Time      // when conn was entered
-	replaced time.Time      // when a watch stream was last given up
-	retired  []uint64       // streams given up that have not been ended
-	feeds    map[*feed]bool // true: its span may be read
-	lastSpun time.Time      // last first-retry that was let go at once
+	connAt   time.Time        // when conn was entered
+	replaced time.Time        // when a watch stream was last given up
+	retired  []uint64         // streams given up that have not been ended
+	feeds    map[*feed]access // of the feeds that run
 }
+
+// access is what is known of the right to read a span.
+type access int
+
+const (
+	accessUnknown access = iota
+	accessGranted
+	accessRefused
+)
 
 // verdict is what feeds act upon.
 type verdict struct {
@@ -63,7 +81,8 @@ type verdict struct {
 
 func newLink(client *clientv3.Client, log *slog.Logger) *link {
 	return &link{client: client, log: log, wake: make(chan struct{}, 1),
-		changed: make(chan struct{}), back: make(chan struct{}), feeds: make(map[*feed]bool), conn: connectivity.Idle}
+		changed: make(chan struct{}), back: make(chan struct{}), checked: make(chan struct{}), granted: make(chan struct{}),
+		feeds: make(map[*feed]access), conn: connectivity.Idle}
 }
 
 // streamID makes the metadata, and thereby the stream, of this process's Directory
@@ -95,12 +114,16 @@ func (l *link) recovery() <-chan struct{} {
 func (l *link) changeLocked(change func(v *verdict)) {
 	was := l.verdict
 	change(&l.verdict)
-	close(l.changed)
-	l.changed = make(chan struct{})
+	renew(&l.changed)
 	if was.history != l.verdict.history || was.down != nil && l.verdict.down == nil {
-		close(l.back)
-		l.back = make(chan struct{})
+		renew(&l.back)
 	}
+}
+
+// renew closes a channel and puts another one in its place.
+func renew(c *chan struct{}) {
+	close(*c)
+	*c = make(chan struct{})
 }
 
 // reset forgets what nobody has judged since the last feed ended.
@@ -108,16 +131,30 @@ func (l *link) reset() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.conn, l.heard, l.termFell = connectivity.Idle, time.Now(), time.Time{}
-	if l.verdict.down != nil {
-		l.changeLocked(func(v *verdict) { v.down = nil })
-	}
+	l.doubted, l.retryAt = false, time.Time{}
 }
 
-// readable notes whether a feed's span may be read: the way is checked with such spans.
-func (l *link) readable(f *feed, may bool) {
+// access notes whether a feed's span may be read: the way is checked with such spans, and a
+// right that was granted has others look whether theirs was as well.
+func (l *link) access(f *feed, now access) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.feeds[f] = may
+	if l.feeds[f] == accessRefused && now == accessGranted {
+		renew(&l.granted)
+	}
+	l.feeds[f] = now
+}
+
+// refused returns how many feeds' spans may not be read, and what closes when one may.
+func (l *link) refused() (n int, granted <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, a := range l.feeds {
+		if a == accessRefused {
+			n++
+		}
+	}
+	return n, l.granted
 }
 
 // forget drops a feed that has ended.
@@ -127,13 +164,31 @@ func (l *link) forget(f *feed) {
 	delete(l.feeds, f)
 }
 
+// doubt has the connection checked because a feed lost its watch or its list failed, and
+// waits for the verdict. One that is a moment old will do.
+func (l *link) doubt(ctx context.Context) {
+	l.mu.Lock()
+	checked := l.checked
+	known := l.running == 0 || l.verdict.down != nil || time.Since(l.judged) < doubtEvery
+	l.doubted = l.doubted || !known
+	l.mu.Unlock()
+	if known {
+		return
+	}
+	notify(l.wake)
+	select {
+	case <-checked:
+	case <-ctx.Done():
+	}
+}
+
 // hear notes a message of the given watch stream. header is its header, from one
 // member and not linearizable: below what was seen it is only a hint.
 func (l *link) hear(stream uint64, header *pb.ResponseHeader) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if stream == l.verdict.stream {
-		l.heard = time.Now()
+		l.heard, l.spoke = time.Now(), true
 	}
 	if header.GetClusterId() != 0 && header.GetRevision() > 0 && header.GetRevision() < l.seenRev {
 		l.suspectLocked()
@@ -204,49 +259,55 @@ func (l *link) replace(stream uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if now := time.Now(); stream == l.verdict.stream && now.Sub(l.replaced) >= replaceEvery {
-		l.replaced = now
+		l.replaced, l.spoke = now, false
 		l.retired = append(l.retired, stream)
 		l.changeLocked(func(v *verdict) { v.stream++ })
 	}
 }
 
-// firstRetry returns how long a feed waits before its first retry: nothing for one
-// feed, 0 to 2 s for the others that fail together with it.
-func (l *link) firstRetry() time.Duration {
-	const spread = 2 * time.Second
+// begin and end note that run judges, and that nobody does any more.
+func (l *link) begin() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if now := time.Now(); now.Sub(l.lastSpun) > spread {
-		l.lastSpun = now
-		return 0
-	}
-	return jitter(spread)
+	l.running++
 }
 
-// run checks the way whenever there is a reason, until the context ends.
+func (l *link) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.running--
+	renew(&l.checked)
+	if l.verdict.down != nil {
+		l.changeLocked(func(v *verdict) { v.down = nil })
+	}
+}
+
+// run checks the way whenever there is a reason, until the context ends or the client is
+// closed.
 func (l *link) run(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(l.client.Ctx(), cancel)()
 	var others sync.WaitGroup
 	defer others.Wait()
+	l.begin()
+	defer l.end()
 	if conn := l.client.ActiveConnection(); conn != nil {
 		others.Go(func() { l.watchConn(ctx, conn) })
 	}
-	l.mu.Lock()
-	l.heard = time.Now()
-	l.mu.Unlock()
 	var retry backoff
 	for ctx.Err() == nil {
 		wait, due := l.due()
 		if !due {
-			_ = sleep(ctx, wait, l.wake)
+			_ = sleep(ctx, min(wait, l.remind()), l.wake)
 			continue
 		}
-		err := l.check(ctx)
-		l.judge(ctx, err)
-		if err == nil {
+		if err := l.check(ctx); err == nil {
 			retry.reset()
+			l.judge(ctx, nil, 0)
 			others.Go(func() { l.endRetired(ctx) })
 		} else {
-			_ = sleep(ctx, retry.next(), l.wake)
+			l.judge(ctx, err, retry.next())
 		}
 	}
 }
@@ -263,7 +324,7 @@ func (l *link) watchConn(ctx context.Context, conn *grpc.ClientConn) {
 				l.suspect = true
 				l.heard = time.Time{}
 			}
-			wasReady = true
+			wasReady, l.retryAt = true, time.Time{}
 		}
 		l.mu.Unlock()
 		notify(l.wake)
@@ -292,34 +353,46 @@ func (l *link) due() (wait time.Duration, due bool) {
 		left := l.connAt.Add(connectGrace).Sub(now)
 		return left, left <= 0
 	}
+	if l.verdict.down != nil {
+		left := l.retryAt.Sub(now)
+		return left, left <= 0
+	}
 	left := l.heard.Add(silenceBound).Sub(now)
 	if l.suspect {
 		left = min(left, l.verified.Add(verifyEvery).Sub(now))
 	}
+	if l.doubted {
+		left = 0
+	}
 	if len(l.retired) > 0 {
 		left = min(left, l.judged.Add(rejudgeEvery).Sub(now))
 	}
-	return left, left <= 0 || l.verdict.down != nil
+	return left, left <= 0
 }
 
-// judge turns the outcome of a check into the verdict.
-func (l *link) judge(ctx context.Context, err error) {
+// judge turns the outcome of a check into the verdict. After one that failed the next one
+// is due when retry has passed.
+func (l *link) judge(ctx context.Context, err error, retry time.Duration) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	was := l.verdict.down
-	l.judged = time.Now()
+	now := time.Now()
+	l.judged, l.doubted = now, false
 	switch {
 	case ctx.Err() != nil:
+		was, err = nil, nil // nothing to report
 	case err == nil && was != nil:
 		l.changeLocked(func(v *verdict) { v.down = nil })
-		l.log.Info("etcd is back", "after", time.Since(was.Since))
 	case err != nil && was == nil:
-		l.changeLocked(func(v *verdict) { v.down = &Staleness{Since: time.Now(), Cause: err} })
-		l.log.Warn("etcd cannot be had: the last known endpoints stay", "cause", err)
+		l.changeLocked(func(v *verdict) { v.down = &Staleness{Since: now, Cause: err} })
 	case err != nil && was.Cause.Error() != err.Error():
 		l.changeLocked(func(v *verdict) { v.down = &Staleness{Since: was.Since, Cause: err} })
-		l.log.Debug("etcd cannot be had, for another reason", "cause", err)
 	}
+	if err != nil {
+		l.retryAt = now.Add(retry)
+	}
+	renew(&l.checked)
+	l.mu.Unlock()
+	l.report(was, err)
 }
 
 // notify wakes whoever waits on a channel of capacity one.

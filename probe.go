@@ -19,26 +19,72 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// check proves the way: the stream first, then, if suspected, the history.
+// check proves the way: that etcd answers where the connection is in doubt or no watch can
+// tell, then the stream where it has been silent, then, if suspected, the history.
 func (l *link) check(ctx context.Context) error {
-	if cause, down := l.disconnected(ctx); down {
+	if cause := disconnected(ctx, l.client); cause != nil {
 		return cause
 	}
-	if err := l.probe(ctx); err != nil {
-		return fmt.Errorf("watch stream: %w", err)
-	}
+	_, readable := l.anyFeed()
 	l.mu.Lock()
+	down := l.verdict.down != nil
+	ask := l.doubted || down || !readable
+	probe := readable && (down || !l.spoke || time.Since(l.heard) >= silenceBound)
 	suspect := l.suspect
 	l.suspect = false
 	l.mu.Unlock()
-	if !suspect {
-		return nil
-	}
-	if err := l.verify(ctx); err != nil {
+	err := l.prove(ctx, ask, probe, suspect)
+	if err != nil {
 		l.mu.Lock()
-		l.suspect = true
+		l.suspect = l.suspect || suspect
 		l.mu.Unlock()
-		return fmt.Errorf("verify history: %w", err)
+	}
+	return err
+}
+
+func (l *link) prove(ctx context.Context, ask, probe, suspect bool) error {
+	if ask {
+		if err := l.ask(ctx); err != nil {
+			return err
+		}
+	}
+	if probe {
+		if err := l.probe(ctx); err != nil {
+			return fmt.Errorf("watch stream: %w", err)
+		}
+	}
+	if suspect {
+		if err := l.verify(ctx); err != nil {
+			return fmt.Errorf("verify history: %w", err)
+		}
+	}
+	return nil
+}
+
+// ask asks etcd for a key, linearizably. A refusal is an answer as well. clientv3's own
+// retries, which would repeat for seconds that there is no leader, are passed by, unless the
+// token was refused: then clientv3 logs in, once for all that wait for the answer.
+func (l *link) ask(ctx context.Context) error {
+	err := rpctypes.ErrInvalidAuthToken
+	if conn := l.client.ActiveConnection(); conn != nil { // nil: a client made of parts, as the tests' is
+		call, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), callTimeout)
+		defer cancel()
+		_, err = pb.NewKVClient(conn).Range(call, &pb.RangeRequest{Key: []byte(l.key()), CountOnly: true}, grpc.WaitForReady(false))
+		err = unanswered(ctx, l.client, rpctypes.Error(err))
+	}
+	if badToken(err) {
+		_, err = get(clientv3.WithRequireLeader(ctx), l.client, l.key(), clientv3.WithCountOnly())
+	}
+	if err != nil && !answered(err) {
+		if errors.As(err, new(rpctypes.EtcdError)) {
+			err = fmt.Errorf("etcd at %s: %w", strings.Join(l.client.Endpoints(), ", "), err)
+		}
+		return err
+	}
+	if _, readable := l.anyFeed(); !readable {
+		l.mu.Lock()
+		l.heard = time.Now() // there is no stream to hear
+		l.mu.Unlock()
 	}
 	return nil
 }
@@ -54,7 +100,7 @@ func (l *link) verify(ctx context.Context) error {
 		before := l.seen()
 		resp, err := get(clientv3.WithRequireLeader(ctx), l.client, f.span.key)
 		if errors.Is(err, rpctypes.ErrPermissionDenied) {
-			l.readable(f, false)
+			l.access(f, accessRefused)
 			continue
 		}
 		if err == nil {
@@ -67,30 +113,52 @@ func (l *link) verify(ctx context.Context) error {
 	}
 }
 
-// disconnected says whether the connection itself is down, and why.
-func (l *link) disconnected(ctx context.Context) (cause error, down bool) {
-	l.mu.Lock()
-	state := l.conn
-	l.mu.Unlock()
-	if state != connectivity.TransientFailure && state != connectivity.Connecting {
-		return nil, false
+// disconnected returns why the client's connection is down, nil where it is not.
+func disconnected(ctx context.Context, client *clientv3.Client) error {
+	conn := client.ActiveConnection()
+	if conn == nil {
+		return nil
+	}
+	if state := conn.GetState(); state != connectivity.TransientFailure && state != connectivity.Connecting {
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, connectGrace/4)
 	defer cancel()
 	// A call that does not wait for the connection answers with its last error.
-	_, err := pb.NewKVClient(l.client.ActiveConnection()).Range(ctx,
-		&pb.RangeRequest{Key: []byte(l.key()), Serializable: true, CountOnly: true}, grpc.WaitForReady(false))
-	if err == nil {
-		return nil, false
-	}
-	endpoints := strings.Join(l.client.Endpoints(), ", ")
+	_, err := pb.NewKVClient(conn).Range(ctx,
+		&pb.RangeRequest{Key: []byte("\x00"), Serializable: true, CountOnly: true}, grpc.WaitForReady(false))
 	switch status.Code(err) {
 	case codes.Unavailable:
-		return fmt.Errorf("etcd at %s: %w", endpoints, err), true
+		return fmt.Errorf("etcd at %s: %w", strings.Join(client.Endpoints(), ", "), err)
 	case codes.DeadlineExceeded, codes.Canceled:
-		return fmt.Errorf("%w at %s: still connecting", ErrNoAnswer, endpoints), true
+		return fmt.Errorf("%w at %s: still connecting", ErrNoAnswer, strings.Join(client.Endpoints(), ", "))
 	}
-	return nil, false // it answered, if only with a refusal
+	return nil // it answered, if only with a refusal
+}
+
+// unanswered returns the error of a call. Where only the call's own time had run out, and not
+// the caller's ctx, it is the reason why etcd did not answer.
+func unanswered(ctx context.Context, client *clientv3.Client, err error) error {
+	code := status.Code(err)
+	switch {
+	case err == nil:
+		return nil
+	case client.Ctx().Err() != nil:
+		return errClosedClient
+	case ctx.Err() != nil:
+		return err
+	case code != codes.Canceled && code != codes.DeadlineExceeded && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded):
+		return err
+	}
+	if cause := disconnected(ctx, client); cause != nil {
+		return cause
+	}
+	return silent(client)
+}
+
+// silent is the error where etcd is connected and does not answer.
+func silent(client *clientv3.Client) error {
+	return fmt.Errorf("%w at %s", ErrNoAnswer, strings.Join(client.Endpoints(), ", "))
 }
 
 // probe proves that the watch stream lives, by a second, short watch on it: clientv3
@@ -104,7 +172,7 @@ func (l *link) probe(ctx context.Context) error {
 	defer cancel()
 	resp, ok := <-openWatch(pctx, l.client, keySpan(l.key()), 0)
 	switch err := typed(resp.Err()); {
-	case ok && (resp.Created || answered(err)):
+	case ok && (resp.Created || answered(err) && (l.heardOf(v.stream) || !badToken(err))):
 		l.hear(v.stream, resp.Header)
 		if ok && resp.Created && resp.Header.GetClusterId() == 0 {
 			l.audit()
@@ -118,7 +186,7 @@ func (l *link) probe(ctx context.Context) error {
 		case err != nil:
 			return err
 		case pctx.Err() != nil:
-			return fmt.Errorf("%w within %v", ErrNoAnswer, callTimeout)
+			return silent(l.client)
 		}
 		return errWatchEnded
 	}
@@ -151,18 +219,29 @@ func (l *link) audit() {
 	l.changeLocked(func(v *verdict) { v.audit++ })
 }
 
-// answered says whether an error is a member's own answer, hence a sign of life.
-func answered(err error) bool {
-	return errors.Is(err, rpctypes.ErrPermissionDenied) || errors.Is(err, rpctypes.ErrInvalidAuthToken) ||
-		errors.Is(err, rpctypes.ErrAuthOldRevision) || errors.Is(err, rpctypes.ErrUserEmpty)
+// answered reports whether an error is a member's own answer, hence a sign of life.
+func answered(err error) bool { return errors.Is(err, rpctypes.ErrPermissionDenied) || badToken(err) }
+
+// badToken reports whether a token was refused. A stream keeps the one that it was opened
+// with, so that only of a new stream it says that this client cannot log in.
+func badToken(err error) bool {
+	return errors.Is(err, rpctypes.ErrInvalidAuthToken) || errors.Is(err, rpctypes.ErrAuthOldRevision) ||
+		errors.Is(err, rpctypes.ErrUserEmpty)
+}
+
+// heardOf reports whether the watch stream has said something since it was opened.
+func (l *link) heardOf(stream uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.spoke && stream == l.verdict.stream
 }
 
 // anyFeed returns a feed whose span may be read, else any feed, nil where there is none.
 func (l *link) anyFeed() (any *feed, readable bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for f, may := range l.feeds {
-		if any = f; may {
+	for f, a := range l.feeds {
+		if any = f; a == accessGranted {
 			return f, true
 		}
 	}

@@ -32,7 +32,7 @@ type RegistrarOptions struct {
 	TTL       time.Duration // how long a dead process stays listed; default 10 s, at least 1 s, rounded up to seconds
 	Policy    AddressPolicy // what may be advertised; default HostPort
 	Directory *Directory    // watches the keys, with the same client; default the client's shared one
-	Logger    *slog.Logger  // default slog.Default()
+	Logger    *slog.Logger  // default slog.Default(); the client's shared Directory logs there too
 }
 
 func (o *RegistrarOptions) validate(client *clientv3.Client) (err error) {
@@ -45,14 +45,16 @@ func (o *RegistrarOptions) validate(client *clientv3.Client) (err error) {
 	case o.TTL < time.Second:
 		return inputError("TTL", o.TTL.String(), "a lease lives at least 1s")
 	}
-	if o.Logger == nil {
-		o.Logger = slog.Default()
-	}
 	if o.Directory == nil {
-		o.Directory, err = SharedDirectory(client)
+		if o.Directory, err = SharedDirectory(client); err == nil && o.Logger != nil {
+			o.Directory.SetLogger(o.Logger)
+		}
 	} else if o.Directory.client != client {
 		err = inputError("directory", strings.Join(o.Directory.client.Endpoints(), ","),
 			"it reads with another etcd client; make it with the registrar's, or leave it out")
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
 	}
 	return err
 }

@@ -23,11 +23,10 @@ type Subscription struct {
 	// Owned by the consumer.
 	got      *Snapshot // last returned by Next
 	reported string    // last error returned by Next
-	returned time.Time // when Next returned got; zero: its work has been counted
-	pace     pace      // of the consumer's work
 
 	// Of Deliver.
 	deliver func(*Snapshot, error)
+	pace    pace          // of what deliver takes
 	ended   chan struct{} // closed when the delivery that is due or under way has ended; guarded by feed.mu; nil: none
 }
 
@@ -59,22 +58,16 @@ func (s *Subscription) Err() error {
 	return nil
 }
 
-// Next waits for a snapshot that it has not returned yet and returns the newest.
+// Next waits for a snapshot that it has not returned yet and returns the newest, at once
+// where there is one: it skips what came in between, but does not slow its caller down.
 // Before the first it returns instead, once each, the reasons why there is none yet;
-// call it again to go on waiting. It ends with the context's error, or with ErrClosed
-// once the subscription or its Directory was closed.
-//
-// Next conflates: it returns a first change at once, and holds later ones back where its
-// caller spends more than a fifth of the time on them, for a second at most.
+// call it again to go on waiting. It ends with the context's error, or with one that wraps
+// ErrClosed, every time, once the subscription, its Directory or the etcd client was closed.
 func (s *Subscription) Next(ctx context.Context) (*Snapshot, error) {
-	s.worked()
-	if err := sleep(ctx, time.Until(s.pace.rested()), s.done); err != nil {
-		return nil, err
-	}
 	for {
 		snap := s.Latest()
 		if snap != nil && snap != s.got {
-			s.got, s.returned = snap, time.Now()
+			s.got = snap
 			return snap, nil
 		}
 		var tick <-chan time.Time
@@ -89,26 +82,21 @@ func (s *Subscription) Next(ctx context.Context) (*Snapshot, error) {
 		case <-s.changed:
 		case <-tick:
 		case <-s.done:
-			return nil, ErrClosed
+			return nil, s.feed.reason()
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 	}
 }
 
-// worked counts what the consumer did since Next returned.
-func (s *Subscription) worked() {
-	if !s.returned.IsZero() {
-		s.pace.worked(s.returned, time.Now())
-		s.returned = time.Time{}
-	}
-}
-
-// Deliver has f called with all that Next would return, one call at a time, until Close
-// or the Directory's. It is called once, and Next no more after it. Where more than a few
-// share a feed, a subscription takes no goroutine while there is nothing to deliver.
+// Deliver has f called with all that Next would return, one call at a time, until the
+// subscription, its Directory or the etcd client is closed. It is called once, and Next no
+// more after it. Where more than a few share a feed, a subscription takes no goroutine while
+// there is nothing to deliver.
+//
+// A first change is delivered at once. Later ones are held back, and folded into one, where f
+// takes more than a fifth of the time, for a second at most.
 func (s *Subscription) Deliver(f func(*Snapshot, error)) {
-	s.worked()
 	s.feed.mu.Lock()
 	defer s.feed.mu.Unlock()
 	s.deliver = f
@@ -160,12 +148,14 @@ func (f *feed) deliverDue() {
 func (s *Subscription) deliverAll(ended chan<- struct{}) {
 	defer close(ended)
 	for !s.rest() {
+		_ = sleep(context.Background(), time.Until(s.pace.rested()), s.done)
 		snap, err := s.Next(context.Background())
 		if s.isClosed() {
 			return
 		}
+		began := time.Now()
 		s.deliver(snap, err)
-		s.worked()
+		s.pace.worked(began, time.Now())
 	}
 }
 

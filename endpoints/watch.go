@@ -61,7 +61,7 @@ func firstSnapshot(ctx context.Context, sub *rollcall.Subscription) (*rollcall.S
 
 func denied(err error) bool {
 	return errors.Is(err, rpctypes.ErrPermissionDenied) || errors.Is(err, rpctypes.ErrUserEmpty) ||
-		errors.Is(err, rpctypes.ErrAuthFailed)
+		errors.Is(err, rpctypes.ErrAuthFailed) || errors.Is(err, rollcall.ErrClosed)
 }
 
 // send writes differences of snapshots until the context ends.

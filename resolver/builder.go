@@ -24,7 +24,7 @@ const Scheme = "etcd"
 type Options struct {
 	Directory *rollcall.Directory    // default: the client's shared one
 	Policy    rollcall.AddressPolicy // what is dialled: asked for each write, and again when a choice is made anew; default rollcall.HostPort
-	Logger    *slog.Logger           // default: slog.Default(); outages are logged by the Directory
+	Logger    *slog.Logger           // default: slog.Default(); outages are logged by the Directory, the shared one to this logger too
 
 	// DefaultServiceConfig is the service config, as JSON, of services that have none in
 	// etcd; one that is in etcd is laid over it, field by field of the outermost object.
@@ -47,6 +47,9 @@ func NewBuilderWithOptions(client *clientv3.Client, opts Options) (grpcresolver.
 			return nil, err
 		}
 		opts.Directory = directory
+		if opts.Logger != nil {
+			directory.SetLogger(opts.Logger)
+		}
 	}
 	if opts.DefaultServiceConfig != "" {
 		if err := CheckServiceConfig(opts.DefaultServiceConfig); err != nil {

@@ -29,6 +29,8 @@ var catalogue = []section{
 		{"W12", "50,000 keys with 1 KiB of metadata", "listed at one revision, watched in fragments"},
 		{"W13", "watch channel closed without an error", "opened again"},
 		{"W14", "a consumer that is stuck", "nobody else waits; Close returns"},
+		{"W15", "50 services list again after a compaction", "all within 1 s of reconnecting"},
+		{"W16", "no leader for minutes", "the connection asks for one; requests do not grow with services"},
 	}},
 	{"Resolving", []row{
 		{"G1", "etcd down, mute or a black hole at Build", "Build at once; calls fail after 1 s with etcd's own error; Close at once; heals"},
@@ -76,6 +78,8 @@ var catalogue = []section{
 		{"A7", "500 channels, 500 clients, etcd restarts", "all follow again within 5 s; the rate at etcd is measured"},
 		{"A9", "range options given to a manager's add or delete", "InvalidArgument, nothing written or deleted"},
 		{"A10", "_grpc_config given as a service", "refused wherever an endpoint is written or registered"},
+		{"A8", "a user with a password, 200 services", "at most 5 logins, none while idle, none for comparisons or refusals; ready within twice the time without a user"},
+		{"A11", "lists while etcd is away", "wait as long as the caller does; etcd's own error, never that of a timer within"},
 	}},
 	{"Through etcd's grpc-proxy", []row{
 		{"ProxyW1", "as W1", "as W1"},

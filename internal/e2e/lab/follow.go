@@ -5,6 +5,7 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -71,7 +72,7 @@ func (f *Follower) record(ctx context.Context) {
 	var last *rollcall.Snapshot
 	for {
 		snap, err := f.Sub.Next(ctx)
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || errors.Is(err, rollcall.ErrClosed) {
 			return
 		}
 		f.mu.Lock()
@@ -147,6 +148,13 @@ func (f *Follower) Since(n int) []*rollcall.Snapshot {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.seen[n:])
+}
+
+// Errors returns why there was no snapshot yet, as often as it was told.
+func (f *Follower) Errors() []error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.errs)
 }
 
 func (f *Follower) Count() int { return len(f.Since(0)) }

@@ -5,6 +5,7 @@ package lab
 
 import (
 	"flag"
+	"log/slog"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -16,6 +17,7 @@ func Main(m *testing.M) {
 	if err := flag.Set("test.parallel", "6"); err != nil { // a -parallel on the command line wins
 		panic(err)
 	}
+	slog.SetDefault(slog.New(slog.DiscardHandler)) // or every fault would be logged
 	goleak.VerifyTestMain(m,
 		// etcd's own manager, which is measured beside Rollcall, waits for ever to hand over
 		// an update when its resolver is closed at the wrong moment.

@@ -68,3 +68,15 @@ func (r *Rate) HandleRPC(ctx context.Context, s stats.RPCStats) {
 
 func (r *Rate) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
 func (r *Rate) HandleConn(context.Context, stats.ConnStats)                       {}
+
+// Sent returns how many messages of the methods whose names hold the text were sent.
+func (r *Rate) Sent(from, to time.Time, method string) (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range r.sent {
+		if !s.at.Before(from) && s.at.Before(to) && strings.Contains(s.method, method) {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,196 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rollcall_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/fakeetcd"
+)
+
+// asked returns what etcd was asked so far.
+func asked(conn *fakeetcd.Conn) (total int) {
+	for _, m := range []fakeetcd.Method{fakeetcd.Get, fakeetcd.GetStream, fakeetcd.Watch, fakeetcd.WatchStream} {
+		total += conn.Calls(m)
+	}
+	return total
+}
+
+func subscribeAll(t *testing.T, d *rollcall.Directory, services int) []*rollcall.Subscription {
+	t.Helper()
+	subs := make([]*rollcall.Subscription, services)
+	for i := range subs {
+		subs[i] = subscribe(t, d, fmt.Sprintf("svc-%d", i))
+	}
+	return subs
+}
+
+// W16: while there is no leader the connection asks for one, not each service.
+func TestRetriesDoNotGrowWithServices(t *testing.T) {
+	for _, services := range []int{1, 200} {
+		for _, when := range []string{"running", "starting"} {
+			t.Run(fmt.Sprint(when, " ", services), func(t *testing.T) {
+				bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+					for i := range services {
+						store.Put(fmt.Sprintf("svc-%d/a", i), `{"Addr":"a:1"}`)
+					}
+					d := directory(t, conn)
+					defer d.Close()
+					if when == "starting" {
+						conn.LoseLeader()
+					}
+					subs := subscribeAll(t, d, services)
+					synctest.Wait()
+					before := asked(conn)
+					conn.LoseLeader()
+					time.Sleep(10 * time.Second)
+					if n := asked(conn) - before; n > 20+5*services {
+						t.Errorf("asked %d times in the first 10 s", n)
+					}
+					for i, sub := range subs {
+						if snap := sub.Latest(); snap == nil || snap.Stale() == nil || len(snap.Instances()) != 1 {
+							t.Fatalf("service %d is not shown as stale: %v", i, snap)
+						}
+					}
+					before = asked(conn)
+					time.Sleep(5 * time.Minute)
+					if n := asked(conn) - before; n > 200 {
+						t.Errorf("asked %d times in 5 min", n)
+					}
+					conn.FindLeader()
+					time.Sleep(6 * time.Second)
+					for i, sub := range subs {
+						if snap := sub.Latest(); snap.Stale() != nil {
+							t.Fatalf("service %d is stale: %v", i, snap.Stale().Cause)
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
+// A8: however many services may not be read, they are asked for a few times a second. Once
+// one may, the others look soon.
+func TestRefusalsAreBounded(t *testing.T) {
+	for _, services := range []int{1, 10, 200} {
+		t.Run(fmt.Sprint(services), func(t *testing.T) {
+			bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+				var granted atomic.Bool
+				conn.SetHook(func(context.Context, fakeetcd.Call) error {
+					if granted.Load() {
+						return nil
+					}
+					return rpctypes.ErrGRPCPermissionDenied
+				})
+				d := directory(t, conn)
+				defer d.Close()
+				subs := subscribeAll(t, d, services)
+				time.Sleep(time.Minute)
+				gets := conn.Calls(fakeetcd.Get)
+				time.Sleep(5 * time.Minute)
+				if n := conn.Calls(fakeetcd.Get) - gets; n > 5*300 {
+					t.Errorf("%d lists in 5 min", n)
+				}
+				if n := conn.Calls(fakeetcd.WatchStream); n != 0 {
+					t.Errorf("%d streams were opened", n)
+				}
+				conn.Cut() // an outage makes no storm
+				time.Sleep(5 * time.Minute)
+				gets = conn.Calls(fakeetcd.Get)
+				conn.Mend()
+				time.Sleep(10 * time.Second)
+				if n := conn.Calls(fakeetcd.Get) - gets; n > 8*10 {
+					t.Errorf("%d lists in the 10 s after an outage", n)
+				}
+				granted.Store(true)
+				time.Sleep(10 * time.Second)
+				for i, sub := range subs {
+					if sub.Latest() == nil {
+						t.Fatalf("service %d may be read and is not: %v", i, sub.Err())
+					}
+				}
+			})
+		})
+	}
+}
+
+// A8: a client with a password sends its first list alone, and never many at once.
+func TestListsPassAGate(t *testing.T) {
+	for _, password := range []string{"", "secret"} {
+		bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+			conn.Client.Username, conn.Client.Password = "user", password
+			var mu sync.Mutex
+			waves := make(map[time.Time]int) // lists by when they were sent
+			conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
+				if call.Method == fakeetcd.Get && strings.HasPrefix(call.Key, "svc") {
+					mu.Lock()
+					waves[time.Now()]++
+					mu.Unlock()
+					time.Sleep(10 * time.Millisecond)
+				}
+				return nil
+			})
+			d := directory(t, conn)
+			defer d.Close()
+			began := time.Now()
+			subs := subscribeAll(t, d, 100)
+			for _, sub := range subs {
+				next(t, sub)
+			}
+			first, most := waves[began], 0
+			for _, n := range waves {
+				most = max(most, n)
+			}
+			want := 16
+			if password != "" {
+				want = 1
+			}
+			if first != want || most != 16 {
+				t.Errorf("password %q: %d lists at first and %d at most, want %d and 16", password, first, most, want)
+			}
+		})
+	}
+}
+
+// While etcd does not answer one list asks, and the others wait.
+func TestOneListAsksForAll(t *testing.T) {
+	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+		conn.Fail(fakeetcd.Get, rpctypes.ErrGRPCAuthFailed)
+		d := directory(t, conn)
+		defer d.Close()
+		subs := subscribeAll(t, d, 100)
+		time.Sleep(10 * time.Second)
+		if n := conn.Calls(fakeetcd.Get); n > 30 {
+			t.Errorf("asked %d times in 10 s", n)
+		}
+		began := conn.Calls(fakeetcd.Get)
+		time.Sleep(time.Minute)
+		if n := conn.Calls(fakeetcd.Get) - began; n > 30 {
+			t.Errorf("asked %d times in a minute", n)
+		}
+		for _, sub := range subs {
+			if err := sub.Err(); err == nil || !strings.Contains(err.Error(), "authentication failed") {
+				t.Fatalf("got %v", err)
+			}
+		}
+		conn.Fail(fakeetcd.Get, nil)
+		time.Sleep(6 * time.Second)
+		for i, sub := range subs {
+			if sub.Latest() == nil {
+				t.Fatalf("service %d has no snapshot: %v", i, sub.Err())
+			}
+		}
+	})
+}
