@@ -299,7 +299,7 @@ func TestRegistrarLog(t *testing.T) {
 		log.Reset()
 		return lines
 	}
-	atDesk(t, RegistrarOptions{Logger: logger}, func(d *desk) {
+	atDesk(t, RegistrarOptions{Logger: logger, Directory: new(Directory)}, func(d *desk) {
 		for i := range 30 {
 			d.register(fmt.Sprint(i), nil)
 		}

@@ -4,6 +4,7 @@
 package resolver
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -449,6 +450,33 @@ func TestHeldStayCallable(t *testing.T) {
 		time.Sleep(time.Minute)
 		if log := c.told(); !strings.HasSuffix(log, "state [a:1 d:1]") {
 			t.Errorf("told %s, want what etcd holds", log)
+		}
+	})
+}
+
+// What a builder logs to, the client's shared Directory logs to as well.
+func TestLoggerReachesTheSharedDirectory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fakeetcd.New()
+		defer store.Close()
+		conn := store.Connect(context.Background())
+		defer conn.Close()
+		var log bytes.Buffer
+		b, err := NewBuilderWithOptions(conn.Client, Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := b.Build(target("etcd:///svc"), &channel{}, grpcresolver.BuildOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		conn.Cut()
+		time.Sleep(30 * time.Second)
+		r.Close()
+		synctest.Wait()
+		if !strings.Contains(log.String(), "etcd unreachable") {
+			t.Errorf("the log of an outage: %q", log.String())
 		}
 	})
 }
