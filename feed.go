@@ -147,11 +147,13 @@ func (f *feed) latest() (*Snapshot, error) {
 	return f.snap, f.err
 }
 
-// quiet returns how long no answer to a list has arrived.
+// quiet returns how long no answer to a list has arrived, to its own or to those that it may
+// have to wait for.
 func (f *feed) quiet() time.Duration {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	return time.Since(f.heard)
+	heard := f.heard
+	f.mu.Unlock()
+	return min(time.Since(heard), f.dir.lister.gate.quiet())
 }
 
 // wake has subscriptions look again, once what was known before has been looked for.

@@ -121,12 +121,11 @@ func (f *feed) retreat(ctx context.Context, err error) {
 	if v, _ := link.current(); v.down != nil || ctx.Err() != nil {
 		return
 	}
-	if f.retry.failures++; f.retry.failures == 1 && f.resume > 0 {
-		return // the watch is opened again at once
+	atOnce := f.retry.failures == 0 && f.resume > 0 // the first time that a watch ended
+	if wait := f.retry.next(); !atOnce {
+		f.fail(err)
+		_ = f.rest(ctx, wait, link.recovery())
 	}
-	f.fail(err)
-	f.retry.failures--
-	_ = f.rest(ctx, f.retry.next(), link.recovery())
 }
 
 // awaitGrant waits before a span that may not be read is asked for again. The more there are
@@ -139,7 +138,7 @@ func (f *feed) awaitGrant(ctx context.Context) {
 		refused, granted := link.refused()
 		all := time.Duration(refused) * refusedEvery
 		wait := max(f.retry.next(), all/2+jitter(all))
-		if strings.HasPrefix(f.span.key, ConfigPrefix) {
+		if f.config() {
 			wait = configPause/2 + jitter(configPause) // most roles that cannot read it never will
 		}
 		until := time.Now().Add(wait)
@@ -153,6 +152,9 @@ func (f *feed) awaitGrant(ctx context.Context) {
 		}
 	}
 }
+
+// config reports whether the feed is of a service config.
+func (f *feed) config() bool { return strings.HasPrefix(f.span.key, ConfigPrefix) }
 
 // list reads the whole span and publishes it as one difference.
 func (f *feed) list(ctx context.Context) error {

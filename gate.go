@@ -78,6 +78,13 @@ func (g *gate) answer() {
 	g.admitLocked()
 }
 
+// quiet returns how long etcd has not answered.
+func (g *gate) quiet() time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return time.Since(g.answered)
+}
+
 // leave ends a turn, with the error that the list ended with.
 func (g *gate) leave(ctx context.Context, err error) {
 	if ofSpan(err) {

@@ -145,12 +145,13 @@ func (l *link) access(f *feed, now access) {
 	l.feeds[f] = now
 }
 
-// refused returns how many feeds' spans may not be read, and what closes when one may.
+// refused returns how many spans may not be read, service configs aside, and what closes when
+// one may.
 func (l *link) refused() (n int, granted <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, a := range l.feeds {
-		if a == accessRefused {
+	for f, a := range l.feeds {
+		if a == accessRefused && !f.config() {
 			n++
 		}
 	}

@@ -126,6 +126,33 @@ func TestRefusalsAreBounded(t *testing.T) {
 	}
 }
 
+// Service configs that may not be read keep no service waiting for a grant.
+func TestRefusedConfigsDoNotCount(t *testing.T) {
+	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+		var granted atomic.Bool
+		conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
+			if call.Key == "svc/" && granted.Load() {
+				return nil
+			}
+			return rpctypes.ErrGRPCPermissionDenied
+		})
+		d := directory(t, conn)
+		defer d.Close()
+		for i := range 100 {
+			if _, err := d.SubscribeConfig(fmt.Sprintf("svc-%d", i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		sub := subscribe(t, d, "svc")
+		time.Sleep(time.Minute)
+		granted.Store(true)
+		time.Sleep(6 * time.Second)
+		if sub.Latest() == nil {
+			t.Errorf("not followed 6 s after the grant: %v", sub.Err())
+		}
+	})
+}
+
 // A8: a client with a password sends its first list alone, and never many at once.
 func TestListsPassAGate(t *testing.T) {
 	for _, password := range []string{"", "secret"} {
