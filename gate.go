@@ -44,11 +44,6 @@ func (g *gate) enter(ctx context.Context, until <-chan struct{}) (bool, error) {
 	select {
 	case <-turn:
 		return true, nil
-	default:
-	}
-	select {
-	case <-turn:
-		return true, nil
 	case <-until:
 	case <-ctx.Done():
 	}

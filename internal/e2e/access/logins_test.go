@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -231,5 +232,27 @@ func TestA8WrongPassword(t *testing.T) {
 	lab.Note(t, "%d logins in %v with a wrong password, for %d services", n, d, services)
 	if n > 30 {
 		t.Errorf("%d logins in %v", n, d)
+	}
+}
+
+// Many calls that find out together that they have no token share one login.
+func TestA8CallsShareALogin(t *testing.T) {
+	t.Parallel()
+	e := lab.NewEnv(t, lab.Rollcall, etcdtest.New(t, etcdtest.Options{}), "svc")
+	cfg := rollcall.ClientConfig(e.Reach...)
+	users(e).As("reader")(&cfg)
+	client := lab.ClientOf(t, cfg)
+	before := logins(e)
+	var calls sync.WaitGroup
+	for i := range 50 {
+		calls.Go(func() {
+			if _, err := client.Get(e.Ctx, serviceName(i)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	calls.Wait()
+	if n := logins(e) - before; n > 3 {
+		t.Errorf("%d logins for 50 calls", n)
 	}
 }
