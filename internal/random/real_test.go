@@ -5,6 +5,7 @@ package random
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"runtime"
@@ -14,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/rollcall-grpc/rollcall"
@@ -94,7 +96,7 @@ func (w *realWorld) fault(op string, i int, _ func(lose func())) {
 	case "deny":
 		if !w.denied[i] {
 			w.denied[i] = true
-			w.auth.Revoke(user(i), "s")
+			w.allow(i, false)
 		}
 	case "disk":
 		w.hangDisk()
@@ -156,7 +158,26 @@ func (w *realWorld) mend(i int) {
 	}
 	if w.denied[i] {
 		w.denied[i] = false
-		w.auth.Grant(user(i), etcdtest.ReadWrite("s"))
+		w.allow(i, true)
+	}
+}
+
+// allow gives a client the right to the services, or takes it, whatever elections say.
+func (w *realWorld) allow(i int, may bool) {
+	end := clientv3.GetPrefixRangeEnd("s")
+	_, err := patiently(func(ctx context.Context) (_ struct{}, err error) {
+		if may {
+			_, err = w.root.RoleGrantPermission(ctx, user(i), "s", end, clientv3.PermissionType(clientv3.PermReadWrite))
+			return
+		}
+		_, err = w.root.RoleRevokePermission(ctx, user(i), "s", end)
+		if errors.Is(err, rpctypes.ErrPermissionNotGranted) { // a try that failed has done it
+			err = nil
+		}
+		return
+	})
+	if err != nil {
+		w.t.Fatalf("rights of client %d: %v", i, err)
 	}
 }
 
