@@ -9,6 +9,13 @@ import (
 	"maps"
 )
 
+// edit is what an operator has made of an endpoint: base is what the program wanted, and
+// value what the key held; status is what the operator has set, "" for nothing.
+type edit struct {
+	base, value []byte
+	status      string
+}
+
 // drained returns an endpoint's value with its status set to draining.
 func drained(value []byte) ([]byte, error) { return withStatus(value, StatusDraining) }
 

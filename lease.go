@@ -25,6 +25,10 @@ const (
 
 var errNotMoved = errors.New("it has not been moved yet")
 
+// errNotRenewed ends a hold whose lease nobody has renewed for its whole time: etcd may be
+// unreachable, or refuse it.
+var errNotRenewed = errors.New("lease was not renewed")
+
 // errLeaseReplaced ends a hold whose lease was given up for another one.
 var errLeaseReplaced = errors.New("lease was replaced")
 
@@ -74,7 +78,7 @@ func (r *Registrar) abandon() {
 		r.finishLocked(g, errClientClosed)
 	}
 	r.mu.Unlock()
-	r.tell()
+	r.logEvents()
 	for _, sub := range subs {
 		if sub != nil {
 			sub.Close()
@@ -137,7 +141,7 @@ func (r *Registrar) leased(lease clientv3.LeaseID, granted time.Duration) {
 	}
 	for _, g := range r.regs {
 		g.dirty, g.retry, g.notBefore = true, backoff{}, time.Time{}
-		if g.gone && lease == 0 && len(g.unsure) == 0 {
+		if g.gone && lease == 0 && len(r.unanswered[g.key]) == 0 {
 			r.finishLocked(g, nil)
 		}
 	}
@@ -149,12 +153,20 @@ func (r *Registrar) forget(lease clientv3.LeaseID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.retired = slices.DeleteFunc(r.retired, func(l clientv3.LeaseID) bool { return l == lease })
+	for key, leases := range r.unanswered {
+		leases = slices.DeleteFunc(leases, func(l clientv3.LeaseID) bool { return l == lease })
+		if r.unanswered[key] = leases; len(leases) == 0 {
+			delete(r.unanswered, key)
+		}
+	}
 	for _, g := range r.regs {
 		if g.standing == lease {
-			g.standing = 0
+			g.standing, g.dirty = clientv3.NoLease, true
+			if !g.gone && (g.state.Phase == Registered || g.state.Phase == Draining) {
+				r.missedLocked(g, fmt.Errorf("lease %x: %w", int64(lease), rpctypes.ErrLeaseNotFound))
+			}
 		}
-		g.unsure = slices.DeleteFunc(g.unsure, func(l clientv3.LeaseID) bool { return l == lease })
-		if g.deleted && len(g.unsure) == 0 {
+		if g.deleted && len(r.unanswered[g.key]) == 0 {
 			r.finishLocked(g, nil)
 		}
 	}
@@ -172,13 +184,13 @@ func (r *Registrar) interrupted(err error) {
 		}
 	}
 	r.mu.Unlock()
-	r.tell()
+	r.logEvents()
 }
 
 // explain adds what is known of the connection to an error that may come from it: a
 // time-out alone tells little.
 func (r *Registrar) explain(err error) error {
-	if errors.Is(err, rpctypes.ErrLeaseNotFound) || !concernsAll(err) && !errors.Is(err, ErrNoAnswer) {
+	if errors.Is(err, rpctypes.ErrLeaseNotFound) || !concernsAll(err) && !errors.Is(err, errNotRenewed) {
 		return err
 	}
 	if v, _ := r.opts.Directory.link.current(); v.down != nil {
@@ -205,23 +217,28 @@ func (r *Registrar) hold(ctx context.Context) error {
 	defer audit.Stop()
 	sweep := time.NewTimer(r.sweepPause())
 	defer sweep.Stop()
+	remind := time.NewTicker(reportEvery)
+	defer remind.Stop()
 	var retry backoff
 	for {
 		due, err := r.reconcile(ctx)
 		if err == nil {
-			err = r.fence(ctx)
+			retry.reset()
+			var again time.Time
+			again, err = r.fence(ctx)
+			due = earlier(due, again)
 		}
-		r.tell()
+		r.logEvents()
+		wake, back := r.wake, (<-chan struct{})(nil)
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case errors.Is(err, rpctypes.ErrLeaseNotFound), errors.Is(err, errLeaseReplaced):
 			return err
-		case err != nil:
+		case err != nil: // which all others would meet too, whatever wakes
 			r.log.Debug("cannot write registrations", "cause", err)
-			due = earlier(due, time.Now().Add(retry.next()))
-		default:
-			retry.reset()
+			due = earlier(due, time.Now().Add(min(retry.next(), time.Second)))
+			wake, back = nil, r.opts.Directory.link.recovery()
 		}
 		again := time.NewTimer(time.Until(due))
 	wait:
@@ -231,13 +248,17 @@ func (r *Registrar) hold(ctx context.Context) error {
 				again.Stop()
 				return context.Cause(ctx)
 			case <-audit.C:
-				if r.audit(ctx) {
+				if r.audit(ctx) && err == nil {
 					break wait
 				}
 			case <-sweep.C:
 				r.sweep(ctx)
 				sweep.Reset(r.sweepPause())
-			case <-r.wake:
+			case <-remind.C:
+				r.remind()
+			case <-wake:
+				break wait
+			case <-back:
 				break wait
 			case <-again.C:
 				break wait
@@ -266,7 +287,7 @@ func (r *Registrar) keepAlive(ctx context.Context, renewals *sync.WaitGroup, can
 						continue
 					}
 					if present {
-						cancel(fmt.Errorf("%w: lease %x was not renewed within %v", ErrNoAnswer, int64(lease), granted))
+						cancel(fmt.Errorf("%w within %v", errNotRenewed, granted))
 					}
 					return
 				case <-ctx.Done():
@@ -280,10 +301,8 @@ func (r *Registrar) keepAlive(ctx context.Context, renewals *sync.WaitGroup, can
 
 // fence makes it impossible that a closed registration comes back: a create that was sent
 // under a lease and never answered can land as long as etcd has that lease. It moves what
-// lives on to another lease, and revokes the one.
-func (r *Registrar) fence(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
+// lives on to another lease, and revokes the one. What fails is due again later.
+func (r *Registrar) fence(ctx context.Context) (due time.Time, err error) {
 	r.mu.Lock()
 	retired := slices.Clone(r.retired)
 	present, living := slices.Contains(retired, r.lease), false
@@ -293,39 +312,50 @@ func (r *Registrar) fence(ctx context.Context) error {
 		}
 	}
 	r.mu.Unlock()
+	if len(retired) == 0 {
+		r.fencing, r.fenceDue = backoff{}, time.Time{}
+		return time.Now().Add(never), nil
+	}
+	if time.Now().Before(r.fenceDue) {
+		return r.fenceDue, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
 	if living {
-		if err := r.grant(ctx); err != nil {
-			return err
+		if err = r.grant(ctx); err == nil {
+			return due, errLeaseReplaced
 		}
-		return errLeaseReplaced
-	}
-	for _, lease := range retired {
-		if err := r.retire(ctx, lease); err != nil {
-			return err
+	} else {
+		var errs []error
+		for _, lease := range retired {
+			errs = append(errs, r.retire(ctx, lease))
+		}
+		if err = errors.Join(errs...); err == nil && present {
+			r.leased(0, 0)
+			return due, errLeaseReplaced
 		}
 	}
-	if present {
-		r.leased(0, 0)
-		return errLeaseReplaced
+	if err == nil {
+		return time.Now().Add(never), nil
 	}
-	return nil
+	r.log.Debug("cannot retire a lease yet", "cause", err)
+	r.fenceDue = time.Now().Add(r.fencing.next())
+	return r.fenceDue, nil
 }
 
 // retire revokes a lease once nothing stands under it but what has been deregistered.
 func (r *Registrar) retire(ctx context.Context, lease clientv3.LeaseID) error {
-	r.mu.Lock()
-	for _, g := range r.regs {
-		if !g.gone && g.standing == lease {
-			cause := g.state.Err
-			r.mu.Unlock()
-			return fmt.Errorf("retire lease %x: %q still stands under it: %w", int64(lease), g.key, cmp.Or(cause, errNotMoved))
-		}
-	}
-	r.mu.Unlock()
-	if r.lease != lease {
+	if lease != r.lease {
 		under, err := r.client.TimeToLive(ctx, lease, clientv3.WithAttachedKeys())
+		if errors.Is(err, rpctypes.ErrLeaseNotFound) || err == nil && under.TTL <= 0 {
+			r.forget(lease)
+			return nil
+		}
 		if err != nil {
 			return fmt.Errorf("look up lease %x: %w", int64(lease), err)
+		}
+		if err := r.vacated(lease); err != nil {
+			return err
 		}
 		for _, key := range under.Keys { // an operator's, who put it under our lease
 			if err := r.moveOther(ctx, string(key), lease); err != nil {
@@ -337,6 +367,18 @@ func (r *Registrar) retire(ctx context.Context, lease clientv3.LeaseID) error {
 		return fmt.Errorf("revoke lease %x: %w", int64(lease), err)
 	}
 	r.forget(lease)
+	return nil
+}
+
+// vacated returns why a lease cannot be revoked yet: a registration that lives stands under it.
+func (r *Registrar) vacated(lease clientv3.LeaseID) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, g := range r.regs {
+		if !g.gone && g.standing == lease {
+			return fmt.Errorf("retire lease %x: %q still stands under it: %w", int64(lease), g.key, cmp.Or(g.state.Err, errNotMoved))
+		}
+	}
 	return nil
 }
 

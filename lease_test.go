@@ -308,7 +308,7 @@ func TestRegistrarLog(t *testing.T) {
 		d.conn.Cut()
 		time.Sleep(10 * time.Minute)
 		if lines := said(); len(lines) != 1 || !strings.Contains(lines[0], `level=WARN msg="registration lost" key=svc/`) ||
-			!strings.Contains(lines[0], "andOthers=29") || !strings.Contains(lines[0], "no answer from etcd") {
+			!strings.Contains(lines[0], "andOthers=29") || !strings.Contains(lines[0], "lease was not renewed within 10s") {
 			t.Errorf("an outage of 10 min: %q", lines)
 		}
 		d.conn.Mend()
@@ -320,9 +320,255 @@ func TestRegistrarLog(t *testing.T) {
 		d.conn.Fail(fakeetcd.Txn, rpctypes.ErrPermissionDenied)
 		d.store.Delete("svc/7")
 		time.Sleep(10 * time.Minute)
-		if lines := said(); len(lines) != 1 || !strings.Contains(lines[0], "key=svc/7 ") || !strings.Contains(lines[0], "permission denied") {
-			t.Errorf("rights revoked: %q", lines)
+		lines := said()
+		for i, line := range lines {
+			want := "still not registered"
+			if i == 0 {
+				want = "registration lost"
+			}
+			if !strings.Contains(line, want) || !strings.Contains(line, "key=svc/7 ") || !strings.Contains(line, "permission denied") {
+				t.Errorf("rights revoked: %q, want %q", line, want)
+			}
 		}
+		if len(lines) < 10 || len(lines) > 11 {
+			t.Errorf("%d lines in 10 min of a refusal, want one, and one a minute", len(lines))
+		}
+		for i := range 30 {
+			d.store.Delete(fmt.Sprint("svc/", i))
+		}
+		time.Sleep(20 * time.Second)
+		said()
 		d.conn.Fail(fakeetcd.Txn, nil)
+		time.Sleep(20 * time.Second)
+		if lines := said(); len(lines) > 2 || !strings.Contains(lines[len(lines)-1], `msg="registered again"`) {
+			t.Errorf("the rights are back: %q, want one line for the first and one for all others", lines)
+		}
+	})
+}
+
+// L13: the create that is answered is not the one that is stuck.
+func TestL13SecondCreateAnswered(t *testing.T) {
+	atDesk(t, RegistrarOptions{TTL: time.Minute}, func(d *desk) {
+		d.registered("stays", nil)
+		d.conn.DelayWrites(1)
+		a := d.registered("a", nil)
+		d.noError("close", a.Close(d.within(time.Minute)))
+		d.conn.Land()
+		if kv := d.key("svc/a"); kv != nil {
+			t.Errorf("a create landed under lease %x after its registration was closed", kv.Lease)
+		}
+	})
+}
+
+// L13: a key that is registered anew while its last registration is being closed inherits
+// what may still land.
+func TestL13RegisteredAnew(t *testing.T) {
+	atDesk(t, RegistrarOptions{TTL: time.Minute}, func(d *desk) {
+		d.registered("stays", nil)
+		d.conn.DelayWrites(1)
+		a := d.register("a", nil)
+		time.Sleep(time.Second)
+		d.conn.Cut()
+		d.noError("close", ignore(a.Close(d.within(3*time.Second)), context.DeadlineExceeded))
+		d.conn.Mend()
+		b := d.registered("a", nil)
+		d.noError("close", b.Close(d.within(time.Minute)))
+		d.conn.Land()
+		if kv := d.key("svc/a"); kv != nil {
+			t.Errorf("a create landed under lease %x after its registration was closed", kv.Lease)
+		}
+	})
+}
+
+// L14: a retired lease that runs out takes what stood under it along.
+func TestL14RetiredLeaseExpires(t *testing.T) {
+	atDesk(t, RegistrarOptions{TTL: 10 * time.Second}, func(d *desk) {
+		stays := d.registered("stays", nil)
+		old := d.lease()
+		d.delayCreates("svc/a")
+		a := d.register("a", nil)
+		time.Sleep(time.Second)
+		d.conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
+			txn, ok := call.Request.(*etcdserverpb.TxnRequest)
+			if call.Method == fakeetcd.Get && call.Key == stays.Key() || ok && strings.Contains(txn.String(), stays.Key()) {
+				return rpctypes.ErrPermissionDenied
+			}
+			return nil
+		})
+		d.noError("close", ignore(a.Close(d.within(2*time.Second)), context.DeadlineExceeded))
+		d.phase(stays, Registered, rpctypes.ErrPermissionDenied) // under the old lease, which is kept alive
+		d.store.ExpireLease(old)
+		time.Sleep(20 * time.Second)
+		if state, _ := stays.State(); state.Phase != Lost || state.Lease != 0 {
+			t.Errorf("state %s under lease %x (%v), while etcd has no key", state.Phase, int64(state.Lease), state.Err)
+		}
+		d.conn.SetHook(nil)
+		d.noError("wait", stays.Wait(d.within(time.Minute)))
+		d.holds(stays, plain("stays"))
+	})
+}
+
+// A lease that cannot be revoked, and writes that all fail, are tried again with a back-off,
+// whatever else is done meanwhile.
+func TestFailuresBackOff(t *testing.T) {
+	busy := func(d *desk, g *Registration, m fakeetcd.Method) int {
+		before := d.conn.Calls(m)
+		for i := range 300 {
+			_ = g.Update(d.within(100*time.Millisecond), map[string]int{"weight": i + 1})
+			time.Sleep(100 * time.Millisecond)
+		}
+		return d.conn.Calls(m) - before
+	}
+	t.Run("revoke", func(t *testing.T) {
+		atDesk(t, RegistrarOptions{TTL: time.Minute}, func(d *desk) {
+			g := d.registered("busy", nil)
+			d.delayCreates("svc/a")
+			a := d.register("a", nil)
+			time.Sleep(time.Second)
+			d.conn.Fail(fakeetcd.Revoke, rpctypes.ErrPermissionDenied)
+			d.noError("close", ignore(a.Close(d.within(7*time.Second)), context.DeadlineExceeded))
+			time.Sleep(time.Minute)
+			if n := busy(d, g, fakeetcd.Revoke); n > 20 {
+				t.Errorf("%d tries to revoke in 30 s", n)
+			}
+			d.conn.Fail(fakeetcd.Revoke, nil)
+			d.noError("close", a.Close(d.within(time.Minute)))
+		})
+	})
+	t.Run("writes", func(t *testing.T) {
+		atDesk(t, RegistrarOptions{TTL: time.Minute}, func(d *desk) {
+			g := d.registered("busy", nil)
+			d.conn.Fail(fakeetcd.Txn, rpctypes.ErrTimeout)
+			if n := busy(d, g, fakeetcd.Txn); n > 120 {
+				t.Errorf("%d writes in a minute", n)
+			}
+			d.conn.Fail(fakeetcd.Txn, nil)
+		})
+	})
+}
+
+// Close revokes every lease that it can.
+func TestCloseRevokesAll(t *testing.T) {
+	atDesk(t, RegistrarOptions{TTL: time.Minute}, func(d *desk) {
+		d.registered("stays", nil)
+		old := d.lease()
+		d.delayCreates("svc/a")
+		a := d.register("a", nil)
+		time.Sleep(time.Second)
+		d.conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
+			if call.Method == fakeetcd.Revoke && call.Lease == old {
+				return rpctypes.ErrPermissionDenied
+			}
+			return nil
+		})
+		d.noError("close", ignore(a.Close(d.within(2*time.Second)), context.DeadlineExceeded))
+		if err := d.registrar.Close(d.within(5 * time.Second)); !errors.Is(err, rpctypes.ErrPermissionDenied) {
+			t.Errorf("close: %v, want why a lease was not revoked", err)
+		}
+		if leases := d.store.Leases(); len(leases) != 1 || leases[old].TTL == 0 {
+			t.Errorf("leases left: %v, want the one that cannot be revoked", leases)
+		}
+	})
+}
+
+// The mark of a registration that is being closed is the program's own.
+func TestOwnMarkIsNoOperatorsEdit(t *testing.T) {
+	for name, fault := range map[string]func(d *desk){
+		"its answer is lost": func(d *desk) { d.conn.LoseAnswers(1) },
+		"the deletion fails": func(d *desk) {
+			d.conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
+				if txn, ok := call.Request.(*etcdserverpb.TxnRequest); ok && txn.Success[0].GetRequestDeleteRange() != nil {
+					d.conn.SetHook(nil)
+					return rpctypes.ErrTimeout
+				}
+				return nil
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			atDesk(t, RegistrarOptions{}, func(d *desk) {
+				d.registered("stays", nil)
+				a := d.registered("a", nil)
+				fault(d)
+				d.noError("close", a.Close(d.within(time.Minute)))
+				d.holds(d.registered("a", nil), plain("a"))
+			})
+		})
+	}
+}
+
+// Each of several writes that were not answered is the program's own.
+func TestLateWritesAreNoOperatorsEdit(t *testing.T) {
+	atDesk(t, RegistrarOptions{TTL: time.Minute}, func(d *desk) {
+		a := d.registered("a", nil)
+		d.conn.DelayWrites(2)
+		d.noError("drain", ignore(a.Drain(d.within(4*time.Second)), context.DeadlineExceeded))
+		d.noError("update", ignore(a.Update(d.within(5*time.Second), map[string]int{"weight": 1}), context.DeadlineExceeded))
+		d.conn.Land()
+		time.Sleep(time.Minute)
+		d.holds(a, `{"Op":0,"Addr":"host-a:80","Metadata":{"weight":1}}`)
+		d.phase(a, Registered, nil)
+	})
+}
+
+// What an operator has edited outlives a registration, as it does an update.
+func TestOperatorsEditOutlivesARegistration(t *testing.T) {
+	atDesk(t, RegistrarOptions{}, func(d *desk) {
+		d.registered("stays", nil)
+		a := d.registered("a", map[string]int{"weight": 2})
+		d.put(a.Key(), `{"Op":0,"Addr":"host-a:80","Metadata":{"weight":10}}`, d.lease())
+		time.Sleep(time.Second)
+		d.noError("drain", a.Drain(d.within(time.Minute)))
+		d.noError("close", a.Close(d.within(time.Minute)))
+		a = d.registered("a", map[string]any{"weight": 2, "version": "2"})
+		d.holds(a, `{"Op":0,"Addr":"host-a:80","Metadata":{"version":"2","weight":10}}`)
+		d.noError("close", a.Close(d.within(time.Minute)))
+		d.holds(d.registered("a", map[string]int{"weight": 3}), `{"Op":0,"Addr":"host-a:80","Metadata":{"weight":3}}`)
+	})
+}
+
+// "Deregistered" is said of what etcd has taken out, not of what a successor has.
+func TestSupersededIsNotDeregistered(t *testing.T) {
+	var log bytes.Buffer
+	atDesk(t, RegistrarOptions{Logger: slog.New(slog.NewTextHandler(&log, nil)), Directory: new(Directory)}, func(d *desk) {
+		d.registered("stays", nil)
+		a := d.registered("a", nil)
+		grant, err := d.other.Grant(d.within(time.Second), 3600)
+		d.noError("grant", err)
+		d.put(a.Key(), plain("successor"), grant.ID)
+		time.Sleep(time.Second)
+		d.noError("close", a.Close(d.within(time.Minute)))
+		synctest.Wait()
+		if strings.Contains(log.String(), "deregistered") {
+			t.Errorf("the successor's key stands, and the log says:\n%s", log.String())
+		}
+	})
+}
+
+// A check of many keys asks for no values, which may be large.
+func TestChecksAskForNoValues(t *testing.T) {
+	atDesk(t, RegistrarOptions{}, func(d *desk) {
+		d.conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
+			if call.End != "" {
+				return rpctypes.ErrPermissionDenied
+			}
+			if txn, ok := call.Request.(*etcdserverpb.TxnRequest); ok && len(txn.Compare) == 0 {
+				for _, op := range txn.Success {
+					if !op.GetRequestRange().KeysOnly {
+						t.Error("a check asks for values")
+					}
+				}
+			}
+			return nil
+		})
+		for i := range mostKeyWatches + 5 {
+			d.registered(fmt.Sprint(i), nil)
+		}
+		before := d.conn.Calls(fakeetcd.Txn)
+		time.Sleep(2 * checkEvery)
+		if d.conn.Calls(fakeetcd.Txn) == before {
+			t.Error("nothing was checked")
+		}
+		d.conn.SetHook(nil)
 	})
 }

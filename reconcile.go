@@ -46,6 +46,7 @@ func (r *Registrar) reconcile(ctx context.Context) (due time.Time, err error) {
 		})
 	}
 	wg.Wait()
+	r.lift(&due)
 	for i, e := range errs {
 		switch {
 		case errors.Is(e, rpctypes.ErrLeaseNotFound):
@@ -57,6 +58,22 @@ func (r *Registrar) reconcile(ctx context.Context) (due time.Time, err error) {
 		}
 	}
 	return due, err
+}
+
+// lift has those tried again at once that etcd refused for a reason which, as one of them
+// shows, is gone.
+func (r *Registrar) lift(due *time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.lifted) == 0 {
+		return
+	}
+	for _, g := range r.regs {
+		if g.dirty && g.state.Err != nil && r.lifted[causeOf(g.state.Err)] {
+			g.notBefore, *due = time.Time{}, time.Now()
+		}
+	}
+	clear(r.lifted)
 }
 
 // takeDirty returns the registrations that must be looked at now, and counts them as done,
@@ -167,11 +184,11 @@ func (r *Registrar) put(ctx context.Context, g *Registration, look bool) error {
 	for {
 		r.mu.Lock()
 		lease, held := r.lease, append(slices.Clone(r.former), r.lease)
-		g.lookLocked(kv, held)
+		r.lookLocked(g, kv, held)
 		want, wants := g.targetLocked(), g.wants
 		act := decide(kv, want, held, g.claimed)
 		if act == actPut {
-			g.sent.value, g.sent.wants = want, wants
+			g.sendLocked(want)
 		}
 		r.mu.Unlock()
 		switch act {
@@ -187,6 +204,7 @@ func (r *Registrar) put(ctx context.Context, g *Registration, look bool) error {
 			return fmt.Errorf("write %q: %w", g.key, err)
 		}
 		if done.Succeeded {
+			r.putBack(g, kv)
 			r.stands(g, want, wants, done.Header.Revision)
 			return nil
 		}
@@ -194,11 +212,21 @@ func (r *Registrar) put(ctx context.Context, g *Registration, look bool) error {
 	}
 }
 
+// putBack logs that the key of an endpoint that was called registered had been deleted, or
+// had been made one that nobody can read.
+func (r *Registrar) putBack(g *Registration, kv *mvccpb.KeyValue) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if g.state.Lease == r.lease && (kv == nil || !isEndpoint(kv.Value)) {
+		r.noteLocked(slog.LevelWarn, "key was deleted or overwritten; registration put back", g, nil)
+	}
+}
+
 // write puts a value under the lease, if the key still is what it was looked at as.
 func (r *Registrar) write(ctx context.Context, g *Registration, kv *mvccpb.KeyValue, value []byte, lease clientv3.LeaseID) (*clientv3.TxnResponse, error) {
 	if kv == nil { // a create could land after the key has been deleted
 		r.mu.Lock()
-		g.unsure = append(g.unsure, lease)
+		r.unanswered[g.key] = append(r.unanswered[g.key], lease)
 		r.mu.Unlock()
 	}
 	done, err := r.client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(g.key), "=", kv.GetModRevision())).
@@ -206,7 +234,7 @@ func (r *Registrar) write(ctx context.Context, g *Registration, kv *mvccpb.KeyVa
 		Else(clientv3.OpGet(g.key)).Commit()
 	if kv == nil && !outcomeUnknown(err) {
 		r.mu.Lock()
-		g.answeredLocked(lease)
+		r.answeredLocked(g.key, lease)
 		r.mu.Unlock()
 	}
 	return done, err
@@ -226,18 +254,37 @@ func outcomeUnknown(err error) bool {
 	return false
 }
 
-// answeredLocked takes one create under a lease off those that may still land.
-func (g *Registration) answeredLocked(lease clientv3.LeaseID) {
-	if i := slices.Index(g.unsure, lease); i >= 0 {
-		g.unsure = slices.Delete(g.unsure, i, i+1)
+// answeredLocked takes one create of a key off those that may still land.
+func (r *Registrar) answeredLocked(key string, lease clientv3.LeaseID) {
+	leases := r.unanswered[key]
+	if i := slices.Index(leases, lease); i >= 0 {
+		leases = slices.Delete(leases, i, i+1)
 	}
+	if r.unanswered[key] = leases; len(leases) == 0 {
+		delete(r.unanswered, key)
+	}
+}
+
+// sendLocked notes a write before it is sent.
+func (g *Registration) sendLocked(value []byte) {
+	g.sent = append(g.sent[max(0, len(g.sent)-mostSent+1):], sentValue{value, g.wants})
+}
+
+// sentLocked returns the write that a value in etcd comes from.
+func (g *Registration) sentLocked(value []byte) (sentValue, bool) {
+	for _, s := range slices.Backward(g.sent) {
+		if bytes.Equal(s.value, value) {
+			return s, true
+		}
+	}
+	return sentValue{}, false
 }
 
 // lookLocked takes in what stands under the key, nil for nothing; held are the leases of
 // this Registrar. What differs from what was written is an operator's edit, unless etcd was
-// restored from before the last write. What is no endpoint is no edit either: nobody would
-// see the instance.
-func (g *Registration) lookLocked(kv *mvccpb.KeyValue, held []clientv3.LeaseID) {
+// restored from before the last write. A value that is no endpoint is not an edit: it would
+// hide the endpoint from everybody.
+func (r *Registrar) lookLocked(g *Registration, kv *mvccpb.KeyValue, held []clientv3.LeaseID) {
 	g.standing = clientv3.NoLease
 	if kv == nil || !isEndpoint(kv.Value) {
 		return
@@ -245,21 +292,29 @@ func (g *Registration) lookLocked(kv *mvccpb.KeyValue, held []clientv3.LeaseID) 
 	lease := clientv3.LeaseID(kv.Lease)
 	if slices.Contains(held, lease) {
 		g.standing = lease
-		if created := kv.Version == 1; created && countOf(g.unsure, lease) == 1 {
-			g.answeredLocked(lease) // this is it
+		// Of several creates without an answer nobody knows which one this is.
+		if kv.Version == 1 && kv.ModRevision != g.revision && countOf(r.unanswered[g.key], lease) == 1 {
+			r.answeredLocked(g.key, lease)
 		}
 	} else if lease != clientv3.NoLease {
 		return
 	}
+	own, written := g.sentLocked(kv.Value)
 	switch {
-	case !g.claimed && !bytes.Equal(kv.Value, g.sent.value):
+	case !g.claimed && !written:
 		return // of an earlier process
 	case kv.ModRevision < g.revision, bytes.Equal(kv.Value, g.value):
 		return
-	case bytes.Equal(kv.Value, g.sent.value): // a write that was not answered
-		g.base = g.sent.wants
-	case statusOf(kv.Value) != statusOf(g.value):
-		g.status = statusOf(kv.Value)
+	case written: // and not answered
+		g.base = own.wants
+	default:
+		if status := statusOf(kv.Value); status != statusOf(g.value) {
+			g.status = status
+		}
+		r.noteLocked(slog.LevelInfo, "an operator has edited the registration", g, nil)
+		if addr, _, _ := decodeValue(kv.Value); addr != g.addr {
+			r.noteLocked(slog.LevelWarn, "an operator has given the registration another address", g, fmt.Errorf("%s, not %s", addr, g.addr))
+		}
 	}
 	g.value = kv.Value
 }
@@ -302,7 +357,7 @@ func (r *Registrar) stands(g *Registration, value, wants []byte, revision int64)
 	defer r.mu.Unlock()
 	again := g.claimed
 	g.claimed, g.standing, g.revision = true, r.lease, revision
-	g.value, g.base, g.sent.value = value, wants, nil
+	g.value, g.base, g.sent = value, wants, nil
 	if g.watch != nil {
 		g.watch.unseen[g] = true
 	}
@@ -313,6 +368,9 @@ func (r *Registrar) stands(g *Registration, value, wants []byte, revision int64)
 	phase := Registered
 	if statusOf(value) == StatusDraining {
 		phase = Draining
+	}
+	if g.state.Err != nil {
+		r.lifted[causeOf(g.state.Err)] = true
 	}
 	switch {
 	case !again:
@@ -342,44 +400,23 @@ func (r *Registrar) yielded(g *Registration, revision int64) {
 // operator has put without a lease is taken under the lease first, as it is where the
 // endpoint lives on. A create that may still land has its lease retired.
 func (r *Registrar) remove(ctx context.Context, g *Registration) error {
-	for deleted := false; !deleted; {
-		resp, err := r.client.Get(ctx, g.key)
+	for {
+		ended, err := r.removeOnce(ctx, g)
 		if err != nil {
-			return fmt.Errorf("look up %q: %w", g.key, err)
+			return err
 		}
-		kv := only(resp.Kvs)
-		r.mu.Lock()
-		held := append(slices.Clone(r.former), r.lease)
-		g.lookLocked(kv, held)
-		taken := kv != nil && kv.Lease == 0 && g.claimed
-		r.mu.Unlock()
-		if taken {
-			if _, err := r.write(ctx, g, kv, kv.Value, r.lease); err != nil {
-				return fmt.Errorf("take %q under the lease: %w", g.key, err)
-			}
-			continue
-		}
-		if kv == nil || !slices.Contains(held, clientv3.LeaseID(kv.Lease)) {
+		if ended {
 			break
 		}
-		// A full etcd refuses the mark and takes the deletion.
-		if err := r.mark(ctx, kv); concernsAll(err) && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
-			return fmt.Errorf("mark %q as draining: %w", g.key, err)
-		}
-		done, err := r.client.Txn(ctx).If(clientv3.Compare(clientv3.LeaseValue(g.key), "=", kv.Lease)).
-			Then(clientv3.OpDelete(g.key)).Commit()
-		if err != nil {
-			return fmt.Errorf("delete %q: %w", g.key, err)
-		}
-		deleted = done.Succeeded
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if g.deleted = true; len(g.unsure) == 0 {
+	leases := r.unanswered[g.key]
+	if g.deleted = true; len(leases) == 0 {
 		r.finishLocked(g, nil)
 		return nil
 	}
-	for _, lease := range g.unsure {
+	for _, lease := range leases {
 		if !slices.Contains(r.retired, lease) {
 			r.retired = append(r.retired, lease)
 		}
@@ -387,14 +424,59 @@ func (r *Registrar) remove(ctx context.Context, g *Registration) error {
 	return nil
 }
 
+// removeOnce looks at the key and does the next step of remove. It reports whether nothing of
+// this Registrar's is left.
+func (r *Registrar) removeOnce(ctx context.Context, g *Registration) (ended bool, err error) {
+	resp, err := r.client.Get(ctx, g.key)
+	if err != nil {
+		return false, fmt.Errorf("look up %q: %w", g.key, err)
+	}
+	kv := only(resp.Kvs)
+	r.mu.Lock()
+	held := append(slices.Clone(r.former), r.lease)
+	r.lookLocked(g, kv, held)
+	claimed := g.claimed
+	r.mu.Unlock()
+	switch {
+	case kv == nil:
+		return true, nil
+	case kv.Lease == 0 && claimed:
+		if _, err := r.write(ctx, g, kv, kv.Value, r.lease); err != nil {
+			return false, fmt.Errorf("take %q under the lease: %w", g.key, err)
+		}
+		return false, nil
+	case !slices.Contains(held, clientv3.LeaseID(kv.Lease)):
+		r.mu.Lock()
+		g.taken = true
+		r.mu.Unlock()
+		return true, nil
+	}
+	// A full etcd refuses the mark and takes the deletion.
+	if err := r.mark(ctx, g, kv); concernsAll(err) && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+		return false, fmt.Errorf("mark %q as draining: %w", g.key, err)
+	}
+	done, err := r.client.Txn(ctx).If(clientv3.Compare(clientv3.LeaseValue(g.key), "=", kv.Lease)).
+		Then(clientv3.OpDelete(g.key)).Commit()
+	if err != nil {
+		return false, fmt.Errorf("delete %q: %w", g.key, err)
+	}
+	return done.Succeeded, nil
+}
+
 // mark sets a key to draining, whatever else it holds.
-func (r *Registrar) mark(ctx context.Context, kv *mvccpb.KeyValue) error {
+func (r *Registrar) mark(ctx context.Context, g *Registration, kv *mvccpb.KeyValue) error {
 	marked, err := drained(kv.Value)
 	if err != nil || bytes.Equal(marked, kv.Value) {
 		return nil // what carries no mark goes without
 	}
+	r.mu.Lock()
+	g.sendLocked(marked)
+	if wants, err := drained(g.wants); err == nil {
+		g.sent[len(g.sent)-1].wants = wants // the mark is no operator's
+	}
+	r.mu.Unlock()
 	_, err = r.client.Txn(ctx).
-		If(clientv3.Compare(clientv3.ModRevision(string(kv.Key)), "=", kv.ModRevision)).
-		Then(clientv3.OpPut(string(kv.Key), string(marked), clientv3.WithIgnoreLease())).Commit()
+		If(clientv3.Compare(clientv3.ModRevision(g.key), "=", kv.ModRevision)).
+		Then(clientv3.OpPut(g.key, string(marked), clientv3.WithIgnoreLease())).Commit()
 	return err
 }

@@ -4,6 +4,7 @@
 package rollcall
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -68,7 +69,10 @@ type Registrar struct {
 	wake   chan struct{} // capacity 1: a registration is dirty
 	stop   func()        // cancels and joins run; set once
 
-	audited int // keys to look up at once; owned by run
+	// Owned by run.
+	audited  int       // keys to look up at once
+	fencing  backoff   // of a fence that fails
+	fenceDue time.Time // when it is tried again
 
 	mu      sync.Mutex
 	closed  bool
@@ -77,13 +81,17 @@ type Registrar struct {
 	granted time.Duration
 	former  []clientv3.LeaseID // leases before this one, the latest last; a restored etcd may have them again
 	retired []clientv3.LeaseID // leases to be revoked, lest a create land under them; see fence
+	// unanswered has, by key, a lease for each create that was sent under it and never
+	// answered. It may land as long as etcd has the lease.
+	unanswered map[string][]clientv3.LeaseID
 
 	watches    map[string]*keyWatch // by name
 	keyWatches int                  // how many of them are of one key
 
-	departed map[string]bool   // keys deregistered under this lease; a restored etcd may have them again
-	statuses map[string]string // by key: what an operator had set when it was deregistered
-	news     []news            // to be logged
+	departed map[string]bool // keys deregistered under this lease; a restored etcd may have them again
+	edits    map[string]edit // by key: what an operator had edited when it was deregistered
+	lifted   map[string]bool // causes that are gone, of what etcd refused
+	events   []event         // to be logged
 }
 
 // NewRegistrar returns a Registrar, which talks to etcd from its first registration
@@ -94,7 +102,7 @@ func NewRegistrar(client *clientv3.Client, opts RegistrarOptions) (*Registrar, e
 	}
 	r := &Registrar{client: client, opts: opts, log: opts.Logger,
 		wake: make(chan struct{}, 1), audited: mostAudited, regs: make(map[string]*Registration),
-		watches: make(map[string]*keyWatch), departed: make(map[string]bool), statuses: make(map[string]string)}
+		unanswered: make(map[string][]clientv3.LeaseID), watches: make(map[string]*keyWatch), departed: make(map[string]bool), edits: make(map[string]edit), lifted: make(map[string]bool)}
 	r.stop = start(r.run)
 	return r, nil
 }
@@ -116,9 +124,9 @@ func (r *Registrar) Check(service string, ep Endpoint) error {
 
 // Register begins to keep an endpoint in etcd and returns at once; Wait waits until it
 // is there. A key that stands in etcd already is taken over: a restarted instance is
-// its own successor, and so is one whose last registration is still being closed. A
-// status that an operator set during the last registration of the key stays. What can
-// never work is an *InputError.
+// its own successor, and so is one whose last registration is still being closed. What an
+// operator edited during the last registration of the key stays, as it does in an Update.
+// What can never work is an *InputError.
 func (r *Registrar) Register(service string, ep Endpoint) (*Registration, error) {
 	g, err := r.prepare(service, ep)
 	if err != nil {
@@ -132,10 +140,13 @@ func (r *Registrar) Register(service string, ep Endpoint) (*Registration, error)
 	if old := r.regs[g.key]; old != nil && !old.gone {
 		return nil, inputError("key", g.key, "this registrar holds it already")
 	} else if old != nil {
+		g.revision = old.revision // what stands still is not news
 		r.finishLocked(old, nil)
 	}
-	if g.status = r.statuses[g.key]; g.status != "" {
+	if e, ok := r.edits[g.key]; ok {
+		g.base, g.value, g.status = e.base, e.value, e.status
 		g.value = g.targetLocked()
+		g.base = g.wants
 	}
 	if err := r.watchLocked(g); err != nil {
 		return nil, fmt.Errorf("register %q: the directory is %w", g.key, err)
@@ -191,11 +202,11 @@ func (r *Registrar) Close(ctx context.Context) error {
 		}
 	}
 	r.stop()
-	r.tell()
+	r.logEvents()
 	r.mu.Lock()
 	leases := slices.Clone(r.retired)
-	if r.lease != 0 {
-		leases = append(leases, r.lease)
+	if r.lease != 0 && !slices.Contains(leases, r.lease) {
+		leases = append([]clientv3.LeaseID{r.lease}, leases...)
 	}
 	left, granted := len(r.regs), r.granted
 	r.lease, r.retired = 0, nil
@@ -211,12 +222,12 @@ func (r *Registrar) Close(ctx context.Context) error {
 	defer cancel()
 	for _, lease := range leases {
 		if _, err := r.client.Revoke(last, lease); err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
-			if left > 0 {
-				r.log.Warn("closed without an answer from etcd; what is registered goes when its lease ends",
-					"registrations", left, "lease", leaseText(lease), "within", granted, "cause", r.explain(err))
-			}
-			return errors.Join(failed, fmt.Errorf("revoke lease %x: %w", int64(lease), err))
+			failed = errors.Join(failed, fmt.Errorf("revoke lease %x: %w", int64(lease), r.explain(err)))
 		}
+	}
+	if failed != nil && left > 0 {
+		r.log.Warn("closed without an answer from etcd; what is registered goes when its lease ends",
+			"registrations", left, "within", granted, "cause", failed)
 	}
 	return failed
 }
@@ -229,12 +240,12 @@ func (r *Registrar) finishLocked(g *Registration, err error) {
 	if r.lease != 0 && len(r.departed) < mostDeparted {
 		r.departed[g.key] = true
 	}
-	if g.status == "" {
-		delete(r.statuses, g.key)
-	} else if len(r.statuses) < mostDeparted {
-		r.statuses[g.key] = g.status
+	if g.status == "" && bytes.Equal(g.base, g.value) {
+		delete(r.edits, g.key)
+	} else if len(r.edits) < mostDeparted {
+		r.edits[g.key] = edit{g.base, g.value, g.status}
 	}
-	if g.deleted && g.state.Phase != Closed {
+	if g.deleted && !g.taken && g.state.Phase != Closed {
 		r.noteLocked(slog.LevelInfo, "deregistered", g, nil)
 	}
 	g.setLocked(Closed, err)
@@ -282,7 +293,7 @@ func causeOf(err error) string {
 	switch {
 	case errors.Is(err, ErrSuperseded):
 		return ErrSuperseded.Error()
-	case errors.Is(err, ErrNoAnswer), concernsAll(err):
+	case errors.Is(err, errNotRenewed), concernsAll(err):
 		return "connection"
 	case errors.As(err, &etcd):
 		return etcd.Error()
@@ -290,26 +301,38 @@ func causeOf(err error) string {
 	return err.Error()
 }
 
-// news is what happened to a registration.
-type news struct {
+// remind logs what etcd goes on refusing, from time to time.
+func (r *Registrar) remind() {
+	r.mu.Lock()
+	for _, g := range r.regs {
+		if g.state.Err != nil && !g.gone && causeOf(g.state.Err) != "connection" {
+			r.noteLocked(slog.LevelWarn, "still not registered as it should be", g, g.state.Err)
+		}
+	}
+	r.mu.Unlock()
+	r.logEvents()
+}
+
+// event is what happened to a registration.
+type event struct {
 	level slog.Level
 	text  string
 	key   string
 	cause error
 }
 
-// noteLocked has tell log what happened to a registration.
+// noteLocked has logEvents log what happened to a registration.
 func (r *Registrar) noteLocked(level slog.Level, text string, g *Registration, cause error) {
-	r.news = append(r.news, news{level, text, g.key, cause})
+	r.events = append(r.events, event{level, text, g.key, cause})
 }
 
-// tell logs what has been noted: one line for all registrations that the same happened to.
-func (r *Registrar) tell() {
+// logEvents logs what has been noted: one line for all registrations that the same happened to.
+func (r *Registrar) logEvents() {
 	r.mu.Lock()
-	all, lease := r.news, r.lease
-	r.news = nil
+	all, lease := r.events, r.lease
+	r.events = nil
 	r.mu.Unlock()
-	first := make(map[string]news)
+	first := make(map[string]event)
 	count := make(map[string]int)
 	var texts []string
 	for _, n := range all {

@@ -62,26 +62,25 @@ type Registration struct {
 	addr      string
 
 	// Guarded by registrar.mu.
-	watch *keyWatch // of the key; nil where the Registrar's Directory is closed
+	watch *keyWatch // of the key; nil once it is closed
 
 	// Three values of the key, of which the second and the third differ by what an operator
 	// has edited.
 	base  []byte // what the program wanted when the key was last written
 	wants []byte // what the program wants now
 	value []byte // what the key holds, as far as is known
-	// sent is a write that etcd has not confirmed, nil for none: it is no operator's edit.
-	sent struct{ value, wants []byte }
+	// sent are the writes since the last one that etcd confirmed, the latest last. One of them
+	// that turns up in etcd is no operator's edit.
+	sent []sentValue
 	// status is what an operator has set, and stays until an operator takes it back. "": nothing.
 	status string
 
 	claimed  bool             // was written once: from then on a successor is respected
 	standing clientv3.LeaseID // lease that the key stood under when etcd was last asked; 0: none of ours
 	revision int64            // at which the key was written then
-	// unsure has a lease for each create that was sent under it and never answered. It may
-	// land as long as etcd has the lease.
-	unsure  []clientv3.LeaseID
-	gone    bool // Close was called
-	deleted bool // and etcd has deleted the key, or has none of ours
+	gone     bool             // Close was called
+	deleted  bool             // and etcd has no key of this Registrar's any more
+	taken    bool             // but one of a successor's
 
 	dirty     bool      // must be looked at
 	retry     backoff   // of a key that etcd refuses
@@ -90,6 +89,12 @@ type Registration struct {
 	state   State
 	changed chan struct{}
 }
+
+// sentValue is a value that was written to a key, with what the program wanted then.
+type sentValue struct{ value, wants []byte }
+
+// mostSent is how many writes of a registration without an answer are remembered.
+const mostSent = 16
 
 // Key is the whole key in etcd.
 func (g *Registration) Key() string { return g.key }
@@ -159,7 +164,7 @@ func (g *Registration) change(verb string, change func(value []byte) ([]byte, er
 
 // pendingLocked reports whether etcd may hold something else than the program wants.
 func (g *Registration) pendingLocked() bool {
-	return !g.claimed || g.sent.value != nil || !bytes.Equal(g.wants, g.base)
+	return !g.claimed || len(g.sent) > 0 || !bytes.Equal(g.wants, g.base)
 }
 
 // Close takes the endpoint out: it is marked as draining, so that watchers can tell
