@@ -28,8 +28,8 @@ const (
 	confirmEvery = 10 * time.Minute      // a file is written anew so often, so that its age says something
 	diskWorkers  = 2                     // reads and writes under way at once
 	diskGrace    = 30 * time.Millisecond // how long a Close waits for them
-	tempSuffix   = ".tmp"                // of a file that is being written
 	tempExpiry   = time.Minute           // a temporary file that has not grown for so long is a dead process's
+	largestFile  = 512 << 20             // bytes: a file that is no cache must not take all memory
 )
 
 // cache keeps snapshots in a directory, one file a prefix, for processes that start while
@@ -40,6 +40,7 @@ type cache struct {
 	dir   string
 	log   *slog.Logger
 	slots chan struct{} // taken by what is under way
+	again *time.Timer   // cleans up what was still growing at the start
 }
 
 // cacheFile is the content of a file: JSON, with Entries as they were summed.
@@ -78,6 +79,7 @@ func newCache(dir string, log *slog.Logger) (*cache, error) {
 	if err := <-failed; err != nil {
 		return nil, inputError("cache directory", dir, "it cannot be made: %v", err)
 	}
+	c.again = time.AfterFunc(2*tempExpiry, func() { c.do(context.Background(), c.clean) })
 	return c, nil
 }
 
@@ -105,6 +107,9 @@ func (c *cache) do(ctx context.Context, work func()) bool {
 
 // close waits until nothing is under way, for diskGrace at most.
 func (c *cache) close() {
+	if c.again != nil {
+		c.again.Stop()
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), diskGrace)
 	defer cancel()
 	for range diskWorkers {
@@ -118,19 +123,14 @@ func (c *cache) close() {
 
 // clean removes what processes that died while they were writing left behind.
 func (c *cache) clean() {
-	files, err := filepath.Glob(filepath.Join(c.dir, "*"+tempSuffix))
+	files, err := filepath.Glob(filepath.Join(c.dir, "*-????????????????.json.*.tmp"))
 	if err != nil {
 		return
 	}
 	for _, file := range files {
-		removeExpired(file)
-	}
-}
-
-// removeExpired removes a temporary file that nobody writes any more.
-func removeExpired(file string) {
-	if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() && time.Since(info.ModTime()) > tempExpiry {
-		_ = os.Remove(file)
+		if info, err := os.Lstat(file); err == nil && info.Mode().IsRegular() && time.Since(info.ModTime()) > tempExpiry {
+			_ = os.Remove(file)
+		}
 	}
 }
 
@@ -176,6 +176,13 @@ func (c *cache) load(prefix string) *Snapshot {
 }
 
 func readCache(path, prefix string) (*Snapshot, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > largestFile {
+		return nil, fmt.Errorf("it has %d bytes, over the limit of %d", info.Size(), int64(largestFile))
+	}
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
@@ -211,30 +218,24 @@ func sumOf(data []byte) string {
 }
 
 // writeWhole replaces a file at once: a crash leaves the old one or the new one, and a
-// temporary file. The name of that is taken by one writer at a time.
+// temporary file for clean.
 func writeWhole(path string, data []byte) error {
-	temp := path + tempSuffix
-	removeExpired(temp)
-	file, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%w, by another process it seems", err)
-	} else if err != nil {
+	temp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.tmp")
+	if err != nil {
 		return err
 	}
-	_, err = file.Write(data)
+	defer os.Remove(temp.Name())
+	_, err = temp.Write(data)
 	if err == nil {
-		err = file.Sync()
+		err = temp.Sync()
 	}
-	if closeErr := file.Close(); err == nil {
+	if closeErr := temp.Close(); err == nil {
 		err = closeErr
 	}
-	if err == nil {
-		err = os.Rename(temp, path)
-	}
 	if err != nil {
-		_ = os.Remove(temp)
+		return err
 	}
-	return err
+	return os.Rename(temp.Name(), path)
 }
 
 // saver writes a feed's live snapshots to the cache, in a goroutine of its own: the first

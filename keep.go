@@ -110,6 +110,8 @@ func (f *feed) readCache(ctx context.Context) {
 		defer f.mu.Unlock()
 		if f.snap == nil {
 			f.before = cached
+			f.dir.log.Info("etcd has not answered yet; the cache has what was last known", "prefix", cached.prefix,
+				"endpoints", len(cached.instances), "saved", cached.stale.Since)
 		}
 	}
 }

@@ -61,19 +61,17 @@ func (f TLSFiles) load() (*tls.Config, error) {
 }
 
 // certPool returns the certificates of a PEM file. Unlike x509.CertPool's own method it
-// refuses a file of which a part cannot be read, such as one that is being written.
+// refuses a file with an incomplete block, such as one that is being written.
 func certPool(data []byte) (*x509.CertPool, error) {
 	pool, blocks, certificates := x509.NewCertPool(), 0, 0
 	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
 		if blocks++; block.Type != "CERTIFICATE" {
 			continue
 		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("certificate %d: %w", certificates+1, err)
+		if cert, err := x509.ParseCertificate(block.Bytes); err == nil { // bundles have some that Go cannot read
+			pool.AddCert(cert)
+			certificates++
 		}
-		pool.AddCert(cert)
-		certificates++
 	}
 	if begun := bytes.Count(data, []byte("-----B")); begun > blocks {
 		return nil, fmt.Errorf("%d of its %d PEM blocks are incomplete", begun-blocks, begun)

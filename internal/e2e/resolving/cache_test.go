@@ -147,15 +147,19 @@ func fillSmall(t *testing.T) (dir string) {
 func TestG14KilledWhileSaving(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	dead, alive := filepath.Join(dir, "dead.json.tmp"), filepath.Join(dir, "alive.json.tmp")
-	for _, file := range []string{dead, alive} {
+	file := func(name string) string { return filepath.Join(dir, name) }
+	dead, alive := file("svc%2F-0123456789abcdef.json.1.tmp"), file("svc%2F-0123456789abcdef.json.2.tmp")
+	foreign := file("upload.tmp")
+	for _, file := range []string{dead, alive, foreign} {
 		if err := os.WriteFile(file, []byte("half a"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	ago := time.Now().Add(-2 * time.Minute)
-	if err := os.Chtimes(dead, ago, ago); err != nil {
-		t.Fatal(err)
+	for _, file := range []string{dead, foreign} {
+		if err := os.Chtimes(file, ago, ago); err != nil {
+			t.Fatal(err)
+		}
 	}
 	d, err := rollcall.NewDirectory(clientv3.NewCtxClient(t.Context()), rollcall.DirectoryOptions{CacheDir: dir})
 	if err != nil {
@@ -165,7 +169,25 @@ func TestG14KilledWhileSaving(t *testing.T) {
 	if _, err := os.Stat(dead); !os.IsNotExist(err) {
 		t.Errorf("a dead process's file: %v, want none", err)
 	}
-	if _, err := os.Stat(alive); err != nil {
-		t.Errorf("a file that is being written: %v", err)
+	for _, file := range []string{alive, foreign} {
+		if _, err := os.Stat(file); err != nil {
+			t.Errorf("a file that is being written, or is somebody else's: %v", err)
+		}
+	}
+}
+
+// A file that is too large for a cache is not read.
+func TestG14TooLargeFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := fill(t, dir, 3)
+	if err := os.Truncate(path, 1<<40); err != nil { // it takes no room on the disk
+		t.Skip(err)
+	}
+	etcd := lab.Start(t, etcdtest.Options{})
+	etcd.Member(0).Stop()
+	snap, took, _ := first(t, lab.Client(t, etcd.Endpoints()...), rollcall.DirectoryOptions{CacheDir: dir})
+	if snap != nil || took > 3*time.Second {
+		t.Errorf("got %v after %v, want an error after 1s", snap, took)
 	}
 }
