@@ -44,7 +44,7 @@ func NewClient(cfg clientv3.Config) (*clientv3.Client, error) {
 	var logins sharedLogin
 	intercept := func(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn,
 		invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-		login, ok := reply.(*pb.AuthenticateResponse)
+		answer, ok := reply.(*pb.AuthenticateResponse)
 		switch {
 		case !ok:
 			return invoke(ctx, method, req, reply, conn, opts...)
@@ -53,7 +53,7 @@ func NewClient(cfg clientv3.Config) (*clientv3.Client, error) {
 			// one makes it go on; the first request that is refused for it asks again.
 			return nil
 		}
-		return logins.do(ctx, login, func() error { return invoke(ctx, method, req, reply, conn, opts...) })
+		return logins.do(ctx, answer, func() error { return invoke(ctx, method, req, reply, conn, opts...) })
 	}
 	cfg.DialOptions = append(cfg.DialOptions[:len(cfg.DialOptions):len(cfg.DialOptions)], grpc.WithChainUnaryInterceptor(intercept))
 	client, err := clientv3.New(cfg)

@@ -19,7 +19,7 @@ import (
 
 const (
 	fleetSpread = 500 * time.Millisecond // a fleet that lost its leases together does not come back together
-	mostFormer  = 7                      // lost leases that are remembered
+	mostFormer  = 8                      // lost leases that are remembered
 	checkEvery  = 5 * time.Second        // longest time between two checks of keys that no live watch covers
 )
 
@@ -75,7 +75,7 @@ func (r *Registrar) abandon() {
 	var subs []*Subscription
 	for _, g := range r.regs {
 		subs = append(subs, r.unwatchLocked(g))
-		r.finishLocked(g, errClientClosed)
+		r.finishLocked(g, errClosedClient)
 	}
 	r.mu.Unlock()
 	r.logEvents()
@@ -133,7 +133,7 @@ func (r *Registrar) leased(lease clientv3.LeaseID, granted time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.lease != 0 {
-		r.former = append(r.former[max(0, len(r.former)-mostFormer):], r.lease)
+		r.former = append(r.former[max(0, len(r.former)-mostFormer+1):], r.lease)
 	}
 	r.lease, r.granted = lease, granted
 	if lease == 0 {

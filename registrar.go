@@ -25,9 +25,6 @@ const (
 	mostDeparted = 10_000           // deregistered keys that are remembered
 )
 
-// errClientClosed is the end of everything that is kept through a client.
-var errClientClosed = errors.New("the etcd client was closed; its lease runs out by itself")
-
 // RegistrarOptions are the settings of a Registrar; the zero value works.
 type RegistrarOptions struct {
 	TTL       time.Duration // how long a dead process stays listed; default 10 s, at least 1 s, rounded up to seconds
@@ -149,7 +146,7 @@ func (r *Registrar) Register(service string, ep Endpoint) (*Registration, error)
 		g.base = g.wants
 	}
 	if err := r.watchLocked(g); err != nil {
-		return nil, fmt.Errorf("register %q: the directory is %w", g.key, err)
+		return nil, fmt.Errorf("register %q: watch the key: %w", g.key, err)
 	}
 	r.regs[g.key] = g
 	notify(r.wake)

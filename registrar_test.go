@@ -397,10 +397,10 @@ func TestClosedClientEndsTheRegistrar(t *testing.T) {
 				if err == nil {
 					t.Error("close: no error, though the lease was not revoked")
 				}
-				d.phase(a, Closed, errClientClosed)
+				d.phase(a, Closed, errClosedClient)
 				go func() { waited <- a.Wait(context.Background()) }()
 				for what, err := range map[string]error{"wait": <-waited, "update": a.Update(context.Background(), 1), "close": a.Close(context.Background())} {
-					if !errors.Is(err, ErrClosed) || !errors.Is(err, errClientClosed) {
+					if !errors.Is(err, ErrClosed) || !errors.Is(err, errClosedClient) {
 						t.Errorf("%s: %v, want ErrClosed and why", what, err)
 					}
 				}

@@ -25,7 +25,8 @@ func newAdd(a *app) *cobra.Command {
 			"lives or not: servers that can should register (see rollcall register). With --ttl it\n" +
 			"is written under a lease that nobody keeps alive, so that it goes by itself once that\n" +
 			"time is up. A key that exists is left as it is, unless --force replaces it. A server\n" +
-			"that keeps that key registered then keeps the new value, under its own lease.",
+			"that keeps that key registered then keeps the new value, under its own lease; with --ttl\n" +
+			"it makes way, and puts its own value back once the time is up.",
 		Example: "  rollcall add my-service 10.0.0.7:50051\n" +
 			"  rollcall add my-service 10.0.0.7:50051 --id blue-1 --metadata '{\"weight\":10,\"zone\":\"eu-1\"}'\n" +
 			"  rollcall add my-service 10.0.0.7:50051 --ttl 1h --force",
@@ -110,6 +111,10 @@ func (a *app) printAdded(row instance, old *mvccpb.KeyValue) error {
 	switch {
 	case row.Lease != "":
 		a.say("nobody keeps lease %s alive: the key goes %ds after it was written", row.Lease, row.TTL)
+		if old != nil && old.Lease != 0 {
+			a.say("the key was under lease %x: if its server still keeps it registered, the server makes way until then, "+
+				"and puts its own value back", old.Lease)
+		}
 	case old != nil && old.Lease != 0:
 		a.say("the key was under lease %x: if its server still keeps it registered, the server takes the new value "+
 			"under its lease, and the key goes with the server; otherwise the key stays until it is removed", old.Lease)

@@ -67,7 +67,8 @@ func newWeight(a *app) *cobra.Command {
 		Long: "weight sets \"weight\" in an endpoint's metadata, a whole number from 1 to 4294967295. An\n" +
 			"endpoint without one has weight 1. Clients whose balancing policy reads it, such as\n" +
 			"rollcall_weighted, follow at once, without a new connection. A server that keeps itself\n" +
-			"registered keeps the weight until its program sets metadata of its own, or is restarted.",
+			"registered keeps the weight until its program sets another one, or its process is\n" +
+			"restarted.",
 		Example: "  rollcall weight my-service blue-1 10",
 		Args:    usageArgs(cobra.ExactArgs(3)),
 		RunE: func(cmd *cobra.Command, args []string) error {
