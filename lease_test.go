@@ -572,3 +572,16 @@ func TestChecksAskForNoValues(t *testing.T) {
 		d.conn.SetHook(nil)
 	})
 }
+
+// What an operator puts without a lease is the registration's, also when it is closed
+// before it has heard of that.
+func TestCloseAfterAPlainPut(t *testing.T) {
+	atDesk(t, RegistrarOptions{}, func(d *desk) {
+		a := d.registered("a", nil)
+		d.put(a.Key(), plain("a"), clientv3.NoLease)
+		d.noError("close", a.Close(d.within(time.Minute)))
+		if kv := d.key(a.Key()); kv != nil {
+			t.Errorf("left: %v", kv)
+		}
+	})
+}

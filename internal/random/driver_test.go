@@ -458,7 +458,11 @@ func (d *driver) compareRegistrations(service string, want *rollcall.Snapshot) e
 		}
 	}
 	for key := range d.left {
-		if want.Instance(key) != nil {
+		inst := want.Instance(key)
+		if inst != nil && inst.Lease == 0 && d.edited[key] {
+			continue // put by an operator, and never seen by the registrar: it is not its to delete
+		}
+		if inst != nil {
 			return errors.New("registration " + key + " was closed and is still in etcd")
 		}
 	}
