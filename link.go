@@ -21,6 +21,7 @@ const (
 	silenceBound = 10 * time.Second // a watch stream that says nothing for so long is asked
 	connectGrace = time.Second      // how long connecting may last before it counts as down
 	verifyEvery  = time.Second      // a suspected history is verified at most so often
+	verifyTries  = 10               // so many spans are asked for until one may be read
 	doubtEvery   = time.Second      // a connection that feeds doubt is checked at most so often
 	replaceEvery = time.Second      // a watch stream is given up at most so often
 	rejudgeEvery = 5 * time.Second  // a broken connection is asked so often why it is

@@ -89,18 +89,13 @@ func (l *link) ask(ctx context.Context) error {
 	return nil
 }
 
-// verify asks etcd, linearizably, which history it has. What may not be read cannot tell;
-// with nothing that may be read there is no snapshot to be wrong about.
+// verify asks etcd, linearizably, which history it has. A span that may not be read any more
+// cannot tell, and another one is tried; its watch may live on, and is what says so to its feed.
 func (l *link) verify(ctx context.Context) error {
-	for {
-		f, readable := l.anyFeed()
-		if !readable {
-			return nil
-		}
+	for _, key := range l.readable(verifyTries) {
 		before := l.seen()
-		resp, err := get(clientv3.WithRequireLeader(ctx), l.client, f.span.key)
+		resp, err := get(clientv3.WithRequireLeader(ctx), l.client, key)
 		if errors.Is(err, rpctypes.ErrPermissionDenied) {
-			l.access(f, accessRefused)
 			continue
 		}
 		if err == nil {
@@ -111,6 +106,7 @@ func (l *link) verify(ctx context.Context) error {
 		}
 		return err
 	}
+	return nil
 }
 
 // disconnected returns why the client's connection is down, nil where it is not.
@@ -246,6 +242,18 @@ func (l *link) anyFeed() (any *feed, readable bool) {
 		}
 	}
 	return any, false
+}
+
+// readable returns a key of each of at most n feeds whose span may be read.
+func (l *link) readable(n int) (keys []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for f, a := range l.feeds {
+		if a == accessGranted && len(keys) < n {
+			keys = append(keys, f.span.key)
+		}
+	}
+	return keys
 }
 
 // key returns a key to ask for.
