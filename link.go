@@ -36,9 +36,9 @@ type link struct {
 	log    *slog.Logger
 	wake   chan struct{} // capacity 1: something to look at
 
-	reported time.Time // when an outage was last logged; owned by run
-
 	mu       sync.Mutex
+	outage   trouble // what was logged: it outlives run
+	refusals trouble
 	running  int // there is run, and for a moment perhaps two
 	verdict  verdict
 	changed  chan struct{} // closed and replaced when verdict changes
@@ -141,6 +141,9 @@ func (l *link) access(f *feed, now access) {
 	defer l.mu.Unlock()
 	if l.feeds[f] == accessRefused && now == accessGranted {
 		renew(&l.granted)
+	}
+	if f.service() {
+		l.heedAccessLocked(f, now)
 	}
 	l.feeds[f] = now
 }

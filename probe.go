@@ -215,16 +215,6 @@ func (l *link) audit() {
 	l.changeLocked(func(v *verdict) { v.audit++ })
 }
 
-// answered reports whether an error is a member's own answer, hence a sign of life.
-func answered(err error) bool { return errors.Is(err, rpctypes.ErrPermissionDenied) || badToken(err) }
-
-// badToken reports whether a token was refused. A stream keeps the one that it was opened
-// with, so that only of a new stream it says that this client cannot log in.
-func badToken(err error) bool {
-	return errors.Is(err, rpctypes.ErrInvalidAuthToken) || errors.Is(err, rpctypes.ErrAuthOldRevision) ||
-		errors.Is(err, rpctypes.ErrUserEmpty)
-}
-
 // heardOf reports whether the watch stream has said something since it was opened.
 func (l *link) heardOf(stream uint64) bool {
 	l.mu.Lock()
