@@ -17,6 +17,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/rollcall-grpc/rollcall"
@@ -383,6 +384,52 @@ func TestPollerIsNotThrottled(t *testing.T) {
 					t.Fatalf("Next held back what was there for %v", took)
 				}
 				time.Sleep(10 * time.Millisecond) // work on it
+			}
+		}
+	})
+}
+
+// W16: a member without a leader is asked once a service for what it has, although each check
+// of the watch stream replaces the stream.
+func TestMemberWithoutLeaderIsAskedOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+		const services = 20
+		var down atomic.Bool
+		var lists atomic.Int64
+		conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
+			if !down.Load() {
+				return nil
+			}
+			if call.Method == fakeetcd.Get && call.End != "" {
+				lists.Add(1)
+			}
+			r, ok := call.Request.(*etcdserverpb.RangeRequest)
+			if call.Method == fakeetcd.Watch || ok && !r.Serializable && call.End != "" {
+				return rpctypes.ErrGRPCNoLeader
+			}
+			return nil // a check's question is answered: the stream is asked next
+		})
+		d := directory(t, conn)
+		defer d.Close()
+		next(t, subscribe(t, d, "known"))
+		down.Store(true)
+		conn.BreakStreams()
+		time.Sleep(time.Minute)
+		streams, before := conn.Calls(fakeetcd.WatchStream), lists.Load()
+		for i := range services {
+			store.Put(fmt.Sprintf("svc-%d/a", i), `{"Addr":"a:1"}`)
+		}
+		subs := subscribeAll(t, d, services)
+		time.Sleep(10 * time.Minute)
+		if n := conn.Calls(fakeetcd.WatchStream) - streams; n < 60 {
+			t.Errorf("the stream was replaced %d times only", n)
+		}
+		if n := lists.Load() - before; n > 2*services {
+			t.Errorf("%d lists of %d services", n, services)
+		}
+		for _, sub := range subs {
+			if snap := sub.Latest(); snap == nil || snap.Stale() == nil || len(snap.Instances()) != 1 {
+				t.Errorf("what the member has is not shown: %v", snap)
 			}
 		}
 	})
