@@ -21,9 +21,9 @@ import (
 
 // DirectoryOptions are the settings of a Directory; the zero value works.
 type DirectoryOptions struct {
-	// Logger is told when etcd becomes unreachable, once a minute while it is, and when it is
-	// back; of a lost history and of differences found. Nothing is logged per retry, service
-	// or channel. Default: slog.Default().
+	// Logger is told when etcd becomes unreachable or refuses access to services, once a
+	// minute while that lasts, and when it is over; of a lost history and of differences
+	// found. Nothing is logged per retry, service or channel. Default: slog.Default().
 	Logger *slog.Logger
 
 	// CacheDir is a directory where the last snapshot of each service is kept, so that a
@@ -174,6 +174,7 @@ func (d *Directory) subscribe(s span, prefix string, changed chan struct{}) (*Su
 	if f == nil {
 		f = newFeed(d, s, prefix, d.kept.take(s))
 		d.feeds[s] = f
+		d.link.access(f, accessUnknown)
 		if d.stop == nil {
 			d.link.reset()
 			d.stop = start(d.link.run)

@@ -58,3 +58,18 @@ func typed(err error) error {
 	}
 	return err
 }
+
+// answered reports whether an error is a member's own answer, hence a sign of life.
+func answered(err error) bool { return errors.Is(err, rpctypes.ErrPermissionDenied) || badToken(err) }
+
+// badToken reports whether a token was refused. A stream keeps the one that it was opened
+// with, so that only of a new stream it says that this client cannot log in.
+func badToken(err error) bool {
+	return errors.Is(err, rpctypes.ErrInvalidAuthToken) || errors.Is(err, rpctypes.ErrAuthOldRevision) ||
+		errors.Is(err, rpctypes.ErrUserEmpty)
+}
+
+// loginRefused reports whether etcd answers, and does not let this client log in.
+func loginRefused(err error) bool {
+	return errors.Is(err, rpctypes.ErrAuthFailed) || errors.Is(err, rpctypes.ErrAuthNotEnabled) || badToken(err)
+}

@@ -29,7 +29,6 @@ func (f *feed) run(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(f.dir.client.Ctx(), cancel)()
-	f.dir.link.access(f, accessUnknown)
 	defer f.dir.link.forget(f)
 	defer time.AfterFunc(answerGrace, func() { f.remind(ctx) }).Stop()
 	if f.kept() != nil || f.saver != nil {
@@ -155,6 +154,9 @@ func (f *feed) awaitGrant(ctx context.Context) {
 
 // config reports whether the feed is of a service config.
 func (f *feed) config() bool { return strings.HasPrefix(f.span.key, ConfigPrefix) }
+
+// service reports whether the feed is of instances.
+func (f *feed) service() bool { return f.span.end != "" && !f.config() }
 
 // list reads the whole span and publishes it as one difference.
 func (f *feed) list(ctx context.Context) error {

@@ -46,7 +46,7 @@ func (l *link) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		wait, due := l.due()
 		if !due {
-			_ = sleep(ctx, min(wait, l.remind()), l.wake)
+			_ = sleep(ctx, min(wait, l.remind(), l.reportRefusals()), l.wake)
 			continue
 		}
 		if err := l.check(ctx); err == nil {
@@ -108,7 +108,7 @@ func (l *link) due() (wait time.Duration, due bool) {
 	if l.suspect {
 		left = min(left, l.verified.Add(verifyEvery).Sub(now))
 	}
-	if l.doubted {
+	if l.doubted || !l.outage.since.IsZero() { // its end is yet to be seen
 		left = 0
 	}
 	if len(l.retired) > 0 {
@@ -126,7 +126,7 @@ func (l *link) judge(ctx context.Context, err error, retry time.Duration) {
 	l.judged, l.doubted = now, false
 	switch {
 	case ctx.Err() != nil:
-		was, err = nil, nil // nothing to report
+		err = nil // it says nothing
 	case err == nil && was != nil:
 		l.changeLocked(func(v *verdict) { v.down = nil })
 	case err != nil && was == nil:
@@ -139,7 +139,9 @@ func (l *link) judge(ctx context.Context, err error, retry time.Duration) {
 	}
 	renew(&l.checked)
 	l.mu.Unlock()
-	l.report(was, err)
+	if ctx.Err() == nil {
+		l.report(err)
+	}
 }
 
 // notify wakes whoever waits on a channel of capacity one.

@@ -21,6 +21,7 @@ const (
 	silenceBound = 10 * time.Second // a watch stream that says nothing for so long is asked
 	connectGrace = time.Second      // how long connecting may last before it counts as down
 	verifyEvery  = time.Second      // a suspected history is verified at most so often
+	verifyTries  = 10               // so many spans are asked for until one may be read
 	doubtEvery   = time.Second      // a connection that feeds doubt is checked at most so often
 	replaceEvery = time.Second      // a watch stream is given up at most so often
 	rejudgeEvery = 5 * time.Second  // a broken connection is asked so often why it is
@@ -35,9 +36,9 @@ type link struct {
 	log    *slog.Logger
 	wake   chan struct{} // capacity 1: something to look at
 
-	reported time.Time // when an outage was last logged; owned by run
-
 	mu       sync.Mutex
+	outage   trouble // what was logged: it outlives run
+	refusals trouble
 	running  int // there is run, and for a moment perhaps two
 	verdict  verdict
 	changed  chan struct{} // closed and replaced when verdict changes
@@ -140,6 +141,9 @@ func (l *link) access(f *feed, now access) {
 	defer l.mu.Unlock()
 	if l.feeds[f] == accessRefused && now == accessGranted {
 		renew(&l.granted)
+	}
+	if f.service() {
+		l.heedAccessLocked(f, now)
 	}
 	l.feeds[f] = now
 }

@@ -27,6 +27,11 @@ func asked(conn *fakeetcd.Conn) (total int) {
 	return total
 }
 
+// lists returns how often etcd was asked for keys so far. Lists are streams first.
+func lists(conn *fakeetcd.Conn) int {
+	return conn.Calls(fakeetcd.Get) + conn.Calls(fakeetcd.GetStream)
+}
+
 func subscribeAll(t *testing.T, d *rollcall.Directory, services int) []*rollcall.Subscription {
 	t.Helper()
 	subs := make([]*rollcall.Subscription, services)
@@ -98,9 +103,9 @@ func TestRefusalsAreBounded(t *testing.T) {
 				defer d.Close()
 				subs := subscribeAll(t, d, services)
 				time.Sleep(time.Minute)
-				gets := conn.Calls(fakeetcd.Get)
+				before := lists(conn)
 				time.Sleep(5 * time.Minute)
-				if n := conn.Calls(fakeetcd.Get) - gets; n > 5*300 {
+				if n := lists(conn) - before; n > 5*300 {
 					t.Errorf("%d lists in 5 min", n)
 				}
 				if n := conn.Calls(fakeetcd.WatchStream); n != 0 {
@@ -108,10 +113,10 @@ func TestRefusalsAreBounded(t *testing.T) {
 				}
 				conn.Cut() // an outage makes no storm
 				time.Sleep(5 * time.Minute)
-				gets = conn.Calls(fakeetcd.Get)
+				before = lists(conn)
 				conn.Mend()
 				time.Sleep(10 * time.Second)
-				if n := conn.Calls(fakeetcd.Get) - gets; n > 8*10 {
+				if n := lists(conn) - before; n > 8*10 {
 					t.Errorf("%d lists in the 10 s after an outage", n)
 				}
 				granted.Store(true)
@@ -220,4 +225,43 @@ func TestOneListAsksForAll(t *testing.T) {
 			}
 		}
 	})
+}
+
+// When the connection turns bad in the middle of lists, those under way fail and one more at
+// most: nothing is listed until the connection was checked, however long that takes.
+func TestListsStopWhenTheConnectionFails(t *testing.T) {
+	const width = 16
+	for _, password := range []string{"", "secret"} {
+		for _, check := range []time.Duration{10 * time.Millisecond, time.Second} {
+			t.Run(fmt.Sprintf("password %q, a check takes %v", password, check), func(t *testing.T) {
+				bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+					conn.Client.Username, conn.Client.Password = "user", password
+					var listed atomic.Int64
+					conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
+						n := listed.Load()
+						switch {
+						case call.Method != fakeetcd.Get && call.Method != fakeetcd.GetStream:
+							return nil
+						case call.End == "":
+							time.Sleep(check)
+						default:
+							time.Sleep(10 * time.Millisecond)
+							n = listed.Add(1)
+						}
+						if n > 100 {
+							return rpctypes.ErrGRPCTimeout
+						}
+						return nil
+					})
+					d := directory(t, conn)
+					defer d.Close()
+					subscribeAll(t, d, 500)
+					time.Sleep(time.Minute)
+					if failed := listed.Load() - 100; failed > width+1 {
+						t.Errorf("%d lists failed", failed)
+					}
+				})
+			})
+		}
+	}
 }

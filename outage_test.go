@@ -9,12 +9,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/rollcall-grpc/rollcall"
@@ -48,6 +51,28 @@ func (l *logLines) logger() *slog.Logger {
 	}}))
 }
 
+func loggingDirectory(t *testing.T, conn *fakeetcd.Conn, lines *logLines) *rollcall.Directory {
+	t.Helper()
+	d, err := rollcall.NewDirectory(conn.Client, rollcall.DirectoryOptions{Logger: lines.logger()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// want compares the lines with what they are to be, after "level="; a "*" is any text.
+func (l *logLines) want(t *testing.T, want ...string) {
+	t.Helper()
+	synctest.Wait()
+	got := strings.Split(strings.TrimSpace(l.String()), "\n")
+	if !slices.EqualFunc(got, want, func(got, want string) bool {
+		head, tail, any := strings.Cut("level="+want, "*")
+		return got == head || any && strings.HasPrefix(got, head) && strings.HasSuffix(got, tail)
+	}) {
+		t.Errorf("logged:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
 // An outage is a line at its start, one a minute while it lasts, and one at its end, however
 // many services there are.
 func TestOutageIsLogged(t *testing.T) {
@@ -59,10 +84,7 @@ func TestOutageIsLogged(t *testing.T) {
 			}
 		}
 		var lines logLines
-		d, err := rollcall.NewDirectory(conn.Client, rollcall.DirectoryOptions{Logger: lines.logger()})
-		if err != nil {
-			t.Fatal(err)
-		}
+		d := loggingDirectory(t, conn, &lines)
 		defer d.Close()
 		for _, sub := range subscribeAll(t, d, services) {
 			sub.Deliver(func(*rollcall.Snapshot, error) {})
@@ -79,22 +101,145 @@ func TestOutageIsLogged(t *testing.T) {
 		time.Sleep(10 * time.Second)
 
 		const rest = `etcd="" endpoints=60 services=20 cause="etcd at : etcdserver: no leader"`
-		want := []string{
-			`level=WARN msg="etcd unreachable; keeping last known endpoints" ` + rest,
-			`level=WARN msg="etcd still unreachable; serving last known endpoints" ` + rest + ` for=1m0s`,
-			`level=WARN msg="etcd still unreachable; serving last known endpoints" ` + rest + ` for=2m0s`,
-			`level=WARN msg="etcd still unreachable; serving last known endpoints" ` + rest + ` for=3m0s`,
-			`level=INFO msg="etcd reachable again" etcd="" after=`,
-		}
-		got := strings.Split(strings.TrimSpace(lines.String()), "\n")
-		if len(got) != len(want) {
-			t.Fatalf("%d lines, want %d:\n%s", len(got), len(want), &lines)
-		}
-		for i := range want {
-			if got[i] != want[i] && (i < 4 || !strings.HasPrefix(got[i], want[i]+"3m3")) {
-				t.Errorf("got  %s\nwant %s", got[i], want[i])
+		lines.want(t,
+			`WARN msg="etcd unreachable; keeping last known endpoints" `+rest,
+			`WARN msg="etcd still unreachable; serving last known endpoints" `+rest+` for=1m0s`,
+			`WARN msg="etcd still unreachable; serving last known endpoints" `+rest+` for=2m0s`,
+			`WARN msg="etcd still unreachable; serving last known endpoints" `+rest+` for=3m0s`,
+			`INFO msg="etcd reachable again" etcd="" after=3m3*s`)
+	})
+}
+
+// An outage is one, however many subscriptions come and go, and its end is logged when
+// somebody looks.
+func TestOutageOutlivesSubscriptions(t *testing.T) {
+	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+		var lines logLines
+		d := loggingDirectory(t, conn, &lines)
+		defer d.Close()
+		visit := func(n int) {
+			for range n {
+				sub := subscribe(t, d, "svc")
+				time.Sleep(400 * time.Millisecond)
+				sub.Close()
+				time.Sleep(100 * time.Millisecond)
 			}
 		}
+		visit(1)
+		conn.LoseLeader()
+		visit(20)
+		first := `WARN msg="etcd unreachable; keeping last known endpoints" etcd="" endpoints=0 services=1 cause="etcd at : etcdserver: no leader"`
+		lines.want(t, first)
+		visit(120)
+		conn.FindLeader()
+		visit(2)
+		again := `WARN msg="etcd still unreachable; serving last known endpoints" etcd="" endpoints=0 services=1 cause="etcd at : etcdserver: no leader" for=1m0s`
+		lines.want(t, first, again, `INFO msg="etcd reachable again" etcd="" after=1m*s`)
+	})
+}
+
+// A program that follows no service is told of no endpoints, and a login that is refused is
+// called one.
+func TestOutageHeadlines(t *testing.T) {
+	const cause = `cause="etcd at : etcdserver: authentication failed, invalid user ID or password"`
+	for _, row := range []struct {
+		name   string
+		follow func(*rollcall.Directory) (*rollcall.Subscription, error)
+		err    error
+		want   []string
+	}{
+		{"no service", func(d *rollcall.Directory) (*rollcall.Subscription, error) { return d.SubscribeConfig("svc") }, rpctypes.ErrGRPCNoLeader, []string{
+			`WARN msg="etcd unreachable" etcd="" cause="etcd at : etcdserver: no leader"`,
+			`WARN msg="etcd still unreachable" etcd="" cause="etcd at : etcdserver: no leader" for=1m0s`,
+		}},
+		{"login", func(d *rollcall.Directory) (*rollcall.Subscription, error) { return d.Subscribe("svc") }, rpctypes.ErrGRPCAuthFailed, []string{
+			`WARN msg="etcd refuses the login; keeping last known endpoints" etcd="" endpoints=0 services=1 ` + cause,
+			`WARN msg="etcd still refuses the login; serving last known endpoints" etcd="" endpoints=0 services=1 ` + cause + ` for=1m0s`,
+		}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+				conn.Fail(fakeetcd.Get, row.err)
+				var lines logLines
+				d := loggingDirectory(t, conn, &lines)
+				defer d.Close()
+				if _, err := row.follow(d); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(90 * time.Second)
+				lines.want(t, row.want...)
+			})
+		})
+	}
+}
+
+// A8: services that may not be read are one line at the start, one a minute while any is
+// refused, and one when none is any more, whether they could be read before or not.
+func TestRefusalsAreLogged(t *testing.T) {
+	const services = 50
+	for _, before := range []bool{true, false} {
+		t.Run(fmt.Sprint("granted at first: ", before), func(t *testing.T) {
+			bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+				var lines logLines
+				d := loggingDirectory(t, conn, &lines)
+				defer d.Close()
+				var refused atomic.Bool
+				refused.Store(!before)
+				conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
+					if strings.HasPrefix(call.Key, rollcall.ConfigPrefix) || refused.Load() && strings.HasPrefix(call.Key, "svc") {
+						return rpctypes.ErrGRPCPermissionDenied
+					}
+					return nil
+				})
+				if _, err := d.SubscribeConfig("svc-0"); err != nil {
+					t.Fatal(err)
+				}
+				subscribeAll(t, d, services)
+				if before {
+					time.Sleep(time.Minute)
+					refused.Store(true)
+					conn.CancelWatches(rpctypes.ErrPermissionDenied)
+					time.Sleep(time.Millisecond)
+				}
+				subscribe(t, d, "other") // may be read
+				time.Sleep(3*time.Minute + 30*time.Second)
+				refused.Store(false)
+				time.Sleep(time.Minute)
+				const rest = `etcd="" services=50 first=svc-0/ cause="etcdserver: permission denied"`
+				lines.want(t,
+					`WARN msg="etcd refuses access to services; keeping last known endpoints" `+rest,
+					`WARN msg="etcd still refuses access to services; serving last known endpoints" `+rest+` for=1m1s`,
+					`WARN msg="etcd still refuses access to services; serving last known endpoints" `+rest+` for=2m1s`,
+					`WARN msg="etcd still refuses access to services; serving last known endpoints" `+rest+` for=3m1s`,
+					`INFO msg="etcd grants access to services again" etcd="" after=3m3*s`)
+			})
+		})
+	}
+}
+
+// Refusals are logged once a minute at most, however many subscriptions come and go.
+func TestRefusalsOutliveSubscriptions(t *testing.T) {
+	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+		var lines logLines
+		d := loggingDirectory(t, conn, &lines)
+		defer d.Close()
+		visit := func(n int) {
+			for range n {
+				sub := subscribe(t, d, "svc")
+				time.Sleep(400 * time.Millisecond)
+				sub.Close()
+				time.Sleep(100 * time.Millisecond)
+			}
+		}
+		conn.SetHook(func(context.Context, fakeetcd.Call) error { return rpctypes.ErrGRPCPermissionDenied })
+		visit(20)
+		first := `WARN msg="etcd refuses access to services; keeping last known endpoints" etcd="" services=1 first=svc/ cause="etcdserver: permission denied"`
+		lines.want(t, first)
+		visit(120)
+		conn.SetHook(nil)
+		visit(2)
+		again := `WARN msg="etcd still refuses access to services; serving last known endpoints" etcd="" services=1 first=svc/ cause="etcdserver: permission denied" for=1m1s`
+		lines.want(t, first, again, `INFO msg="etcd grants access to services again" etcd="" after=1m*s`)
 	})
 }
 
@@ -239,6 +384,52 @@ func TestPollerIsNotThrottled(t *testing.T) {
 					t.Fatalf("Next held back what was there for %v", took)
 				}
 				time.Sleep(10 * time.Millisecond) // work on it
+			}
+		}
+	})
+}
+
+// W16: a member without a leader is asked once a service for what it has, although each check
+// of the watch stream replaces the stream.
+func TestMemberWithoutLeaderIsAskedOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+		const services = 20
+		var down atomic.Bool
+		var lists atomic.Int64
+		conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
+			if !down.Load() {
+				return nil
+			}
+			if call.Method == fakeetcd.Get && call.End != "" {
+				lists.Add(1)
+			}
+			r, ok := call.Request.(*etcdserverpb.RangeRequest)
+			if call.Method == fakeetcd.Watch || ok && !r.Serializable && call.End != "" {
+				return rpctypes.ErrGRPCNoLeader
+			}
+			return nil // a check's question is answered: the stream is asked next
+		})
+		d := directory(t, conn)
+		defer d.Close()
+		next(t, subscribe(t, d, "known"))
+		down.Store(true)
+		conn.BreakStreams()
+		time.Sleep(time.Minute)
+		streams, before := conn.Calls(fakeetcd.WatchStream), lists.Load()
+		for i := range services {
+			store.Put(fmt.Sprintf("svc-%d/a", i), `{"Addr":"a:1"}`)
+		}
+		subs := subscribeAll(t, d, services)
+		time.Sleep(10 * time.Minute)
+		if n := conn.Calls(fakeetcd.WatchStream) - streams; n < 60 {
+			t.Errorf("the stream was replaced %d times only", n)
+		}
+		if n := lists.Load() - before; n > 2*services {
+			t.Errorf("%d lists of %d services", n, services)
+		}
+		for _, sub := range subs {
+			if snap := sub.Latest(); snap == nil || snap.Stale() == nil || len(snap.Instances()) != 1 {
+				t.Errorf("what the member has is not shown: %v", snap)
 			}
 		}
 	})

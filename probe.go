@@ -89,18 +89,13 @@ func (l *link) ask(ctx context.Context) error {
 	return nil
 }
 
-// verify asks etcd, linearizably, which history it has. What may not be read cannot tell;
-// with nothing that may be read there is no snapshot to be wrong about.
+// verify asks etcd, linearizably, which history it has. A span that may not be read any more
+// cannot tell, and another one is tried; its watch may live on, and is what says so to its feed.
 func (l *link) verify(ctx context.Context) error {
-	for {
-		f, readable := l.anyFeed()
-		if !readable {
-			return nil
-		}
+	for _, key := range l.readable(verifyTries) {
 		before := l.seen()
-		resp, err := get(clientv3.WithRequireLeader(ctx), l.client, f.span.key)
+		resp, err := get(clientv3.WithRequireLeader(ctx), l.client, key)
 		if errors.Is(err, rpctypes.ErrPermissionDenied) {
-			l.access(f, accessRefused)
 			continue
 		}
 		if err == nil {
@@ -111,6 +106,7 @@ func (l *link) verify(ctx context.Context) error {
 		}
 		return err
 	}
+	return nil
 }
 
 // disconnected returns why the client's connection is down, nil where it is not.
@@ -219,16 +215,6 @@ func (l *link) audit() {
 	l.changeLocked(func(v *verdict) { v.audit++ })
 }
 
-// answered reports whether an error is a member's own answer, hence a sign of life.
-func answered(err error) bool { return errors.Is(err, rpctypes.ErrPermissionDenied) || badToken(err) }
-
-// badToken reports whether a token was refused. A stream keeps the one that it was opened
-// with, so that only of a new stream it says that this client cannot log in.
-func badToken(err error) bool {
-	return errors.Is(err, rpctypes.ErrInvalidAuthToken) || errors.Is(err, rpctypes.ErrAuthOldRevision) ||
-		errors.Is(err, rpctypes.ErrUserEmpty)
-}
-
 // heardOf reports whether the watch stream has said something since it was opened.
 func (l *link) heardOf(stream uint64) bool {
 	l.mu.Lock()
@@ -246,6 +232,18 @@ func (l *link) anyFeed() (any *feed, readable bool) {
 		}
 	}
 	return any, false
+}
+
+// readable returns a key of each of at most n feeds whose span may be read.
+func (l *link) readable(n int) (keys []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for f, a := range l.feeds {
+		if a == accessGranted && len(keys) < n {
+			keys = append(keys, f.span.key)
+		}
+	}
+	return keys
 }
 
 // key returns a key to ask for.
