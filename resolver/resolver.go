@@ -69,11 +69,18 @@ func (r *etcdResolver) take(snap *rollcall.Snapshot, err error) {
 	key := rollcall.ConfigPrefix + r.name.service
 	if err != nil {
 		r.config.known = true
-		if errors.Is(err, rpctypes.ErrPermissionDenied) {
-			r.log.warn(key, "no right to read the service config; resolving without it")
+		if errors.Is(err, rpctypes.ErrPermissionDenied) { // once: a role for a few services may read none of theirs
+			r.log.warn("the right to read", "", "no right to read the service config; resolving without it", "key", key)
 		}
-	} else if err := r.config.take(snap.ServiceConfig()); err != nil {
-		r.log.warn(key, "service config refused; ignoring it", "revision", snap.Revision(), "cause", err)
+		return
+	}
+	err = r.config.take(snap.ServiceConfig())
+	switch {
+	case snap != r.configs.Latest(): // another channel may have logged what comes next
+	case err != nil:
+		r.log.warn(key, string(snap.ServiceConfig()), "service config refused; ignoring it", "key", key, "revision", snap.Revision(), "cause", err)
+	default:
+		r.log.forget(key)
 	}
 }
 
@@ -95,8 +102,13 @@ func (r *etcdResolver) show() {
 	if r.listen(); r.snap == nil || r.configs != nil && !r.config.known || r.closed.Load() {
 		return
 	}
-	for _, ref := range r.view.follow(r.sub) {
-		r.log.warn(ref.Instance.Key, "address refused", "cause", ref.Cause)
+	refused, mended := r.view.follow(r.sub)
+	for _, ref := range refused {
+		key := ref.Instance.Key
+		r.log.warn(key, ref.Cause.Error(), "address refused", "key", key, "cause", ref.Cause)
+	}
+	for _, key := range mended {
+		r.log.forget(key)
 	}
 	has := r.shown
 	if r.config.changed {

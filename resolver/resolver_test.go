@@ -303,15 +303,67 @@ func TestLogsOnceForAllChannels(t *testing.T) {
 		time.Sleep(time.Minute)
 		store.Put("_grpc_config/svc", `{"bad":true}`)
 		time.Sleep(time.Minute)
+		store.Delete("svc/a") // it was not mended
+		time.Sleep(time.Minute)
+		for range 2 {
+			store.Put("svc/a", `{"Addr":"unix:/x"}`)
+			time.Sleep(time.Minute)
+			store.Put("svc/a", `{"Addr":"a:1"}`)
+			store.Put("_grpc_config/svc", `{}`)
+			time.Sleep(time.Minute)
+			store.Put("_grpc_config/svc", "bad")
+			time.Sleep(time.Minute)
+		}
 		want := []string{
 			`level=WARN msg="address refused" key=svc/a cause=`,
+			`level=WARN msg="address refused" key=svc/a cause=`,
+			`level=WARN msg="service config refused; ignoring it" key=_grpc_config/svc revision=13 `,
 			`level=WARN msg="service config refused; ignoring it" key=_grpc_config/svc revision=3 `,
 			`level=WARN msg="service config refused; ignoring it" key=_grpc_config/svc revision=4 `,
+			`level=WARN msg="service config refused; ignoring it" key=_grpc_config/svc revision=9 `,
 		}
 		synctest.Wait()
 		lines := slices.Sorted(strings.Lines(log.String()))
 		if !slices.EqualFunc(lines, want, strings.HasPrefix) {
 			t.Errorf("logged:\n%s\nwant %q", strings.Join(lines, ""), want)
+		}
+	})
+}
+
+// A role that may read services and none of their configs is normal: it is logged once.
+func TestLogsOnceForAllConfigs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fakeetcd.New()
+		defer store.Close()
+		conn := store.Connect(context.Background())
+		defer conn.Close()
+		conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
+			if strings.HasPrefix(call.Key, rollcall.ConfigPrefix) {
+				return rpctypes.ErrGRPCPermissionDenied
+			}
+			return nil
+		})
+		d, err := rollcall.NewDirectory(conn.Client, rollcall.DirectoryOptions{Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		var log strings.Builder // written by one goroutine at a time, under a handler's lock
+		b, err := NewBuilderWithOptions(nil, Options{Directory: d, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 200 {
+			r, err := b.Build(target(fmt.Sprintf("etcd:///svc-%d", i)), &channel{}, grpcresolver.BuildOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+		}
+		time.Sleep(15 * time.Minute)
+		synctest.Wait()
+		if n := strings.Count(log.String(), "\n"); n != 1 || !strings.Contains(log.String(), "no right to read the service config") {
+			t.Errorf("%d lines:\n%s", n, log.String())
 		}
 	})
 }

@@ -25,6 +25,7 @@ type serviceConfig struct {
 	fallback json.RawMessage                         // Options.DefaultServiceConfig; nil: none
 
 	stored  json.RawMessage            // what etcd has, taken or refused
+	refused error                      // why it is
 	known   bool                       // etcd has said what it has, or not in time
 	current *serviceconfig.ParseResult // what the channel is told; nil: nothing
 	changed bool                       // since it was told
@@ -43,22 +44,23 @@ func (c *serviceConfig) set(config json.RawMessage) {
 }
 
 // take has the channel told of what is stored, laid over the fallback. One that gRPC
-// refuses is an error, and changes nothing. When what was stored is gone the channel is
+// refuses is an error, each time, and changes nothing. When what was stored is gone the channel is
 // told of the fallback, or of an empty one: it would keep the last one otherwise.
 func (c *serviceConfig) take(stored json.RawMessage) error {
 	if c.known && bytes.Equal(stored, c.stored) && (stored == nil) == (c.stored == nil) {
-		return nil
+		return c.refused
 	}
-	c.stored, c.known = stored, true
+	c.stored, c.known, c.refused = stored, true, nil
 	switch {
 	case stored != nil:
 		config, err := overlay(c.fallback, stored)
 		if err != nil {
+			c.refused = err
 			return err
 		}
 		result := c.parse(string(config))
-		if result.Err != nil {
-			return result.Err
+		if c.refused = result.Err; c.refused != nil {
+			return c.refused
 		}
 		c.current, c.changed = result, true
 	case c.fallback != nil:

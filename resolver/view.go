@@ -4,6 +4,7 @@
 package resolver
 
 import (
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -40,20 +41,28 @@ func newView(selector rollcall.Selector, policy rollcall.AddressPolicy) *view {
 }
 
 // follow takes in the latest snapshot of a subscription, and returns those refused by the
-// policy that nobody has been told of yet.
-func (v *view) follow(sub *rollcall.Subscription) (fresh []rollcall.Refused) {
+// policy that nobody has been told of yet, and the keys of those that are no longer.
+func (v *view) follow(sub *rollcall.Subscription) (fresh []rollcall.Refused, mended []string) {
 	v.mu.RLock()
 	same := v.snap == sub.Latest()
 	v.mu.RUnlock()
 	if same {
-		return nil
+		return nil, nil
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if snap := sub.Latest(); snap != v.snap {
-		fresh = v.apply(snap)
+	snap := sub.Latest()
+	if snap == v.snap {
+		return nil, nil
 	}
-	return fresh
+	before := maps.Clone(v.refused)
+	fresh = v.apply(snap)
+	for key := range before {
+		if _, still := v.refused[key]; !still && snap.Instance(key) != nil {
+			mended = append(mended, key)
+		}
+	}
+	return fresh, mended
 }
 
 // state returns what is chosen, in a channel's order, unless that is the version that the
