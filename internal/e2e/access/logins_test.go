@@ -201,7 +201,7 @@ func costs(e *lab.Env, as func(*clientv3.Config), services int, user bool) (line
 	refused := storming(e, &rate, as)
 	defer refused.Close()
 	builder = e.BuilderOf(refused)
-	spent("refused"+aMinute, idle, func() {
+	spent("refused, at first", time.Duration(lab.Size(60, 4))*time.Second, func() {
 		for i := range services {
 			e.ResolveBy(builder, fmt.Sprintf("denied-%d", i))
 		}
