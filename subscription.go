@@ -43,11 +43,11 @@ func (s *Subscription) Latest() *Snapshot {
 // second, or while etcd's answer is arriving.
 func (s *Subscription) Err() error {
 	snap, err := s.feed.latest()
-	if snap != nil || err != nil {
-		return err
+	if snap != nil || s.feed.recalls() {
+		return nil // what was known before is about to be shown, and better than a reason
 	}
-	if s.feed.recalls() {
-		return nil // better than a reason: what was known before is about to be shown
+	if err != nil {
+		return err
 	}
 	if v, _ := s.feed.dir.link.current(); v.down != nil {
 		return v.down.Cause
