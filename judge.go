@@ -81,7 +81,7 @@ func (l *link) watchConn(ctx context.Context, conn *grpc.ClientConn) {
 	}
 }
 
-// due says whether a check is due, else how long until the next one may be.
+// due reports whether a check is due, and if not, how long until the next one may be.
 func (l *link) due() (wait time.Duration, due bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

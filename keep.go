@@ -130,7 +130,7 @@ func (f *feed) kept() *Snapshot {
 	return f.before
 }
 
-// recalls says whether something is known from before, or still looked for, and not shown.
+// recalls reports whether something is known from before, or still looked for, and not shown.
 func (f *feed) recalls() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

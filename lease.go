@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -197,7 +196,7 @@ func (r *Registrar) explain(err error) error {
 		return fmt.Errorf("%w: %w", err, v.down.Cause)
 	}
 	if errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, ErrNoAnswer) {
-		return fmt.Errorf("%w: %w at %s", err, ErrNoAnswer, strings.Join(r.client.Endpoints(), ", "))
+		return fmt.Errorf("%w: %w", err, silent(r.client))
 	}
 	return err
 }
@@ -363,10 +362,18 @@ func (r *Registrar) retire(ctx context.Context, lease clientv3.LeaseID) error {
 			}
 		}
 	}
+	if err := r.revoke(ctx, lease); err != nil {
+		return err
+	}
+	r.forget(lease)
+	return nil
+}
+
+// revoke ends a lease. One that etcd does not have has ended already.
+func (r *Registrar) revoke(ctx context.Context, lease clientv3.LeaseID) error {
 	if _, err := r.client.Revoke(ctx, lease); err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
 		return fmt.Errorf("revoke lease %x: %w", int64(lease), err)
 	}
-	r.forget(lease)
 	return nil
 }
 

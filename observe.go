@@ -31,26 +31,27 @@ type keyWatch struct {
 	unseen map[*Registration]bool // written, and not looked for in a snapshot since
 }
 
-// watchLocked returns a watch that covers a registration's key.
+func newKeyWatch(name string) *keyWatch {
+	return &keyWatch{name: name, unseen: make(map[*Registration]bool)}
+}
+
+// watchLocked has a registration's key covered by a watch.
 func (r *Registrar) watchLocked(g *Registration) (err error) {
 	prefix := g.service + "/"
 	w := r.watches[prefix]
 	switch {
 	case w != nil:
 	case r.keyWatches < mostKeyWatches:
-		w = &keyWatch{name: g.key}
+		w = newKeyWatch(g.key)
 		if w.sub, err = r.opts.Directory.subscribeKey(g.key, r.wake); err == nil {
 			r.keyWatches++
 		}
 	default:
-		w = &keyWatch{name: prefix}
+		w = newKeyWatch(prefix)
 		w.sub, err = r.opts.Directory.subscribe(prefixSpan(prefix), prefix, r.wake)
 	}
 	if err != nil {
 		return err
-	}
-	if w.unseen == nil {
-		w.unseen = make(map[*Registration]bool)
 	}
 	w.regs++
 	r.watches[w.name], g.watch = w, w

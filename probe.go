@@ -127,7 +127,7 @@ func disconnected(ctx context.Context, client *clientv3.Client) error {
 	case codes.Unavailable:
 		return fmt.Errorf("etcd at %s: %w", strings.Join(client.Endpoints(), ", "), err)
 	case codes.DeadlineExceeded, codes.Canceled:
-		return fmt.Errorf("%w at %s: still connecting", ErrNoAnswer, strings.Join(client.Endpoints(), ", "))
+		return fmt.Errorf("%w: still connecting", silent(client))
 	}
 	return nil // it answered, if only with a refusal
 }

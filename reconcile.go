@@ -144,6 +144,9 @@ func (r *Registrar) reconcileOne(hold context.Context, g *Registration) error {
 	return err
 }
 
+// heldLocked returns the leases of this Registrar, the present one last.
+func (r *Registrar) heldLocked() []clientv3.LeaseID { return append(slices.Clone(r.former), r.lease) }
+
 // action is what is to be done about a key.
 type action int
 
@@ -183,7 +186,7 @@ func (r *Registrar) put(ctx context.Context, g *Registration, look bool) error {
 	}
 	for {
 		r.mu.Lock()
-		lease, held := r.lease, append(slices.Clone(r.former), r.lease)
+		lease, held := r.lease, r.heldLocked()
 		r.lookLocked(g, kv, held)
 		want, wants := g.targetLocked(), g.wants
 		act := decide(kv, want, held, g.claimed)
@@ -365,10 +368,7 @@ func (r *Registrar) stands(g *Registration, value, wants []byte, revision int64)
 		g.dirty = true
 		notify(r.wake)
 	}
-	phase := Registered
-	if statusOf(value) == StatusDraining {
-		phase = Draining
-	}
+	phase := phaseOf(value)
 	if g.state.Err != nil {
 		r.lifted[causeOf(g.state.Err)] = true
 	}
@@ -433,7 +433,7 @@ func (r *Registrar) removeOnce(ctx context.Context, g *Registration) (ended bool
 	}
 	kv := only(resp.Kvs)
 	r.mu.Lock()
-	held := append(slices.Clone(r.former), r.lease)
+	held := r.heldLocked()
 	r.lookLocked(g, kv, held)
 	claimed := g.claimed
 	r.mu.Unlock()

@@ -218,8 +218,8 @@ func (r *Registrar) Close(ctx context.Context) error {
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), bound)
 	defer cancel()
 	for _, lease := range leases {
-		if _, err := r.client.Revoke(last, lease); err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
-			failed = errors.Join(failed, fmt.Errorf("revoke lease %x: %w", int64(lease), r.explain(err)))
+		if err := r.revoke(last, lease); err != nil {
+			failed = errors.Join(failed, r.explain(err))
 		}
 	}
 	if failed != nil && left > 0 {
@@ -276,11 +276,7 @@ func (r *Registrar) unwrittenLocked(g *Registration, err error) {
 		}
 		r.noteLocked(slog.LevelWarn, text, g, err)
 	}
-	phase := Registered
-	if statusOf(g.value) == StatusDraining {
-		phase = Draining
-	}
-	g.setLocked(phase, err)
+	g.setLocked(phaseOf(g.value), err)
 }
 
 // causeOf tells causes apart that an operator would act on in different ways. All that is
@@ -329,6 +325,9 @@ func (r *Registrar) logEvents() {
 	all, lease := r.events, r.lease
 	r.events = nil
 	r.mu.Unlock()
+	if len(all) == 0 {
+		return
+	}
 	first := make(map[string]event)
 	count := make(map[string]int)
 	var texts []string

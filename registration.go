@@ -38,6 +38,14 @@ func (p Phase) String() string {
 	return names[p]
 }
 
+// phaseOf returns the phase of an endpoint whose value stands in etcd.
+func phaseOf(value []byte) Phase {
+	if _, metadata, err := decodeValue(value); err == nil && (&Instance{Metadata: metadata}).Draining() {
+		return Draining
+	}
+	return Registered
+}
+
 // State is what is known of a registration.
 type State struct {
 	Phase Phase

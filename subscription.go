@@ -6,7 +6,6 @@ package rollcall
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 )
 
@@ -53,7 +52,7 @@ func (s *Subscription) Err() error {
 		return v.down.Cause
 	}
 	if s.feed.quiet() >= answerGrace {
-		return fmt.Errorf("%w at %s within %v", ErrNoAnswer, strings.Join(s.feed.dir.client.Endpoints(), ", "), answerGrace)
+		return fmt.Errorf("%w within %v", silent(s.feed.dir.client), answerGrace)
 	}
 	return nil
 }

@@ -105,7 +105,7 @@ func (c *choice) drop(i int) (moved string) {
 	return moved
 }
 
-// looksLike says whether a channel could see no difference between two choices.
+// looksLike reports whether a channel could see no difference between two choices.
 func (c *choice) looksLike(o *choice) bool {
 	if len(c.instances) != len(o.instances) {
 		return false
@@ -122,7 +122,7 @@ func (c *choice) looksLike(o *choice) bool {
 	return true
 }
 
-// looksSame says whether a channel could see no difference between two instances of one
+// looksSame reports whether a channel could see no difference between two instances of one
 // address, or none.
 func looksSame(a, b *rollcall.Instance) bool {
 	return a == b || a != nil && b != nil && a.Key == b.Key && a.SameValue(b)

@@ -138,7 +138,7 @@ func TestA8LoginsAndMessages(t *testing.T) {
 	}
 }
 
-// costs says what a client with channels to so many services sends.
+// costs describes what a client with channels to so many services sends.
 func costs(e *lab.Env, as func(*clientv3.Config), services int, user bool) (line string) {
 	var rate lab.Rate
 	client := storming(e, &rate, as)
