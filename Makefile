@@ -85,15 +85,15 @@ fuzz: ## every fuzz test, each for FUZZTIME
 .PHONY: faults
 faults: ## the table of faults, of Rollcall and of etcd's package
 	ROLLCALL_FAULTS=1 $(GO) test -json -count=1 -p 1 -timeout 40m -run '^Test(Proxy|Etcd36)?[WGLA][0-9]+' \
-		./internal/e2e/... | $(GO) run ./internal/e2e/faults -write docs/reliability.md
+		./internal/test/e2e/... | $(GO) run ./internal/test/e2e/faults -write docs/reliability.md
 
 .PHONY: random
 random: ## random faults on a fake etcd, in virtual time, for HOURS simulated
-	$(GO) test -count=1 -timeout 40m -run '^TestRandom$$' ./internal/random -hours $(HOURS)
+	$(GO) test -count=1 -timeout 40m -run '^TestRandom$$' ./internal/test/random -hours $(HOURS)
 
 .PHONY: soak
 soak: ## random faults on real etcd, for SOAK
-	$(GO) test -count=1 -timeout 24h -v -run '^TestSoak$$' ./internal/random -soak $(SOAK)
+	$(GO) test -count=1 -timeout 24h -v -run '^TestSoak$$' ./internal/test/random -soak $(SOAK)
 
 .PHONY: demo
 demo: ## the whole story in one command, on an etcd of its own

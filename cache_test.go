@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/rollcall-grpc/rollcall"
-	"github.com/rollcall-grpc/rollcall/internal/fakeetcd"
+	"github.com/rollcall-grpc/rollcall/internal/test/fakeetcd"
 )
 
 func cachedDirectory(t *testing.T, conn *fakeetcd.Conn, dir string) *rollcall.Directory {

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/rollcall-grpc/rollcall"
-	"github.com/rollcall-grpc/rollcall/internal/fakeetcd"
+	"github.com/rollcall-grpc/rollcall/internal/test/fakeetcd"
 )
 
 // More subscriptions than keep their goroutines are told of a change each time, after a rest

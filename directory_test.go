@@ -17,7 +17,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/rollcall-grpc/rollcall"
-	"github.com/rollcall-grpc/rollcall/internal/fakeetcd"
+	"github.com/rollcall-grpc/rollcall/internal/test/fakeetcd"
 )
 
 // bubble plays a test in virtual time, with a store and one client of it.

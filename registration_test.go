@@ -18,7 +18,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"github.com/rollcall-grpc/rollcall/internal/fakeetcd"
+	"github.com/rollcall-grpc/rollcall/internal/test/fakeetcd"
 )
 
 func TestContextsThatEnd(t *testing.T) {

@@ -10,7 +10,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/rollcall-grpc/rollcall"
-	"github.com/rollcall-grpc/rollcall/internal/fakeetcd"
+	"github.com/rollcall-grpc/rollcall/internal/test/fakeetcd"
 )
 
 // What a backup holds again under our lease, and nobody registers, is deleted; what others

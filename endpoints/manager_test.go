@@ -19,7 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/rollcall-grpc/rollcall/endpoints"
-	"github.com/rollcall-grpc/rollcall/internal/etcdtest"
+	"github.com/rollcall-grpc/rollcall/internal/test/etcdtest"
 )
 
 // deadline bounds a test: machines that run it may be busy.

@@ -17,7 +17,7 @@ import (
 
 	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/endpoints"
-	"github.com/rollcall-grpc/rollcall/internal/etcdtest"
+	"github.com/rollcall-grpc/rollcall/internal/test/etcdtest"
 )
 
 // watcher adds up the messages of a watch.

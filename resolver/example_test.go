@@ -17,7 +17,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
-	"github.com/rollcall-grpc/rollcall/internal/fakeetcd"
+	"github.com/rollcall-grpc/rollcall/internal/test/fakeetcd"
 	"github.com/rollcall-grpc/rollcall/resolver"
 )
 

@@ -15,7 +15,7 @@ import (
 	grpcresolver "google.golang.org/grpc/resolver"
 
 	"github.com/rollcall-grpc/rollcall"
-	"github.com/rollcall-grpc/rollcall/internal/fakeetcd"
+	"github.com/rollcall-grpc/rollcall/internal/test/fakeetcd"
 )
 
 // config returns the service config that came with the last state.

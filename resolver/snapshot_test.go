@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"github.com/rollcall-grpc/rollcall"
-	"github.com/rollcall-grpc/rollcall/internal/fakeetcd"
+	"github.com/rollcall-grpc/rollcall/internal/test/fakeetcd"
 )
 
 // snapshotsOf returns a snapshot of n instances, and the next one, of one more.

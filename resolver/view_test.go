@@ -16,7 +16,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/rollcall-grpc/rollcall"
-	"github.com/rollcall-grpc/rollcall/internal/fakeetcd"
+	"github.com/rollcall-grpc/rollcall/internal/test/fakeetcd"
 )
 
 // chosenBy says which keys a channel may call, by the rules written down once more: all

@@ -23,7 +23,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/rollcall-grpc/rollcall"
-	"github.com/rollcall-grpc/rollcall/internal/etcdtest"
+	"github.com/rollcall-grpc/rollcall/internal/test/etcdtest"
 	"github.com/rollcall-grpc/rollcall/serving"
 )
 

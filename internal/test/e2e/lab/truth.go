@@ -1,0 +1,251 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package lab
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/test/etcdtest"
+)
+
+// Start starts an etcd and writes down everything that happens in it. When the test ends,
+// what its followers and watchers saw is held against that, by etcd's own guarantees for
+// a watch: in order, nothing twice, transactions whole, nothing left out.
+func Start(t *testing.T, opts etcdtest.Options) *etcdtest.Cluster {
+	t.Helper()
+	etcd := etcdtest.New(t, opts)
+	Record(t, etcd)
+	return etcd
+}
+
+// truth is what an etcd held, as its own watch tells it, from the first revision on until
+// the watch broke, if it did: the data was wiped, the history compacted, users came.
+type truth struct {
+	name string // of the test
+
+	mu     sync.Mutex
+	events []*clientv3.Event
+	broken bool
+	checks []func() error
+}
+
+var truths struct {
+	mu  sync.Mutex
+	all map[string]*truth // by name of test
+}
+
+// Record is the writing down of Start, for an etcd that was started otherwise.
+func Record(t *testing.T, etcd *etcdtest.Cluster) {
+	tr := &truth{name: t.Name()}
+	client := etcd.Client(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	opened := make(chan struct{})
+	wg.Go(func() { tr.watch(ctx, client, opened) })
+	<-opened
+	truths.mu.Lock()
+	defer truths.mu.Unlock()
+	if truths.all == nil {
+		truths.all = make(map[string]*truth)
+	}
+	truths.all[tr.name] = tr
+	t.Cleanup(func() {
+		tr.catchUp(client)
+		cancel()
+		wg.Wait()
+		truths.mu.Lock()
+		delete(truths.all, tr.name)
+		truths.mu.Unlock()
+		tr.validate(t)
+	})
+}
+
+// truthOf returns what is written down for a test, or for the one that it is part of; nil
+// for nothing.
+func truthOf(t *testing.T) *truth {
+	truths.mu.Lock()
+	defer truths.mu.Unlock()
+	for name := t.Name(); name != ""; name = name[:max(strings.LastIndexByte(name, '/'), 0)] {
+		if tr := truths.all[name]; tr != nil {
+			return tr
+		}
+	}
+	return nil
+}
+
+func (tr *truth) watch(ctx context.Context, client *clientv3.Client, opened chan<- struct{}) {
+	events := client.Watch(ctx, "\x00", clientv3.WithFromKey(), clientv3.WithRev(2), clientv3.WithCreatedNotify())
+	close(opened) // the member has it, and sends what happens from now on at once
+	for resp := range events {
+		tr.mu.Lock()
+		tr.events = append(tr.events, resp.Events...)
+		tr.broken = tr.broken || resp.Err() != nil && ctx.Err() == nil
+		tr.mu.Unlock()
+	}
+}
+
+// catchUp waits until the present revision is written down. Without it, or with one of
+// another history, what there is counts as broken off.
+func (tr *truth) catchUp(client *clientv3.Client) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	resp, err := client.Get(ctx, "revision")
+	for err == nil && tr.revision() < resp.Header.Revision && ctx.Err() == nil {
+		time.Sleep(10 * time.Millisecond)
+	}
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	tr.broken = tr.broken || err != nil || tr.revisionLocked() != resp.Header.Revision
+}
+
+func (tr *truth) revision() int64 {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	return tr.revisionLocked()
+}
+
+func (tr *truth) revisionLocked() int64 {
+	if len(tr.events) == 0 {
+		return 1
+	}
+	return tr.events[len(tr.events)-1].Kv.ModRevision
+}
+
+// expect has a check made when everything is written down.
+func (tr *truth) expect(check func() error) {
+	if tr == nil {
+		return
+	}
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	tr.checks = append(tr.checks, check)
+}
+
+func (tr *truth) validate(t *testing.T) {
+	for i := 1; i < len(tr.events); i++ {
+		if tr.events[i].Kv.ModRevision < tr.events[i-1].Kv.ModRevision {
+			t.Errorf("etcd's own watch went back from revision %d to %d", tr.events[i-1].Kv.ModRevision, tr.events[i].Kv.ModRevision)
+		}
+	}
+	for _, check := range tr.checks {
+		if err := check(); err != nil {
+			t.Errorf("against etcd's guarantees: %v", err)
+		}
+	}
+}
+
+// replay is the content of a prefix, moved on from revision to revision.
+type replay struct {
+	tr       *truth
+	prefix   string
+	rest     []*clientv3.Event
+	revision int64
+	holds    map[string]*clientv3.Event
+}
+
+func (tr *truth) replay(prefix string) *replay {
+	return &replay{tr: tr, prefix: prefix, rest: tr.events, revision: 1, holds: make(map[string]*clientv3.Event)}
+}
+
+// step moves on to the next revision, as a whole. It is false at the end.
+func (r *replay) step() bool {
+	if len(r.rest) == 0 {
+		return false
+	}
+	for r.revision = r.rest[0].Kv.ModRevision; len(r.rest) > 0 && r.rest[0].Kv.ModRevision == r.revision; r.rest = r.rest[1:] {
+		ev := r.rest[0]
+		switch key := string(ev.Kv.Key); {
+		case !strings.HasPrefix(key, r.prefix):
+		case ev.Type == clientv3.EventTypeDelete:
+			delete(r.holds, key)
+		default:
+			r.holds[key] = ev
+		}
+	}
+	return true
+}
+
+// checkSnapshots holds the snapshots of one follower against the truth. Only the first
+// history is written down.
+func (tr *truth) checkSnapshots(seen []*rollcall.Snapshot) error {
+	if len(seen) == 0 {
+		return nil
+	}
+	r := tr.replay(seen[0].Prefix())
+	for i, snap := range seen {
+		if snap.History() > 0 {
+			return nil
+		}
+		if i > 0 && snap.Revision() < seen[i-1].Revision() {
+			return fmt.Errorf("a snapshot of %q went back from revision %d to %d", r.prefix, seen[i-1].Revision(), snap.Revision())
+		}
+		for r.revision < snap.Revision() {
+			if !r.step() {
+				if tr.broken {
+					return nil
+				}
+				return fmt.Errorf("a snapshot of %q has revision %d, etcd only %d", r.prefix, snap.Revision(), r.revision)
+			}
+		}
+		if err := r.matches(snap); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *replay) matches(snap *rollcall.Snapshot) error {
+	shown := make(map[string]int64)
+	for _, inst := range snap.Instances() {
+		shown[inst.Key] = inst.ModRevision
+	}
+	for _, rej := range snap.Rejected() {
+		shown[rej.Key] = rej.ModRevision
+	}
+	held := make(map[string]int64)
+	for key, ev := range r.holds {
+		held[key] = ev.Kv.ModRevision
+	}
+	if !maps.Equal(shown, held) {
+		return fmt.Errorf("a snapshot of %q at revision %d holds %v, etcd held %v", r.prefix, snap.Revision(), shown, held)
+	}
+	return nil
+}
+
+// checkSets holds the sets of addresses by key that a watch channel added up to against
+// the truth: each must be what etcd held at some revision, one after the other.
+func (tr *truth) checkSets(target string, sets []map[string]string) error {
+	r := tr.replay(target + "/")
+	for i, set := range sets {
+		for !maps.Equal(set, r.addrs()) {
+			if !r.step() {
+				if tr.broken {
+					return nil
+				}
+				return fmt.Errorf("message %d of the watch on %q adds up to %v, which etcd never held after what came before", i, target, set)
+			}
+		}
+	}
+	return nil
+}
+
+// addrs returns the addresses of what is an endpoint.
+func (r *replay) addrs() map[string]string {
+	all := make(map[string]string)
+	for key, ev := range r.holds {
+		if inst, err := rollcall.Decode(ev.Kv); err == nil {
+			all[key] = inst.Addr
+		}
+	}
+	return all
+}
