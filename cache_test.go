@@ -64,16 +64,16 @@ func TestG5CacheOnDisk(t *testing.T) {
 		if !x.Equal(known.Instance("a/b svc/x")) || x.Attributes().Weight != 7 || snap.Instance("a/b svc/y") == nil || len(snap.Instances()) != 2 {
 			t.Errorf("instances %+v", snap.Instances())
 		}
-		stale := snap.Stale()
+		stale := snap.Staleness()
 		if stale == nil || time.Since(stale.Since) < time.Hour || !strings.Contains(stale.Cause.Error(), "saved 1h0m") {
 			t.Errorf("stale %+v, want for an hour", stale)
 		}
 		store.Delete("a/b svc/x")
 		conn.Mend()
-		for snap.Stale() != nil {
+		for snap.Staleness() != nil {
 			snap = next(t, sub)
 		}
-		if len(snap.Instances()) != 1 || len(snap.Rejected()) != 1 || snap.History() != 0 {
+		if len(snap.Instances()) != 1 || len(snap.Invalid()) != 1 || snap.Epoch() != 0 {
 			t.Errorf("after mending: %+v", snap)
 		}
 	})
@@ -95,7 +95,7 @@ func TestCacheOfALostHistory(t *testing.T) {
 		d = cachedDirectory(t, conn, dir)
 		defer d.Close()
 		snap := next(t, subscribe(t, d, "svc"))
-		if snap.Instance("svc/b") == nil || len(snap.Instances()) != 1 || snap.History() != 0 || snap.Stale() != nil {
+		if snap.Instance("svc/b") == nil || len(snap.Instances()) != 1 || snap.Epoch() != 0 || snap.Staleness() != nil {
 			t.Errorf("got %+v, want b of the first history", snap)
 		}
 	})

@@ -103,12 +103,12 @@ func TestAttributes(t *testing.T) {
 		{`{"weight":4294967295,"region":"eu","zone":"eu-1","subzone":"a","version":"v2","status":"draining","other":[1]}`,
 			rollcall.Attributes{Weight: 4294967295, Region: "eu", Zone: "eu-1", Subzone: "a", Version: "v2", Draining: true}},
 		{`{"status":"serving"}`, rollcall.Attributes{Weight: 1}},
-		{`{"weight":0,"zone":"z"}`, rollcall.Attributes{Weight: 1, Zone: "z", Rejected: reject("weight", badWeight)}},
-		{`{"weight":1.5}`, rollcall.Attributes{Weight: 1, Rejected: reject("weight", badWeight)}},
-		{`{"weight":4294967296}`, rollcall.Attributes{Weight: 1, Rejected: reject("weight", badWeight)}},
-		{`{"weight":"2"}`, rollcall.Attributes{Weight: 1, Rejected: reject("weight", badWeight)}},
-		{`{"zone":7}`, rollcall.Attributes{Weight: 1, Rejected: reject("zone", "want a string")}},
-		{`{"status":"gone"}`, rollcall.Attributes{Weight: 1, Rejected: reject("status", `want "serving" or "draining"`)}},
+		{`{"weight":0,"zone":"z"}`, rollcall.Attributes{Weight: 1, Zone: "z", Invalid: reject("weight", badWeight)}},
+		{`{"weight":1.5}`, rollcall.Attributes{Weight: 1, Invalid: reject("weight", badWeight)}},
+		{`{"weight":4294967296}`, rollcall.Attributes{Weight: 1, Invalid: reject("weight", badWeight)}},
+		{`{"weight":"2"}`, rollcall.Attributes{Weight: 1, Invalid: reject("weight", badWeight)}},
+		{`{"zone":7}`, rollcall.Attributes{Weight: 1, Invalid: reject("zone", "want a string")}},
+		{`{"status":"gone"}`, rollcall.Attributes{Weight: 1, Invalid: reject("status", `want "serving" or "draining"`)}},
 	} {
 		t.Run(row.metadata, func(t *testing.T) {
 			inst, err := rollcall.Decode(&mvccpb.KeyValue{Value: []byte(`{"Addr":"a:1","Metadata":` + row.metadata + `}`)})
@@ -186,9 +186,9 @@ func FuzzAttributes(f *testing.F) {
 			fields = nil // no object
 		}
 		bad := make(map[string]bool)
-		for _, rejected := range a.Rejected {
+		for _, rejected := range a.Invalid {
 			if _, there := fields[rejected.Field]; !there || bad[rejected.Field] || rejected.Reason == "" {
-				t.Errorf("%s: rejected %v", metadata, a.Rejected)
+				t.Errorf("%s: rejected %v", metadata, a.Invalid)
 			}
 			bad[rejected.Field] = true
 		}

@@ -13,7 +13,7 @@ import (
 
 const (
 	refreshEvery = 10 * time.Second // least time between two comparisons of a feed that were asked for
-	auditEvery   = 5 * time.Minute  // default of DirectoryOptions.AuditEvery
+	auditEvery   = 5 * time.Minute  // default of DirectoryOptions.ConsistencyCheckPeriod
 	auditRetry   = 30 * time.Second // until an audit that failed is done again
 	auditedAt    = 1000             // instances that are audited so often; more in proportion less often
 	compareGrace = time.Second      // how long a difference must last: its event may be on its way

@@ -31,13 +31,13 @@ type DirectoryOptions struct {
 	// directory for one etcd cluster; several processes may share it. Default: none.
 	CacheDir string
 	// Hold keeps instances that vanish in a mass callable for a while. Default: nothing.
-	Hold Hold
-	// AuditEvery is how often a service of up to 1,000 instances is listed to be compared
+	SelfPreservation SelfPreservation
+	// ConsistencyCheckPeriod is how often a service of up to 1,000 instances is listed to be compared
 	// with what the watch has told, jittered; larger ones are less often, in proportion. It
 	// finds what no event tells, such as etcd restored from a backup behind everybody's
 	// back. A Registrar looks as often for what it deregistered. Default 5 min, at least
 	// 1 s; negative: never.
-	AuditEvery time.Duration
+	ConsistencyCheckPeriod time.Duration
 }
 
 // Directory serves snapshots of services out of shared watches: one list and one
@@ -52,7 +52,7 @@ type Directory struct {
 	link   *link
 
 	cache      *cache // nil: none
-	hold       Hold
+	hold       SelfPreservation
 	auditEvery time.Duration
 	stats      counters
 
@@ -69,7 +69,7 @@ func NewDirectory(client *clientv3.Client, opts DirectoryOptions) (*Directory, e
 	if client == nil {
 		return nil, errors.New("rollcall: the etcd client is nil")
 	}
-	d := &Directory{client: client, auditEvery: opts.AuditEvery, feeds: make(map[span]*feed), kept: make(keeper)}
+	d := &Directory{client: client, auditEvery: opts.ConsistencyCheckPeriod, feeds: make(map[span]*feed), kept: make(keeper)}
 	d.SetLogger(opts.Logger)
 	d.log = slog.New(logSwitch{&d.logger})
 	d.link = newLink(client, d.log)
@@ -81,7 +81,7 @@ func NewDirectory(client *clientv3.Client, opts DirectoryOptions) (*Directory, e
 		return nil, inputError("audit period", d.auditEvery.String(), "it must be from 1s to a year, or negative for never")
 	}
 	var err error
-	if d.hold, err = opts.Hold.withDefaults(); err != nil {
+	if d.hold, err = opts.SelfPreservation.withDefaults(); err != nil {
 		return nil, err
 	}
 	if opts.CacheDir != "" {

@@ -204,7 +204,7 @@ func TestClientClosedFirst(t *testing.T) {
 		next(t, sub)
 		conn.Close()
 		synctest.Wait()
-		if snap := sub.Latest(); len(snap.Instances()) != 1 || snap.Stale() == nil {
+		if snap := sub.Latest(); len(snap.Instances()) != 1 || snap.Staleness() == nil {
 			t.Errorf("got %s, want a, stale", describe(snap))
 		}
 		sub.Close()
@@ -390,7 +390,7 @@ func TestOldOutageFailsNoNewSubscription(t *testing.T) {
 		next(t, sub)
 		conn.Cut()
 		time.Sleep(time.Minute)
-		if sub.Latest().Stale() == nil {
+		if sub.Latest().Staleness() == nil {
 			t.Fatal("not stale after a minute")
 		}
 		sub.Close()
@@ -401,7 +401,7 @@ func TestOldOutageFailsNoNewSubscription(t *testing.T) {
 		if err := again.Err(); err != nil {
 			t.Errorf("an hour after the outage: %v", err)
 		}
-		if snap := next(t, again); snap.Stale() != nil {
+		if snap := next(t, again); snap.Staleness() != nil {
 			t.Errorf("got %s", describe(snap))
 		}
 	})
@@ -447,7 +447,7 @@ func TestRefreshIsNoAlarm(t *testing.T) {
 		conn.Fail(fakeetcd.Get, rpctypes.ErrTimeout)
 		sub.Refresh()
 		time.Sleep(time.Minute)
-		if snap := sub.Latest(); snap.Stale() != nil {
+		if snap := sub.Latest(); snap.Staleness() != nil {
 			t.Errorf("a failed comparison: %s", describe(snap))
 		}
 		conn.Fail(fakeetcd.Get, nil)
@@ -487,7 +487,7 @@ func TestLostHistoryBesideDeniedPrefixes(t *testing.T) {
 		store.Wipe()
 		store.Put("good/new", `{"Addr":"a:1"}`)
 		time.Sleep(30 * time.Second)
-		if snap := good.Latest(); snap.History() != 1 || len(snap.Instances()) != 1 {
+		if snap := good.Latest(); snap.Epoch() != 1 || len(snap.Instances()) != 1 {
 			t.Errorf("30 s after the wipe: %s", describe(snap))
 		}
 	})
@@ -535,13 +535,13 @@ func TestLowerRaftTerm(t *testing.T) {
 			store.SetTerm(5)
 			time.Sleep(10 * time.Second)
 		}
-		if snap := sub.Latest(); snap.History() != 0 || snap.Stale() != nil {
+		if snap := sub.Latest(); snap.Epoch() != 0 || snap.Staleness() != nil {
 			t.Errorf("after moments of a lower term: %s", describe(snap))
 		}
 		store.SetTerm(4)
 		list("low")
 		time.Sleep(10 * time.Second)
-		if snap := sub.Latest(); snap.History() != 1 || snap.Stale() != nil {
+		if snap := sub.Latest(); snap.Epoch() != 1 || snap.Staleness() != nil {
 			t.Errorf("after 10 s of a lower term: %s", describe(snap))
 		}
 	})

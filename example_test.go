@@ -163,9 +163,9 @@ func call() error {
 
 func careful(client *clientv3.Client) (grpcresolver.Builder, error) {
 	directory, err := rollcall.NewDirectory(client, rollcall.DirectoryOptions{
-		CacheDir: "/var/cache/my-program",   // a process that starts while etcd is down begins with this
-		Hold:     rollcall.Hold{Share: 0.5}, // when more than half vanish at once, call them for 5 min more
-		Logger:   slog.Default(),
+		CacheDir:         "/var/cache/my-program",               // a process that starts while etcd is down begins with this
+		SelfPreservation: rollcall.SelfPreservation{Share: 0.5}, // when more than half vanish at once, call them for 5 min more
+		Logger:           slog.Default(),
 	})
 	if err != nil {
 		return nil, err

@@ -153,13 +153,13 @@ func describe(snap *rollcall.Snapshot) string {
 		line += snap.ID(inst)
 	}
 	line += "]"
-	for _, rej := range snap.Rejected() {
+	for _, rej := range snap.Invalid() {
 		line += " rejected " + rej.Key
 	}
-	if snap.History() > 0 {
-		line += fmt.Sprintf(" history %d", snap.History())
+	if snap.Epoch() > 0 {
+		line += fmt.Sprintf(" history %d", snap.Epoch())
 	}
-	if stale := snap.Stale(); stale != nil {
+	if stale := snap.Staleness(); stale != nil {
 		line += " stale: " + stale.Cause.Error()
 	}
 	return line

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Hold has instances that vanish in a mass stay callable for a while. When a whole fleet
+// SelfPreservation has instances that vanish in a mass stay callable for a while. When a whole fleet
 // loses its leases at once, to an outage of the network between it and etcd or to a
 // failover of etcd, its servers are mostly still there; calling them beats calling nobody.
 // The zero value holds nothing.
@@ -18,23 +18,23 @@ import (
 // etcd's events do not say why a key went. An instance that was last seen draining went
 // on purpose and is never held. A Registrar marks what it deregisters so, where the
 // metadata is an object or nothing and etcd takes writes.
-type Hold struct {
+type SelfPreservation struct {
 	// Share is the part of a service's instances, above 0 and below 1, that must have
-	// vanished within Longest for those to be held. 0 holds nothing.
+	// vanished within Retain for those to be held. 0 holds nothing.
 	Share float64
-	// Longest is how long an instance is held after it vanished. Default 5 min.
-	Longest time.Duration
+	// Retain is how long an instance is held after it vanished. Default 5 min.
+	Retain time.Duration
 }
 
-func (h Hold) withDefaults() (Hold, error) {
+func (h SelfPreservation) withDefaults() (SelfPreservation, error) {
 	if h.Share < 0 || h.Share >= 1 {
 		return h, inputError("hold", fmt.Sprint(h.Share), "the share must be 0, for no hold, or between 0 and 1")
 	}
-	if h.Longest < 0 {
-		return h, inputError("hold", h.Longest.String(), "the longest hold must not be negative")
+	if h.Retain < 0 {
+		return h, inputError("hold", h.Retain.String(), "the longest hold must not be negative")
 	}
-	if h.Longest == 0 {
-		h.Longest = 5 * time.Minute
+	if h.Retain == 0 {
+		h.Retain = 5 * time.Minute
 	}
 	return h, nil
 }
@@ -79,7 +79,7 @@ func (l losses) held(share float64, present int, now time.Time) (held []*Instanc
 	return held, next
 }
 
-func (f *feed) holdUntil() time.Time { return time.Now().Add(f.dir.hold.Longest) }
+func (f *feed) holdUntil() time.Time { return time.Now().Add(f.dir.hold.Retain) }
 
 // setHeld adds what is held to a snapshot that nobody has seen yet.
 func (f *feed) setHeld(snap *Snapshot) {
@@ -92,7 +92,7 @@ func (f *feed) setHeld(snap *Snapshot) {
 	if len(snap.held) > 0 && begins {
 		f.dir.stats.holds.Add(1)
 		f.dir.log.Warn("most instances vanished at once: holding them", "prefix", f.span.key,
-			"held", len(snap.held), "left", len(snap.instances), "longest", f.dir.hold.Longest)
+			"held", len(snap.held), "left", len(snap.instances), "longest", f.dir.hold.Retain)
 	}
 }
 

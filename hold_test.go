@@ -27,7 +27,7 @@ func shown(sub *rollcall.Subscription) string {
 		line += snap.ID(inst)
 	}
 	line += "|"
-	for _, inst := range snap.Held() {
+	for _, inst := range snap.Retained() {
 		line += snap.ID(inst)
 	}
 	return line
@@ -36,7 +36,7 @@ func shown(sub *rollcall.Subscription) string {
 func TestG6MassLossIsHeld(t *testing.T) {
 	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
 		d, err := rollcall.NewDirectory(conn.Client, rollcall.DirectoryOptions{
-			Hold: rollcall.Hold{Share: 0.5, Longest: time.Minute}})
+			SelfPreservation: rollcall.SelfPreservation{Share: 0.5, Retain: time.Minute}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -68,7 +68,7 @@ func TestG6MassLossIsHeld(t *testing.T) {
 		want("cd|") // half is not more than half
 		del("c")
 		want("d|abc")
-		if got := d.Stats(); got.Held != 3 || got.Holds != 1 {
+		if got := d.Stats(); got.Retained != 3 || got.SelfPreservations != 1 {
 			t.Errorf("stats %+v, want 3 held by 1 hold", got)
 		}
 		put("c", "null")
@@ -137,7 +137,7 @@ func TestHoldEndsWhileTheFeedWaits(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
-				d, err := rollcall.NewDirectory(conn.Client, rollcall.DirectoryOptions{Hold: rollcall.Hold{Share: 0.5, Longest: 2 * time.Second}})
+				d, err := rollcall.NewDirectory(conn.Client, rollcall.DirectoryOptions{SelfPreservation: rollcall.SelfPreservation{Share: 0.5, Retain: 2 * time.Second}})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -176,8 +176,8 @@ func TestNoHoldByDefault(t *testing.T) {
 		defer sub.Close()
 		next(t, sub)
 		store.Delete("svc/a")
-		if snap := next(t, sub); len(snap.Instances()) != 0 || len(snap.Held()) != 0 {
-			t.Errorf("left %v, held %v", snap.Instances(), snap.Held())
+		if snap := next(t, sub); len(snap.Instances()) != 0 || len(snap.Retained()) != 0 {
+			t.Errorf("left %v, held %v", snap.Instances(), snap.Retained())
 		}
 	})
 }
@@ -189,12 +189,12 @@ func TestBadOptions(t *testing.T) {
 		conn := store.Connect(t.Context())
 		defer conn.Close()
 		for _, opts := range []rollcall.DirectoryOptions{
-			{Hold: rollcall.Hold{Share: 1}},
-			{Hold: rollcall.Hold{Share: -0.1}},
-			{Hold: rollcall.Hold{Share: 0.5, Longest: -1}},
+			{SelfPreservation: rollcall.SelfPreservation{Share: 1}},
+			{SelfPreservation: rollcall.SelfPreservation{Share: -0.1}},
+			{SelfPreservation: rollcall.SelfPreservation{Share: 0.5, Retain: -1}},
 			{CacheDir: "/dev/null/cache"},
-			{AuditEvery: time.Millisecond},
-			{AuditEvery: 1 << 62},
+			{ConsistencyCheckPeriod: time.Millisecond},
+			{ConsistencyCheckPeriod: 1 << 62},
 		} {
 			_, err := rollcall.NewDirectory(conn.Client, opts)
 			if !errors.As(err, new(*rollcall.InputError)) || !strings.HasPrefix(err.Error(), "invalid ") {

@@ -38,7 +38,7 @@ func (i *Instance) SameValue(o *Instance) bool {
 
 // Attributes are the fields of an object in Metadata that mean something to
 // Rollcall. A field of a wrong type or range keeps its default and is listed in
-// Rejected; the endpoint itself stays.
+// Invalid; the endpoint itself stays.
 type Attributes struct {
 	Weight   uint32 // "weight", 1 to 2^32-1; default 1
 	Region   string // "region"
@@ -47,7 +47,7 @@ type Attributes struct {
 	Version  string // "version"
 	HashKey  string // "hash_key": where ring_hash puts the endpoint; default its id
 	Draining bool   // "status": "draining"; default "serving"
-	Rejected []FieldError
+	Invalid  []FieldError
 }
 
 // FieldError is one field of the metadata that was not understood.
@@ -128,7 +128,7 @@ func (a *Attributes) text(fields map[string]json.RawMessage, name string) (s str
 }
 
 func (a *Attributes) reject(field, reason string) {
-	a.Rejected = append(a.Rejected, FieldError{Field: field, Reason: reason})
+	a.Invalid = append(a.Invalid, FieldError{Field: field, Reason: reason})
 }
 
 // WithField returns metadata with a field set to a value, or without it where the value

@@ -31,7 +31,7 @@ func TestVerifyIsRefusedForAMoment(t *testing.T) {
 				}
 				conn := store.Connect(context.Background())
 				defer conn.Close()
-				d, err := NewDirectory(conn.Client, DirectoryOptions{AuditEvery: -1})
+				d, err := NewDirectory(conn.Client, DirectoryOptions{ConsistencyCheckPeriod: -1})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -54,8 +54,8 @@ func TestVerifyIsRefusedForAMoment(t *testing.T) {
 				store.Put("svc/b", `{"Addr":"b:1"}`)
 				suspect()
 				time.Sleep(15 * time.Second)
-				if snap := sub.Latest(); snap.Instance("svc/b") == nil || snap.Stale() != nil {
-					t.Errorf("svc/b is not followed: %v, stale %v", snap.Instances(), snap.Stale())
+				if snap := sub.Latest(); snap.Instance("svc/b") == nil || snap.Staleness() != nil {
+					t.Errorf("svc/b is not followed: %v, stale %v", snap.Instances(), snap.Staleness())
 				}
 			})
 		})

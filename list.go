@@ -26,7 +26,7 @@ const pageSize = 5000
 // listing is a span's content at one revision.
 type listing struct {
 	instances []*Instance // sorted by key
-	rejected  []*Rejected // sorted by key
+	rejected  []*Invalid  // sorted by key
 	revision  int64
 	term      uint64
 }

@@ -64,7 +64,7 @@ func TestRetriesDoNotGrowWithServices(t *testing.T) {
 						t.Errorf("asked %d times in the first 10 s", n)
 					}
 					for i, sub := range subs {
-						if snap := sub.Latest(); snap == nil || snap.Stale() == nil || len(snap.Instances()) != 1 {
+						if snap := sub.Latest(); snap == nil || snap.Staleness() == nil || len(snap.Instances()) != 1 {
 							t.Fatalf("service %d is not shown as stale: %v", i, snap)
 						}
 					}
@@ -76,8 +76,8 @@ func TestRetriesDoNotGrowWithServices(t *testing.T) {
 					conn.FindLeader()
 					time.Sleep(6 * time.Second)
 					for i, sub := range subs {
-						if snap := sub.Latest(); snap.Stale() != nil {
-							t.Fatalf("service %d is stale: %v", i, snap.Stale().Cause)
+						if snap := sub.Latest(); snap.Staleness() != nil {
+							t.Fatalf("service %d is stale: %v", i, snap.Staleness().Cause)
 						}
 					}
 				})

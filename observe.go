@@ -82,10 +82,10 @@ func (r *Registrar) unwatchLocked(g *Registration) (sub *Subscription) {
 func (r *Registrar) observeLocked() {
 	for _, w := range r.watches {
 		snap := w.sub.Latest()
-		if snap == nil || snap == w.last || snap.Stale() != nil {
+		if snap == nil || snap == w.last || snap.Staleness() != nil {
 			continue
 		}
-		if w.last != nil && w.last.History() != snap.History() { // restored from a backup, it may be, with the lease in it
+		if w.last != nil && w.last.Epoch() != snap.Epoch() { // restored from a backup, it may be, with the lease in it
 			for _, g := range r.regs {
 				g.dirty = g.dirty || g.watch == w
 			}
@@ -146,7 +146,7 @@ func (r *Registrar) unwatched() (all []*Registration) {
 		}
 		if g.watch != nil {
 			// A watch that has not come to the last write may follow a history that lost it.
-			if snap := g.watch.sub.Latest(); snap != nil && snap.Stale() == nil && snap.Revision() >= g.revision {
+			if snap := g.watch.sub.Latest(); snap != nil && snap.Staleness() == nil && snap.Revision() >= g.revision {
 				continue
 			}
 		}

@@ -428,7 +428,7 @@ func TestMemberWithoutLeaderIsAskedOnce(t *testing.T) {
 			t.Errorf("%d lists of %d services", n, services)
 		}
 		for _, sub := range subs {
-			if snap := sub.Latest(); snap == nil || snap.Stale() == nil || len(snap.Instances()) != 1 {
+			if snap := sub.Latest(); snap == nil || snap.Staleness() == nil || len(snap.Instances()) != 1 {
 				t.Errorf("what the member has is not shown: %v", snap)
 			}
 		}

@@ -79,7 +79,7 @@ func checkSelected(field, value string) error {
 func (s Selector) String() string { return s.query }
 
 // Takes says whether the selector takes an instance.
-func (s Selector) Takes(inst *Instance) bool {
+func (s Selector) Matches(inst *Instance) bool {
 	if len(s.want) == 0 {
 		return true
 	}

@@ -27,12 +27,12 @@ func TestSelector(t *testing.T) {
 		s, err := ParseSelector(query)
 		if err != nil {
 			t.Errorf("%q: %v", query, err)
-		} else if got := s.Takes(inst); got != want {
+		} else if got := s.Matches(inst); got != want {
 			t.Errorf("%q takes the instance: %v, want %v", query, got, want)
 		}
 	}
 	plain, _ := ParseSelector("weight=1&status=serving&zone=")
-	if !plain.Takes(&Instance{}) {
+	if !plain.Matches(&Instance{}) {
 		t.Error("an instance without metadata has the defaults")
 	}
 }

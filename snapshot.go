@@ -22,13 +22,13 @@ type Snapshot struct {
 	revision  int64
 	history   int
 	instances []*Instance // Invariant: sorted by key, no key in both slices.
-	rejected  []*Rejected // Invariant: sorted by key.
+	rejected  []*Invalid  // Invariant: sorted by key.
 	held      []*Instance // Invariant: sorted by key, none in instances.
 	stale     *Staleness
 }
 
-// Rejected is a key whose value is no endpoint. Decode says what is.
-type Rejected struct {
+// Invalid is a key whose value is no endpoint. Decode says what is.
+type Invalid struct {
 	Key            string
 	Value          []byte // as stored; it must not be changed
 	Cause          error
@@ -37,8 +37,8 @@ type Rejected struct {
 	ModRevision    int64
 }
 
-// Refused is an instance whose address an AddressPolicy refuses.
-type Refused struct {
+// Disallowed is an instance whose address an AddressPolicy refuses.
+type Disallowed struct {
 	Instance *Instance
 	Cause    error
 }
@@ -63,20 +63,20 @@ func (s *Snapshot) Revision() int64 { return s.revision }
 // when etcd lost its data or was restored from a backup; revisions of different
 // histories cannot be compared.
 // -1 is the history of a file of DirectoryOptions.CacheDir, comparable to none.
-func (s *Snapshot) History() int { return s.history }
+func (s *Snapshot) Epoch() int { return s.history }
 
 // Instances returns the endpoints, sorted by key.
 func (s *Snapshot) Instances() []*Instance { return s.instances }
 
-// Rejected returns the keys whose values are no endpoints, sorted by key.
-func (s *Snapshot) Rejected() []*Rejected { return s.rejected }
+// Invalid returns the keys whose values are no endpoints, sorted by key.
+func (s *Snapshot) Invalid() []*Invalid { return s.rejected }
 
 // Held returns instances that etcd holds no longer, sorted by key, but that a Hold keeps
 // callable. Instances does not hold them.
-func (s *Snapshot) Held() []*Instance { return s.held }
+func (s *Snapshot) Retained() []*Instance { return s.held }
 
 // Stale is nil while the snapshot follows etcd.
-func (s *Snapshot) Stale() *Staleness { return s.stale }
+func (s *Snapshot) Staleness() *Staleness { return s.stale }
 
 // ID is what follows the prefix in an instance's key.
 func (s *Snapshot) ID(i *Instance) string { return strings.TrimPrefix(i.Key, s.prefix) }
@@ -99,11 +99,11 @@ func (s *Snapshot) ServiceConfig() json.RawMessage {
 }
 
 // Screen splits the instances by an address policy; nil means HostPort.
-func (s *Snapshot) Screen(policy AddressPolicy) (taken []*Instance, refused []Refused) {
+func (s *Snapshot) Partition(policy AddressPolicy) (taken []*Instance, refused []Disallowed) {
 	taken = make([]*Instance, 0, len(s.instances))
 	for _, inst := range s.instances {
 		if err := policy.Check(inst.Addr); err != nil {
-			refused = append(refused, Refused{Instance: inst, Cause: err})
+			refused = append(refused, Disallowed{Instance: inst, Cause: err})
 			continue
 		}
 		taken = append(taken, inst)
@@ -156,7 +156,7 @@ var errServiceConfig = errors.New("a service config, no endpoint")
 // entry is what a key holds: an instance, a rejected value, or nothing.
 type entry struct {
 	instance *Instance
-	rejected *Rejected
+	rejected *Invalid
 }
 
 // decodeEntry reads a key-value. A service config is no endpoint, whatever it says.
@@ -168,7 +168,7 @@ func decodeEntry(kv *mvccpb.KeyValue) entry {
 			return entry{instance: inst}
 		}
 	}
-	return entry{rejected: &Rejected{
+	return entry{rejected: &Invalid{
 		Key:            string(kv.Key),
 		Value:          kv.Value,
 		Cause:          err,
@@ -197,7 +197,7 @@ func (s *Snapshot) next(changes map[string]entry, revision int64, room []*Instan
 	n.revision = max(revision, s.revision)
 	n.stale, n.held = nil, nil
 	n.instances = merge(s.instances, keys, func(key string) *Instance { return changes[key].instance }, room)
-	n.rejected = merge(s.rejected, keys, func(key string) *Rejected { return changes[key].rejected }, nil)
+	n.rejected = merge(s.rejected, keys, func(key string) *Invalid { return changes[key].rejected }, nil)
 	return &n
 }
 
@@ -244,12 +244,12 @@ func (s *Snapshot) extent() (count int64, modRevision int64) {
 }
 
 type keyed interface {
-	*Instance | *Rejected
+	*Instance | *Invalid
 	key() string
 }
 
 func (i *Instance) key() string { return i.Key }
-func (r *Rejected) key() string { return r.Key }
+func (r *Invalid) key() string  { return r.Key }
 
 func find[E keyed](sorted []E, key string) (int, bool) {
 	return slices.BinarySearchFunc(sorted, key, func(e E, key string) int { return strings.Compare(e.key(), key) })

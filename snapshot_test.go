@@ -95,7 +95,7 @@ func render(s *Snapshot) (text string) {
 	for _, inst := range s.Instances() {
 		text += fmt.Sprintf("%s %s %s %d %d\n", inst.Key, inst.Addr, inst.Metadata, inst.CreateRevision, inst.ModRevision)
 	}
-	for _, rej := range s.Rejected() {
+	for _, rej := range s.Invalid() {
 		text += fmt.Sprintf("%s %v %d\n", rej.Key, rej.Cause, rej.ModRevision)
 	}
 	return text
@@ -128,11 +128,11 @@ func TestSnapshotShares(t *testing.T) {
 
 func TestScreen(t *testing.T) {
 	snap := &Snapshot{instances: []*Instance{{Key: "s/a", Addr: "1.2.3.4"}, {Key: "s/b", Addr: "1.2.3.4:5"}}}
-	taken, refused := snap.Screen(nil)
+	taken, refused := snap.Partition(nil)
 	if len(taken) != 1 || taken[0].Key != "s/b" || len(refused) != 1 || refused[0].Instance.Key != "s/a" || refused[0].Cause == nil {
 		t.Errorf("taken %v, refused %v", taken, refused)
 	}
-	if taken, refused = snap.Screen(func(string) error { return nil }); len(taken) != 2 || len(refused) != 0 {
+	if taken, refused = snap.Partition(func(string) error { return nil }); len(taken) != 2 || len(refused) != 0 {
 		t.Errorf("taken %v, refused %v", taken, refused)
 	}
 }

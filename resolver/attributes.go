@@ -87,7 +87,7 @@ func (a attribute) String() string { return a.Key }
 // stands for, for use in a balancer; nil for endpoints of other resolvers, and for the one
 // without addresses that takes the place of the last. Of writes that changed neither
 // address nor metadata it need not be the last.
-func InstanceOf(ep grpcresolver.Endpoint) *rollcall.Instance {
+func InstanceFromEndpoint(ep grpcresolver.Endpoint) *rollcall.Instance {
 	a, _ := ep.Attributes.Value(instanceKey{}).(attribute)
 	return a.Instance
 }
@@ -95,8 +95,8 @@ func InstanceOf(ep grpcresolver.Endpoint) *rollcall.Instance {
 // AttributesOf returns what the metadata of an endpoint of this resolver says: weight, place,
 // version, status. Endpoints of other resolvers have no more than the weight that gRPC's own
 // policies read.
-func AttributesOf(ep grpcresolver.Endpoint) rollcall.Attributes {
-	if inst := InstanceOf(ep); inst != nil {
+func AttributesFromEndpoint(ep grpcresolver.Endpoint) rollcall.Attributes {
+	if inst := InstanceFromEndpoint(ep); inst != nil {
 		return inst.Attributes()
 	}
 	return rollcall.Attributes{Weight: max(weight.FromEndpoint(ep).Weight, 1)}

@@ -40,7 +40,7 @@ func (c newestConn) UpdateState(s balancer.State) {
 		if child.State.ConnectivityState != connectivity.Ready {
 			continue
 		}
-		version := resolver.AttributesOf(child.Endpoint).Version
+		version := resolver.AttributesFromEndpoint(child.Endpoint).Version
 		if version > best {
 			best, picker.among = version, nil
 		}

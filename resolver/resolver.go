@@ -162,13 +162,13 @@ func (r *etcdResolver) emptyError() error {
 	if n := len(snap.Instances()); r.name.selector != "" && n > refused {
 		text += fmt.Sprintf("; %d not selected by %q", n-refused, r.name.selector)
 	}
-	if n := len(snap.Rejected()); n > 0 {
-		text += fmt.Sprintf("; %d rejected, the first: %q: %v", n, snap.Rejected()[0].Key, snap.Rejected()[0].Cause)
+	if n := len(snap.Invalid()); n > 0 {
+		text += fmt.Sprintf("; %d rejected, the first: %q: %v", n, snap.Invalid()[0].Key, snap.Invalid()[0].Cause)
 	}
 	if refused > 0 {
 		text += fmt.Sprintf("; %d refused by the address policy", refused)
 	}
-	if stale := snap.Stale(); stale != nil {
+	if stale := snap.Staleness(); stale != nil {
 		text += fmt.Sprintf("; stale: %v", stale.Cause)
 	}
 	return errors.New(text)

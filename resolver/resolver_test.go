@@ -200,7 +200,7 @@ func instance(t *testing.T, c *channel, addr string) string {
 	defer c.mu.Unlock()
 	for _, ep := range c.states[len(c.states)-1].Endpoints {
 		if ep.Addresses[0].Addr == addr {
-			return InstanceOf(ep).Key
+			return InstanceFromEndpoint(ep).Key
 		}
 	}
 	t.Fatalf("no %s in the last state", addr)
@@ -441,7 +441,7 @@ func TestBuilder(t *testing.T) {
 			t.Errorf("built on a closed client: %v", err)
 		}
 	})
-	if InstanceOf(grpcresolver.Endpoint{}) != nil {
+	if InstanceFromEndpoint(grpcresolver.Endpoint{}) != nil {
 		t.Error("an endpoint of nobody has an instance")
 	}
 }
@@ -461,7 +461,7 @@ func TestHeldStayCallable(t *testing.T) {
 		defer store.Close()
 		conn := store.Connect(context.Background())
 		defer conn.Close()
-		d, err := rollcall.NewDirectory(conn.Client, rollcall.DirectoryOptions{Hold: rollcall.Hold{Share: 0.5, Longest: time.Minute}})
+		d, err := rollcall.NewDirectory(conn.Client, rollcall.DirectoryOptions{SelfPreservation: rollcall.SelfPreservation{Share: 0.5, Retain: time.Minute}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -493,7 +493,7 @@ func TestHeldStayCallable(t *testing.T) {
 		c.told()
 		var keys []string
 		for _, ep := range c.last().Endpoints {
-			keys = append(keys, InstanceOf(ep).Key)
+			keys = append(keys, InstanceFromEndpoint(ep).Key)
 		}
 		slices.Sort(keys)
 		if want := []string{"svc/b", "svc/c", "svc/d", "svc/e"}; !slices.Equal(keys, want) {

@@ -25,7 +25,7 @@ type view struct {
 
 	mu      sync.RWMutex
 	snap    *rollcall.Snapshot // that the rest is a function of; nil at first
-	refused map[string]rollcall.Refused
+	refused map[string]rollcall.Disallowed
 	serving int                             // instances that are taken and not draining
 	odd     bool                            // others than the serving ones may be chosen: some are held, or all drain
 	places  map[string]int                  // by address: where the choice has it; nil until it is needed; not read while odd
@@ -42,7 +42,7 @@ func newView(selector rollcall.Selector, policy rollcall.AddressPolicy) *view {
 
 // follow takes in the latest snapshot of a subscription, and returns those refused by the
 // policy that nobody has been told of yet, and the keys of those that are no longer.
-func (v *view) follow(sub *rollcall.Subscription) (fresh []rollcall.Refused, mended []string) {
+func (v *view) follow(sub *rollcall.Subscription) (fresh []rollcall.Disallowed, mended []string) {
 	v.mu.RLock()
 	same := v.snap == sub.Latest()
 	v.mu.RUnlock()
@@ -113,8 +113,8 @@ func (v *view) refusals() (snap *rollcall.Snapshot, refused int) {
 	return v.snap, len(v.refused)
 }
 
-func (v *view) apply(snap *rollcall.Snapshot) (fresh []rollcall.Refused) {
-	if v.snap == nil || v.odd || len(snap.Held()) > 0 {
+func (v *view) apply(snap *rollcall.Snapshot) (fresh []rollcall.Disallowed) {
+	if v.snap == nil || v.odd || len(snap.Retained()) > 0 {
 		return v.build(snap)
 	}
 	v.index()
@@ -137,15 +137,15 @@ func (v *view) apply(snap *rollcall.Snapshot) (fresh []rollcall.Refused) {
 }
 
 // build chooses anew, by all the rules.
-func (v *view) build(snap *rollcall.Snapshot) (fresh []rollcall.Refused) {
+func (v *view) build(snap *rollcall.Snapshot) (fresh []rollcall.Disallowed) {
 	old, known, version := v.chosen, v.refused, v.version
 	all, size := snap.Instances(), 0
 	if v.selector.String() == "" {
 		size = len(all) // most are taken
 	}
 	v.snap, v.serving, v.chosen = snap, 0, newChoice(snap.Prefix(), size)
-	v.refused, v.places, v.crowds = make(map[string]rollcall.Refused), nil, make(map[string][]*rollcall.Instance)
-	if len(snap.Held()) > 0 || slices.ContainsFunc(all, func(inst *rollcall.Instance) bool { return snap.ID(inst) != inst.Addr }) {
+	v.refused, v.places, v.crowds = make(map[string]rollcall.Disallowed), nil, make(map[string][]*rollcall.Instance)
+	if len(snap.Retained()) > 0 || slices.ContainsFunc(all, func(inst *rollcall.Instance) bool { return snap.ID(inst) != inst.Addr }) {
 		v.places = make(map[string]int, size)
 	} // else no two have one address
 	var touched []string
@@ -156,8 +156,8 @@ func (v *view) build(snap *rollcall.Snapshot) (fresh []rollcall.Refused) {
 	}
 	v.settle(touched)
 	gone := make(map[string][]*rollcall.Instance)
-	for _, inst := range snap.Held() {
-		if v.crowd(inst.Addr) == nil && v.selector.Takes(inst) && v.policy.Check(inst.Addr) == nil {
+	for _, inst := range snap.Retained() {
+		if v.crowd(inst.Addr) == nil && v.selector.Matches(inst) && v.policy.Check(inst.Addr) == nil {
 			gone[inst.Addr] = append(gone[inst.Addr], inst)
 		}
 	}
@@ -171,11 +171,11 @@ func (v *view) build(snap *rollcall.Snapshot) (fresh []rollcall.Refused) {
 	}
 	v.chosen.separateHashKeys()
 	v.chosen.traits = nil
-	v.odd = len(snap.Held()) > 0 || v.allDrain()
+	v.odd = len(snap.Retained()) > 0 || v.allDrain()
 	if v.version = version; !v.chosen.looksLike(&old) {
 		v.version++
 	}
-	return slices.DeleteFunc(fresh, func(r rollcall.Refused) bool { return r.Instance == known[r.Instance.Key].Instance })
+	return slices.DeleteFunc(fresh, func(r rollcall.Disallowed) bool { return r.Instance == known[r.Instance.Key].Instance })
 }
 
 func (v *view) allDrain() bool { return v.serving == 0 && len(v.crowds) > 0 }
@@ -192,12 +192,12 @@ func (v *view) index() {
 }
 
 // come takes an instance in, and says whether it must be settled who stands for its address.
-func (v *view) come(inst *rollcall.Instance, fresh *[]rollcall.Refused) bool {
-	if !v.selector.Takes(inst) {
+func (v *view) come(inst *rollcall.Instance, fresh *[]rollcall.Disallowed) bool {
+	if !v.selector.Matches(inst) {
 		return false
 	}
 	if err := v.policy.Check(inst.Addr); err != nil {
-		v.refused[inst.Key] = rollcall.Refused{Instance: inst, Cause: err}
+		v.refused[inst.Key] = rollcall.Disallowed{Instance: inst, Cause: err}
 		*fresh = append(*fresh, v.refused[inst.Key])
 		return false
 	}
@@ -219,7 +219,7 @@ func (v *view) come(inst *rollcall.Instance, fresh *[]rollcall.Refused) bool {
 
 // leave takes an instance out, and says whether it must be settled who stands for its address.
 func (v *view) leave(inst *rollcall.Instance) bool {
-	if !v.selector.Takes(inst) {
+	if !v.selector.Matches(inst) {
 		return false
 	}
 	if _, ok := v.refused[inst.Key]; ok {

@@ -22,8 +22,8 @@ import (
 // chosenBy says which keys a channel may call, by the rules written down once more: all
 // of a snapshot at once, rule by rule.
 func chosenBy(snap *rollcall.Snapshot, selector rollcall.Selector) []string {
-	taken, _ := snap.Screen(nil)
-	passed := func(inst *rollcall.Instance) bool { return !selector.Takes(inst) }
+	taken, _ := snap.Partition(nil)
+	passed := func(inst *rollcall.Instance) bool { return !selector.Matches(inst) }
 	taken = slices.DeleteFunc(taken, passed)
 	rules := func(among []*rollcall.Instance) []string {
 		best := make(map[string]*rollcall.Instance)
@@ -40,7 +40,7 @@ func chosenBy(snap *rollcall.Snapshot, selector rollcall.Selector) []string {
 		return keys
 	}
 	callable := slices.DeleteFunc(slices.Clone(taken), (*rollcall.Instance).Draining)
-	for _, inst := range slices.DeleteFunc(slices.Clone(snap.Held()), passed) {
+	for _, inst := range slices.DeleteFunc(slices.Clone(snap.Retained()), passed) {
 		if rollcall.HostPort(inst.Addr) == nil && !slices.ContainsFunc(taken, func(i *rollcall.Instance) bool { return i.Addr == inst.Addr }) {
 			callable = append(callable, inst)
 		}
@@ -59,7 +59,7 @@ func hashKeysBy(snap *rollcall.Snapshot, keys []string) map[string]string {
 	for _, key := range keys { // sorted
 		inst := snap.Instance(key)
 		if inst == nil {
-			inst = snap.Held()[slices.IndexFunc(snap.Held(), func(i *rollcall.Instance) bool { return i.Key == key })]
+			inst = snap.Retained()[slices.IndexFunc(snap.Retained(), func(i *rollcall.Instance) bool { return i.Key == key })]
 		}
 		asked := cmp.Or(inst.Attributes().HashKey, key[len("s/"):])
 		if got[key] = asked; given[asked] {
@@ -87,7 +87,7 @@ func viewFollows(t *testing.T, rt *rapid.T) string {
 	defer store.Close()
 	conn := store.Connect(context.Background())
 	defer conn.Close()
-	d, err := rollcall.NewDirectory(conn.Client, rollcall.DirectoryOptions{Hold: rollcall.Hold{Share: 0.4, Longest: time.Minute}})
+	d, err := rollcall.NewDirectory(conn.Client, rollcall.DirectoryOptions{SelfPreservation: rollcall.SelfPreservation{Share: 0.4, Retain: time.Minute}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +126,7 @@ func viewFollows(t *testing.T, rt *rapid.T) string {
 		chosen := v.chosen
 		shown, hashKeys := make(map[string]string), make(map[string]string)
 		for i, ep := range chosen.endpoints {
-			inst := InstanceOf(ep)
+			inst := InstanceFromEndpoint(ep)
 			shown[inst.Key] = inst.Addr + string(inst.Metadata)
 			hashKeys[inst.Key] = hashKeyOf(ep)
 			if ep.Addresses[0].Addr != inst.Addr || chosen.hashes[i] != hashOf(inst.Key) {
@@ -147,8 +147,8 @@ func viewFollows(t *testing.T, rt *rapid.T) string {
 				return fmt.Sprintf("%s is crowded by %v", addr, crowd)
 			}
 		}
-		_, refused := sub.Latest().Screen(nil)
-		refused = slices.DeleteFunc(refused, func(r rollcall.Refused) bool { return !selector.Takes(r.Instance) })
+		_, refused := sub.Latest().Partition(nil)
+		refused = slices.DeleteFunc(refused, func(r rollcall.Disallowed) bool { return !selector.Matches(r.Instance) })
 		if _, n := v.refusals(); n != len(refused) {
 			return fmt.Sprintf("%d refused, want %d", n, len(refused))
 		}
@@ -159,7 +159,7 @@ func viewFollows(t *testing.T, rt *rapid.T) string {
 			return fmt.Sprintf("%d places, want %d", len(v.places), len(chosen.instances))
 		}
 		for addr, at := range v.places {
-			if inst := chosen.instances[at]; !v.odd && (inst.Addr != addr || inst.Key != InstanceOf(chosen.endpoints[at]).Key) {
+			if inst := chosen.instances[at]; !v.odd && (inst.Addr != addr || inst.Key != InstanceFromEndpoint(chosen.endpoints[at]).Key) {
 				return fmt.Sprintf("%s is where %v is", addr, inst)
 			}
 		}
@@ -183,10 +183,10 @@ func TestOrderSorts(t *testing.T) {
 		c := choiceOf(n)
 		var all, keys []string
 		for _, ep := range c.endpoints {
-			all = append(all, InstanceOf(ep).Key)
+			all = append(all, InstanceFromEndpoint(ep).Key)
 		}
 		for _, ep := range o.sorted(c, nil) {
-			keys = append(keys, InstanceOf(ep).Key)
+			keys = append(keys, InstanceFromEndpoint(ep).Key)
 		}
 		byRank := slices.SortedFunc(slices.Values(all), func(a, b string) int { return cmp.Compare(o.rank(hashOf(a)), o.rank(hashOf(b))) })
 		if k := min(n, favourites); !slices.Equal(keys[:k], byRank[:k]) {
@@ -198,7 +198,7 @@ func TestOrderSorts(t *testing.T) {
 	}
 	first := make(map[string]int)
 	for range 3000 {
-		first[InstanceOf(newOrder().sorted(choiceOf(3), nil)[0]).Key]++
+		first[InstanceFromEndpoint(newOrder().sorted(choiceOf(3), nil)[0]).Key]++
 	}
 	for key, n := range first {
 		if n < 800 || n > 1200 {

@@ -163,7 +163,7 @@ func (p *policy) sortLocked(endpoints []grpcresolver.Endpoint) {
 		g.endpoints = nil
 	}
 	for _, ep := range endpoints {
-		a := resolver.AttributesOf(ep)
+		a := resolver.AttributesFromEndpoint(ep)
 		m := &member{place: place{a.Region, a.Zone, a.Subzone}, weight: float64(a.Weight), addrs: len(ep.Addresses)}
 		for _, addr := range ep.Addresses {
 			p.members[addr.Addr] = m

@@ -119,7 +119,7 @@ func find(snap *rollcall.Snapshot, names []string) (all []holding, err error) {
 // named returns the key of that id, or else those of the endpoints with that address.
 func named(snap *rollcall.Snapshot, name string) (held []holding) {
 	key := rollcall.Key(snap.Service(), name)
-	for _, r := range snap.Rejected() {
+	for _, r := range snap.Invalid() {
 		if r.Key == key {
 			return []holding{{r.Key, r.Lease, r.CreateRevision, r.ModRevision, nil, nil, r.Cause}}
 		}

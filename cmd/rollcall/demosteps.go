@@ -160,7 +160,7 @@ func playOutage(ctx context.Context, s *stage) ([]figure, bool, error) {
 		return nil, false, err
 	}
 	back := time.Now()
-	for s.sub.Latest().Stale() != nil {
+	for s.sub.Latest().Staleness() != nil {
 		if err := pause(ctx, 10*time.Millisecond); err != nil {
 			return nil, false, err
 		}

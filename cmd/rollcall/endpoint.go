@@ -71,7 +71,7 @@ func (a *app) warn(e entry) {
 	if err != nil {
 		return
 	}
-	for _, field := range inst.Attributes().Rejected {
+	for _, field := range inst.Attributes().Invalid {
 		a.say("%v; its default applies", field)
 	}
 }

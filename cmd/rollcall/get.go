@@ -63,7 +63,7 @@ func (a *app) get(ctx context.Context, service string) error {
 		if err != nil {
 			return fmt.Errorf("list service %q: %w", service, err)
 		}
-		if len(snap.Instances())+len(snap.Rejected()) == 0 {
+		if len(snap.Instances())+len(snap.Invalid()) == 0 {
 			return fail(exitNotFound, "service %q is not there: no key under %q at revision %d; see rollcall ls",
 				service, snap.Prefix(), snap.Revision())
 		}
@@ -86,8 +86,8 @@ func (a *app) fillTTL(ctx context.Context, client *clientv3.Client, v view) erro
 	for i := range v.Instances {
 		rows[v.Instances[i].Lease] = append(rows[v.Instances[i].Lease], &v.Instances[i])
 	}
-	for i := range v.Refused {
-		rows[v.Refused[i].Lease] = append(rows[v.Refused[i].Lease], &v.Refused[i].instance)
+	for i := range v.Disallowed {
+		rows[v.Disallowed[i].Lease] = append(rows[v.Disallowed[i].Lease], &v.Disallowed[i].instance)
 	}
 	delete(rows, "")
 	var wg sync.WaitGroup

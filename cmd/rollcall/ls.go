@@ -20,8 +20,8 @@ type serviceRow struct {
 	Service       string `json:"service"`
 	ServiceBase64 string `json:"serviceBase64,omitempty"` // where the name is not UTF-8
 	Instances     int    `json:"instances"`
-	Rejected      int    `json:"rejected"`
-	Refused       int    `json:"refused"`
+	Invalid       int    `json:"rejected"`
+	Disallowed    int    `json:"refused"`
 }
 
 type serviceList struct {
@@ -77,11 +77,11 @@ func services(v view) serviceList {
 	for _, inst := range v.Instances {
 		at(inst.Key, inst.Service).Instances++
 	}
-	for _, rej := range v.Rejected {
-		at(rej.Key, rej.Service).Rejected++
+	for _, rej := range v.Invalid {
+		at(rej.Key, rej.Service).Invalid++
 	}
-	for _, ref := range v.Refused {
-		at(ref.Key, ref.Service).Refused++
+	for _, ref := range v.Disallowed {
+		at(ref.Key, ref.Service).Disallowed++
 	}
 	list := serviceList{APIVersion: apiVersion, Kind: "ServiceList", Revision: v.Revision, Services: make([]serviceRow, 0, len(counts))}
 	for _, row := range counts {
@@ -105,7 +105,7 @@ func (a *app) printServices(prefix string, list serviceList) error {
 	}
 	rows := [][]string{{"SERVICE", "INSTANCES", "REJECTED", "REFUSED"}}
 	for _, s := range list.Services {
-		rows = append(rows, []string{s.Service, strconv.Itoa(s.Instances), strconv.Itoa(s.Rejected), strconv.Itoa(s.Refused)})
+		rows = append(rows, []string{s.Service, strconv.Itoa(s.Instances), strconv.Itoa(s.Invalid), strconv.Itoa(s.Disallowed)})
 	}
 	_, err := fmt.Fprint(a.stdout, table(rows...))
 	return err

@@ -51,10 +51,10 @@ type rejected struct {
 
 // view is a snapshot as commands show it. No slice is nil.
 type view struct {
-	Revision  int64      `json:"revision"`
-	Instances []instance `json:"instances"`
-	Rejected  []rejected `json:"rejected"`
-	Refused   []refused  `json:"refused"`
+	Revision   int64      `json:"revision"`
+	Instances  []instance `json:"instances"`
+	Invalid    []rejected `json:"rejected"`
+	Disallowed []refused  `json:"refused"`
 }
 
 // splitter splits a key into service and id.
@@ -67,22 +67,22 @@ func of(service string) splitter {
 
 // render is the one way from a snapshot to what is shown.
 func render(snap *rollcall.Snapshot, split splitter) view {
-	taken, left := snap.Screen(nil)
+	taken, left := snap.Partition(nil)
 	v := view{
-		Revision:  snap.Revision(),
-		Instances: make([]instance, 0, len(taken)),
-		Rejected:  make([]rejected, 0, len(snap.Rejected())),
-		Refused:   make([]refused, 0, len(left)),
+		Revision:   snap.Revision(),
+		Instances:  make([]instance, 0, len(taken)),
+		Invalid:    make([]rejected, 0, len(snap.Invalid())),
+		Disallowed: make([]refused, 0, len(left)),
 	}
 	for _, inst := range taken {
 		v.Instances = append(v.Instances, renderInstance(inst, split))
 	}
 	for _, ref := range left {
-		v.Refused = append(v.Refused, refused{renderInstance(ref.Instance, split), reason(ref.Cause)})
+		v.Disallowed = append(v.Disallowed, refused{renderInstance(ref.Instance, split), reason(ref.Cause)})
 	}
-	for _, rej := range snap.Rejected() {
+	for _, rej := range snap.Invalid() {
 		service, id := split(rej.Key)
-		v.Rejected = append(v.Rejected, rejected{Key: rej.Key, KeyBase64: base64Of(rej.Key), Service: service, ID: id, Lease: leaseText(rej.Lease),
+		v.Invalid = append(v.Invalid, rejected{Key: rej.Key, KeyBase64: base64Of(rej.Key), Service: service, ID: id, Lease: leaseText(rej.Lease),
 			CreateRevision: rej.CreateRevision, ModRevision: rej.ModRevision, Cause: rej.Cause.Error()})
 	}
 	return v
@@ -138,14 +138,14 @@ func ttlText(seconds int64) string {
 
 // leftOutTable lists what readers leave out and why; it is empty where they take all.
 func leftOutTable(v view) string {
-	if len(v.Rejected)+len(v.Refused) == 0 {
+	if len(v.Invalid)+len(v.Disallowed) == 0 {
 		return ""
 	}
 	rows := [][]string{{"LEFT OUT", "ADDR", "CAUSE"}}
-	for _, r := range v.Rejected {
+	for _, r := range v.Invalid {
 		rows = append(rows, []string{r.ID, "", "rejected: " + r.Cause})
 	}
-	for _, r := range v.Refused {
+	for _, r := range v.Disallowed {
 		rows = append(rows, []string{r.ID, r.Addr, "refused: " + r.Cause})
 	}
 	return table(rows...)

@@ -175,13 +175,13 @@ func (c *channel) render(target string, snap *rollcall.Snapshot) resolution {
 	}
 	told := make(map[string]bool)
 	for _, ep := range c.state.Endpoints {
-		if inst := resolver.InstanceOf(ep); inst != nil {
+		if inst := resolver.InstanceFromEndpoint(ep); inst != nil {
 			told[inst.Key] = true
 			r.Instances = append(r.Instances, renderInstance(inst, split))
 		}
 	}
 	slices.SortFunc(r.Instances, func(a, b instance) int { return strings.Compare(a.Key, b.Key) })
-	for _, rej := range snap.Rejected() {
+	for _, rej := range snap.Invalid() {
 		r.LeftOut = append(r.LeftOut, leftOut{rej.Key, base64Of(rej.Key), "", "rejected: " + rej.Cause.Error()})
 	}
 	for _, inst := range snap.Instances() {
@@ -196,7 +196,7 @@ func (c *channel) render(target string, snap *rollcall.Snapshot) resolution {
 // cause says why the channel was not told of an instance.
 func (c *channel) cause(inst *rollcall.Instance) string {
 	for _, ep := range c.state.Endpoints {
-		if other := resolver.InstanceOf(ep); other != nil && other.Addr == inst.Addr {
+		if other := resolver.InstanceFromEndpoint(ep); other != nil && other.Addr == inst.Addr {
 			return fmt.Sprintf("same address as %q", other.Key)
 		}
 	}

@@ -164,21 +164,21 @@ func (w *watching) line(now time.Time, e event) string {
 // notices says on stderr what is no event: staleness, lost histories, keys whose values
 // are no endpoints.
 func (w *watching) notices(old, snap *rollcall.Snapshot) {
-	if snap.History() != old.History() {
+	if snap.Epoch() != old.Epoch() {
 		w.a.say("etcd lost its history: following the new one, from revision %d", snap.Revision())
 	}
-	was, is := old.Stale(), snap.Stale()
+	was, is := old.Staleness(), snap.Staleness()
 	switch {
 	case is != nil && (was == nil || was.Cause.Error() != is.Cause.Error()):
 		w.a.say("stale since %s: %s; what is shown was true then", is.Since.Format(time.TimeOnly), plain(is.Cause))
 	case is == nil && was != nil:
 		w.a.say("up to date again, at revision %d", snap.Revision())
 	}
-	known := make(map[string]int64, len(old.Rejected()))
-	for _, r := range old.Rejected() {
+	known := make(map[string]int64, len(old.Invalid()))
+	for _, r := range old.Invalid() {
 		known[r.Key] = r.ModRevision
 	}
-	for _, r := range snap.Rejected() {
+	for _, r := range snap.Invalid() {
 		if known[r.Key] != r.ModRevision {
 			w.a.say("rejected %q: %v", r.Key, r.Cause)
 		}
@@ -188,7 +188,7 @@ func (w *watching) notices(old, snap *rollcall.Snapshot) {
 // events are what a reader of old must be told to have snap, sorted by key.
 func events(old, snap *rollcall.Snapshot) []event {
 	causes := make(map[string]string)
-	for _, r := range snap.Rejected() {
+	for _, r := range snap.Invalid() {
 		causes[r.Key] = "rejected: " + r.Cause.Error()
 	}
 	split := of(snap.Service())

@@ -77,8 +77,8 @@ func (f *follower) differs(want *rollcall.Snapshot) error {
 	switch {
 	case snap == nil:
 		return fmt.Errorf("shows nothing: %v", f.sub.Err())
-	case snap.Stale() != nil:
-		return fmt.Errorf("is stale: %w", snap.Stale().Cause)
+	case snap.Staleness() != nil:
+		return fmt.Errorf("is stale: %w", snap.Staleness().Cause)
 	}
 	return same(shown(snap), shown(want))
 }
@@ -96,7 +96,7 @@ func (f *follower) wrong(tr *truth, unsure bool) error {
 		if err := tr.explain(snap); err != nil && !unsure {
 			return err
 		}
-		if f.last != nil && snap.History() == f.last.History() && snap.Revision() < f.last.Revision() {
+		if f.last != nil && snap.Epoch() == f.last.Epoch() && snap.Revision() < f.last.Revision() {
 			return fmt.Errorf("went back from revision %d to %d", f.last.Revision(), snap.Revision())
 		}
 		f.last = snap

@@ -387,7 +387,7 @@ func (d *driver) check() error {
 	d.checked = time.Now()
 	d.truth.forget(agreed)
 	for i, dir := range d.directories {
-		if stats := dir.Stats(); d.lost == 0 && (stats.Histories > 0 || stats.Drifts > 0 && !d.hushed) {
+		if stats := dir.Stats(); d.lost == 0 && (stats.Epochs > 0 || stats.Inconsistencies > 0 && !d.hushed) {
 			return fmt.Errorf("directory %d: a false alarm, or an event missed: %+v", i, stats)
 		}
 	}

@@ -195,7 +195,7 @@ func shown(snap *rollcall.Snapshot) map[string]int64 {
 	for _, inst := range snap.Instances() {
 		all[inst.Key] = inst.ModRevision
 	}
-	for _, rej := range snap.Rejected() {
+	for _, rej := range snap.Invalid() {
 		all[rej.Key] = rej.ModRevision
 	}
 	return all

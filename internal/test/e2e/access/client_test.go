@@ -80,7 +80,7 @@ func TestA6PingsAreNotTooEager(t *testing.T) {
 	if w, i := watching.begun.Load(), idle.begun.Load(); w != 1 || i != 1 {
 		t.Errorf("%d connections with a watch, %d without, want 1 each", w, i)
 	}
-	if snap := sub.Latest(); snap == nil || snap.Stale() != nil {
+	if snap := sub.Latest(); snap == nil || snap.Staleness() != nil {
 		t.Errorf("snapshot %+v", snap)
 	}
 }

@@ -102,7 +102,7 @@ func fewLogins(e *lab.Env, name string, newClient func(*lab.Env, func(*clientv3.
 		}
 	}
 	noMore("while idle", time.Duration(lab.Size(30, 11))*time.Second)
-	d, err := rollcall.NewDirectory(client, rollcall.DirectoryOptions{AuditEvery: time.Second})
+	d, err := rollcall.NewDirectory(client, rollcall.DirectoryOptions{ConsistencyCheckPeriod: time.Second})
 	e.OK(err)
 	defer d.Close()
 	follow := func(services int, name func(int) string) {

@@ -69,7 +69,7 @@ func TestA3CertificatesRotate(t *testing.T) {
 	staleFor := func(cause string) {
 		t.Helper()
 		f.Until("stale for "+cause, func(seen []*rollcall.Snapshot) bool {
-			stale := seen[len(seen)-1].Stale()
+			stale := seen[len(seen)-1].Staleness()
 			return stale != nil && strings.Contains(stale.Cause.Error(), cause)
 		})
 	}

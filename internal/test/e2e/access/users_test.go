@@ -71,8 +71,8 @@ func TestA1TokenExpires(t *testing.T) {
 			f.Holds("a", "b", "c")
 			lab.Within(t, "a running watch", began, time.Second)
 			for _, snap := range f.Since(0)[:seen] {
-				if snap.Stale() != nil {
-					t.Errorf("marked stale while only a token expired: %v", snap.Stale().Cause)
+				if snap.Staleness() != nil {
+					t.Errorf("marked stale while only a token expired: %v", snap.Staleness().Cause)
 				}
 			}
 			link.Cut()

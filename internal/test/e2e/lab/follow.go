@@ -80,7 +80,7 @@ func (f *Follower) record(ctx context.Context) {
 			f.errs = append(f.errs, err)
 		} else {
 			f.seen = append(f.seen, snap)
-			if last != nil && snap.History() == last.History() && snap.Revision() < last.Revision() {
+			if last != nil && snap.Epoch() == last.Epoch() && snap.Revision() < last.Revision() {
 				f.t.Errorf("revision went back from %d to %d", last.Revision(), snap.Revision())
 			}
 			last = snap
@@ -108,7 +108,7 @@ func (f *Follower) Until(what string, met func(seen []*rollcall.Snapshot) bool) 
 		case <-ctx.Done():
 			state := "none"
 			if len(seen) > 0 {
-				state = fmt.Sprintf("%v, stale: %v", IDs(seen[len(seen)-1]), seen[len(seen)-1].Stale())
+				state = fmt.Sprintf("%v, stale: %v", IDs(seen[len(seen)-1]), seen[len(seen)-1].Staleness())
 			}
 			f.t.Fatalf("no snapshot %s; %d seen, %d errors, the last: %s", what, len(seen), errs, state)
 		}
@@ -125,7 +125,7 @@ func (f *Follower) Holds(want ...string) *rollcall.Snapshot {
 			return false
 		}
 		snap = seen[len(seen)-1]
-		return snap.Stale() == nil && slices.Equal(IDs(snap), want)
+		return snap.Staleness() == nil && slices.Equal(IDs(snap), want)
 	})
 	return snap
 }
@@ -136,7 +136,7 @@ func (f *Follower) GoesStale() *rollcall.Staleness {
 	var mark *rollcall.Staleness
 	f.Until("stale", func(seen []*rollcall.Snapshot) bool {
 		if len(seen) > 0 {
-			mark = seen[len(seen)-1].Stale()
+			mark = seen[len(seen)-1].Staleness()
 		}
 		return mark != nil
 	})

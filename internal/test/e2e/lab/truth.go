@@ -183,7 +183,7 @@ func (tr *truth) checkSnapshots(seen []*rollcall.Snapshot) error {
 	}
 	r := tr.replay(seen[0].Prefix())
 	for i, snap := range seen {
-		if snap.History() > 0 {
+		if snap.Epoch() > 0 {
 			return nil
 		}
 		if i > 0 && snap.Revision() < seen[i-1].Revision() {
@@ -209,7 +209,7 @@ func (r *replay) matches(snap *rollcall.Snapshot) error {
 	for _, inst := range snap.Instances() {
 		shown[inst.Key] = inst.ModRevision
 	}
-	for _, rej := range snap.Rejected() {
+	for _, rej := range snap.Invalid() {
 		shown[rej.Key] = rej.ModRevision
 	}
 	held := make(map[string]int64)

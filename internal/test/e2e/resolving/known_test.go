@@ -128,14 +128,14 @@ func TestG5RestartWhileEtcdIsDown(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer sub.Close()
-	if stale := sub.Latest().Stale(); stale == nil || stale.Since.After(began) {
+	if stale := sub.Latest().Staleness(); stale == nil || stale.Since.After(began) {
 		t.Errorf("stale %+v, want since before the restart", stale)
 	}
 	etcd.Member(0).Start()
 	etcd.WaitReady()
-	for deadline := time.Now().Add(lab.WaitMost); sub.Latest().Stale() != nil; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(lab.WaitMost); sub.Latest().Staleness() != nil; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("still stale: %v", sub.Latest().Stale().Cause)
+			t.Fatalf("still stale: %v", sub.Latest().Staleness().Cause)
 		}
 	}
 }
@@ -147,7 +147,7 @@ func TestG6FleetLosesItsLeases(t *testing.T) {
 	etcd := lab.Start(t, etcdtest.Options{})
 	client := lab.Client(t, etcd.Endpoints()...)
 	const longest = 10 * time.Second
-	held, d := dialWith(t, client, rollcall.DirectoryOptions{Hold: rollcall.Hold{Share: 0.5, Longest: longest}}, resolver.Options{})
+	held, d := dialWith(t, client, rollcall.DirectoryOptions{SelfPreservation: rollcall.SelfPreservation{Share: 0.5, Retain: longest}}, resolver.Options{})
 	plain := lab.Dial(t, client, "etcd:///svc")
 	lease, err := client.Grant(lab.Context(t), 60)
 	if err != nil {
@@ -169,7 +169,7 @@ func TestG6FleetLosesItsLeases(t *testing.T) {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	if got := d.Stats(); got.Held != 5 || got.Holds != 1 {
+	if got := d.Stats(); got.Retained != 5 || got.SelfPreservations != 1 {
 		t.Errorf("stats %+v, want 5 held", got)
 	}
 	fails(t, held)
@@ -195,7 +195,7 @@ func TestG6FleetLosesItsLeases(t *testing.T) {
 	if err := r.Close(lab.Context(t)); err != nil {
 		t.Error(err)
 	}
-	if got := d.Stats(); got.Held != 0 || got.Holds != 1 {
+	if got := d.Stats(); got.Retained != 0 || got.SelfPreservations != 1 {
 		t.Errorf("stats %+v, want nothing held", got)
 	}
 }
@@ -235,7 +235,7 @@ func TestG10HostileAddresses(t *testing.T) {
 	f.Until("with all", func(seen []*rollcall.Snapshot) bool {
 		return len(seen) > 0 && len(seen[len(seen)-1].Instances()) == len(hostile)+1
 	})
-	taken, refused := f.Sub.Latest().Screen(nil)
+	taken, refused := f.Sub.Latest().Partition(nil)
 	if len(taken) != 1 || len(refused) != len(hostile) {
 		t.Errorf("%d taken, %d refused", len(taken), len(refused))
 	}

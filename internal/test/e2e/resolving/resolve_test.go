@@ -173,7 +173,7 @@ func TestG7BadValues(t *testing.T) {
 				continue
 			}
 			snap := lab.Follow(e.T, e.ClientWith(), e.Target).Holds("a", "z")
-			if got := snap.Rejected(); len(got) != 1 || got[0].Key != e.Key("m") || got[0].Cause == nil {
+			if got := snap.Invalid(); len(got) != 1 || got[0].Key != e.Key("m") || got[0].Cause == nil {
 				e.Failf("%s: rejected %+v, want one with a cause", v.name, got)
 			}
 		}
@@ -196,7 +196,7 @@ func TestG8OneAddressTwice(t *testing.T) {
 		chosen := func(key string) {
 			e.Eventually(func() error {
 				for _, ep := range c.Last() {
-					if inst := resolver.InstanceOf(ep); inst != nil && inst.Addr == twice && inst.Key != key {
+					if inst := resolver.InstanceFromEndpoint(ep); inst != nil && inst.Addr == twice && inst.Key != key {
 						return fmt.Errorf("chose %s, want %s", inst.Key, key)
 					}
 				}

@@ -123,8 +123,8 @@ func compactedBetween(e *lab.Env) {
 	f.Holds("b")
 	e.Within("the exact set after the compaction", between, time.Second)
 	for _, snap := range f.Since(0) {
-		if snap.Stale() != nil {
-			e.Failf("marked stale: %v", snap.Stale().Cause)
+		if snap.Staleness() != nil {
+			e.Failf("marked stale: %v", snap.Staleness().Cause)
 		}
 	}
 }
@@ -163,7 +163,7 @@ func wiped(e *lab.Env, bound time.Duration) {
 	e.Shows(channel, addrs("new-1")...)
 	e.Within("the new set after etcd was ready", ready, bound)
 	if f != nil {
-		if got := f.Holds("new-1").History(); got != 1 {
+		if got := f.Holds("new-1").Epoch(); got != 1 {
 			e.Failf("history %d, want 1", got)
 		}
 	}
@@ -178,7 +178,7 @@ func TestW6RevisionOvertakesAfterRestore(t *testing.T) {
 	const audited = 2 * time.Second
 	e := lab.NewEnv(t, lab.Rollcall, etcdtest.New(t, etcdtest.Options{}), "svc")
 	link := etcdtest.NewLink(t, e.Reach[0])
-	f := lab.FollowWith(t, e.ClientWith(lab.At(link.Addr())), "svc/", rollcall.DirectoryOptions{AuditEvery: audited})
+	f := lab.FollowWith(t, e.ClientWith(lab.At(link.Addr())), "svc/", rollcall.DirectoryOptions{ConsistencyCheckPeriod: audited})
 	member, file := e.Etcd.Member(0), filepath.Join(t.TempDir(), "backup")
 	put(e, "a", "b")
 	member.Save(file)
@@ -201,7 +201,7 @@ func TestW6RevisionOvertakesAfterRestore(t *testing.T) {
 	mended := time.Now()
 	f.Holds("a", "c")
 	lab.Within(t, "found and mended, with a comparison every 2 s", mended, audited*5/4+5*time.Second)
-	if stats := f.Directory.Stats(); stats.Drifts == 0 && stats.Histories == 0 {
+	if stats := f.Directory.Stats(); stats.Inconsistencies == 0 && stats.Epochs == 0 {
 		t.Errorf("mended by chance: %+v", stats)
 	}
 	put(e, "d")

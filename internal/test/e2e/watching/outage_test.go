@@ -53,7 +53,7 @@ func TestW3PartitionedMemberStillAnswers(t *testing.T) {
 	etcd.WaitReady()
 	pinned.Holds("a", "b")
 	for _, f := range append(followers, pinned) {
-		if got := f.Sub.Latest().History(); got != 0 {
+		if got := f.Sub.Latest().Epoch(); got != 0 {
 			t.Errorf("%d false alarms of a lost history", got)
 		}
 	}
@@ -155,7 +155,7 @@ func killedInTurn(t *testing.T, etcd *etcdtest.Cluster, client *clientv3.Client)
 	cancel()
 	calls.Wait()
 	lab.Note(t, "%d calls", made)
-	if got := f.Sub.Latest().History(); got != 0 {
+	if got := f.Sub.Latest().Epoch(); got != 0 {
 		t.Errorf("%d false alarms of a lost history", got)
 	}
 }
@@ -198,8 +198,8 @@ func idles(t *testing.T, etcd *etcdtest.Cluster, client *clientv3.Client) {
 	f.Holds("a")
 	time.Sleep(18 * time.Second) // the bound of silence is 10 s, an answer may take 5 s
 	for _, snap := range f.Since(0) {
-		if snap.Stale() != nil {
-			t.Errorf("marked stale: %v", snap.Stale().Cause)
+		if snap.Staleness() != nil {
+			t.Errorf("marked stale: %v", snap.Staleness().Cause)
 		}
 	}
 	if n := f.Count(); n != 1 {

@@ -69,8 +69,8 @@ func TestW10PermissionComesAndGoes(t *testing.T) {
 		link.Mend()
 		if f != nil {
 			f.Until("stale for want of permission", func(seen []*rollcall.Snapshot) bool {
-				return seen[len(seen)-1].Stale() != nil &&
-					errors.Is(seen[len(seen)-1].Stale().Cause, rpctypes.ErrPermissionDenied)
+				return seen[len(seen)-1].Staleness() != nil &&
+					errors.Is(seen[len(seen)-1].Staleness().Cause, rpctypes.ErrPermissionDenied)
 			})
 		}
 		time.Sleep(3 * time.Second) // and several retries
