@@ -18,6 +18,8 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall/internal/backoff"
 )
 
 const (
@@ -277,7 +279,7 @@ func (s *saver) run(ctx context.Context) {
 			}
 			notify(s.wake) // to try again
 		}
-		if sleep(ctx, max(saveEvery, saveShare*time.Since(began)), nil) != nil {
+		if backoff.Sleep(ctx, max(saveEvery, saveShare*time.Since(began)), nil) != nil {
 			return
 		}
 	}

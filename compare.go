@@ -9,6 +9,8 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall/internal/backoff"
 )
 
 const (
@@ -64,26 +66,26 @@ func (f *feed) audit(w *feedWatch) {
 func (f *feed) auditPause() time.Duration {
 	every := f.dir.auditEvery
 	if every < 0 {
-		return never
+		return backoff.Never
 	}
 	if snap, _ := f.latest(); snap != nil {
 		every = max(every, every/auditedAt*time.Duration(len(snap.instances)))
 	}
-	return every*3/4 + jitter(every/2)
+	return every*3/4 + backoff.Jitter(every/2)
 }
 
 // compare returns errDrifted where etcd holds something else than the snapshot. Unless
 // everything is asked for at once, it asks first for the number of keys and their greatest
 // ModRevision, which find all that a watch can miss but for rare coincidences.
 func (f *feed) compare(ctx context.Context, everything bool) error {
-	if err := sleep(ctx, jitter(compareGrace), nil); err != nil {
+	if err := backoff.Sleep(ctx, backoff.Jitter(compareGrace), nil); err != nil {
 		return err
 	}
 	if !everything {
 		if same, err := f.agrees(ctx); same || err != nil {
 			return err
 		}
-		if err := sleep(ctx, compareGrace, nil); err != nil {
+		if err := backoff.Sleep(ctx, compareGrace, nil); err != nil {
 			return err
 		}
 	}
@@ -91,7 +93,7 @@ func (f *feed) compare(ctx context.Context, everything bool) error {
 	if len(first) == 0 || err != nil {
 		return err
 	}
-	if err := sleep(ctx, compareGrace, nil); err != nil {
+	if err := backoff.Sleep(ctx, compareGrace, nil); err != nil {
 		return err
 	}
 	again, err := f.differences(ctx)
@@ -108,7 +110,7 @@ func (f *feed) agrees(ctx context.Context) (bool, error) {
 	before := f.dir.link.seen()
 	resp, err := f.dir.lister.first(ctx, f.span, append(clientv3.WithLastRev(), clientv3.WithKeysOnly())...)
 	if err != nil {
-		return false, fmt.Errorf("compare %q: %w", f.span.key, err)
+		return false, fmt.Errorf("compare %q: %w", f.span.Key, err)
 	}
 	f.dir.link.sawAnswer(resp.Header.Revision, resp.Header.RaftTerm, before)
 	var last int64
@@ -128,7 +130,7 @@ func (f *feed) differences(ctx context.Context) (map[string]difference, error) {
 	before := f.dir.link.seen()
 	got, err := f.dir.lister.list(ctx, f.span, false, nil)
 	if err != nil {
-		return nil, fmt.Errorf("compare %q: %w", f.span.key, err)
+		return nil, fmt.Errorf("compare %q: %w", f.span.Key, err)
 	}
 	f.dir.link.sawAnswer(got.revision, got.term, before)
 	shown, _ := f.latest()

@@ -13,10 +13,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
+
+	"github.com/rollcall-grpc/rollcall/internal/backoff"
+	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 )
 
 // DirectoryOptions are the settings of a Directory; the zero value works.
@@ -58,7 +58,7 @@ type Directory struct {
 
 	mu     sync.Mutex
 	closed bool
-	feeds  map[span]*feed
+	feeds  map[etcdkv.KeyRange]*feed
 	kept   keeper
 	stop   func() // ends and joins the link; nil while there is no feed
 }
@@ -69,7 +69,7 @@ func NewDirectory(client *clientv3.Client, opts DirectoryOptions) (*Directory, e
 	if client == nil {
 		return nil, errors.New("rollcall: the etcd client is nil")
 	}
-	d := &Directory{client: client, auditEvery: opts.ConsistencyCheckPeriod, feeds: make(map[span]*feed), kept: make(keeper)}
+	d := &Directory{client: client, auditEvery: opts.ConsistencyCheckPeriod, feeds: make(map[etcdkv.KeyRange]*feed), kept: make(keeper)}
 	d.SetLogger(opts.Logger)
 	d.log = slog.New(logSwitch{&d.logger})
 	d.link = newLink(client, d.log)
@@ -144,7 +144,7 @@ func (d *Directory) Subscribe(service string) (*Subscription, error) {
 // SubscribePrefix follows every key that starts with prefix, for views of many
 // services; an empty prefix is the whole store.
 func (d *Directory) SubscribePrefix(prefix string) (*Subscription, error) {
-	return d.subscribe(prefixSpan(prefix), prefix, make(chan struct{}, 1))
+	return d.subscribe(etcdkv.Prefix(prefix), prefix, make(chan struct{}, 1))
 }
 
 // ConfigPrefix and the name of a service are the key of its gRPC service config, as JSON.
@@ -158,17 +158,17 @@ func (d *Directory) SubscribeConfig(service string) (*Subscription, error) {
 
 // subscribeKey follows one key and wakes a channel that may serve others as well.
 func (d *Directory) subscribeKey(key string, changed chan struct{}) (*Subscription, error) {
-	return d.subscribe(keySpan(key), key, changed)
+	return d.subscribe(etcdkv.SingleKey(key), key, changed)
 }
 
-func (d *Directory) subscribe(s span, prefix string, changed chan struct{}) (*Subscription, error) {
+func (d *Directory) subscribe(s etcdkv.KeyRange, prefix string, changed chan struct{}) (*Subscription, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
 		return nil, ErrClosed
 	}
 	if d.client.Ctx().Err() != nil {
-		return nil, errClosedClient
+		return nil, etcdkv.ErrClientClosed
 	}
 	f := d.feeds[s]
 	if f == nil {
@@ -191,7 +191,7 @@ func (d *Directory) release(f *feed) {
 	if f.idle() && d.feeds[f.span] == f {
 		delete(d.feeds, f.span)
 		stop = f.stop
-		if snap := f.known(); snap != nil && f.span.end != "" {
+		if snap := f.known(); snap != nil && f.span.End != "" {
 			d.kept.put(f.span, snap)
 		}
 		if len(d.feeds) == 0 {
@@ -213,7 +213,7 @@ func (d *Directory) Close() {
 	d.mu.Lock()
 	d.closed = true
 	feeds, stopLink := d.feeds, d.stop
-	d.feeds, d.kept, d.stop = make(map[span]*feed), make(keeper), nil
+	d.feeds, d.kept, d.stop = make(map[etcdkv.KeyRange]*feed), make(keeper), nil
 	d.mu.Unlock()
 	var deliveries []<-chan struct{}
 	for _, f := range feeds {
@@ -238,36 +238,27 @@ func (d *Directory) List(ctx context.Context, service string) (*Snapshot, error)
 
 // ListPrefix is List for every key that starts with prefix.
 func (d *Directory) ListPrefix(ctx context.Context, prefix string) (*Snapshot, error) {
-	var retry backoff
+	var retry backoff.Backoff
 	var cause error // why etcd has not answered
 	for {
 		back := d.link.recovery()
-		got, err := d.lister.list(ctx, prefixSpan(prefix), false, nil)
+		got, err := d.lister.list(ctx, etcdkv.Prefix(prefix), false, nil)
 		if err == nil {
 			return (&Snapshot{prefix: prefix}).relisted(got, 0), nil
 		}
-		if ctx.Err() == nil && !passing(err) {
+		if ctx.Err() == nil && !etcdkv.IsTemporary(err) {
 			return nil, fmt.Errorf("list %q: %w", prefix, err)
 		}
 		if ctx.Err() == nil {
 			cause = err
 		}
-		if sleep(ctx, retry.next(), back) != nil {
+		if backoff.Sleep(ctx, retry.Next(), back) != nil {
 			if cause == nil {
-				cause = cmp.Or(disconnected(context.WithoutCancel(ctx), d.client), silent(d.client))
+				cause = cmp.Or(etcdkv.Disconnected(context.WithoutCancel(ctx), d.client), etcdkv.NoAnswer(d.client))
 			}
 			return nil, fmt.Errorf("list %q: %w: %w", prefix, ctx.Err(), cause)
 		}
 	}
-}
-
-// passing reports whether an error of etcd's is one of those that waiting may cure.
-func passing(err error) bool {
-	var etcd rpctypes.EtcdError
-	if errors.As(err, &etcd) {
-		return etcd.Code() == codes.Unavailable
-	}
-	return status.Code(err) == codes.Unavailable || errors.Is(err, ErrNoAnswer) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // start runs a function in a goroutine and returns what cancels and joins it.

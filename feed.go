@@ -9,6 +9,10 @@ import (
 	"errors"
 	"sync"
 	"time"
+
+	"github.com/rollcall-grpc/rollcall/internal/backoff"
+	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
+	"github.com/rollcall-grpc/rollcall/internal/throttle"
 )
 
 // What ends a watch without anything being wrong with etcd.
@@ -23,7 +27,7 @@ var (
 // owns it; subscriptions read what it publishes.
 type feed struct {
 	dir   *Directory
-	span  span
+	span  etcdkv.KeyRange
 	stop  func()        // cancels and joins run; set once, before the feed is shared
 	saver *saver        // nil without a cache on disk; set once, before run
 	asks  chan struct{} // capacity 1: Refresh was called
@@ -34,14 +38,14 @@ type feed struct {
 	revision int64            // revision that pending reaches
 	resume   int64            // revision to watch from; 0: list first
 	history  int
-	retry    backoff
-	opened   time.Time  // when etcd confirmed the watch; zero: it has not
-	asked    *Staleness // the outage in which a member without a leader was asked for what it has
-	pace     pace       // of publications
-	compared time.Time  // when a comparison with etcd was last begun
-	audited  time.Time  // when the next thorough one is due
-	lost     losses     // what vanished lately; nil without a Hold
-	holding  time.Time  // when what is held changes by itself
+	retry    backoff.Backoff
+	opened   time.Time         // when etcd confirmed the watch; zero: it has not
+	asked    *Staleness        // the outage in which a member without a leader was asked for what it has
+	pace     throttle.Throttle // of publications
+	compared time.Time         // when a comparison with etcd was last begun
+	audited  time.Time         // when the next thorough one is due
+	lost     losses            // what vanished lately; nil without a Hold
+	holding  time.Time         // when what is held changes by itself
 
 	mu         sync.Mutex
 	closed     error // why there will be no other snapshot; nil while there may be
@@ -56,11 +60,11 @@ type feed struct {
 	heard      time.Time // last answer to a list, or the start
 }
 
-func newFeed(d *Directory, s span, prefix string, before *Snapshot) *feed {
+func newFeed(d *Directory, s etcdkv.KeyRange, prefix string, before *Snapshot) *feed {
 	f := &feed{dir: d, span: s, asks: make(chan struct{}, 1), pending: make(map[string]entry),
 		subs: make(map[*Subscription]struct{}), blank: &Snapshot{prefix: prefix}, before: before,
-		remembered: d.cache == nil || s.end == "", heard: time.Now()}
-	if d.hold.Share > 0 && s.end != "" {
+		remembered: d.cache == nil || s.End == "", heard: time.Now()}
+	if d.hold.Share > 0 && s.End != "" {
 		f.lost = make(losses)
 	}
 	return f
@@ -68,7 +72,7 @@ func newFeed(d *Directory, s span, prefix string, before *Snapshot) *feed {
 
 // start runs the feed, and what saves it, and returns what ends and joins both.
 func (f *feed) start() (stop func()) {
-	if f.dir.cache == nil || f.span.end == "" {
+	if f.dir.cache == nil || f.span.End == "" {
 		return start(f.run)
 	}
 	f.saver = &saver{feed: f, wake: make(chan struct{}, 1)}

@@ -13,6 +13,9 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"github.com/rollcall-grpc/rollcall/internal/backoff"
+	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 )
 
 const (
@@ -48,7 +51,7 @@ func (f *feed) run(ctx context.Context) {
 		}
 	}
 	if f.dir.client.Ctx().Err() != nil {
-		f.end(errClosedClient)
+		f.end(etcdkv.ErrClientClosed)
 	}
 }
 
@@ -67,7 +70,7 @@ func (f *feed) awaitLink(ctx context.Context) error {
 			cause = cmp.Or(f.listBehind(ctx, cause), cause)
 		}
 		f.fail(cause)
-		if err := f.rest(ctx, never, changed); err != nil {
+		if err := f.rest(ctx, backoff.Never, changed); err != nil {
 			return err
 		}
 	}
@@ -77,12 +80,12 @@ func (f *feed) awaitLink(ctx context.Context) error {
 func (f *feed) rest(ctx context.Context, d time.Duration, wake <-chan struct{}) error {
 	until := time.Now().Add(d)
 	for !f.holding.IsZero() && f.holding.Before(until) {
-		if err := sleep(ctx, time.Until(f.holding), wake); err != nil || time.Now().Before(f.holding) {
+		if err := backoff.Sleep(ctx, time.Until(f.holding), wake); err != nil || time.Now().Before(f.holding) {
 			return err // or woken
 		}
 		f.expireHold()
 	}
-	return sleep(ctx, time.Until(until), wake)
+	return backoff.Sleep(ctx, time.Until(until), wake)
 }
 
 // aside does work that may take long, and lets go of what is held when its time has come.
@@ -93,7 +96,7 @@ func (f *feed) aside(work func()) {
 		defer close(done)
 		work()
 	}()
-	_ = f.rest(context.Background(), never, done)
+	_ = f.rest(context.Background(), backoff.Never, done)
 	<-done
 }
 
@@ -101,10 +104,10 @@ func (f *feed) aside(work func()) {
 func (f *feed) retreat(ctx context.Context, err error) {
 	link := f.dir.link
 	if !f.opened.IsZero() && time.Since(f.opened) >= steadyAfter {
-		f.retry.reset()
+		f.retry.Reset()
 	}
 	f.opened = time.Time{}
-	compacted := errors.Is(err, rpctypes.ErrCompacted) && f.retry.failures < 2
+	compacted := errors.Is(err, rpctypes.ErrCompacted) && f.retry.Failures() < 2
 	switch {
 	case errors.Is(err, errStreamReplaced), errors.Is(err, errDrifted), errors.Is(err, errNewHistory):
 		return
@@ -113,15 +116,15 @@ func (f *feed) retreat(ctx context.Context, err error) {
 		f.awaitGrant(ctx)
 		return
 	case compacted:
-		f.retry.failures++
+		f.retry.Next()
 		return
 	}
 	f.aside(func() { link.doubt(ctx) })
 	if v, _ := link.current(); v.down != nil || ctx.Err() != nil {
 		return
 	}
-	atOnce := f.retry.failures == 0 && f.resume > 0 // the first time that a watch ended
-	if wait := f.retry.next(); !atOnce {
+	atOnce := f.retry.Failures() == 0 && f.resume > 0 // the first time that a watch ended
+	if wait := f.retry.Next(); !atOnce {
 		f.fail(err)
 		_ = f.rest(ctx, wait, link.recovery())
 	}
@@ -136,27 +139,27 @@ func (f *feed) awaitGrant(ctx context.Context) {
 	for down := true; down && ctx.Err() == nil; {
 		refused, granted := link.refused()
 		all := time.Duration(refused) * refusedEvery
-		wait := max(f.retry.next(), all/2+jitter(all))
+		wait := max(f.retry.Next(), all/2+backoff.Jitter(all))
 		if f.config() {
-			wait = configPause/2 + jitter(configPause) // most roles that cannot read it never will
+			wait = configPause/2 + backoff.Jitter(configPause) // most roles that cannot read it never will
 		}
 		until := time.Now().Add(wait)
 		_ = f.rest(ctx, wait, granted)
 		if left := time.Until(until); left > 0 {
-			_ = f.rest(ctx, min(left, jitter(time.Duration(refused)*grantedEvery)), nil)
+			_ = f.rest(ctx, min(left, backoff.Jitter(time.Duration(refused)*grantedEvery)), nil)
 		}
 		v, changed := link.current()
 		if down = v.down != nil; down {
-			_ = f.rest(ctx, never, changed)
+			_ = f.rest(ctx, backoff.Never, changed)
 		}
 	}
 }
 
 // config reports whether the feed is of a service config.
-func (f *feed) config() bool { return strings.HasPrefix(f.span.key, ConfigPrefix) }
+func (f *feed) config() bool { return strings.HasPrefix(f.span.Key, ConfigPrefix) }
 
 // service reports whether the feed is of instances.
-func (f *feed) service() bool { return f.span.end != "" && !f.config() }
+func (f *feed) service() bool { return f.span.End != "" && !f.config() }
 
 // list reads the whole span and publishes it as one difference.
 func (f *feed) list(ctx context.Context) error {
@@ -166,7 +169,7 @@ func (f *feed) list(ctx context.Context) error {
 	var err error
 	f.aside(func() { got, err = f.dir.lister.list(ctx, f.span, false, f) })
 	if err != nil {
-		return fmt.Errorf("list %q: %w", f.span.key, err)
+		return fmt.Errorf("list %q: %w", f.span.Key, err)
 	}
 	f.history = link.sawAnswer(got.revision, got.term, before)
 	link.access(f, accessGranted)
@@ -190,7 +193,7 @@ func (f *feed) listBehind(ctx context.Context, cause error) error {
 		err = fmt.Errorf("member is behind, at revision %d: %w", got.revision, cause)
 	}
 	if err != nil {
-		return fmt.Errorf("list %q: %w", f.span.key, err)
+		return fmt.Errorf("list %q: %w", f.span.Key, err)
 	}
 	f.history = before.history
 	if v, _ := link.current(); v.history != f.history {

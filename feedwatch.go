@@ -12,6 +12,8 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 )
 
 // feedWatch is one open watch of a feed, with what was known when it was opened.
@@ -40,7 +42,7 @@ func (f *feed) open(ctx context.Context) *feedWatch {
 	w.ctx, w.cancel = context.WithCancel(ctx)
 	wctx, revision := f.dir.link.context(w.ctx, v.stream), f.resume
 	f.dir.stats.watches.Add(1)
-	w.wg.Go(func() { w.opened <- openWatch(wctx, f.dir.client, f.span, revision) })
+	w.wg.Go(func() { w.opened <- etcdkv.Watch(wctx, f.dir.client, f.span, revision) })
 	return w
 }
 
@@ -70,7 +72,7 @@ func (f *feed) follow(ctx context.Context) error {
 		alarm.Reset(time.Until(f.nextAlarm()))
 		var due <-chan time.Time
 		if len(f.pending) > 0 {
-			flush.Reset(time.Until(f.pace.due()))
+			flush.Reset(time.Until(f.pace.Due()))
 			due = flush.C
 		}
 		select {
@@ -84,7 +86,7 @@ func (f *feed) follow(ctx context.Context) error {
 			if err := f.take(w.stream, resp); err != nil {
 				return err
 			}
-			if !time.Now().Before(f.pace.due()) && len(w.events) == 0 {
+			if !time.Now().Before(f.pace.Due()) && len(w.events) == 0 {
 				f.flush()
 			}
 		case <-due:
@@ -110,14 +112,14 @@ func (f *feed) follow(ctx context.Context) error {
 // take applies one response of the watch.
 func (f *feed) take(stream uint64, resp clientv3.WatchResponse) error {
 	link := f.dir.link
-	if err := typed(resp.Err()); err != nil {
+	if err := etcdkv.Typed(resp.Err()); err != nil {
 		if errors.Is(err, rpctypes.ErrCompacted) || errors.Is(err, rpctypes.ErrPermissionDenied) {
 			f.resume = 0 // a list is refused without a login, which a watch alone on its stream costs
 		}
 		if errors.Is(err, rpctypes.ErrInvalidAuthToken) || errors.Is(err, rpctypes.ErrAuthOldRevision) {
 			link.replace(stream) // a stream keeps the token it was opened with
 		}
-		return fmt.Errorf("watch %q: %w", f.span.key, err)
+		return fmt.Errorf("watch %q: %w", f.span.Key, err)
 	}
 	link.hear(stream, resp.Header)
 	switch {
@@ -137,7 +139,7 @@ func (f *feed) take(stream uint64, resp clientv3.WatchResponse) error {
 		f.revision = max(f.revision, ev.Kv.ModRevision)
 	}
 	if len(resp.Events) > 0 {
-		f.pace.arrived(time.Now())
+		f.pace.Arrived(time.Now())
 		f.resume = f.revision + 1
 		link.sawRevision(f.revision, f.history)
 	}
@@ -169,7 +171,7 @@ func (f *feed) flush() {
 	f.publish(snap, nil)
 	clear(f.pending)
 	f.room = roomFor(len(snap.instances))
-	f.pace.worked(began, time.Now())
+	f.pace.Worked(began, time.Now())
 }
 
 // heed acts upon a changed verdict of the link.
@@ -199,7 +201,7 @@ func (f *feed) heedComparison(w *feedWatch, err error) error {
 	switch {
 	case errors.Is(err, errDrifted):
 		f.dir.stats.drifts.Add(1)
-		f.dir.log.Warn("what was watched differs from what etcd holds: listing again", "prefix", f.span.key, "cause", err)
+		f.dir.log.Warn("what was watched differs from what etcd holds: listing again", "prefix", f.span.Key, "cause", err)
 		f.resume = 0
 		return err
 	case err != nil && w.kind == asProof:

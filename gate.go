@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 )
 
 const (
@@ -82,7 +84,7 @@ func (g *gate) quiet() time.Duration {
 
 // leave ends a turn, with the error that the list ended with.
 func (g *gate) leave(ctx context.Context, err error) {
-	if ofSpan(err) {
+	if etcdkv.ConcernsRange(err) {
 		g.answer()
 		err = nil
 	}

@@ -91,7 +91,7 @@ func (f *feed) setHeld(snap *Snapshot) {
 	snap.held, f.holding = f.lost.held(f.dir.hold.Share, len(snap.instances), time.Now())
 	if len(snap.held) > 0 && begins {
 		f.dir.stats.holds.Add(1)
-		f.dir.log.Warn("most instances vanished at once: holding them", "prefix", f.span.key,
+		f.dir.log.Warn("most instances vanished at once: holding them", "prefix", f.span.Key,
 			"held", len(snap.held), "left", len(snap.instances), "longest", f.dir.hold.Retain)
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"math"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall/internal/jsonscan"
 )
 
 // Instance is one endpoint of a service as etcd holds it. It is immutable and
@@ -129,6 +131,48 @@ func (a *Attributes) text(fields map[string]json.RawMessage, name string) (s str
 
 func (a *Attributes) reject(field, reason string) {
 	a.Invalid = append(a.Invalid, FieldError{Field: field, Reason: reason})
+}
+
+// scanAttributes reads metadata of the usual form, every field of the type and range that
+// it should have, as parseAttributes does, or says that it cannot tell.
+func scanAttributes(metadata []byte) (a Attributes, ok bool) {
+	s := jsonscan.New(metadata, 0)
+	a.Weight = 1
+	var seen jsonscan.FieldSet
+	for s.Enter('{'); s.Next('}'); {
+		switch string(s.Name()) {
+		case "weight":
+			seen.Add(&s, 0)
+			a.Weight = s.Uint32()
+		case "region":
+			seen.Add(&s, 1)
+			a.Region = string(s.Text())
+		case "zone":
+			seen.Add(&s, 2)
+			a.Zone = string(s.Text())
+		case "subzone":
+			seen.Add(&s, 3)
+			a.Subzone = string(s.Text())
+		case "version":
+			seen.Add(&s, 4)
+			a.Version = string(s.Text())
+		case "hash_key":
+			seen.Add(&s, 5)
+			a.HashKey = string(s.Text())
+		case "status":
+			seen.Add(&s, 6)
+			switch string(s.Text()) {
+			case "", StatusServing:
+			case StatusDraining:
+				a.Draining = true
+			default:
+				s.Fail()
+			}
+		default:
+			s.Raw()
+		}
+	}
+	return a, s.Done()
 }
 
 // WithField returns metadata with a field set to a value, or without it where the value

@@ -10,6 +10,8 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
+
+	"github.com/rollcall-grpc/rollcall/internal/backoff"
 )
 
 // begin and end note that run judges, and that nobody does any more.
@@ -42,19 +44,19 @@ func (l *link) run(ctx context.Context) {
 	if conn := l.client.ActiveConnection(); conn != nil {
 		others.Go(func() { l.watchConn(ctx, conn) })
 	}
-	var retry backoff
+	var retry backoff.Backoff
 	for ctx.Err() == nil {
 		wait, due := l.due()
 		if !due {
-			_ = sleep(ctx, min(wait, l.remind(), l.reportRefusals()), l.wake)
+			_ = backoff.Sleep(ctx, min(wait, l.remind(), l.reportRefusals()), l.wake)
 			continue
 		}
 		if err := l.check(ctx); err == nil {
-			retry.reset()
+			retry.Reset()
 			l.judge(ctx, nil, 0)
 			others.Go(func() { l.endRetired(ctx) })
 		} else {
-			l.judge(ctx, err, retry.next())
+			l.judge(ctx, err, retry.Next())
 		}
 	}
 }

@@ -10,6 +10,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc/connectivity"
+
+	"github.com/rollcall-grpc/rollcall/internal/backoff"
+	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 )
 
 const (
@@ -23,7 +26,7 @@ var errNotConfirmed = errors.New("known from before, not confirmed by etcd yet")
 
 // keeper holds the last snapshots of spans that nobody follows, without a goroutine: what
 // is too old goes when the keeper is next used. Guarded by Directory.mu.
-type keeper map[span]kept
+type keeper map[etcdkv.KeyRange]kept
 
 type kept struct {
 	snap *Snapshot // stale
@@ -31,7 +34,7 @@ type kept struct {
 }
 
 // put keeps a snapshot, stale from now on, and drops what is too old or too much.
-func (k keeper) put(s span, snap *Snapshot) {
+func (k keeper) put(s etcdkv.KeyRange, snap *Snapshot) {
 	now := time.Now()
 	stale := cmp.Or(snap.stale, &Staleness{Since: now, Cause: errNotConfirmed})
 	snap = snap.restated(stale)
@@ -51,7 +54,7 @@ func (k keeper) put(s span, snap *Snapshot) {
 }
 
 // take returns what is kept of a span, nil for nothing, and forgets it.
-func (k keeper) take(s span) *Snapshot {
+func (k keeper) take(s etcdkv.KeyRange) *Snapshot {
 	e, ok := k[s]
 	delete(k, s)
 	if !ok || time.Since(e.at) > keptFor {
@@ -75,7 +78,7 @@ func (f *feed) recallLater(ctx context.Context) {
 		f.readCache(ctx)
 	}
 	f.wake() // of those that wait to hear whether anything is
-	if f.known() != nil && sleep(ctx, grace-time.Since(began), nil) == nil {
+	if f.known() != nil && backoff.Sleep(ctx, grace-time.Since(began), nil) == nil {
 		f.recall()
 	}
 }
@@ -100,7 +103,7 @@ func (f *feed) readCache(ctx context.Context) {
 		if wait <= 0 {
 			break
 		}
-		if sleep(ctx, wait, nil) != nil {
+		if backoff.Sleep(ctx, wait, nil) != nil {
 			return
 		}
 	}

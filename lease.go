@@ -14,6 +14,9 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall/internal/backoff"
+	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 )
 
 const (
@@ -42,18 +45,18 @@ func (r *Registrar) run(ctx context.Context) {
 			r.abandon()
 		}
 	}()
-	var retry backoff
+	var retry backoff.Backoff
 	for ctx.Err() == nil {
 		if r.idle() {
-			_ = sleep(ctx, time.Hour, r.wake)
+			_ = backoff.Sleep(ctx, time.Hour, r.wake)
 			continue
 		}
 		err := r.ensureLease(ctx)
 		if err == nil {
 			began := time.Now()
 			err = r.hold(ctx)
-			if time.Since(began) > retryCeiling {
-				retry.reset()
+			if time.Since(began) > backoff.Ceiling {
+				retry.Reset()
 			}
 		}
 		switch {
@@ -63,7 +66,7 @@ func (r *Registrar) run(ctx context.Context) {
 			continue
 		}
 		r.interrupted(err)
-		_ = sleep(ctx, retry.next(), r.opts.Directory.link.recovery())
+		_ = backoff.Sleep(ctx, retry.Next(), r.opts.Directory.link.recovery())
 	}
 }
 
@@ -74,7 +77,7 @@ func (r *Registrar) abandon() {
 	var subs []*Subscription
 	for _, g := range r.regs {
 		subs = append(subs, r.unwatchLocked(g))
-		r.finishLocked(g, errClosedClient)
+		r.finishLocked(g, etcdkv.ErrClientClosed)
 	}
 	r.mu.Unlock()
 	r.logEvents()
@@ -95,7 +98,7 @@ func (r *Registrar) idle() bool {
 // ensureLease leaves the Registrar with a lease that etcd has: the one it had, if that
 // still lives, else a new one.
 func (r *Registrar) ensureLease(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, etcdkv.CallTimeout)
 	defer cancel()
 	if r.lease != 0 {
 		left, err := r.client.TimeToLive(ctx, r.lease)
@@ -108,7 +111,7 @@ func (r *Registrar) ensureLease(ctx context.Context) error {
 		r.log.Debug("lease has expired; registering again under a new one", "lease", leaseText(r.lease))
 		r.forget(r.lease)
 		r.leased(0, 0)
-		if err := sleep(ctx, jitter(fleetSpread), nil); err != nil {
+		if err := backoff.Sleep(ctx, backoff.Jitter(fleetSpread), nil); err != nil {
 			return err
 		}
 	}
@@ -139,7 +142,7 @@ func (r *Registrar) leased(lease clientv3.LeaseID, granted time.Duration) {
 		clear(r.departed)
 	}
 	for _, g := range r.regs {
-		g.dirty, g.retry, g.notBefore = true, backoff{}, time.Time{}
+		g.dirty, g.retry, g.notBefore = true, backoff.Backoff{}, time.Time{}
 		if g.gone && lease == 0 && len(r.unanswered[g.key]) == 0 {
 			r.finishLocked(g, nil)
 		}
@@ -196,7 +199,7 @@ func (r *Registrar) explain(err error) error {
 		return fmt.Errorf("%w: %w", err, v.down.Cause)
 	}
 	if errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, ErrNoAnswer) {
-		return fmt.Errorf("%w: %w", err, silent(r.client))
+		return fmt.Errorf("%w: %w", err, etcdkv.NoAnswer(r.client))
 	}
 	return err
 }
@@ -218,11 +221,11 @@ func (r *Registrar) hold(ctx context.Context) error {
 	defer sweep.Stop()
 	remind := time.NewTicker(reportEvery)
 	defer remind.Stop()
-	var retry backoff
+	var retry backoff.Backoff
 	for {
 		due, err := r.reconcile(ctx)
 		if err == nil {
-			retry.reset()
+			retry.Reset()
 			var again time.Time
 			again, err = r.fence(ctx)
 			due = earlier(due, again)
@@ -236,7 +239,7 @@ func (r *Registrar) hold(ctx context.Context) error {
 			return err
 		case err != nil: // which all others would meet too, whatever wakes
 			r.log.Debug("cannot write registrations", "cause", err)
-			due = earlier(due, time.Now().Add(min(retry.next(), time.Second)))
+			due = earlier(due, time.Now().Add(min(retry.Next(), time.Second)))
 			wake, back = nil, r.opts.Directory.link.recovery()
 		}
 		again := time.NewTimer(time.Until(due))
@@ -312,13 +315,13 @@ func (r *Registrar) fence(ctx context.Context) (due time.Time, err error) {
 	}
 	r.mu.Unlock()
 	if len(retired) == 0 {
-		r.fencing, r.fenceDue = backoff{}, time.Time{}
-		return time.Now().Add(never), nil
+		r.fencing, r.fenceDue = backoff.Backoff{}, time.Time{}
+		return time.Now().Add(backoff.Never), nil
 	}
 	if time.Now().Before(r.fenceDue) {
 		return r.fenceDue, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, etcdkv.CallTimeout)
 	defer cancel()
 	if living {
 		if err = r.grant(ctx); err == nil {
@@ -335,10 +338,10 @@ func (r *Registrar) fence(ctx context.Context) (due time.Time, err error) {
 		}
 	}
 	if err == nil {
-		return time.Now().Add(never), nil
+		return time.Now().Add(backoff.Never), nil
 	}
 	r.log.Debug("cannot retire a lease yet", "cause", err)
-	r.fenceDue = time.Now().Add(r.fencing.next())
+	r.fenceDue = time.Now().Add(r.fencing.Next())
 	return r.fenceDue, nil
 }
 

@@ -134,7 +134,7 @@ func (l *link) reset() {
 	l.doubted, l.retryAt = false, time.Time{}
 }
 
-// access notes whether a feed's span may be read: the way is checked with such spans, and a
+// access notes whether a feed's key range may be read: the way is checked with such spans, and a
 // right that was granted has others look whether theirs was as well.
 func (l *link) access(f *feed, now access) {
 	l.mu.Lock()

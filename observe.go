@@ -12,6 +12,9 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall/internal/backoff"
+	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 )
 
 const (
@@ -48,7 +51,7 @@ func (r *Registrar) watchLocked(g *Registration) (err error) {
 		}
 	default:
 		w = newKeyWatch(prefix)
-		w.sub, err = r.opts.Directory.subscribe(prefixSpan(prefix), prefix, r.wake)
+		w.sub, err = r.opts.Directory.subscribe(etcdkv.Prefix(prefix), prefix, r.wake)
 	}
 	if err != nil {
 		return err
@@ -116,7 +119,7 @@ func (r *Registrar) audit(ctx context.Context) bool {
 		for i, g := range chunk {
 			ops[i] = clientv3.OpGet(g.key, clientv3.WithKeysOnly())
 		}
-		tctx, cancel := context.WithTimeout(ctx, min(callTimeout, r.granted/3))
+		tctx, cancel := context.WithTimeout(ctx, min(etcdkv.CallTimeout, r.granted/3))
 		resp, err := r.client.Txn(tctx).Then(ops...).Commit()
 		cancel()
 		if err != nil {
@@ -172,9 +175,9 @@ func (g *Registration) strayedLocked(kv *mvccpb.KeyValue) bool {
 func (r *Registrar) sweepPause() time.Duration {
 	every := r.opts.Directory.auditEvery
 	if every < 0 {
-		return never
+		return backoff.Never
 	}
-	return every*3/4 + jitter(every/2)
+	return every*3/4 + backoff.Jitter(every/2)
 }
 
 // sweep deletes what was deregistered and stands under the lease again: etcd was restored
@@ -187,7 +190,7 @@ func (r *Registrar) sweep(ctx context.Context) {
 	if idle {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, etcdkv.CallTimeout)
 	defer cancel()
 	under, err := r.client.TimeToLive(ctx, r.lease, clientv3.WithAttachedKeys())
 	if err != nil {

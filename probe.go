@@ -14,15 +14,14 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/connectivity"
-	"google.golang.org/grpc/status"
+
+	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 )
 
 // check proves the way: that etcd answers where the connection is in doubt or no watch can
 // tell, then the stream where it has been silent, then, if suspected, the history.
 func (l *link) check(ctx context.Context) error {
-	if cause := disconnected(ctx, l.client); cause != nil {
+	if cause := etcdkv.Disconnected(ctx, l.client); cause != nil {
 		return cause
 	}
 	_, readable := l.anyFeed()
@@ -67,15 +66,15 @@ func (l *link) prove(ctx context.Context, ask, probe, suspect bool) error {
 func (l *link) ask(ctx context.Context) error {
 	err := rpctypes.ErrInvalidAuthToken
 	if conn := l.client.ActiveConnection(); conn != nil { // nil: a client made of parts, as the tests' is
-		call, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), callTimeout)
+		call, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), etcdkv.CallTimeout)
 		defer cancel()
 		_, err = pb.NewKVClient(conn).Range(call, &pb.RangeRequest{Key: []byte(l.key()), CountOnly: true}, grpc.WaitForReady(false))
-		err = unanswered(ctx, l.client, rpctypes.Error(err))
+		err = etcdkv.Explain(ctx, l.client, rpctypes.Error(err))
 	}
-	if badToken(err) {
-		_, err = get(clientv3.WithRequireLeader(ctx), l.client, l.key(), clientv3.WithCountOnly())
+	if etcdkv.TokenRefused(err) {
+		_, err = etcdkv.Get(clientv3.WithRequireLeader(ctx), l.client, l.key(), clientv3.WithCountOnly())
 	}
-	if err != nil && !answered(err) {
+	if err != nil && !etcdkv.IsAnswer(err) {
 		if errors.As(err, new(rpctypes.EtcdError)) {
 			err = fmt.Errorf("etcd at %s: %w", strings.Join(l.client.Endpoints(), ", "), err)
 		}
@@ -94,7 +93,7 @@ func (l *link) ask(ctx context.Context) error {
 func (l *link) verify(ctx context.Context) error {
 	for _, key := range l.readable(verifyTries) {
 		before := l.seen()
-		resp, err := get(clientv3.WithRequireLeader(ctx), l.client, key)
+		resp, err := etcdkv.Get(clientv3.WithRequireLeader(ctx), l.client, key)
 		if errors.Is(err, rpctypes.ErrPermissionDenied) {
 			continue
 		}
@@ -109,54 +108,6 @@ func (l *link) verify(ctx context.Context) error {
 	return nil
 }
 
-// disconnected returns why the client's connection is down, nil where it is not.
-func disconnected(ctx context.Context, client *clientv3.Client) error {
-	conn := client.ActiveConnection()
-	if conn == nil {
-		return nil
-	}
-	if state := conn.GetState(); state != connectivity.TransientFailure && state != connectivity.Connecting {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, connectGrace/4)
-	defer cancel()
-	// A call that does not wait for the connection answers with its last error.
-	_, err := pb.NewKVClient(conn).Range(ctx,
-		&pb.RangeRequest{Key: []byte("\x00"), Serializable: true, CountOnly: true}, grpc.WaitForReady(false))
-	switch status.Code(err) {
-	case codes.Unavailable:
-		return fmt.Errorf("etcd at %s: %w", strings.Join(client.Endpoints(), ", "), err)
-	case codes.DeadlineExceeded, codes.Canceled:
-		return fmt.Errorf("%w: still connecting", silent(client))
-	}
-	return nil // it answered, if only with a refusal
-}
-
-// unanswered returns the error of a call. Where only the call's own time had run out, and not
-// the caller's ctx, it is the reason why etcd did not answer.
-func unanswered(ctx context.Context, client *clientv3.Client, err error) error {
-	code := status.Code(err)
-	switch {
-	case err == nil:
-		return nil
-	case client.Ctx().Err() != nil:
-		return errClosedClient
-	case ctx.Err() != nil:
-		return err
-	case code != codes.Canceled && code != codes.DeadlineExceeded && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded):
-		return err
-	}
-	if cause := disconnected(ctx, client); cause != nil {
-		return cause
-	}
-	return silent(client)
-}
-
-// silent is the error where etcd is connected and does not answer.
-func silent(client *clientv3.Client) error {
-	return fmt.Errorf("%w at %s", ErrNoAnswer, strings.Join(client.Endpoints(), ", "))
-}
-
 // probe proves that the watch stream lives, by a second, short watch on it: clientv3
 // sends it over the same gRPC stream and the member answers with a created notice.
 // (A progress request would not do: a member leaves it unanswered while one of the
@@ -164,11 +115,11 @@ func silent(client *clientv3.Client) error {
 // usual state in an idle cluster.) A stream that does not answer is given up.
 func (l *link) probe(ctx context.Context) error {
 	v, _ := l.current()
-	pctx, cancel := context.WithTimeout(l.context(ctx, v.stream), callTimeout)
+	pctx, cancel := context.WithTimeout(l.context(ctx, v.stream), etcdkv.CallTimeout)
 	defer cancel()
-	resp, ok := <-openWatch(pctx, l.client, keySpan(l.key()), 0)
-	switch err := typed(resp.Err()); {
-	case ok && (resp.Created || answered(err) && (l.heardOf(v.stream) || !badToken(err))):
+	resp, ok := <-etcdkv.Watch(pctx, l.client, etcdkv.SingleKey(l.key()), 0)
+	switch err := etcdkv.Typed(resp.Err()); {
+	case ok && (resp.Created || etcdkv.IsAnswer(err) && (l.heardOf(v.stream) || !etcdkv.TokenRefused(err))):
 		l.hear(v.stream, resp.Header)
 		if ok && resp.Created && resp.Header.GetClusterId() == 0 {
 			l.audit()
@@ -182,7 +133,7 @@ func (l *link) probe(ctx context.Context) error {
 		case err != nil:
 			return err
 		case pctx.Err() != nil:
-			return silent(l.client)
+			return etcdkv.NoAnswer(l.client)
 		}
 		return errWatchEnded
 	}
@@ -196,10 +147,10 @@ func (l *link) endRetired(ctx context.Context) {
 	l.retired = nil
 	l.mu.Unlock()
 	for _, stream := range streams {
-		wctx, cancel := context.WithTimeout(l.context(ctx, stream), callTimeout)
-		resp, ok := <-openWatch(wctx, l.client, keySpan(l.key()), 0)
+		wctx, cancel := context.WithTimeout(l.context(ctx, stream), etcdkv.CallTimeout)
+		resp, ok := <-etcdkv.Watch(wctx, l.client, etcdkv.SingleKey(l.key()), 0)
 		cancel()
-		if !ok || !resp.Created && !answered(typed(resp.Err())) {
+		if !ok || !resp.Created && !etcdkv.IsAnswer(etcdkv.Typed(resp.Err())) {
 			l.mu.Lock()
 			l.retired = append(l.retired, stream)
 			l.mu.Unlock()
@@ -240,7 +191,7 @@ func (l *link) readable(n int) (keys []string) {
 	defer l.mu.Unlock()
 	for f, a := range l.feeds {
 		if a == accessGranted && len(keys) < n {
-			keys = append(keys, f.span.key)
+			keys = append(keys, f.span.Key)
 		}
 	}
 	return keys
@@ -249,7 +200,7 @@ func (l *link) readable(n int) (keys []string) {
 // key returns a key to ask for.
 func (l *link) key() string {
 	if f, _ := l.anyFeed(); f != nil {
-		return f.span.key
+		return f.span.Key
 	}
 	return "\x00"
 }

@@ -17,7 +17,9 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"google.golang.org/grpc/codes"
+
+	"github.com/rollcall-grpc/rollcall/internal/backoff"
+	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 )
 
 const writeWorkers = 32 // writes under way at once
@@ -80,7 +82,7 @@ func (r *Registrar) lift(due *time.Time) {
 // and when the others are due.
 func (r *Registrar) takeDirty() (dirty []*Registration, due time.Time) {
 	now := time.Now()
-	due = now.Add(never)
+	due = now.Add(backoff.Never)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.observeLocked()
@@ -113,11 +115,11 @@ func (g *Registration) dueAgain() time.Time {
 // concernsAll reports whether an error tells about the lease or the way to etcd, rather
 // than about one key.
 func concernsAll(err error) bool {
-	return errors.Is(err, rpctypes.ErrLeaseNotFound) || errors.Is(err, context.Canceled) || passing(err)
+	return errors.Is(err, rpctypes.ErrLeaseNotFound) || errors.Is(err, context.Canceled) || etcdkv.IsTemporary(err)
 }
 
 func (r *Registrar) reconcileOne(hold context.Context, g *Registration) error {
-	ctx, cancel := context.WithTimeout(hold, callTimeout)
+	ctx, cancel := context.WithTimeout(hold, etcdkv.CallTimeout)
 	defer cancel()
 	r.mu.Lock()
 	gone, claimed := g.gone, g.claimed
@@ -131,12 +133,12 @@ func (r *Registrar) reconcileOne(hold context.Context, g *Registration) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err == nil || errors.Is(err, ErrSuperseded) {
-		g.retry.reset()
+		g.retry.Reset()
 		return nil
 	}
 	g.dirty = true
 	if !concernsAll(err) {
-		g.notBefore = time.Now().Add(g.retry.next())
+		g.notBefore = time.Now().Add(g.retry.Next())
 	}
 	if hold.Err() == nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) { // else all are interrupted
 		r.unwrittenLocked(g, r.explain(err))
@@ -235,26 +237,12 @@ func (r *Registrar) write(ctx context.Context, g *Registration, kv *mvccpb.KeyVa
 	done, err := r.client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(g.key), "=", kv.GetModRevision())).
 		Then(clientv3.OpPut(g.key, string(value), clientv3.WithLease(lease))).
 		Else(clientv3.OpGet(g.key)).Commit()
-	if kv == nil && !outcomeUnknown(err) {
+	if kv == nil && !etcdkv.OutcomeUnknown(err) {
 		r.mu.Lock()
 		r.answeredLocked(g.key, lease)
 		r.mu.Unlock()
 	}
 	return done, err
-}
-
-// outcomeUnknown reports whether a write that failed with err may have happened, or may
-// still happen.
-func outcomeUnknown(err error) bool {
-	var etcd rpctypes.EtcdError
-	if !errors.As(err, &etcd) {
-		return err != nil
-	}
-	switch etcd.Code() {
-	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.Unknown, codes.Internal:
-		return true
-	}
-	return false
 }
 
 // answeredLocked takes one create of a key off those that may still land.

@@ -14,6 +14,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 )
 
 func TestDecide(t *testing.T) {
@@ -126,7 +128,7 @@ func TestOutcomeUnknown(t *testing.T) {
 		{context.DeadlineExceeded, true},
 		{status.Error(codes.Unavailable, "connection reset"), true},
 	} {
-		if got := outcomeUnknown(row.err); got != row.want {
+		if got := etcdkv.OutcomeUnknown(row.err); got != row.want {
 			t.Errorf("%v: got %v, want %v", row.err, got, row.want)
 		}
 	}

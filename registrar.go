@@ -17,6 +17,9 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall/internal/backoff"
+	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 )
 
 const (
@@ -67,9 +70,9 @@ type Registrar struct {
 	stop   func()        // cancels and joins run; set once
 
 	// Owned by run.
-	audited  int       // keys to look up at once
-	fencing  backoff   // of a fence that fails
-	fenceDue time.Time // when it is tried again
+	audited  int             // keys to look up at once
+	fencing  backoff.Backoff // of a fence that fails
+	fenceDue time.Time       // when it is tried again
 
 	mu      sync.Mutex
 	closed  bool
@@ -211,7 +214,7 @@ func (r *Registrar) Close(ctx context.Context) error {
 		r.finishLocked(g, nil)
 	}
 	r.mu.Unlock()
-	bound := callTimeout
+	bound := etcdkv.CallTimeout
 	if failed != nil {
 		bound = time.Second
 	}

@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 	"github.com/rollcall-grpc/rollcall/internal/test/fakeetcd"
 )
 
@@ -320,7 +321,7 @@ func TestCloseWhileEtcdIsAway(t *testing.T) {
 		if !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("close: %v, want the context's error", err)
 		}
-		if took := time.Since(began); took > 2*time.Second+callTimeout {
+		if took := time.Since(began); took > 2*time.Second+etcdkv.CallTimeout {
 			t.Errorf("close took %v", took)
 		}
 		d.phase(a, Closed, nil)
@@ -397,10 +398,10 @@ func TestClosedClientEndsTheRegistrar(t *testing.T) {
 				if err == nil {
 					t.Error("close: no error, though the lease was not revoked")
 				}
-				d.phase(a, Closed, errClosedClient)
+				d.phase(a, Closed, etcdkv.ErrClientClosed)
 				go func() { waited <- a.Wait(context.Background()) }()
 				for what, err := range map[string]error{"wait": <-waited, "update": a.Update(context.Background(), 1), "close": a.Close(context.Background())} {
-					if !errors.Is(err, ErrClosed) || !errors.Is(err, errClosedClient) {
+					if !errors.Is(err, ErrClosed) || !errors.Is(err, etcdkv.ErrClientClosed) {
 						t.Errorf("%s: %v, want ErrClosed and why", what, err)
 					}
 				}
@@ -614,7 +615,7 @@ func TestL7ManyLostAnswers(t *testing.T) {
 		for _, g := range regs {
 			d.noError("wait", g.Wait(d.within(time.Minute)))
 		}
-		if took := time.Since(began); took > 2*callTimeout {
+		if took := time.Since(began); took > 2*etcdkv.CallTimeout {
 			t.Errorf("took %v after mending", took)
 		}
 	})

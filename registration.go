@@ -10,6 +10,8 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall/internal/backoff"
 )
 
 // Endpoint is what an instance says of itself.
@@ -90,9 +92,9 @@ type Registration struct {
 	deleted  bool             // and etcd has no key of this Registrar's any more
 	taken    bool             // but one of a successor's
 
-	dirty     bool      // must be looked at
-	retry     backoff   // of a key that etcd refuses
-	notBefore time.Time // until when it is left alone then
+	dirty     bool            // must be looked at
+	retry     backoff.Backoff // of a key that etcd refuses
+	notBefore time.Time       // until when it is left alone then
 
 	state   State
 	changed chan struct{}

@@ -13,6 +13,9 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"github.com/rollcall-grpc/rollcall/internal/backoff"
+	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 )
 
 const (
@@ -81,7 +84,7 @@ func (l *link) remind() time.Duration {
 	down, since := l.verdict.down, l.outage.since
 	left := l.outage.logged.Add(reportEvery).Sub(now)
 	if down == nil {
-		left = never
+		left = backoff.Never
 	} else if left <= 0 {
 		l.outage.logged = now
 	}
@@ -96,7 +99,7 @@ func (l *link) remind() time.Duration {
 // warn logs an outage, and what is known in spite of it.
 func (l *link) warn(still, keeping string, cause error, more ...any) {
 	message := "etcd " + still + "unreachable"
-	if loginRefused(cause) {
+	if etcdkv.LoginRefused(cause) {
 		message = "etcd " + still + "refuses the login"
 	}
 	args := []any{"etcd", l.etcd()}
@@ -127,7 +130,7 @@ func (l *link) known() (services, endpoints int) {
 // heedAccessLocked has what becomes of a service logged, if it is to be.
 func (l *link) heedAccessLocked(f *feed, now access) {
 	was, t := l.feeds[f], &l.refusals
-	passed := now == accessGranted && (was == accessRefused || was == accessUnknown && f.span.key == t.first)
+	passed := now == accessGranted && (was == accessRefused || was == accessUnknown && f.span.Key == t.first)
 	t.passed = t.passed || passed
 	if passed || now == accessRefused && was != now {
 		notify(l.wake)
@@ -140,7 +143,7 @@ func (l *link) reportRefusals() time.Duration {
 	now := time.Now()
 	l.mu.Lock()
 	refused, first := l.refusedServicesLocked()
-	was, left := l.refusals, never
+	was, left := l.refusals, backoff.Never
 	switch {
 	case refused > 0 && was.since.IsZero():
 		l.refusals = trouble{since: now, logged: was.logged}
@@ -179,8 +182,8 @@ func (l *link) refusedServicesLocked() (n int, first string) {
 		if a != accessRefused || !f.service() {
 			continue
 		}
-		if n++; n == 1 || f.span.key < first {
-			first = f.span.key
+		if n++; n == 1 || f.span.Key < first {
+			first = f.span.Key
 		}
 	}
 	return n, first

@@ -7,6 +7,10 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/rollcall-grpc/rollcall/internal/backoff"
+	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
+	"github.com/rollcall-grpc/rollcall/internal/throttle"
 )
 
 const answerGrace = time.Second // how long a first snapshot may take before the wait is explained
@@ -25,8 +29,8 @@ type Subscription struct {
 
 	// Of Deliver.
 	deliver func(*Snapshot, error)
-	pace    pace          // of what deliver takes
-	ended   chan struct{} // closed when the delivery that is due or under way has ended; guarded by feed.mu; nil: none
+	pace    throttle.Throttle // of what deliver takes
+	ended   chan struct{}     // closed when the delivery that is due or under way has ended; guarded by feed.mu; nil: none
 }
 
 // Changed is woken, at least once, after Latest or Err have changed.
@@ -52,7 +56,7 @@ func (s *Subscription) Err() error {
 		return v.down.Cause
 	}
 	if s.feed.quiet() >= answerGrace {
-		return fmt.Errorf("%w within %v", silent(s.feed.dir.client), answerGrace)
+		return fmt.Errorf("%w within %v", etcdkv.NoAnswer(s.feed.dir.client), answerGrace)
 	}
 	return nil
 }
@@ -147,14 +151,14 @@ func (f *feed) deliverDue() {
 func (s *Subscription) deliverAll(ended chan<- struct{}) {
 	defer close(ended)
 	for !s.rest() {
-		_ = sleep(context.Background(), time.Until(s.pace.rested()), s.done)
+		_ = backoff.Sleep(context.Background(), time.Until(s.pace.Rested()), s.done)
 		snap, err := s.Next(context.Background())
 		if s.isClosed() {
 			return
 		}
 		began := time.Now()
 		s.deliver(snap, err)
-		s.pace.worked(began, time.Now())
+		s.pace.Worked(began, time.Now())
 	}
 }
 

@@ -17,40 +17,100 @@ import (
 
 const module = "github.com/rollcall-grpc/rollcall"
 
-// imports lists what each package must never import, directly or through others, and why.
-var imports = []struct {
-	pkg    string
-	never  []string // path prefixes
-	reason string
+// layers lists the product's packages from the lowest up, what each may import of the
+// module, and why. An import that is not listed is a new arrow: think before adding it.
+var layers = []struct {
+	pkg     string
+	imports string // paths within the module, space-separated; "." is the root
+	reason  string
 }{
-	{".", []string{module + "/", "go.etcd.io/etcd/server/", "github.com/envoyproxy/", "github.com/spf13/cobra"},
-		"the root package is the domain: everything else hangs below it"},
-	{"./resolver", []string{module + "/endpoints", module + "/serving", module + "/internal", "go.etcd.io/etcd/server/", "github.com/envoyproxy/", "github.com/spf13/cobra"},
-		"outputs never import each other, and a user of the library builds no server and no command"},
-	{"./endpoints", []string{module + "/resolver", module + "/serving", module + "/internal", "go.etcd.io/etcd/server/", "github.com/envoyproxy/", "github.com/spf13/cobra"},
-		"outputs never import each other, and a user of the library builds no server and no command"},
-	{"./balancer/weighted", []string{module + "/endpoints", module + "/resolver", module + "/serving", "go.etcd.io/", "github.com/envoyproxy/", "github.com/spf13/cobra"},
-		"it reads gRPC's own attribute, and works with any resolver"},
-	{"./balancer/zone", []string{module + "/endpoints", module + "/serving", "go.etcd.io/etcd/server/", "github.com/envoyproxy/", "github.com/spf13/cobra"},
-		"it asks the resolver for attributes, and knows nothing else of etcd"},
-	{"./internal/spread", []string{module + "/resolver", module + "/endpoints", module + "/serving", "go.etcd.io/"},
-		"it divides picks, whoever they are for"},
-	{"./serving", []string{module + "/resolver", module + "/endpoints", module + "/internal", "go.etcd.io/etcd/server/", "github.com/envoyproxy/", "github.com/spf13/cobra"},
-		"a server registers; it needs no output"},
-	{"./internal/devetcd", []string{module + "/resolver", module + "/endpoints", module + "/serving", module + "/cmd"},
-		"it is an etcd and knows nothing of Rollcall"},
-	{"./internal/test/etcdtest", []string{"go.etcd.io/etcd/server/"},
-		"library packages test with it, and their users' go.sum must not grow by a server"},
-	{"./internal/test/fakeetcd", []string{module + "/resolver", module + "/endpoints", module + "/serving", "go.etcd.io/etcd/server/"},
-		"it stands for etcd and knows nothing of Rollcall"},
+	{"internal/backoff", "", "it waits, and knows nothing"},
+	{"internal/jsonscan", "", "it reads JSON, whatever it means"},
+	{"internal/throttle", "", "it decides on times alone"},
+	{"internal/spread", "", "it divides picks, whoever they are for"},
+	{"internal/devetcd", "", "it is an etcd, and knows nothing of Rollcall"},
+	{"internal/etcdkv", "", "it talks to etcd, and knows nothing of instances"},
+	{".", "internal/backoff internal/etcdkv internal/jsonscan internal/throttle", "the root package is the domain: outputs hang below it"},
+	{"resolver", ".", "outputs never import each other"},
+	{"endpoints", ".", "outputs never import each other"},
+	{"serving", ".", "a server registers; it needs no output"},
+	{"balancer/weighted", "internal/spread", "it reads gRPC's own attribute, and works with any resolver"},
+	{"balancer/zone", "resolver internal/spread", "it asks the resolver for attributes, and knows nothing else of etcd"},
+	{"cmd/rollcall", ". resolver endpoints serving balancer/weighted balancer/zone internal/devetcd", "the command puts everything together"},
 }
 
-func TestImports(t *testing.T) {
-	for _, rule := range imports {
-		for _, dep := range goList(t, "-deps", rule.pkg) {
-			for _, never := range rule.never {
-				if strings.HasPrefix(dep, never) {
-					t.Errorf("%s imports %s: %s", rule.pkg, dep, rule.reason)
+// TestLayers checks that no import runs up: packages import those above them in the list,
+// and only where the list allows it.
+func TestLayers(t *testing.T) {
+	listed := make(map[string]bool)
+	allowed := make(map[string]string)
+	for _, l := range layers {
+		for _, imported := range strings.Fields(l.imports) {
+			if !listed[imported] {
+				t.Errorf("%s may import %s, which is not below it", l.pkg, imported)
+			}
+			allowed[l.pkg+" "+imported] = l.reason
+		}
+		listed[l.pkg] = true
+	}
+	for _, line := range goList(t, "-f", `{{$p := .ImportPath}}{{range .Imports}}{{$p}} {{.}}{{"\n"}}{{end}}`, "./...") {
+		importer, imported, _ := strings.Cut(line, " ")
+		from, to := within(importer), within(imported)
+		switch {
+		case to == "" || strings.HasPrefix(from, "internal/test/"):
+		case !listed[from]:
+			t.Errorf("%s is not in the list of layers", from)
+		case allowed[from+" "+to] == "":
+			t.Errorf("%s imports %s: %s", from, to, reasonOf(from))
+		}
+	}
+}
+
+// within returns a package's path within the module, "." for its root, "" for others.
+func within(path string) string {
+	if path == module {
+		return "."
+	}
+	if rest, ok := strings.CutPrefix(path, module+"/"); ok {
+		return rest
+	}
+	return ""
+}
+
+func reasonOf(pkg string) string {
+	for _, l := range layers {
+		if l.pkg == pkg {
+			return l.reason
+		}
+	}
+	return ""
+}
+
+// heavy lists what each package must never depend on, directly or through others, and why.
+var heavy = []struct {
+	pkgs   string
+	never  string // path prefixes
+	reason string
+}{
+	{". ./resolver ./endpoints ./serving ./balancer/zone", "go.etcd.io/etcd/server/ github.com/envoyproxy/ github.com/spf13/cobra github.com/prometheus/",
+		"a user of the library builds no server, no command and no metrics"},
+	{"./balancer/weighted", "go.etcd.io/ github.com/envoyproxy/ github.com/spf13/cobra github.com/prometheus/",
+		"it works with any resolver"},
+	{"./internal/throttle ./internal/backoff ./internal/jsonscan", "go.etcd.io/ google.golang.org/grpc",
+		"it is a leaf"},
+	{"./internal/spread", "go.etcd.io/", "it works with any resolver"},
+	{"./internal/test/etcdtest ./internal/test/fakeetcd", "go.etcd.io/etcd/server/",
+		"library packages test with it, and their users' go.sum must not grow by a server"},
+}
+
+func TestHeavyDependencies(t *testing.T) {
+	for _, rule := range heavy {
+		for _, pkg := range strings.Fields(rule.pkgs) {
+			for _, dep := range goList(t, "-deps", pkg) {
+				for _, never := range strings.Fields(rule.never) {
+					if strings.HasPrefix(dep, never) {
+						t.Errorf("%s depends on %s: %s", pkg, dep, rule.reason)
+					}
 				}
 			}
 		}
@@ -77,14 +137,6 @@ func TestLibraryTestsImportNoServer(t *testing.T) {
 			if strings.HasPrefix(path, "go.etcd.io/etcd/server/") || path == module+"/internal/devetcd" {
 				t.Errorf("tests of %s import %s: they belong in internal/test/e2e", pkg, path)
 			}
-		}
-	}
-}
-
-func TestNobodyImportsCommands(t *testing.T) {
-	for _, line := range goList(t, "-f", `{{$p := .ImportPath}}{{range .Imports}}{{$p}} {{.}}{{"\n"}}{{end}}`, "./...") {
-		if importer, path, _ := strings.Cut(line, " "); strings.HasPrefix(path, module+"/cmd/") {
-			t.Errorf("%s imports %s", importer, path)
 		}
 	}
 }
@@ -130,15 +182,15 @@ func sources(t *testing.T, f func(path, text string)) {
 func TestOneWatch(t *testing.T) {
 	var found []string
 	sources(t, func(path, text string) {
-		if strings.HasSuffix(path, "_test.go") || strings.HasPrefix(path, "internal/") {
+		if strings.HasSuffix(path, "_test.go") || strings.HasPrefix(path, "internal/test/") {
 			return
 		}
 		for range strings.Count(text, "lient.Watch(") + strings.Count(text, "Watcher.Watch(") {
 			found = append(found, path)
 		}
 	})
-	if len(found) != 1 || found[0] != "watch.go" {
-		t.Errorf("etcd is watched in %v, want once, in watch.go", found)
+	if len(found) != 1 || found[0] != "internal/etcdkv/watch.go" {
+		t.Errorf("etcd is watched in %v, want once, in internal/etcdkv/watch.go", found)
 	}
 }
 

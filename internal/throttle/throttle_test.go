@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Rollcall Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package rollcall
+package throttle
 
 import (
 	"testing"
@@ -10,7 +10,7 @@ import (
 
 // P7: what is alone is shown at once, what comes in a burst when that pauses, or from time
 // to time, and what takes long not more often than it can be afforded.
-func TestPace(t *testing.T) {
+func TestThrottle(t *testing.T) {
 	const ms = time.Millisecond
 	for _, row := range []struct {
 		name  string
@@ -27,17 +27,17 @@ func TestPace(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			began := time.Now()
-			var p pace
+			var p Throttle
 			var got []time.Duration
 			pending, changes := false, row.at
 			for now := time.Duration(0); now < 5*time.Second; now += ms {
 				for len(changes) > 0 && changes[0] <= now {
-					p.arrived(began.Add(changes[0]))
+					p.Arrived(began.Add(changes[0]))
 					changes, pending = changes[1:], true
 				}
-				if due := p.due(); pending && !due.After(began.Add(now)) {
+				if due := p.Due(); pending && !due.After(began.Add(now)) {
 					got = append(got, now)
-					p.worked(began.Add(now), began.Add(now+row.works))
+					p.Worked(began.Add(now), began.Add(now+row.works))
 					now += row.works
 					pending = false
 				}

@@ -1,0 +1,218 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package jsonscan reads JSON of the usual form, ASCII without escapes, in one pass and
+// without allocating. At anything else it fails, and the caller asks encoding/json, with
+// which it agrees wherever it does not fail.
+package jsonscan
+
+import "bytes"
+
+// FieldSet finds names that come twice: which of them counts is not decided here.
+type FieldSet uint8
+
+// Add fails the scanner if the field, 0 to 7, is in the set already.
+func (f *FieldSet) Add(s *Scanner, field int) {
+	if *f&(1<<field) != 0 {
+		s.Fail()
+	}
+	*f |= 1 << field
+}
+
+// Scanner goes through JSON. At what it does not take it fails, for good.
+type Scanner struct {
+	text   []byte
+	at     int
+	first  bool // the object or array just entered has shown no element yet
+	failed bool
+}
+
+// New returns a scanner that begins with text after prefix, which text must start with.
+func New(text []byte, prefix int) Scanner { return Scanner{text: text, at: prefix} }
+
+// Done reports whether all of the text was read, without failing.
+func (s *Scanner) Done() bool {
+	s.space()
+	return !s.failed && s.at == len(s.text)
+}
+
+// Fail ends the reading: nothing is left.
+func (s *Scanner) Fail() {
+	s.failed, s.at = true, len(s.text)
+}
+
+// peek returns the next byte, 0 at the end.
+func (s *Scanner) peek() byte {
+	if s.at < len(s.text) {
+		return s.text[s.at]
+	}
+	return 0
+}
+
+func (s *Scanner) space() {
+	for s.at < len(s.text) && s.text[s.at] <= ' ' {
+		if c := s.text[s.at]; c != ' ' && c != '\n' && c != '\t' && c != '\r' {
+			s.Fail()
+			return
+		}
+		s.at++
+	}
+}
+
+// take goes over one byte, which must be c.
+func (s *Scanner) take(c byte) {
+	if s.peek() != c {
+		s.Fail()
+		return
+	}
+	s.at++
+}
+
+// Literal goes over text as it is.
+func (s *Scanner) Literal(text string) {
+	if !bytes.HasPrefix(s.text[s.at:], []byte(text)) {
+		s.Fail()
+		return
+	}
+	s.at += len(text)
+}
+
+// Enter begins an object or array, whose elements Next then counts off.
+func (s *Scanner) Enter(open byte) {
+	s.space()
+	s.take(open)
+	s.first = true
+}
+
+// Next reports whether another element follows; else the object or array has ended.
+func (s *Scanner) Next(end byte) bool {
+	s.space()
+	if s.peek() == end {
+		s.first = false
+		s.at++
+		return false
+	}
+	if !s.first {
+		s.take(',')
+		s.space()
+	}
+	s.first = false
+	return !s.failed
+}
+
+// Name reads the name of an object's element, up to its value.
+func (s *Scanner) Name() []byte {
+	name := s.Text()
+	s.space()
+	s.take(':')
+	s.space()
+	return name
+}
+
+// plain are the bytes of a string that stand for themselves.
+var plain = func() (plain [256]bool) {
+	for c := ' '; c < 0x7f; c++ {
+		plain[c] = c != '"' && c != '\\'
+	}
+	return plain
+}()
+
+// Text reads a string.
+func (s *Scanner) Text() []byte {
+	s.take('"')
+	rest := s.text[s.at:]
+	for i, c := range rest {
+		if plain[c] {
+			continue
+		}
+		if c != '"' {
+			break
+		}
+		s.at += i + 1
+		return rest[:i]
+	}
+	s.Fail()
+	return nil
+}
+
+// Uint32 reads a whole number from 1 to 2^32-1.
+func (s *Scanner) Uint32() uint32 {
+	begin, n := s.at, uint64(0)
+	for c := s.peek(); '0' <= c && c <= '9' && n <= 1<<32; c = s.peek() {
+		n = 10*n + uint64(c-'0')
+		s.at++
+	}
+	if n == 0 || n > 1<<32-1 || s.text[begin] == '0' {
+		s.Fail()
+	}
+	return uint32(n)
+}
+
+func (s *Scanner) number() {
+	if s.peek() == '-' {
+		s.at++
+	}
+	if s.peek() == '0' {
+		s.at++
+	} else {
+		s.digits()
+	}
+	if s.peek() == '.' {
+		s.at++
+		s.digits()
+	}
+	if c := s.peek(); c == 'e' || c == 'E' {
+		s.at++
+		if c := s.peek(); c == '+' || c == '-' {
+			s.at++
+		}
+		s.digits()
+	}
+}
+
+func (s *Scanner) digits() {
+	begin := s.at
+	for c := s.peek(); '0' <= c && c <= '9'; c = s.peek() {
+		s.at++
+	}
+	if s.at == begin {
+		s.Fail()
+	}
+}
+
+// deepest is how deep skip goes.
+const deepest = 32
+
+// Raw reads a value of any kind as it stands.
+func (s *Scanner) Raw() []byte {
+	begin := s.at
+	s.skip(0)
+	return s.text[begin:s.at:s.at]
+}
+
+func (s *Scanner) skip(depth int) {
+	if depth > deepest {
+		s.Fail()
+	}
+	switch s.peek() {
+	case '{':
+		for s.Enter('{'); s.Next('}'); {
+			s.Name()
+			s.skip(depth + 1)
+		}
+	case '[':
+		for s.Enter('['); s.Next(']'); {
+			s.skip(depth + 1)
+		}
+	case '"':
+		s.Text()
+	case 't':
+		s.Literal("true")
+	case 'f':
+		s.Literal("false")
+	case 'n':
+		s.Literal("null")
+	default:
+		s.number()
+	}
+}
