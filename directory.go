@@ -271,3 +271,15 @@ func start(run func(context.Context)) (stop func()) {
 		wg.Wait()
 	}
 }
+
+// outage returns why etcd cannot be reached now, nil where it can, as far as is known.
+func (d *Directory) outage() error {
+	if v, _ := d.link.current(); v.down != nil {
+		return v.down.Cause
+	}
+	return nil
+}
+
+// recovered returns a channel that closes when waiting longer makes no sense: etcd can be
+// reached again, or has another epoch.
+func (d *Directory) recovered() <-chan struct{} { return d.link.recovery() }

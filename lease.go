@@ -66,7 +66,7 @@ func (r *Registrar) run(ctx context.Context) {
 			continue
 		}
 		r.interrupted(err)
-		_ = backoff.Sleep(ctx, retry.Next(), r.opts.Directory.link.recovery())
+		_ = backoff.Sleep(ctx, retry.Next(), r.opts.Directory.recovered())
 	}
 }
 
@@ -195,8 +195,8 @@ func (r *Registrar) explain(err error) error {
 	if errors.Is(err, rpctypes.ErrLeaseNotFound) || !concernsAll(err) && !errors.Is(err, errNotRenewed) {
 		return err
 	}
-	if v, _ := r.opts.Directory.link.current(); v.down != nil {
-		return fmt.Errorf("%w: %w", err, v.down.Cause)
+	if cause := r.opts.Directory.outage(); cause != nil {
+		return fmt.Errorf("%w: %w", err, cause)
 	}
 	if errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, ErrNoAnswer) {
 		return fmt.Errorf("%w: %w", err, etcdkv.NoAnswer(r.client))
@@ -240,7 +240,7 @@ func (r *Registrar) hold(ctx context.Context) error {
 		case err != nil: // which all others would meet too, whatever wakes
 			r.log.Debug("cannot write registrations", "cause", err)
 			due = earlier(due, time.Now().Add(min(retry.Next(), time.Second)))
-			wake, back = nil, r.opts.Directory.link.recovery()
+			wake, back = nil, r.opts.Directory.recovered()
 		}
 		again := time.NewTimer(time.Until(due))
 	wait:

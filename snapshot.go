@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -67,6 +68,12 @@ func (s *Snapshot) Epoch() int { return s.history }
 
 // Instances returns the endpoints, sorted by key.
 func (s *Snapshot) Instances() []*Instance { return s.instances }
+
+// All returns an iterator over the instances, in the order of their keys.
+func (s *Snapshot) All() iter.Seq[*Instance] { return slices.Values(s.instances) }
+
+// Len returns the number of instances.
+func (s *Snapshot) Len() int { return len(s.instances) }
 
 // Invalid returns the keys whose values are no endpoints, sorted by key.
 func (s *Snapshot) Invalid() []*Invalid { return s.rejected }
