@@ -30,10 +30,9 @@ func TestDeliver(t *testing.T) {
 		var told [n]atomic.Int64 // instances seen last
 		var under, late atomic.Int64
 		var closed atomic.Bool
-		subs := make([]*rollcall.Subscription, n)
+		subs := make([]*rollcall.Delivery, n)
 		for i := range subs {
-			subs[i] = subscribe(t, d, "svc")
-			subs[i].Deliver(func(snap *rollcall.Snapshot, err error) {
+			subs[i] = deliver(t, d, "svc", func(snap *rollcall.Snapshot, err error) {
 				under.Add(1)
 				defer under.Add(-1)
 				if closed.Load() {
@@ -95,7 +94,7 @@ func TestDeliverReasons(t *testing.T) {
 		defer d.Close()
 		var heard, told [n]atomic.Int64
 		for i := range n {
-			subscribe(t, d, "svc").Deliver(func(_ *rollcall.Snapshot, err error) {
+			deliver(t, d, "svc", func(_ *rollcall.Snapshot, err error) {
 				if err == nil {
 					told[i].Add(1)
 				} else if !errors.Is(err, rollcall.ErrNoAnswer) {
@@ -121,19 +120,18 @@ func TestDeliverReasons(t *testing.T) {
 	})
 }
 
-// The time between Next and Deliver's first call is not taken for work, after which a change
-// would have to wait.
-func TestDeliverAfterNext(t *testing.T) {
+// The time between the first delivery and a change is not taken for work, after which the
+// change would have to wait.
+func TestDeliverAfterRest(t *testing.T) {
 	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
 		d := directory(t, conn)
 		defer d.Close()
 		for range 8 { // so that none keeps a goroutine
 			next(t, subscribe(t, d, "svc"))
 		}
-		sub := subscribe(t, d, "svc")
-		next(t, sub)
 		told := make(chan time.Time, 1)
-		sub.Deliver(func(*rollcall.Snapshot, error) { told <- time.Now() })
+		deliver(t, d, "svc", func(*rollcall.Snapshot, error) { told <- time.Now() })
+		<-told
 		time.Sleep(time.Hour)
 		put := time.Now()
 		if _, err := conn.Client.Put(context.Background(), "svc/a", `{"Addr":"a:1"}`); err != nil {
@@ -155,7 +153,7 @@ func TestDeliverStuck(t *testing.T) {
 		defer close(release)
 		var told [n]atomic.Int64
 		for i := range n {
-			subscribe(t, d, "svc").Deliver(func(snap *rollcall.Snapshot, _ error) {
+			deliver(t, d, "svc", func(snap *rollcall.Snapshot, _ error) {
 				if told[i].Store(snap.Revision()); i%3 == 0 && len(snap.Instances()) > 0 {
 					<-release
 				}

@@ -10,84 +10,93 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/rollcall-grpc/rollcall/internal/backoff"
 	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
+	"github.com/rollcall-grpc/rollcall/internal/reflector"
 )
+
+// defaultCheckPeriod is the default of DirectoryOptions.ConsistencyCheckPeriod.
+const defaultCheckPeriod = 5 * time.Minute
 
 // DirectoryOptions are the settings of a Directory; the zero value works.
 type DirectoryOptions struct {
 	// Logger is told when etcd becomes unreachable or refuses access to services, once a
-	// minute while that lasts, and when it is over; of a lost history and of differences
-	// found. Nothing is logged per retry, service or channel. Default: slog.Default().
+	// minute while that lasts, and when it is over; of a new epoch of the store and of
+	// inconsistencies found. Nothing is logged per retry, service or channel. Default:
+	// slog.Default().
 	Logger *slog.Logger
 
 	// CacheDir is a directory where the last snapshot of each service is kept, so that a
 	// process that starts while etcd is away begins with it, stale, until etcd answers. One
 	// directory for one etcd cluster; several processes may share it. Default: none.
 	CacheDir string
-	// Hold keeps instances that vanish in a mass callable for a while. Default: nothing.
+
+	// SelfPreservation keeps instances callable that vanish in a mass. Default: it does not.
 	SelfPreservation SelfPreservation
-	// ConsistencyCheckPeriod is how often a service of up to 1,000 instances is listed to be compared
-	// with what the watch has told, jittered; larger ones are less often, in proportion. It
-	// finds what no event tells, such as etcd restored from a backup behind everybody's
-	// back. A Registrar looks as often for what it deregistered. Default 5 min, at least
-	// 1 s; negative: never.
+
+	// ConsistencyCheckPeriod is how often a service of up to 1,000 instances is listed and
+	// compared with what its watch has told, jittered; larger ones are less often, in
+	// proportion. It finds what no event tells, such as etcd restored from a backup. A
+	// Registrar looks as often for what it deregistered. Default 5 min; 1 s to a year.
 	ConsistencyCheckPeriod time.Duration
+	// NoConsistencyChecks turns the periodic checks off.
+	NoConsistencyChecks bool
 }
 
-// Directory serves snapshots of services out of shared watches: one list and one
-// watch a service, whatever the number of subscriptions. While nobody is subscribed it
-// holds no goroutine, and for half an hour the last snapshots of up to 128 services: who
-// subscribes again while etcd is away gets what was known, stale.
+func (o *DirectoryOptions) validate() (err error) {
+	if o.ConsistencyCheckPeriod == 0 {
+		o.ConsistencyCheckPeriod = defaultCheckPeriod
+	}
+	if o.ConsistencyCheckPeriod < time.Second || o.ConsistencyCheckPeriod > 365*24*time.Hour {
+		return inputError("consistency check period", o.ConsistencyCheckPeriod.String(), "it must be from 1s to a year; NoConsistencyChecks turns them off")
+	}
+	if o.NoConsistencyChecks {
+		o.ConsistencyCheckPeriod = backoff.Never
+	}
+	o.SelfPreservation, err = o.SelfPreservation.withDefaults()
+	return err
+}
+
+// Directory serves snapshots of services from shared watches: one list and one watch a
+// service, whatever the number of subscriptions, and one more for all service configs. While
+// nobody is subscribed it has no goroutine. For half an hour it remembers the last snapshots
+// of up to 128 services: who subscribes again while etcd is away gets what was known, stale.
 type Directory struct {
-	client *clientv3.Client
-	logger atomic.Pointer[slog.Logger] // nil: slog.Default()
-	log    *slog.Logger                // what is logged goes to logger
-	lister *lister
-	link   *link
+	client      *clientv3.Client
+	logger      swappableLogger
+	group       *reflector.Group
+	configs     *configs
+	fallbacks   *fallbacks
+	checkPeriod time.Duration
+	opts        DirectoryOptions
 
-	cache      *cache // nil: none
-	hold       SelfPreservation
-	auditEvery time.Duration
-	stats      counters
-
-	mu     sync.Mutex
-	closed bool
-	feeds  map[etcdkv.KeyRange]*feed
-	kept   keeper
-	stop   func() // ends and joins the link; nil while there is no feed
+	mu            sync.Mutex // before configs.mu
+	closed        bool
+	informers     map[etcdkv.KeyRange]*informer
+	preservations uint64 // of informers that have ended
 }
 
-// NewDirectory returns a Directory of its own, to be closed by the caller. The
-// client stays the caller's and must outlive it.
+// NewDirectory returns a Directory of its own, to be closed by the caller. The client stays
+// the caller's and must outlive it. Options out of range are an *InputError.
 func NewDirectory(client *clientv3.Client, opts DirectoryOptions) (*Directory, error) {
 	if client == nil {
 		return nil, errors.New("rollcall: the etcd client is nil")
 	}
-	d := &Directory{client: client, auditEvery: opts.ConsistencyCheckPeriod, feeds: make(map[etcdkv.KeyRange]*feed), kept: make(keeper)}
-	d.SetLogger(opts.Logger)
-	d.log = slog.New(logSwitch{&d.logger})
-	d.link = newLink(client, d.log)
-	d.lister = newLister(client, d.link)
-	if d.auditEvery == 0 {
-		d.auditEvery = auditEvery
-	}
-	if 0 < d.auditEvery && d.auditEvery < time.Second || d.auditEvery > 365*24*time.Hour {
-		return nil, inputError("audit period", d.auditEvery.String(), "it must be from 1s to a year, or negative for never")
-	}
-	var err error
-	if d.hold, err = opts.SelfPreservation.withDefaults(); err != nil {
+	if err := opts.validate(); err != nil {
 		return nil, err
 	}
-	if opts.CacheDir != "" {
-		if d.cache, err = newCache(opts.CacheDir, d.log); err != nil {
-			return nil, err
-		}
+	d := &Directory{client: client, opts: opts, checkPeriod: opts.ConsistencyCheckPeriod, informers: make(map[etcdkv.KeyRange]*informer)}
+	d.SetLogger(opts.Logger)
+	log := slog.New(&d.logger)
+	d.group = reflector.NewGroup(client, log, d.lastKnown)
+	d.configs = &configs{dir: d, services: make(map[string]*configTopic)}
+	var err error
+	if d.fallbacks, err = newFallbacks(opts.CacheDir, log); err != nil {
+		return nil, err
 	}
 	return d, nil
 }
@@ -97,8 +106,8 @@ var shared struct {
 	directories map[*clientv3.Client]*Directory
 }
 
-// SharedDirectory returns the client's own Directory, the same at every call, which
-// is closed with the client.
+// SharedDirectory returns the client's own Directory, the same at every call, which is closed
+// with the client.
 func SharedDirectory(client *clientv3.Client) (*Directory, error) {
 	if client == nil {
 		return NewDirectory(client, DirectoryOptions{})
@@ -130,103 +139,39 @@ func (d *Directory) Client() *clientv3.Client { return d.client }
 
 // SetLogger replaces the logger, that of the shared Directory for instance. Nil is
 // slog.Default().
-func (d *Directory) SetLogger(log *slog.Logger) { d.logger.Store(log) }
+func (d *Directory) SetLogger(log *slog.Logger) { d.logger.to.Store(log) }
 
 // Logger returns the logger in use, never nil.
-func (d *Directory) Logger() *slog.Logger { return logSwitch{&d.logger}.logger() }
+func (d *Directory) Logger() *slog.Logger { return d.logger.logger() }
 
-// Subscribe follows the instances of a service: every key under "<service>/" and
-// nothing else. The name is taken as it is; ParseService normalises what users type.
-func (d *Directory) Subscribe(service string) (*Subscription, error) {
-	return d.SubscribePrefix(service + "/")
+func (d *Directory) usableLocked() error {
+	switch {
+	case d.closed:
+		return ErrClosed
+	case d.client.Ctx().Err() != nil:
+		return etcdkv.ErrClientClosed
+	}
+	return nil
 }
 
-// SubscribePrefix follows every key that starts with prefix, for views of many
-// services; an empty prefix is the whole store.
-func (d *Directory) SubscribePrefix(prefix string) (*Subscription, error) {
-	return d.subscribe(etcdkv.Prefix(prefix), prefix, make(chan struct{}, 1))
-}
-
-// ConfigPrefix and the name of a service are the key of its gRPC service config, as JSON.
-const ConfigPrefix = "_grpc_config/"
-
-// SubscribeConfig follows the service config of a service: Snapshot.ServiceConfig has it.
-// Without the right to read it, it is asked for again every 5 min.
-func (d *Directory) SubscribeConfig(service string) (*Subscription, error) {
-	return d.subscribeKey(ConfigPrefix+service, make(chan struct{}, 1))
-}
-
-// subscribeKey follows one key and wakes a channel that may serve others as well.
-func (d *Directory) subscribeKey(key string, changed chan struct{}) (*Subscription, error) {
-	return d.subscribe(etcdkv.SingleKey(key), key, changed)
-}
-
-func (d *Directory) subscribe(s etcdkv.KeyRange, prefix string, changed chan struct{}) (*Subscription, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.closed {
-		return nil, ErrClosed
-	}
-	if d.client.Ctx().Err() != nil {
-		return nil, etcdkv.ErrClientClosed
-	}
-	f := d.feeds[s]
-	if f == nil {
-		f = newFeed(d, s, prefix, d.kept.take(s))
-		d.feeds[s] = f
-		d.link.access(f, accessUnknown)
-		if d.stop == nil {
-			d.link.reset()
-			d.stop = start(d.link.run)
-		}
-		f.stop = f.start()
-	}
-	return f.subscribe(changed), nil
-}
-
-// release ends a feed whose last subscription was closed, and joins what ends.
-func (d *Directory) release(f *feed) {
-	d.mu.Lock()
-	var stop, stopLink func()
-	if f.idle() && d.feeds[f.span] == f {
-		delete(d.feeds, f.span)
-		stop = f.stop
-		if snap := f.known(); snap != nil && f.span.End != "" {
-			d.kept.put(f.span, snap)
-		}
-		if len(d.feeds) == 0 {
-			stopLink, d.stop = d.stop, nil
-		}
-	}
-	d.mu.Unlock()
-	if stop != nil {
-		stop()
-	}
-	if stopLink != nil {
-		stopLink()
-	}
-}
-
-// Close ends every watch and joins what was started, but waits for what Deliver calls for
-// no more than 50 ms; subscriptions keep their last snapshot and get no other.
+// Close ends every watch and joins what was started, but waits for 50 ms at most for functions
+// of subscriptions that are being called: those end on their own. Subscriptions keep their
+// last snapshot and get no other. Calling it again does nothing.
 func (d *Directory) Close() {
 	d.mu.Lock()
 	d.closed = true
-	feeds, stopLink := d.feeds, d.stop
-	d.feeds, d.kept, d.stop = make(map[etcdkv.KeyRange]*feed), make(keeper), nil
+	informers := d.informers
+	d.informers = make(map[etcdkv.KeyRange]*informer)
+	clear(d.fallbacks.memory)
 	d.mu.Unlock()
-	var deliveries []<-chan struct{}
-	for _, f := range feeds {
-		f.stop()
-		deliveries = append(deliveries, f.end(ErrClosed)...)
+	deliveries := d.configs.close()
+	for _, in := range informers {
+		in.stop()
+		in.store.SetStatus(ErrClosed)
+		deliveries = append(deliveries, in.store.topic.close(ErrClosed)...)
 	}
 	await(deliveries)
-	if stopLink != nil {
-		stopLink()
-	}
-	if d.cache != nil {
-		d.cache.close()
-	}
+	d.fallbacks.close()
 }
 
 // List reads a service from etcd itself, linearizably: what was written before the
@@ -241,10 +186,14 @@ func (d *Directory) ListPrefix(ctx context.Context, prefix string) (*Snapshot, e
 	var retry backoff.Backoff
 	var cause error // why etcd has not answered
 	for {
-		back := d.link.recovery()
-		got, err := d.lister.list(ctx, etcdkv.Prefix(prefix), false, nil)
+		recovered := d.recovered()
+		var got *listing
+		_, at, err := d.group.List(ctx, etcdkv.Prefix(prefix), func() reflector.List {
+			got = &listing{}
+			return got
+		})
 		if err == nil {
-			return (&Snapshot{prefix: prefix}).relisted(got, 0), nil
+			return (&Snapshot{prefix: prefix}).replacedBy(got, at), nil
 		}
 		if ctx.Err() == nil && !etcdkv.IsTemporary(err) {
 			return nil, fmt.Errorf("list %q: %w", prefix, err)
@@ -252,7 +201,7 @@ func (d *Directory) ListPrefix(ctx context.Context, prefix string) (*Snapshot, e
 		if ctx.Err() == nil {
 			cause = err
 		}
-		if backoff.Sleep(ctx, retry.Next(), back) != nil {
+		if backoff.Sleep(ctx, retry.Next(), recovered) != nil {
 			if cause == nil {
 				cause = cmp.Or(etcdkv.Disconnected(context.WithoutCancel(ctx), d.client), etcdkv.NoAnswer(d.client))
 			}
@@ -261,25 +210,25 @@ func (d *Directory) ListPrefix(ctx context.Context, prefix string) (*Snapshot, e
 	}
 }
 
-// start runs a function in a goroutine and returns what cancels and joins it.
-func start(run func(context.Context)) (stop func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	wg.Go(func() { run(ctx) })
-	return func() {
-		cancel()
-		wg.Wait()
-	}
-}
-
 // outage returns why etcd cannot be reached now, nil where it can, as far as is known.
 func (d *Directory) outage() error {
-	if v, _ := d.link.current(); v.down != nil {
-		return v.down.Cause
+	if status, _ := d.group.Monitor().Status(); status.Outage != nil {
+		return status.Outage.Cause
 	}
 	return nil
 }
 
 // recovered returns a channel that closes when waiting longer makes no sense: etcd can be
 // reached again, or has another epoch.
-func (d *Directory) recovered() <-chan struct{} { return d.link.recovery() }
+func (d *Directory) recovered() <-chan struct{} { return d.group.Monitor().Recovered() }
+
+// silenceOf returns why a Reflector has found nothing yet, nil while there is hope.
+func (d *Directory) silenceOf(r *reflector.Reflector) error {
+	if cause := d.outage(); cause != nil {
+		return cause
+	}
+	if r.Silence() >= answerTimeout {
+		return fmt.Errorf("%w within %v", etcdkv.NoAnswer(d.client), answerTimeout)
+	}
+	return nil
+}

@@ -50,6 +50,21 @@ func subscribe(t *testing.T, d *rollcall.Directory, service string) *rollcall.Su
 	return sub
 }
 
+func deliver(t *testing.T, d *rollcall.Directory, service string, f func(*rollcall.Snapshot, error)) *rollcall.Delivery {
+	t.Helper()
+	delivery, err := d.SubscribeFunc(service, f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return delivery
+}
+
+// followConfig follows a service config until the Directory is closed.
+func followConfig(d *rollcall.Directory, service string) error {
+	_, err := d.SubscribeServiceConfigFunc(service, func(*rollcall.ServiceConfig, error) {})
+	return err
+}
+
 func next(t *testing.T, sub *rollcall.Subscription) *rollcall.Snapshot {
 	t.Helper()
 	snap, err := sub.Next(t.Context())
@@ -487,7 +502,7 @@ func TestLostHistoryBesideDeniedPrefixes(t *testing.T) {
 		store.Wipe()
 		store.Put("good/new", `{"Addr":"a:1"}`)
 		time.Sleep(30 * time.Second)
-		if snap := good.Latest(); snap.Epoch() != 1 || len(snap.Instances()) != 1 {
+		if snap := good.Latest(); snap.Epoch() != 2 || len(snap.Instances()) != 1 {
 			t.Errorf("30 s after the wipe: %s", describe(snap))
 		}
 	})
@@ -535,13 +550,13 @@ func TestLowerRaftTerm(t *testing.T) {
 			store.SetTerm(5)
 			time.Sleep(10 * time.Second)
 		}
-		if snap := sub.Latest(); snap.Epoch() != 0 || snap.Staleness() != nil {
+		if snap := sub.Latest(); snap.Epoch() != 1 || snap.Staleness() != nil {
 			t.Errorf("after moments of a lower term: %s", describe(snap))
 		}
 		store.SetTerm(4)
 		list("low")
 		time.Sleep(10 * time.Second)
-		if snap := sub.Latest(); snap.Epoch() != 1 || snap.Staleness() != nil {
+		if snap := sub.Latest(); snap.Epoch() != 2 || snap.Staleness() != nil {
 			t.Errorf("after 10 s of a lower term: %s", describe(snap))
 		}
 	})

@@ -5,7 +5,6 @@ package rollcall_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -100,12 +99,9 @@ func ExampleDirectory() {
 	var last *rollcall.Snapshot
 	for {
 		snap, err := sub.Next(ctx)
-		if ctx.Err() != nil || errors.Is(err, rollcall.ErrClosed) {
-			return
-		}
 		if err != nil {
-			fmt.Println("nothing known yet:", err)
-			continue
+			fmt.Println(err)
+			return
 		}
 		for _, change := range snap.Diff(last) {
 			fmt.Println(change.Key, "went", change.New == nil)

@@ -131,16 +131,20 @@ func (p *player) seen() (all []string) {
 // record writes down every snapshot, and every reason why there is none yet.
 func (p *player) record(ctx context.Context) {
 	defer close(p.done)
-	for {
-		snap, err := p.sub.Next(ctx)
-		if ctx.Err() != nil {
+	var last *rollcall.Snapshot
+	for reported := ""; ; {
+		select {
+		case <-p.sub.Changed():
+		case <-ctx.Done():
 			return
 		}
-		if err != nil {
-			p.lines <- "none: " + err.Error()
-			continue
+		if snap := p.sub.Latest(); snap != nil && snap != last {
+			last = snap
+			p.lines <- describe(snap)
+		} else if err := p.sub.Err(); err != nil && err.Error() != reported {
+			reported = err.Error()
+			p.lines <- "none: " + reported
 		}
-		p.lines <- describe(snap)
 	}
 }
 
@@ -156,8 +160,8 @@ func describe(snap *rollcall.Snapshot) string {
 	for _, rej := range snap.Invalid() {
 		line += " rejected " + rej.Key
 	}
-	if snap.Epoch() > 0 {
-		line += fmt.Sprintf(" history %d", snap.Epoch())
+	if snap.Epoch() > 1 {
+		line += fmt.Sprintf(" epoch %d", snap.Epoch())
 	}
 	if stale := snap.Staleness(); stale != nil {
 		line += " stale: " + stale.Cause.Error()

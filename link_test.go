@@ -31,7 +31,7 @@ func TestVerifyIsRefusedForAMoment(t *testing.T) {
 				}
 				conn := store.Connect(context.Background())
 				defer conn.Close()
-				d, err := NewDirectory(conn.Client, DirectoryOptions{ConsistencyCheckPeriod: -1})
+				d, err := NewDirectory(conn.Client, DirectoryOptions{NoConsistencyChecks: true})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -41,9 +41,7 @@ func TestVerifyIsRefusedForAMoment(t *testing.T) {
 					t.Fatal(err)
 				}
 				suspect := func() {
-					d.link.mu.Lock()
-					d.link.suspectLocked() // as when a member lags
-					d.link.mu.Unlock()
+					d.group.Monitor().SuspectEpoch() // as when a member lags
 					time.Sleep(5 * time.Second)
 				}
 				time.Sleep(2 * time.Second)

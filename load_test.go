@@ -144,7 +144,7 @@ func TestRefusedConfigsDoNotCount(t *testing.T) {
 		d := directory(t, conn)
 		defer d.Close()
 		for i := range 100 {
-			if _, err := d.SubscribeConfig(fmt.Sprintf("svc-%d", i)); err != nil {
+			if err := followConfig(d, fmt.Sprintf("svc-%d", i)); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -46,12 +46,12 @@ func (r *Registrar) watchLocked(g *Registration) (err error) {
 	case w != nil:
 	case r.keyWatches < mostKeyWatches:
 		w = newKeyWatch(g.key)
-		if w.sub, err = r.opts.Directory.subscribeKey(g.key, r.wake); err == nil {
+		if w.sub, err = r.opts.Directory.pull(etcdkv.SingleKey(g.key), g.key, r.wake); err == nil {
 			r.keyWatches++
 		}
 	default:
 		w = newKeyWatch(prefix)
-		w.sub, err = r.opts.Directory.subscribe(etcdkv.Prefix(prefix), prefix, r.wake)
+		w.sub, err = r.opts.Directory.pull(etcdkv.Prefix(prefix), prefix, r.wake)
 	}
 	if err != nil {
 		return err
@@ -173,7 +173,7 @@ func (g *Registration) strayedLocked(kv *mvccpb.KeyValue) bool {
 
 // sweepPause returns the time until the next sweep.
 func (r *Registrar) sweepPause() time.Duration {
-	every := r.opts.Directory.auditEvery
+	every := r.opts.Directory.checkPeriod
 	if every < 0 {
 		return backoff.Never
 	}

@@ -86,10 +86,10 @@ func TestOutageIsLogged(t *testing.T) {
 		var lines logLines
 		d := loggingDirectory(t, conn, &lines)
 		defer d.Close()
-		for _, sub := range subscribeAll(t, d, services) {
-			sub.Deliver(func(*rollcall.Snapshot, error) {})
+		for i := range services {
+			deliver(t, d, fmt.Sprintf("svc-%d", i), func(*rollcall.Snapshot, error) {})
 		}
-		config, err := d.SubscribeConfig("svc-0")
+		config, err := d.SubscribeServiceConfigFunc("svc-0", func(*rollcall.ServiceConfig, error) {})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -144,15 +144,15 @@ func TestOutageHeadlines(t *testing.T) {
 	const cause = `cause="etcd at : etcdserver: authentication failed, invalid user ID or password"`
 	for _, row := range []struct {
 		name   string
-		follow func(*rollcall.Directory) (*rollcall.Subscription, error)
+		follow func(*rollcall.Directory) error
 		err    error
 		want   []string
 	}{
-		{"no service", func(d *rollcall.Directory) (*rollcall.Subscription, error) { return d.SubscribeConfig("svc") }, rpctypes.ErrGRPCNoLeader, []string{
+		{"no service", func(d *rollcall.Directory) error { return followConfig(d, "svc") }, rpctypes.ErrGRPCNoLeader, []string{
 			`WARN msg="etcd unreachable" etcd="" cause="etcd at : etcdserver: no leader"`,
 			`WARN msg="etcd still unreachable" etcd="" cause="etcd at : etcdserver: no leader" for=1m0s`,
 		}},
-		{"login", func(d *rollcall.Directory) (*rollcall.Subscription, error) { return d.Subscribe("svc") }, rpctypes.ErrGRPCAuthFailed, []string{
+		{"login", func(d *rollcall.Directory) error { _, err := d.Subscribe("svc"); return err }, rpctypes.ErrGRPCAuthFailed, []string{
 			`WARN msg="etcd refuses the login; keeping last known endpoints" etcd="" endpoints=0 services=1 ` + cause,
 			`WARN msg="etcd still refuses the login; serving last known endpoints" etcd="" endpoints=0 services=1 ` + cause + ` for=1m0s`,
 		}},
@@ -163,7 +163,7 @@ func TestOutageHeadlines(t *testing.T) {
 				var lines logLines
 				d := loggingDirectory(t, conn, &lines)
 				defer d.Close()
-				if _, err := row.follow(d); err != nil {
+				if err := row.follow(d); err != nil {
 					t.Fatal(err)
 				}
 				time.Sleep(90 * time.Second)
@@ -191,7 +191,7 @@ func TestRefusalsAreLogged(t *testing.T) {
 					}
 					return nil
 				})
-				if _, err := d.SubscribeConfig("svc-0"); err != nil {
+				if err := followConfig(d, "svc-0"); err != nil {
 					t.Fatal(err)
 				}
 				subscribeAll(t, d, services)
@@ -328,9 +328,9 @@ func TestNextAfterTheClientWasClosed(t *testing.T) {
 			}
 			d := directory(t, conn)
 			defer d.Close()
-			sub, other := subscribe(t, d, "svc"), subscribe(t, d, "svc")
+			sub := subscribe(t, d, "svc")
 			calls := 0
-			other.Deliver(func(*rollcall.Snapshot, error) { calls++ })
+			deliver(t, d, "svc", func(*rollcall.Snapshot, error) { calls++ })
 			time.Sleep(time.Minute)
 			conn.Close()
 			synctest.Wait()

@@ -4,16 +4,16 @@
 package rollcall
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall/internal/reflector"
 )
 
 // Snapshot is what etcd held under one prefix at one revision. It is immutable:
@@ -21,10 +21,11 @@ import (
 type Snapshot struct {
 	prefix    string
 	revision  int64
-	history   int
-	instances []*Instance // Invariant: sorted by key, no key in both slices.
-	rejected  []*Invalid  // Invariant: sorted by key.
-	held      []*Instance // Invariant: sorted by key, none in instances.
+	epoch     int
+	instances []*Instance      // Invariant: sorted by key, no key in two slices.
+	invalid   []*Invalid       // Invariant: sorted by key.
+	configs   []*ServiceConfig // Invariant: sorted by service. Service configs among the keys are no endpoints.
+	retained  []*Instance      // Invariant: sorted by key, none in instances.
 	stale     *Staleness
 }
 
@@ -38,13 +39,13 @@ type Invalid struct {
 	ModRevision    int64
 }
 
-// Disallowed is an instance whose address an AddressPolicy refuses.
+// Disallowed is an instance whose address an AddressPolicy does not allow.
 type Disallowed struct {
 	Instance *Instance
 	Cause    error
 }
 
-// Staleness says why a snapshot may be out of date. What it holds was true.
+// Staleness tells since when and why a snapshot may be out of date.
 type Staleness struct {
 	Since time.Time
 	Cause error
@@ -56,15 +57,15 @@ func (s *Snapshot) Prefix() string { return s.prefix }
 // Service is the prefix without its last "/".
 func (s *Snapshot) Service() string { return strings.TrimSuffix(s.prefix, "/") }
 
-// Revision is a revision of the store at which the snapshot held. Within one
-// History it never goes backwards.
+// Revision is a revision of the store at which the snapshot held. Within one Epoch it never
+// goes backwards.
 func (s *Snapshot) Revision() int64 { return s.revision }
 
-// History counts the histories that the Directory has followed, from 0. It grows
-// when etcd lost its data or was restored from a backup; revisions of different
-// histories cannot be compared.
-// -1 is the history of a file of DirectoryOptions.CacheDir, comparable to none.
-func (s *Snapshot) Epoch() int { return s.history }
+// Epoch counts, from 1, the histories of the store that the Directory has followed. It grows
+// when etcd lost its data or was restored from a backup; revisions of different epochs cannot
+// be compared. It is 0 for what was read by List or from DirectoryOptions.CacheDir, which
+// compares with none.
+func (s *Snapshot) Epoch() int { return s.epoch }
 
 // Instances returns the endpoints, sorted by key.
 func (s *Snapshot) Instances() []*Instance { return s.instances }
@@ -76,13 +77,17 @@ func (s *Snapshot) All() iter.Seq[*Instance] { return slices.Values(s.instances)
 func (s *Snapshot) Len() int { return len(s.instances) }
 
 // Invalid returns the keys whose values are no endpoints, sorted by key.
-func (s *Snapshot) Invalid() []*Invalid { return s.rejected }
+func (s *Snapshot) Invalid() []*Invalid { return s.invalid }
 
-// Held returns instances that etcd holds no longer, sorted by key, but that a Hold keeps
-// callable. Instances does not hold them.
-func (s *Snapshot) Retained() []*Instance { return s.held }
+// ServiceConfigs returns the service configs among the keys, sorted by service: there are some
+// in views of the whole store only.
+func (s *Snapshot) ServiceConfigs() []*ServiceConfig { return s.configs }
 
-// Stale is nil while the snapshot follows etcd.
+// Retained returns instances that etcd no longer holds but that SelfPreservation keeps
+// callable, sorted by key. Instances does not have them.
+func (s *Snapshot) Retained() []*Instance { return s.retained }
+
+// Staleness is nil while the snapshot follows etcd.
 func (s *Snapshot) Staleness() *Staleness { return s.stale }
 
 // ID is what follows the prefix in an instance's key.
@@ -96,26 +101,17 @@ func (s *Snapshot) Instance(key string) *Instance {
 	return nil
 }
 
-// ServiceConfig returns what SubscribeConfig found, which may be empty or worse; nil where
-// the service has none.
-func (s *Snapshot) ServiceConfig() json.RawMessage {
-	if i, ok := find(s.rejected, s.prefix); ok {
-		return append(json.RawMessage{}, s.rejected[i].Value...)
-	}
-	return nil
-}
-
-// Screen splits the instances by an address policy; nil means HostPort.
-func (s *Snapshot) Partition(policy AddressPolicy) (taken []*Instance, refused []Disallowed) {
-	taken = make([]*Instance, 0, len(s.instances))
+// Partition splits the instances by an address policy; nil means HostPort.
+func (s *Snapshot) Partition(policy AddressPolicy) (allowed []*Instance, disallowed []Disallowed) {
+	allowed = make([]*Instance, 0, len(s.instances))
 	for _, inst := range s.instances {
 		if err := policy.Check(inst.Addr); err != nil {
-			refused = append(refused, Disallowed{Instance: inst, Cause: err})
+			disallowed = append(disallowed, Disallowed{Instance: inst, Cause: err})
 			continue
 		}
-		taken = append(taken, inst)
+		allowed = append(allowed, inst)
 	}
-	return taken, refused
+	return allowed, disallowed
 }
 
 // Change is one key's difference between two snapshots: Old is nil for a key that
@@ -158,24 +154,23 @@ func (s *Snapshot) Diff(old *Snapshot) []Change {
 	}
 }
 
-var errServiceConfig = errors.New("a service config, no endpoint")
-
-// entry is what a key holds: an instance, a rejected value, or nothing.
+// entry is what a key holds: an instance, an invalid value, a service config, or nothing.
 type entry struct {
 	instance *Instance
-	rejected *Invalid
+	invalid  *Invalid
+	config   *ServiceConfig
 }
 
-// decodeEntry reads a key-value. A service config is no endpoint, whatever it says.
+// decodeEntry reads a key-value.
 func decodeEntry(kv *mvccpb.KeyValue) entry {
-	err := errServiceConfig
-	if !bytes.HasPrefix(kv.Key, []byte(ConfigPrefix)) {
-		var inst *Instance
-		if inst, err = Decode(kv); err == nil {
-			return entry{instance: inst}
-		}
+	if isConfigKey(kv.Key) {
+		return entry{config: decodeServiceConfig(kv)}
 	}
-	return entry{rejected: &Invalid{
+	inst, err := Decode(kv)
+	if err == nil {
+		return entry{instance: inst}
+	}
+	return entry{invalid: &Invalid{
 		Key:            string(kv.Key),
 		Value:          kv.Value,
 		Cause:          err,
@@ -193,24 +188,23 @@ func decodeEvent(ev *clientv3.Event) entry {
 }
 
 // next returns the snapshot after changes by key, live and at the given revision. Its
-// instances are in room where that is large enough, which is then no longer the caller's.
-func (s *Snapshot) next(changes map[string]entry, revision int64, room []*Instance) *Snapshot {
-	keys := make([]string, 0, len(changes))
-	for key := range changes {
-		keys = append(keys, key)
-	}
-	slices.Sort(keys)
+// instances are in preallocated where that is large enough, which is then no longer the
+// caller's.
+func (s *Snapshot) next(changes map[string]entry, revision int64, preallocated []*Instance) *Snapshot {
+	keys := slices.Sorted(maps.Keys(changes))
 	n := *s
 	n.revision = max(revision, s.revision)
-	n.stale, n.held = nil, nil
-	n.instances = merge(s.instances, keys, func(key string) *Instance { return changes[key].instance }, room)
-	n.rejected = merge(s.rejected, keys, func(key string) *Invalid { return changes[key].rejected }, nil)
+	n.stale, n.retained = nil, nil
+	n.instances = merge(s.instances, keys, func(key string) *Instance { return changes[key].instance }, preallocated)
+	n.invalid = merge(s.invalid, keys, func(key string) *Invalid { return changes[key].invalid }, nil)
+	n.configs = merge(s.configs, keys, func(key string) *ServiceConfig { return changes[key].config }, nil)
 	return &n
 }
 
-// relisted returns the snapshot of a complete list, reusing what did not change.
-func (s *Snapshot) relisted(got listing, history int) *Snapshot {
-	n := &Snapshot{prefix: s.prefix, revision: got.revision, history: history, instances: got.instances, rejected: got.rejected}
+// replacedBy returns the snapshot of a complete list, reusing the instances that did not
+// change.
+func (s *Snapshot) replacedBy(l *listing, at reflector.Version) *Snapshot {
+	n := &Snapshot{prefix: s.prefix, revision: at.Revision, epoch: at.Epoch, instances: l.instances, invalid: l.invalid, configs: l.configs}
 	old := s.instances
 	for i, inst := range n.instances {
 		if len(old) == 0 {
@@ -226,32 +220,34 @@ func (s *Snapshot) relisted(got listing, history int) *Snapshot {
 	return n
 }
 
-// restated returns the same content with another staleness.
-func (s *Snapshot) restated(stale *Staleness) *Snapshot {
+// withStaleness returns the same content with another staleness.
+func (s *Snapshot) withStaleness(stale *Staleness) *Snapshot {
 	n := *s
 	n.stale = stale
 	return &n
 }
 
-// sameContent says whether two snapshots of a prefix hold the same writes.
+// sameContent reports whether two snapshots of a prefix hold the same writes.
 func (s *Snapshot) sameContent(o *Snapshot) bool {
-	return s.history == o.history && slices.EqualFunc(s.instances, o.instances, (*Instance).Equal)
+	return s.epoch == o.epoch && slices.EqualFunc(s.instances, o.instances, (*Instance).Equal)
 }
 
-// extent returns how many keys the snapshot accounts for and their greatest
-// ModRevision: what a read of the store must agree with.
-func (s *Snapshot) extent() (count int64, modRevision int64) {
+// size returns how many keys the snapshot accounts for and their greatest ModRevision.
+func (s *Snapshot) size() (keys int, modRevision int64) {
 	for _, inst := range s.instances {
 		modRevision = max(modRevision, inst.ModRevision)
 	}
-	for _, rej := range s.rejected {
-		modRevision = max(modRevision, rej.ModRevision)
+	for _, inv := range s.invalid {
+		modRevision = max(modRevision, inv.ModRevision)
 	}
-	return int64(len(s.instances) + len(s.rejected)), modRevision
+	for _, config := range s.configs {
+		modRevision = max(modRevision, config.ModRevision)
+	}
+	return len(s.instances) + len(s.invalid) + len(s.configs), modRevision
 }
 
 type keyed interface {
-	*Instance | *Invalid
+	*Instance | *Invalid | *ServiceConfig
 	key() string
 }
 
@@ -264,8 +260,8 @@ func find[E keyed](sorted []E, key string) (int, bool) {
 
 // merge returns old with the given keys replaced by what at returns for them, or
 // left out where that is nil. Both inputs are sorted; old is not changed.
-func merge[E keyed](old []E, keys []string, at func(key string) E, room []E) []E {
-	merged := room[:0]
+func merge[E keyed](old []E, keys []string, at func(key string) E, preallocated []E) []E {
+	merged := preallocated[:0]
 	if cap(merged) < len(old)+len(keys) {
 		merged = make([]E, 0, len(old)+len(keys))
 	}
@@ -281,12 +277,4 @@ func merge[E keyed](old []E, keys []string, at func(key string) E, room []E) []E
 		old = old[i:]
 	}
 	return append(merged, old...)
-}
-
-// roomFor returns memory for the instances of a next snapshot, in advance: a page that was
-// never touched costs more than all that is written to it.
-func roomFor(n int) []*Instance {
-	room := make([]*Instance, n+n/16+4)
-	clear(room)
-	return room
 }

@@ -11,6 +11,8 @@ import (
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"pgregory.net/rapid"
+
+	"github.com/rollcall-grpc/rollcall/internal/reflector"
 )
 
 // model is a store that is obvious: a map of key-values.
@@ -39,11 +41,11 @@ func TestSnapshotEqualsList(t *testing.T) {
 				write(t, store, changes, revision)
 			}
 			older, was := snap, render(snap)
-			snap = snap.next(changes, revision, roomFor(len(snap.instances)))
+			snap = snap.next(changes, revision, preallocate(len(snap.instances)))
 			if got := render(older); got != was {
 				t.Fatalf("a snapshot changed from\n%s to\n%s", was, got)
 			}
-			list := older.relisted(listed(store.sorted(), revision), 0)
+			list := listed(older, store.sorted(), revision)
 			if got, want := render(snap), render(list); got != want {
 				t.Fatalf("by changes:\n%s\nby list:\n%s", got, want)
 			}
@@ -61,13 +63,13 @@ func TestSnapshotEqualsList(t *testing.T) {
 			if len(seen) != len(snap.Instances()) {
 				t.Fatalf("differences add up to %d, want %d", len(seen), len(snap.Instances()))
 			}
-			count, last := snap.extent()
+			count, last := snap.size()
 			var wantLast int64
 			for _, kv := range store {
 				wantLast = max(wantLast, kv.ModRevision)
 			}
-			if count != int64(len(store)) || last != wantLast {
-				t.Fatalf("extent %d, %d, want %d, %d", count, last, len(store), wantLast)
+			if count != len(store) || last != wantLast {
+				t.Fatalf("size %d, %d, want %d, %d", count, last, len(store), wantLast)
 			}
 		}
 	})
@@ -101,10 +103,10 @@ func render(s *Snapshot) (text string) {
 	return text
 }
 
-func listed(kvs []*mvccpb.KeyValue, revision int64) listing {
-	got := listing{revision: revision}
-	got.add(kvs)
-	return got
+func listed(old *Snapshot, kvs []*mvccpb.KeyValue, revision int64) *Snapshot {
+	var l listing
+	l.Add(kvs)
+	return old.replacedBy(&l, reflector.Version{Revision: revision, Epoch: 1})
 }
 
 func TestSnapshotShares(t *testing.T) {
@@ -112,8 +114,8 @@ func TestSnapshotShares(t *testing.T) {
 	for i, key := range []string{"s/a", "s/b"} {
 		store[key] = &mvccpb.KeyValue{Key: []byte(key), Value: []byte(`{"Addr":"a:1"}`), CreateRevision: int64(i + 2), ModRevision: int64(i + 2)}
 	}
-	first := (&Snapshot{prefix: "s/"}).relisted(listed(store.sorted(), 3), 0)
-	again := first.relisted(listed(store.sorted(), 9), 0)
+	first := listed(&Snapshot{prefix: "s/"}, store.sorted(), 3)
+	again := listed(first, store.sorted(), 9)
 	if first.Instance("s/a") != again.Instance("s/a") {
 		t.Error("a list that found nothing new made a new instance")
 	}
@@ -126,7 +128,7 @@ func TestSnapshotShares(t *testing.T) {
 	}
 }
 
-func TestScreen(t *testing.T) {
+func TestPartition(t *testing.T) {
 	snap := &Snapshot{instances: []*Instance{{Key: "s/a", Addr: "1.2.3.4"}, {Key: "s/b", Addr: "1.2.3.4:5"}}}
 	taken, refused := snap.Partition(nil)
 	if len(taken) != 1 || taken[0].Key != "s/b" || len(refused) != 1 || refused[0].Instance.Key != "s/a" || refused[0].Cause == nil {
@@ -144,7 +146,7 @@ func benchmarkSnapshot(b *testing.B, n int) (*Snapshot, []*mvccpb.KeyValue) {
 			Value: fmt.Appendf(nil, `{"Op":0,"Addr":"10.0.0.1:%d","Metadata":{"weight":10,"zone":"eu-1"}}`, i)})
 	}
 	b.ReportAllocs()
-	return (&Snapshot{prefix: "s/"}).relisted(listed(kvs, int64(n)), 0), kvs
+	return listed(&Snapshot{prefix: "s/"}, kvs, int64(n)), kvs
 }
 
 var sizes = []int{10, 1000, 10_000}
@@ -201,7 +203,7 @@ func BenchmarkSnapshot(b *testing.B) {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			snap, kvs := benchmarkSnapshot(b, n)
 			for b.Loop() {
-				_ = snap.relisted(listed(kvs, int64(n+1)), 0)
+				_ = listed(snap, kvs, int64(n+1))
 			}
 		})
 	}

@@ -3,47 +3,83 @@
 
 package rollcall
 
-import "sync/atomic"
+import (
+	"slices"
+	"strings"
+)
 
-// Stats count what a Directory does.
+// Stats are the figures of a Directory.
 type Stats struct {
 	// Now.
 	Services  int // followed: one watch each
-	Fallbacks int // kept without a subscriber
-	Retained  int // instances held by a Hold
+	Fallbacks int // remembered without a subscriber
+	Retained  int // instances retained by SelfPreservation
 	Stale     int // services whose snapshot is stale, or that have none yet
 
 	// Since the Directory was made.
-	Lists             uint64 // lists begun, those of audits among them
+	Lists             uint64 // lists begun, those of consistency checks among them
 	Watches           uint64 // watches opened
 	Inconsistencies   uint64 // snapshots found to differ from etcd, and mended
-	SelfPreservations uint64 // times that a Hold began to hold
-	Epochs            int    // times that etcd was found to have another history
+	SelfPreservations uint64 // times that SelfPreservation began
+	Epochs            int    // times that etcd was found to have a new epoch
 }
 
-type counters struct{ watches, drifts, holds atomic.Uint64 }
+// ServiceStats are the figures of one service that a Directory follows.
+type ServiceStats struct {
+	Service     string // or the prefix, of a view of many services
+	Subscribers int
+	Snapshot    *Snapshot // the latest; nil before the first
+	Err         error     // why there is none yet
+
+	// Since the service was first subscribed to.
+	Events    uint64 // received from the watch
+	Published uint64 // snapshots published
+}
 
 // Stats returns the Directory's figures.
 func (d *Directory) Stats() Stats {
-	v, _ := d.link.current()
-	s := Stats{
-		Lists:             d.lister.lists.Load(),
-		Watches:           d.stats.watches.Load(),
-		Inconsistencies:   d.stats.drifts.Load(),
-		SelfPreservations: d.stats.holds.Load(),
-		Epochs:            v.history,
-	}
+	status, _ := d.group.Monitor().Status()
+	counters := d.group.Counters()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s.Services, s.Fallbacks = len(d.feeds), len(d.kept)
-	for _, f := range d.feeds {
-		snap, _ := f.latest()
+	s := Stats{
+		Services:          len(d.informers),
+		Fallbacks:         len(d.fallbacks.memory),
+		Lists:             counters.Lists,
+		Watches:           counters.Watches,
+		Inconsistencies:   counters.Inconsistencies,
+		SelfPreservations: d.preservations,
+		Epochs:            status.Epoch - 1,
+	}
+	for _, in := range d.informers {
+		s.SelfPreservations += in.store.preservations.Load()
+		snap := in.store.topic.latest()
 		if snap == nil || snap.stale != nil {
 			s.Stale++
 		}
 		if snap != nil {
-			s.Retained += len(snap.held)
+			s.Retained += len(snap.retained)
 		}
 	}
 	return s
+}
+
+// ServiceStats returns the figures of the services that are followed now, sorted by service.
+func (d *Directory) ServiceStats() []ServiceStats {
+	d.mu.Lock()
+	informers := make([]*informer, 0, len(d.informers))
+	for keys, in := range d.informers {
+		if !keys.IsSingleKey() {
+			informers = append(informers, in)
+		}
+	}
+	d.mu.Unlock()
+	stats := make([]ServiceStats, len(informers))
+	for i, in := range informers {
+		topic := &in.store.topic
+		stats[i] = ServiceStats{Service: in.service(), Subscribers: topic.count(), Snapshot: topic.latest(), Err: topic.why(),
+			Events: in.store.events.Load(), Published: in.store.published.Load()}
+	}
+	slices.SortFunc(stats, func(a, b ServiceStats) int { return strings.Compare(a.Service, b.Service) })
+	return stats
 }

@@ -8,8 +8,6 @@ import (
 	"errors"
 	"fmt"
 
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-
 	"github.com/rollcall-grpc/rollcall"
 )
 
@@ -26,8 +24,9 @@ func (m *manager) NewWatchChannel(ctx context.Context) (WatchChannel, error) {
 		cancel(nil)
 		sub.Close()
 	}
-	first, err := firstSnapshot(ctx, sub)
+	first, err := sub.First(ctx)
 	if err != nil {
+		err = withCause(ctx, err)
 		end()
 		return nil, fmt.Errorf("endpoints: watch %q: %w", m.target, err)
 	}
@@ -40,28 +39,12 @@ func (m *manager) NewWatchChannel(ctx context.Context) (WatchChannel, error) {
 	return updates, nil
 }
 
-// firstSnapshot waits for etcd's first answer. What may pass is waited out.
-func firstSnapshot(ctx context.Context, sub *rollcall.Subscription) (*rollcall.Snapshot, error) {
-	var cause error
-	for {
-		snap, err := sub.Next(ctx)
-		switch {
-		case err == nil:
-			return snap, nil
-		case ctx.Err() != nil && cause != nil:
-			return nil, fmt.Errorf("%w: %w", context.Cause(ctx), cause)
-		case ctx.Err() != nil:
-			return nil, context.Cause(ctx)
-		case denied(err):
-			return nil, err
-		}
-		cause = err
+// withCause puts the context's cause in the place of its error.
+func withCause(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
+		return fmt.Errorf("%w: %w", cause, err)
 	}
-}
-
-func denied(err error) bool {
-	return errors.Is(err, rpctypes.ErrPermissionDenied) || errors.Is(err, rpctypes.ErrUserEmpty) ||
-		errors.Is(err, rpctypes.ErrAuthFailed) || errors.Is(err, rollcall.ErrClosed)
+	return err
 }
 
 // send writes differences of snapshots until the context ends.

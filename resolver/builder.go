@@ -110,36 +110,24 @@ func (b *builder) Build(target grpcresolver.Target, cc grpcresolver.ClientConn, 
 	if err != nil {
 		return nil, status.Errorf(codes.Unavailable, "rollcall: %v", err)
 	}
-	var configs *rollcall.Subscription
-	if !opts.DisableServiceConfig {
-		if configs, err = b.opts.Directory.SubscribeConfig(service); err != nil { // asked for first: its answer is short
-			return nil, status.Errorf(codes.Unavailable, "rollcall: resolve %q: %v", service, err)
-		}
+	n := name{service, selector.String()}
+	r := &etcdResolver{cc: cc, view: b.acquire(n, selector), nobody: nobodyFor(target),
+		name: n, log: b.log, order: newOrder(), turn: make(chan struct{}, 1)}
+	r.release = sync.OnceFunc(func() { b.release(n) })
+	r.turn <- struct{}{} // deliveries wait until all is set
+	defer func() { <-r.turn }()
+	if !opts.DisableServiceConfig { // asked for first: its answer is short
+		r.config.start(cc, b.opts.DefaultServiceConfig)
+		r.configs, err = b.opts.Directory.SubscribeServiceConfigFunc(service, r.deliverConfig)
 	}
-	sub, err := b.opts.Directory.Subscribe(service)
+	if err == nil {
+		r.sub, err = b.opts.Directory.SubscribeFunc(service, r.deliver)
+	}
 	if err != nil {
-		if configs != nil {
-			configs.Close()
-		}
+		r.closed.Store(true)
+		go r.Close() // a delivery may be waiting
 		return nil, status.Errorf(codes.Unavailable, "rollcall: resolve %q: %v", service, err)
 	}
-	n := name{service, selector.String()}
-	r := &etcdResolver{cc: cc, sub: sub, configs: configs, view: b.acquire(n, selector), nobody: nobodyFor(target),
-		name: n, log: b.log, order: newOrder(), turn: make(chan struct{}, 1)}
-	if configs != nil {
-		r.config.start(cc, b.opts.DefaultServiceConfig)
-	}
-	r.close = sync.OnceFunc(func() {
-		r.closed.Store(true)
-		var configs sync.WaitGroup
-		if r.configs != nil {
-			configs.Go(r.configs.Close)
-		}
-		sub.Close()
-		configs.Wait()
-		b.release(n)
-	})
-	sub.Deliver(r.deliver)
 	return r, nil
 }
 

@@ -4,11 +4,11 @@
 package resolver
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"sync"
 	"sync/atomic"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -21,23 +21,22 @@ import (
 // etcdResolver feeds one channel from its subscriptions.
 type etcdResolver struct {
 	cc      grpcresolver.ClientConn
-	sub     *rollcall.Subscription // of the endpoints
-	configs *rollcall.Subscription // of the service config; nil: the channel wants none
+	sub     *rollcall.Delivery       // of the endpoints
+	configs *rollcall.ConfigDelivery // of the service config; nil: the channel wants none
 	view    *view
 	nobody  []grpcresolver.Endpoint // what the channel is told when there are no endpoints any more
 	name    name
 	log     *onceLog
 	order   order
-	close   func()
+	release func() // of the view
 	closed  atomic.Bool
 
-	turn      chan struct{}      // full while the channel is told, which may take long; guards what follows
-	snap      *rollcall.Snapshot // the last; nil before the first
-	shown     int                // version of the view that the channel was told last; 0: none
-	callable  bool               // the channel was told of endpoints last
-	reported  string             // why there are none, as the channel was told last
-	config    serviceConfig
-	listening bool // to configs
+	turn     chan struct{}      // full while the channel is told, which may take long; guards what follows
+	snap     *rollcall.Snapshot // the last; nil before the first
+	shown    int                // version of the view that the channel was told last; 0: none
+	callable bool               // the channel was told of endpoints last
+	reported string             // why there are none, as the channel was told last
+	config   serviceConfig
 }
 
 // deliver tells the channel of a snapshot, or why there is none yet.
@@ -55,51 +54,40 @@ func (r *etcdResolver) deliver(snap *rollcall.Snapshot, err error) {
 	r.show()
 }
 
-// deliverConfig takes in what etcd says of the service config.
-func (r *etcdResolver) deliverConfig(snap *rollcall.Snapshot, err error) {
+// deliverConfig takes in what etcd says of the service config. Where etcd says nothing, or
+// nothing to this client, the channel goes on with what it has.
+func (r *etcdResolver) deliverConfig(config *rollcall.ServiceConfig, err error) {
 	r.turn <- struct{}{}
 	defer func() { <-r.turn }()
-	r.take(snap, err)
-	r.show()
-}
-
-// take is told of the service config. Where etcd says nothing, or nothing to this client,
-// the channel goes on with what it has.
-func (r *etcdResolver) take(snap *rollcall.Snapshot, err error) {
-	key := rollcall.ConfigPrefix + r.name.service
 	if err != nil {
 		r.config.known = true
 		if errors.Is(err, rpctypes.ErrPermissionDenied) { // once: a role for a few services may read none of theirs
-			r.log.warn("the right to read", "", "no right to read the service config; resolving without it", "key", key)
+			r.log.warn("the right to read", "", "no right to read the service config; resolving without it",
+				"key", rollcall.ConfigPrefix+r.name.service)
 		}
-		return
+	} else {
+		r.take(config)
 	}
-	err = r.config.take(snap.ServiceConfig())
+	r.show()
+}
+
+// take tells the log what is wrong with a service config.
+func (r *etcdResolver) take(config *rollcall.ServiceConfig) {
+	key := rollcall.ConfigPrefix + r.name.service
+	err := r.config.take(config.JSON)
 	switch {
-	case snap != r.configs.Latest(): // another channel may have logged what comes next
+	case config != r.configs.Latest(): // another channel may have logged what comes next
 	case err != nil:
-		r.log.warn(key, string(snap.ServiceConfig()), "service config refused; ignoring it", "key", key, "revision", snap.Revision(), "cause", err)
+		r.log.warn(key, string(config.JSON), "service config refused; ignoring it", "key", key, "revision", config.ModRevision, "cause", err)
 	default:
 		r.log.forget(key)
 	}
 }
 
-// listen follows the service config, from when it is needed on: mostly it is there by then.
-func (r *etcdResolver) listen() {
-	if r.configs == nil || r.listening {
-		return
-	}
-	r.listening = true
-	if r.configs.Latest() != nil {
-		r.take(r.configs.Next(context.Background()))
-	}
-	r.configs.Deliver(r.deliverConfig)
-}
-
 // show tells the channel what it can see a difference in. A snapshot that is only stale
 // leaves it as it is. The first waits for the service config, or for 1 s.
 func (r *etcdResolver) show() {
-	if r.listen(); r.snap == nil || r.configs != nil && !r.config.known || r.closed.Load() {
+	if r.snap == nil || r.configs != nil && !r.config.known || r.closed.Load() {
 		return
 	}
 	refused, mended := r.view.follow(r.sub)
@@ -179,4 +167,15 @@ func (r *etcdResolver) ResolveNow(grpcresolver.ResolveNowOptions) { r.sub.Refres
 
 // Close ends the resolver and joins it; etcd is not waited for. An update that the
 // channel is still busy with ends on its own.
-func (r *etcdResolver) Close() { r.close() }
+func (r *etcdResolver) Close() {
+	r.closed.Store(true)
+	var configs sync.WaitGroup
+	if r.configs != nil {
+		configs.Go(r.configs.Close)
+	}
+	if r.sub != nil {
+		r.sub.Close()
+	}
+	configs.Wait()
+	r.release()
+}

@@ -40,9 +40,12 @@ func newView(selector rollcall.Selector, policy rollcall.AddressPolicy) *view {
 	return &view{selector: selector, policy: policy}
 }
 
+// latest has the newest snapshot: a rollcall.Delivery, in channels.
+type latest interface{ Latest() *rollcall.Snapshot }
+
 // follow takes in the latest snapshot of a subscription, and returns those refused by the
 // policy that nobody has been told of yet, and the keys of those that are no longer.
-func (v *view) follow(sub *rollcall.Subscription) (fresh []rollcall.Disallowed, mended []string) {
+func (v *view) follow(sub latest) (fresh []rollcall.Disallowed, mended []string) {
 	v.mu.RLock()
 	same := v.snap == sub.Latest()
 	v.mu.RUnlock()

@@ -88,21 +88,14 @@ func (a *app) watch(ctx context.Context, service string) error {
 // first waits for a subscription's first snapshot. What etcd will never grant ends the
 // wait; the other causes may pass, and the last one is told when time is up.
 func first(ctx context.Context, sub *rollcall.Subscription) (*rollcall.Snapshot, error) {
-	var last error
-	for {
-		snap, err := sub.Next(ctx)
-		switch {
-		case err == nil:
-			return snap, nil
-		case isSignal(context.Cause(ctx)):
-			return nil, context.Cause(ctx)
-		case ctx.Err() != nil && last != nil:
-			return nil, last
-		case ctx.Err() != nil, notPermitted(err):
-			return nil, err
-		}
-		last = err
+	snap, err := sub.First(ctx)
+	switch {
+	case isSignal(context.Cause(ctx)):
+		return nil, context.Cause(ctx)
+	case ctx.Err() != nil && sub.Err() != nil:
+		return nil, sub.Err()
 	}
+	return snap, err
 }
 
 // watching writes what a watch sees.

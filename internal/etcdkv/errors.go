@@ -63,6 +63,11 @@ func LoginRefused(err error) bool {
 	return errors.Is(err, rpctypes.ErrAuthFailed) || errors.Is(err, rpctypes.ErrAuthNotEnabled) || TokenRefused(err)
 }
 
+// AccessDenied reports whether etcd does not let the client log in or do what it asked for.
+func AccessDenied(err error) bool {
+	return errors.Is(err, rpctypes.ErrPermissionDenied) || errors.Is(err, rpctypes.ErrUserEmpty) || errors.Is(err, rpctypes.ErrAuthFailed)
+}
+
 // IsTemporary reports whether waiting may cure an error.
 func IsTemporary(err error) bool {
 	var etcd rpctypes.EtcdError

@@ -57,14 +57,12 @@ func newFollower(d *rollcall.Directory, what, service string) (*follower, error)
 		defer close(f.done)
 		for {
 			snap, err := sub.Next(ctx)
-			if ctx.Err() != nil || errors.Is(err, rollcall.ErrClosed) {
+			if err != nil {
 				return
 			}
-			if err == nil {
-				f.mu.Lock()
-				f.seen = append(f.seen, snap)
-				f.mu.Unlock()
-			}
+			f.mu.Lock()
+			f.seen = append(f.seen, snap)
+			f.mu.Unlock()
 		}
 	}()
 	return f, nil

@@ -5,7 +5,6 @@ package lab
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -70,20 +69,22 @@ func FollowWith(t *testing.T, client *clientv3.Client, prefix string, opts rollc
 
 func (f *Follower) record(ctx context.Context) {
 	var last *rollcall.Snapshot
-	for {
-		snap, err := f.Sub.Next(ctx)
-		if ctx.Err() != nil || errors.Is(err, rollcall.ErrClosed) {
+	for reported := ""; ; {
+		select {
+		case <-f.Sub.Changed():
+		case <-ctx.Done():
 			return
 		}
+		snap, err := f.Sub.Latest(), f.Sub.Err()
 		f.mu.Lock()
-		if err != nil {
-			f.errs = append(f.errs, err)
-		} else {
+		if snap != nil && snap != last {
 			f.seen = append(f.seen, snap)
 			if last != nil && snap.Epoch() == last.Epoch() && snap.Revision() < last.Revision() {
 				f.t.Errorf("revision went back from %d to %d", last.Revision(), snap.Revision())
 			}
 			last = snap
+		} else if err != nil && err.Error() != reported {
+			f.errs, reported = append(f.errs, err), err.Error()
 		}
 		close(f.change)
 		f.change = make(chan struct{})

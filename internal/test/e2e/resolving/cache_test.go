@@ -67,7 +67,9 @@ func first(t *testing.T, client *clientv3.Client, opts rollcall.DirectoryOptions
 	if err != nil {
 		t.Fatal(err)
 	}
-	snap, _ = sub.Next(lab.Context(t))
+	for snap = sub.Latest(); snap == nil && sub.Err() == nil; snap = sub.Latest() {
+		<-sub.Changed()
+	}
 	took, began = time.Since(began), time.Now()
 	d.Close()
 	return snap, took, time.Since(began)

@@ -163,7 +163,7 @@ func wiped(e *lab.Env, bound time.Duration) {
 	e.Shows(channel, addrs("new-1")...)
 	e.Within("the new set after etcd was ready", ready, bound)
 	if f != nil {
-		if got := f.Holds("new-1").Epoch(); got != 1 {
+		if got := f.Holds("new-1").Epoch(); got != 2 {
 			e.Failf("history %d, want 1", got)
 		}
 	}

@@ -1,0 +1,320 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rollcall
+
+import (
+	"errors"
+	"sync"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
+	"github.com/rollcall-grpc/rollcall/internal/reflector"
+)
+
+// configs follows the service configs of all services by one Reflector on ConfigPrefix. Where
+// the role may not read that, each service has a Reflector on its own key.
+type configs struct {
+	dir *Directory
+
+	mu       sync.Mutex              // before topic.mu
+	services map[string]*configTopic // that somebody follows
+	all      *configStore            // nil while nobody follows any
+	denied   bool                    // ConfigPrefix may not be read, as far as is known
+}
+
+// configTopic is the service config of one service.
+type configTopic struct {
+	topic topic[ServiceConfig]
+	own   *configStore // nil: it is followed with all others
+}
+
+// ConfigDelivery is a subscription to a service config, which is pushed to a function.
+type ConfigDelivery struct {
+	configs    *configs
+	service    string
+	topic      *configTopic
+	subscriber *subscriber[ServiceConfig]
+}
+
+// SubscribeServiceConfigFunc has f called with the service config of a service, at once and
+// when it changes, one call at a time and perhaps before SubscribeServiceConfigFunc returns,
+// until the ConfigDelivery, its Directory or the etcd client is closed. Before the first f is
+// called with the reasons why there is none yet, once each: err is not nil then, and config is.
+// For a service without one config.JSON is nil. Without the right to read it, it is asked for
+// again every 5 min.
+func (d *Directory) SubscribeServiceConfigFunc(service string, f func(config *ServiceConfig, err error)) (*ConfigDelivery, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.usableLocked(); err != nil {
+		return nil, err
+	}
+	return d.configs.subscribe(service, f), nil
+}
+
+func (c *configs) subscribe(service string, f func(*ServiceConfig, error)) *ConfigDelivery {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.all == nil {
+		c.all = c.newStore(etcdkv.Prefix(ConfigPrefix))
+	}
+	t := c.services[service]
+	if t == nil {
+		t = &configTopic{}
+		t.topic.reason = func() error { return c.reason(t) }
+		c.services[service] = t
+		if c.denied {
+			t.own = c.newStore(etcdkv.SingleKey(ConfigPrefix + service))
+		} else if c.all.synced {
+			t.topic.publish(c.all.configLocked(service), true)
+		}
+		t.topic.remindLater()
+	}
+	return &ConfigDelivery{c, service, t, t.topic.subscribe(make(chan struct{}, 1), f)}
+}
+
+// Latest returns the newest service config, delivered or not, nil before the first.
+func (d *ConfigDelivery) Latest() *ServiceConfig { return d.topic.topic.latest() }
+
+// Close ends the delivery, as Delivery.Close does.
+func (d *ConfigDelivery) Close() {
+	if d.subscriber.close() {
+		d.configs.release(d.service, d.topic)
+	}
+}
+
+// reason returns why nothing is known of a service config.
+func (c *configs) reason(t *configTopic) error {
+	c.mu.Lock()
+	from := t.own
+	if from == nil {
+		from = c.all
+	}
+	c.mu.Unlock()
+	if from == nil {
+		return nil
+	}
+	return c.dir.silenceOf(from.reflector)
+}
+
+// release ends what nobody needs any more, and joins it.
+func (c *configs) release(service string, t *configTopic) {
+	c.mu.Lock()
+	var ended []*configStore
+	if t.topic.count() == 0 && c.services[service] == t {
+		delete(c.services, service)
+		ended = append(ended, t.own)
+		if len(c.services) == 0 {
+			ended = append(ended, c.all)
+			c.all = nil
+		}
+	}
+	c.mu.Unlock()
+	stopAll(ended)
+}
+
+// close ends everything and returns what closes when deliveries under way have ended.
+func (c *configs) close() (deliveries []<-chan struct{}) {
+	c.mu.Lock()
+	ended := []*configStore{c.all}
+	services := c.services
+	c.all, c.services = nil, make(map[string]*configTopic)
+	for _, t := range services {
+		ended = append(ended, t.own)
+	}
+	c.mu.Unlock()
+	stopAll(ended)
+	for _, t := range services {
+		deliveries = append(deliveries, t.topic.close(ErrClosed)...)
+	}
+	return deliveries
+}
+
+func stopAll(stores []*configStore) {
+	for _, s := range stores {
+		if s != nil {
+			s.stop()
+		}
+	}
+}
+
+// followersLocked returns the services that follow a store.
+func (c *configs) followersLocked(from *configStore) map[string]*configTopic {
+	followers := make(map[string]*configTopic)
+	for service, t := range c.services {
+		if c.followsLocked(t, from) {
+			followers[service] = t
+		}
+	}
+	return followers
+}
+
+func (c *configs) followsLocked(t *configTopic, from *configStore) bool {
+	return t.own == from || t.own == nil && c.all == from
+}
+
+// setDeniedLocked has services followed one by one, or all together. It returns the stores to
+// be stopped without the lock.
+func (c *configs) setDeniedLocked(from *configStore, denied bool) (ended []*configStore) {
+	if c.all != from || c.denied == denied {
+		return nil
+	}
+	c.denied = denied
+	for service, t := range c.services {
+		if denied {
+			t.own = c.newStore(etcdkv.SingleKey(ConfigPrefix + service))
+		} else {
+			ended = append(ended, t.own)
+			t.own = nil
+		}
+	}
+	return ended
+}
+
+// configStore holds the service configs of a key range. It implements reflector.Store.
+type configStore struct {
+	configs   *configs
+	single    string // the service whose config it is; "": all
+	reflector *reflector.Reflector
+	stop      func() // ends and joins the Reflector
+
+	// Guarded by configs.mu.
+	content map[string]*ServiceConfig // by service
+	changed map[string]bool           // not published yet, by service
+	synced  bool
+}
+
+func (c *configs) newStore(keys etcdkv.KeyRange) *configStore {
+	s := &configStore{configs: c, content: make(map[string]*ServiceConfig), changed: make(map[string]bool)}
+	if keys.IsSingleKey() {
+		s.single = keys.Key[len(ConfigPrefix):]
+	}
+	s.reflector, s.stop = c.dir.group.Start(keys, s, reflector.Options{CheckPeriod: c.dir.checkPeriod, Optional: true})
+	return s
+}
+
+// configLocked returns the config of a service, with a nil JSON where there is none.
+func (s *configStore) configLocked(service string) *ServiceConfig {
+	if config := s.content[service]; config != nil {
+		return config
+	}
+	return &ServiceConfig{Service: service}
+}
+
+// configList implements reflector.List.
+type configList struct {
+	store   *configStore
+	content map[string]*ServiceConfig
+}
+
+// NewList implements reflector.Store.
+func (s *configStore) NewList() reflector.List {
+	return &configList{s, make(map[string]*ServiceConfig)}
+}
+
+// Add implements reflector.List.
+func (l *configList) Add(kvs []*mvccpb.KeyValue) {
+	for _, kv := range kvs {
+		config := decodeServiceConfig(kv)
+		l.content[config.Service] = config
+	}
+}
+
+// Replace implements reflector.List. What a member without a leader has is taken as it is: an
+// older config does no harm.
+func (l *configList) Replace(reflector.Version, error) bool {
+	s, c := l.store, l.store.configs
+	c.mu.Lock()
+	var ended []*configStore
+	if s.single == "" {
+		ended = c.setDeniedLocked(s, false)
+	}
+	was := s.content
+	s.content, s.synced = l.content, true
+	clear(s.changed)
+	for service, t := range c.followersLocked(s) {
+		if t.topic.latest() == nil || was[service].summary() != s.content[service].summary() {
+			t.topic.publish(s.configLocked(service), true)
+		}
+	}
+	c.mu.Unlock()
+	stopAll(ended)
+	return true
+}
+
+// Differences implements reflector.List.
+func (l *configList) Differences() map[string]reflector.Difference {
+	l.store.configs.mu.Lock()
+	defer l.store.configs.mu.Unlock()
+	diffs := make(map[string]reflector.Difference)
+	for service := range l.content {
+		if was, now := l.store.content[service].summary(), l.content[service].summary(); was != now {
+			diffs[ConfigPrefix+service] = reflector.Difference{Store: was, Etcd: now}
+		}
+	}
+	for service, was := range l.store.content {
+		if l.content[service] == nil {
+			diffs[ConfigPrefix+service] = reflector.Difference{Store: was.summary(), Etcd: (*ServiceConfig)(nil).summary()}
+		}
+	}
+	return diffs
+}
+
+// Apply implements reflector.Store.
+func (s *configStore) Apply(events []*clientv3.Event) {
+	s.configs.mu.Lock()
+	defer s.configs.mu.Unlock()
+	for _, ev := range events {
+		config := decodeServiceConfig(ev.Kv)
+		if s.changed[config.Service] = true; ev.Type == clientv3.EventTypeDelete {
+			delete(s.content, config.Service)
+		} else {
+			s.content[config.Service] = config
+		}
+	}
+}
+
+// Publish implements reflector.Store.
+func (s *configStore) Publish(int64) {
+	c := s.configs
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for service := range s.changed {
+		if t := c.services[service]; t != nil && c.followsLocked(t, s) {
+			t.topic.publish(s.configLocked(service), true)
+		}
+	}
+	clear(s.changed)
+}
+
+// SetStatus implements reflector.Store.
+func (s *configStore) SetStatus(stale error) {
+	if stale == nil {
+		return
+	}
+	c := s.configs
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.single == "" && errors.Is(stale, rpctypes.ErrPermissionDenied) {
+		c.setDeniedLocked(s, true)
+		return
+	}
+	for _, t := range c.followersLocked(s) {
+		if t.topic.fail(stale); errors.Is(stale, ErrClosed) {
+			t.topic.close(stale)
+		}
+	}
+}
+
+// Size implements reflector.Store.
+func (s *configStore) Size() (keys int, modRevision int64) {
+	s.configs.mu.Lock()
+	defer s.configs.mu.Unlock()
+	for _, config := range s.content {
+		modRevision = max(modRevision, config.ModRevision)
+	}
+	return len(s.content), modRevision
+}

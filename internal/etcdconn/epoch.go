@@ -1,0 +1,114 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package etcdconn
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
+)
+
+// Floor returns the floor for the next linearizable response; call it before sending.
+func (m *Monitor) Floor() Floor {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	floor := m.floor
+	floor.Epoch = m.status.Epoch
+	return floor
+}
+
+// ObserveResponse takes in a linearizable response, with the floor from before it was asked
+// for, and returns the epoch that it belongs to: a new one if it fell below. A response that
+// was under way when a new epoch began tells nothing about that one. A lower raft term
+// alone must last for a second: a follower that caught up by a snapshot may have one for a
+// moment.
+func (m *Monitor) ObserveResponse(revision int64, term uint64, before Floor) (epoch int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if before.Epoch != m.status.Epoch {
+		return before.Epoch
+	}
+	if term >= before.Term {
+		m.termFellAt = time.Time{}
+	} else {
+		m.suspectEpochLocked() // until it has risen, or stayed
+		if m.termFellAt.IsZero() {
+			m.termFellAt = time.Now()
+		}
+	}
+	if revision < before.Revision || !m.termFellAt.IsZero() && time.Since(m.termFellAt) >= verifyPeriod {
+		m.Logger.Warn("etcd lost its data or was restored from a backup; following what it holds now",
+			"revision", revision, "term", term, "lastRevision", before.Revision, "lastTerm", before.Term)
+		m.floor, m.termFellAt = Floor{}, time.Time{}
+		m.changeLocked(func(s *Status) { s.Epoch++ })
+	}
+	m.floor.Revision, m.floor.Term = max(m.floor.Revision, revision), max(m.floor.Term, term)
+	return m.status.Epoch
+}
+
+// ObserveRevision takes in a revision that a member has reached in an epoch: that of an
+// event, or of a response that is not linearizable.
+func (m *Monitor) ObserveRevision(revision int64, epoch int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if epoch == m.status.Epoch {
+		m.floor.Revision = max(m.floor.Revision, revision)
+	}
+}
+
+// ObserveMessage takes in the header of a message on a watch stream. It comes from one
+// member and is not linearizable: a revision below the floor is only a hint.
+func (m *Monitor) ObserveMessage(stream uint64, header *pb.ResponseHeader) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if stream == m.status.Stream {
+		m.lastMessage, m.streamProven = time.Now(), true
+	}
+	if header.GetClusterId() != 0 && header.GetRevision() > 0 && header.GetRevision() < m.floor.Revision {
+		m.suspectEpochLocked()
+	}
+}
+
+// SuspectEpoch has the epoch verified soon.
+func (m *Monitor) SuspectEpoch() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.suspectEpochLocked()
+}
+
+func (m *Monitor) suspectEpochLocked() {
+	m.epochSuspect = true
+	notify(m.wake)
+}
+
+// verifyEpoch asks etcd, linearizably, for its revision. A key that may not be read any more
+// cannot tell, and another one is tried; the watch of its range may live on, and reports the
+// refusal to its owner.
+func (m *Monitor) verifyEpoch(ctx context.Context) error {
+	keys, readable := m.ProbeKeys(verifyKeys)
+	if !readable {
+		return nil
+	}
+	for _, key := range keys {
+		before := m.Floor()
+		resp, err := etcdkv.Get(clientv3.WithRequireLeader(ctx), m.Client, key)
+		if errors.Is(err, rpctypes.ErrPermissionDenied) {
+			continue
+		}
+		if err == nil {
+			m.ObserveResponse(resp.Header.Revision, resp.Header.RaftTerm, before)
+			m.mu.Lock()
+			m.epochChecked = time.Now()
+			m.mu.Unlock()
+		}
+		return err
+	}
+	return nil
+}

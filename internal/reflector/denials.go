@@ -1,0 +1,116 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package reflector
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"github.com/rollcall-grpc/rollcall/internal/etcdconn"
+)
+
+// gatherFor is how long refusals are gathered before they are logged in one line.
+const gatherFor = time.Second
+
+// denialLog logs that services may not be read: one line for all of them, one a minute while
+// that lasts, and one when it is over. Guarded by Group.mu.
+type denialLog struct {
+	since   time.Time   // when the first was refused; zero: none is
+	logged  time.Time   // when a line was last written, of this or of the last time
+	said    bool        // a line was written since
+	first   string      // the first service of the last line
+	granted bool        // one that was refused may be read
+	timer   *time.Timer // of the next update; nil before the first
+}
+
+// noteLocked takes in what became of a range.
+func (d *denialLog) noteLocked(g *Group, r *Reflector, was, now access) {
+	if r.opts.Optional || r.keys.IsSingleKey() {
+		return
+	}
+	granted := now == accessGranted && (was == accessRefused || was == accessUnknown && r.keys.Key == d.first)
+	d.granted = d.granted || granted
+	if granted || now == accessRefused && was != now {
+		d.afterLocked(g, 0)
+	}
+}
+
+func (d *denialLog) afterLocked(g *Group, wait time.Duration) {
+	if d.timer == nil {
+		d.timer = time.AfterFunc(wait, g.logDenials)
+	} else {
+		d.timer.Reset(wait)
+	}
+}
+
+// logDenials writes the line that is due, if any.
+func (g *Group) logDenials() {
+	status, _ := g.monitor.Status()
+	g.mu.Lock()
+	level, message, args := g.denials.nextLocked(g, time.Now(), status.Outage != nil)
+	g.mu.Unlock()
+	if message != "" {
+		g.log.Log(context.Background(), level, message, args...)
+	}
+}
+
+// nextLocked returns the line that is due, "" for none, and has logDenials come back when
+// there may be another. During an outage, which is logged itself, none is due.
+func (d *denialLog) nextLocked(g *Group, now time.Time, outage bool) (level slog.Level, message string, args []any) {
+	refused, example := g.refusedServicesLocked()
+	args = []any{"etcd", strings.Join(g.client.Endpoints(), ",")}
+	switch {
+	case refused > 0 && d.since.IsZero():
+		*d = denialLog{since: now, logged: d.logged, timer: d.timer}
+		d.afterLocked(g, gatherFor)
+	case refused > 0:
+		wait := max(d.since.Add(gatherFor).Sub(now), d.logged.Add(etcdconn.LogPeriod).Sub(now))
+		if outage {
+			wait = max(wait, gatherFor)
+		}
+		if wait > 0 {
+			d.afterLocked(g, wait)
+			return level, "", nil
+		}
+		level, message = slog.LevelWarn, "etcd refuses access to services; keeping last known endpoints"
+		args = append(args, "services", refused, "first", example, "cause", rpctypes.ErrPermissionDenied)
+		if d.said {
+			message = "etcd still refuses access to services; serving last known endpoints"
+			args = append(args, "for", now.Sub(d.since).Round(time.Second))
+		}
+		d.logged, d.said, d.first = now, true, example
+		d.afterLocked(g, etcdconn.LogPeriod)
+	case !d.since.IsZero() && d.granted:
+		if d.said {
+			level, message = slog.LevelInfo, "etcd grants access to services again"
+			args = append(args, "after", now.Sub(d.since).Round(time.Millisecond))
+		}
+		d.since = time.Time{}
+	case !d.since.IsZero():
+		// Nobody follows them any more: who does next may be refused again.
+		if wait := max(d.since.Sub(now), d.logged.Sub(now)) + 2*etcdconn.LogPeriod; wait > 0 {
+			d.afterLocked(g, wait)
+			return level, "", nil
+		}
+		d.since = time.Time{}
+	}
+	return level, message, args
+}
+
+// refusedServicesLocked returns how many services may not be read, and the first of them.
+func (g *Group) refusedServicesLocked() (n int, example string) {
+	for r, a := range g.access {
+		if a != accessRefused || r.opts.Optional || r.keys.IsSingleKey() {
+			continue
+		}
+		if n++; n == 1 || r.keys.Key < example {
+			example = r.keys.Key
+		}
+	}
+	return n, example
+}

@@ -1,0 +1,178 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package reflector
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall/internal/etcdconn"
+	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
+)
+
+// Group is what the Reflectors of one client share: the connection monitor, the bound on
+// lists under way, and what is known of the right to read.
+type Group struct {
+	client  *clientv3.Client
+	log     *slog.Logger
+	monitor *etcdconn.Monitor
+	lister  *lister
+
+	watches, inconsistencies atomic.Uint64
+
+	mu          sync.Mutex
+	access      map[*Reflector]access // of the Reflectors that run
+	granted     chan struct{}         // closed and replaced when a range may be read that was refused before
+	denials     denialLog
+	stopMonitor func() // ends and joins it; nil while no Reflector runs
+}
+
+// access is what is known of the right to read a range.
+type access int
+
+const (
+	accessUnknown access = iota
+	accessGranted
+	accessRefused
+)
+
+// Options are the settings of a Reflector.
+type Options struct {
+	// CheckPeriod is how often, on average, the content of up to 1,000 keys is compared with
+	// etcd; larger ranges are less often, in proportion. backoff.Never: never.
+	CheckPeriod time.Duration
+	// Optional ranges are those that most clients have no right to read: that is not
+	// logged, and tried again every 5 min only.
+	Optional bool
+}
+
+// Counters count what a Group has done.
+type Counters struct{ Lists, Watches, Inconsistencies uint64 }
+
+// NewGroup returns the Group of a client. LastKnown returns of how many services endpoints
+// are known, and how many endpoints, for the log of an outage.
+func NewGroup(client *clientv3.Client, log *slog.Logger, lastKnown func() (services, endpoints int)) *Group {
+	g := &Group{client: client, log: log, access: make(map[*Reflector]access), granted: make(chan struct{})}
+	g.monitor = etcdconn.New(etcdconn.Options{Client: client, Logger: log, ProbeKeys: g.probeKeys, LastKnown: lastKnown})
+	g.lister = newLister(client, g.monitor)
+	return g
+}
+
+// Monitor returns the monitor of the client's connection.
+func (g *Group) Monitor() *etcdconn.Monitor { return g.monitor }
+
+// Counters returns what the Group has done so far.
+func (g *Group) Counters() Counters {
+	return Counters{g.lister.lists.Load(), g.watches.Load(), g.inconsistencies.Load()}
+}
+
+// List reads a range once, linearizably.
+func (g *Group) List(ctx context.Context, keys etcdkv.KeyRange, list func() List) (List, Version, error) {
+	got, at, err := g.lister.list(ctx, query{keys: keys, newList: list})
+	return got, Version{Revision: at.Revision}, err
+}
+
+// Start has a Reflector keep a store in line with a range, until stop, which joins it.
+func (g *Group) Start(keys etcdkv.KeyRange, store Store, opts Options) (r *Reflector, stop func()) {
+	r = newReflector(g, keys, store, opts)
+	g.mu.Lock()
+	g.access[r] = accessUnknown
+	if g.stopMonitor == nil {
+		g.monitor.Reset()
+		g.stopMonitor = start(g.monitor.Run)
+	}
+	g.mu.Unlock()
+	join := start(r.run)
+	return r, func() {
+		join()
+		g.forget(r)
+	}
+}
+
+// forget drops a Reflector that has ended, and ends the monitor with the last one.
+func (g *Group) forget(r *Reflector) {
+	g.mu.Lock()
+	delete(g.access, r)
+	stop := func() {}
+	if len(g.access) == 0 && g.stopMonitor != nil {
+		stop, g.stopMonitor = g.stopMonitor, nil
+	}
+	g.mu.Unlock()
+	stop()
+}
+
+// setAccess notes whether a range may be read: the connection is probed with such ranges,
+// and a right that was granted has others look whether theirs was too.
+func (g *Group) setAccess(r *Reflector, now access) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	was, runs := g.access[r]
+	if !runs {
+		return
+	}
+	g.access[r] = now
+	if was == accessRefused && now == accessGranted {
+		close(g.granted)
+		g.granted = make(chan struct{})
+	}
+	g.denials.noteLocked(g, r, was, now)
+}
+
+// refused returns how many ranges may not be read, optional ones aside, and what closes when
+// one may.
+func (g *Group) refused() (n int, granted <-chan struct{}) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for r, a := range g.access {
+		if a == accessRefused && !r.opts.Optional {
+			n++
+		}
+	}
+	return n, g.granted
+}
+
+// probeKeys returns keys of at most n ranges that may be read, else, if there are any others,
+// a key that may not be readable.
+func (g *Group) probeKeys(n int) (keys []string, readable bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var other []string
+	for r, a := range g.access {
+		switch {
+		case a == accessGranted && len(keys) < n:
+			keys = append(keys, r.keys.Key)
+		case other == nil:
+			other = []string{r.keys.Key}
+		}
+		if len(keys) == n {
+			break
+		}
+	}
+	if len(keys) == 0 {
+		return other, false
+	}
+	return keys, true
+}
+
+// start runs a function in a goroutine and returns what cancels and joins it.
+func start(run func(context.Context)) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { run(ctx) })
+	return func() {
+		cancel()
+		wg.Wait()
+	}
+}
+
+// listError names the range that could not be listed.
+func listError(keys etcdkv.KeyRange, err error) error {
+	return fmt.Errorf("list %q: %w", keys.Key, err)
+}
