@@ -13,6 +13,7 @@ import (
 
 	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 	"github.com/rollcall-grpc/rollcall/internal/reflector"
+	"github.com/rollcall-grpc/rollcall/internal/topic"
 )
 
 // configs follows the service configs of all services by one Reflector on ConfigPrefix. Where
@@ -28,7 +29,7 @@ type configs struct {
 
 // configTopic is the service config of one service.
 type configTopic struct {
-	topic topic[ServiceConfig]
+	topic *topic.Topic[ServiceConfig]
 	own   *configStore // nil: it is followed with all others
 }
 
@@ -37,7 +38,7 @@ type ConfigDelivery struct {
 	configs    *configs
 	service    string
 	topic      *configTopic
-	subscriber *subscriber[ServiceConfig]
+	subscriber *topic.Subscriber[ServiceConfig]
 }
 
 // SubscribeServiceConfigFunc has f called with the service config of a service, at once and
@@ -64,24 +65,24 @@ func (c *configs) subscribe(service string, f func(*ServiceConfig, error)) *Conf
 	t := c.services[service]
 	if t == nil {
 		t = &configTopic{}
-		t.topic.reason = func() error { return c.reason(t) }
+		t.topic = topic.New(topic.Options[ServiceConfig]{Reason: func() error { return c.reason(t) }})
 		c.services[service] = t
 		if c.denied {
 			t.own = c.newStore(etcdkv.SingleKey(ConfigPrefix + service))
 		} else if c.all.synced {
-			t.topic.publish(c.all.configLocked(service), true)
+			t.topic.Publish(c.all.configLocked(service), true)
 		}
-		t.topic.remindLater()
+		t.topic.RemindLater()
 	}
-	return &ConfigDelivery{c, service, t, t.topic.subscribe(make(chan struct{}, 1), f)}
+	return &ConfigDelivery{c, service, t, t.topic.Subscribe(make(chan struct{}, 1), f)}
 }
 
 // Latest returns the newest service config, delivered or not, nil before the first.
-func (d *ConfigDelivery) Latest() *ServiceConfig { return d.topic.topic.latest() }
+func (d *ConfigDelivery) Latest() *ServiceConfig { return d.topic.topic.Latest() }
 
 // Close ends the delivery, as Delivery.Close does.
 func (d *ConfigDelivery) Close() {
-	if d.subscriber.close() {
+	if d.subscriber.Close() {
 		d.configs.release(d.service, d.topic)
 	}
 }
@@ -104,7 +105,7 @@ func (c *configs) reason(t *configTopic) error {
 func (c *configs) release(service string, t *configTopic) {
 	c.mu.Lock()
 	var ended []*configStore
-	if t.topic.count() == 0 && c.services[service] == t {
+	if t.topic.Count() == 0 && c.services[service] == t {
 		delete(c.services, service)
 		ended = append(ended, t.own)
 		if len(c.services) == 0 {
@@ -128,7 +129,7 @@ func (c *configs) close() (deliveries []<-chan struct{}) {
 	c.mu.Unlock()
 	stopAll(ended)
 	for _, t := range services {
-		deliveries = append(deliveries, t.topic.close(ErrClosed)...)
+		deliveries = append(deliveries, t.topic.Close(ErrClosed)...)
 	}
 	return deliveries
 }
@@ -236,8 +237,8 @@ func (l *configList) Replace(reflector.Version, error) bool {
 	s.content, s.synced = l.content, true
 	clear(s.changed)
 	for service, t := range c.followersLocked(s) {
-		if t.topic.latest() == nil || was[service].summary() != s.content[service].summary() {
-			t.topic.publish(s.configLocked(service), true)
+		if t.topic.Latest() == nil || was[service].summary() != s.content[service].summary() {
+			t.topic.Publish(s.configLocked(service), true)
 		}
 	}
 	c.mu.Unlock()
@@ -284,7 +285,7 @@ func (s *configStore) Publish(int64) {
 	defer c.mu.Unlock()
 	for service := range s.changed {
 		if t := c.services[service]; t != nil && c.followsLocked(t, s) {
-			t.topic.publish(s.configLocked(service), true)
+			t.topic.Publish(s.configLocked(service), true)
 		}
 	}
 	clear(s.changed)
@@ -303,8 +304,8 @@ func (s *configStore) SetStatus(stale error) {
 		return
 	}
 	for _, t := range c.followersLocked(s) {
-		if t.topic.fail(stale); errors.Is(stale, ErrClosed) {
-			t.topic.close(stale)
+		if t.topic.Fail(stale); errors.Is(stale, ErrClosed) {
+			t.topic.Close(stale)
 		}
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/rollcall-grpc/rollcall/internal/backoff"
 	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 	"github.com/rollcall-grpc/rollcall/internal/reflector"
+	"github.com/rollcall-grpc/rollcall/internal/topic"
 )
 
 // defaultCheckPeriod is the default of DirectoryOptions.ConsistencyCheckPeriod.
@@ -168,9 +169,9 @@ func (d *Directory) Close() {
 	for _, in := range informers {
 		in.stop()
 		in.store.SetStatus(ErrClosed)
-		deliveries = append(deliveries, in.store.topic.close(ErrClosed)...)
+		deliveries = append(deliveries, in.store.topic.Close(ErrClosed)...)
 	}
-	await(deliveries)
+	topic.Await(deliveries)
 	d.fallbacks.close()
 }
 
@@ -227,8 +228,8 @@ func (d *Directory) silenceOf(r *reflector.Reflector) error {
 	if cause := d.outage(); cause != nil {
 		return cause
 	}
-	if r.Silence() >= answerTimeout {
-		return fmt.Errorf("%w within %v", etcdkv.NoAnswer(d.client), answerTimeout)
+	if r.Silence() >= topic.AnswerTimeout {
+		return fmt.Errorf("%w within %v", etcdkv.NoAnswer(d.client), topic.AnswerTimeout)
 	}
 	return nil
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/rollcall-grpc/rollcall/internal/backoff"
 	"github.com/rollcall-grpc/rollcall/internal/diskcache"
 	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
+	"github.com/rollcall-grpc/rollcall/internal/topic"
 )
 
 const (
@@ -110,29 +111,29 @@ func (f *fallbacks) serve(ctx context.Context, in *informer) {
 }
 
 func (f *fallbacks) show(ctx context.Context, in *informer) {
-	topic := &in.store.topic
+	t := in.store.topic
 	began, state := time.Now(), in.connState()
 	grace := showAfter
-	known := topic.known() != nil
+	known := t.Known() != nil
 	if state == connectivity.TransientFailure || known && state != connectivity.Ready { // every process begins without a connection
 		grace = 0
 	}
 	if !known {
-		slow := time.AfterFunc(answerTimeout, topic.searched) // the disk may take longer
+		slow := time.AfterFunc(topic.AnswerTimeout, t.Searched) // the disk may take longer
 		defer slow.Stop()
 		f.load(ctx, in)
 	}
-	topic.searched()
-	if topic.unconfirmed() != nil && awaitValue(ctx, topic, grace-time.Since(began)) == nil {
-		topic.showFallback()
+	t.Searched()
+	if t.Unconfirmed() != nil && awaitValue(ctx, t, grace-time.Since(began)) == nil {
+		t.ShowFallback()
 	}
 }
 
 // awaitValue waits for d, or until the topic has a value.
-func awaitValue(ctx context.Context, topic *topic[Snapshot], d time.Duration) error {
+func awaitValue(ctx context.Context, t *topic.Topic[Snapshot], d time.Duration) error {
 	until := time.Now().Add(d)
-	for topic.latest() == nil && time.Now().Before(until) {
-		if err := backoff.Sleep(ctx, time.Until(until), topic.observer); err != nil {
+	for t.Latest() == nil && time.Now().Before(until) {
+		if err := backoff.Sleep(ctx, time.Until(until), t.Observer()); err != nil {
 			return err
 		}
 	}
@@ -142,26 +143,26 @@ func awaitValue(ctx context.Context, topic *topic[Snapshot], d time.Duration) er
 // load reads what is kept on disk. It begins once etcd has said nothing for a while: reading
 // a large file would take the processor from what etcd sends.
 func (f *fallbacks) load(ctx context.Context, in *informer) {
-	for in.store.topic.latest() == nil {
+	for in.store.topic.Latest() == nil {
 		wait := readAfter - in.reflector.Silence()
 		if wait <= 0 {
 			break
 		}
-		if awaitValue(ctx, &in.store.topic, wait) != nil {
+		if awaitValue(ctx, in.store.topic, wait) != nil {
 			return
 		}
 	}
 	prefix := in.store.empty.prefix
 	var snap *Snapshot
 	var err error
-	if in.store.topic.latest() != nil || !f.disk.Do(ctx, func() { snap, err = f.read(prefix) }) {
+	if in.store.topic.Latest() != nil || !f.disk.Do(ctx, func() { snap, err = f.read(prefix) }) {
 		return
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
 		f.log.Warn("ignoring the cached snapshot", "file", f.disk.Path(prefix), "cause", err)
-	case in.store.topic.setFallback(snap):
+	case in.store.topic.SetFallback(snap):
 		f.log.Info("etcd has not answered yet; the cache has what was last known", "prefix", prefix,
 			"endpoints", len(snap.instances), "saved", snap.stale.Since)
 	}
@@ -212,12 +213,12 @@ func (f *fallbacks) write(snap *Snapshot) error {
 // save writes live snapshots to disk: the first at once, then the newest every savePeriod,
 // less often where a write takes long, and one that stays the same every rewritePeriod.
 func (f *fallbacks) save(ctx context.Context, in *informer) {
-	news := in.store.topic.observer
+	news := in.store.topic.Observer()
 	var saved *Snapshot
 	var failure string
 	rewrite := time.NewTicker(rewritePeriod)
 	defer rewrite.Stop()
-	notify(news)
+	backoff.Wake(news)
 	for {
 		select {
 		case <-news:
@@ -226,7 +227,7 @@ func (f *fallbacks) save(ctx context.Context, in *informer) {
 		case <-ctx.Done():
 			return
 		}
-		snap := in.store.topic.latest()
+		snap := in.store.topic.Latest()
 		if snap == nil || snap.stale != nil || saved != nil && saved.sameContent(snap) {
 			continue
 		}
@@ -241,7 +242,7 @@ func (f *fallbacks) save(ctx context.Context, in *informer) {
 				failure = err.Error()
 				f.log.Warn("cannot write the cache; trying again", "prefix", snap.prefix, "cause", err)
 			}
-			notify(news) // to try again
+			backoff.Wake(news) // to try again
 		}
 		if backoff.Sleep(ctx, max(savePeriod, saveShare*time.Since(began)), nil) != nil {
 			return

@@ -12,6 +12,7 @@ import (
 
 	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 	"github.com/rollcall-grpc/rollcall/internal/reflector"
+	"github.com/rollcall-grpc/rollcall/internal/topic"
 )
 
 // informer follows one key range for all who subscribe to it: a Reflector that fills a store,
@@ -25,7 +26,7 @@ type informer struct {
 }
 
 // subscribe adds a subscriber to a key range; prefix is what its snapshots have.
-func (d *Directory) subscribe(keys etcdkv.KeyRange, prefix string, changed chan struct{}, deliver func(*Snapshot, error)) (*informer, *subscriber[Snapshot], error) {
+func (d *Directory) subscribe(keys etcdkv.KeyRange, prefix string, changed chan struct{}, deliver func(*Snapshot, error)) (*informer, *topic.Subscriber[Snapshot], error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.usableLocked(); err != nil {
@@ -35,9 +36,9 @@ func (d *Directory) subscribe(keys etcdkv.KeyRange, prefix string, changed chan 
 	if in == nil {
 		in = d.startLocked(keys, prefix)
 		d.informers[keys] = in
-		defer in.store.topic.remindLater()
+		defer in.store.topic.RemindLater()
 	}
-	return in, in.store.topic.subscribe(changed, deliver), nil
+	return in, in.store.topic.Subscribe(changed, deliver), nil
 }
 
 func (d *Directory) startLocked(keys etcdkv.KeyRange, prefix string) *informer {
@@ -45,15 +46,17 @@ func (d *Directory) startLocked(keys etcdkv.KeyRange, prefix string) *informer {
 	if !lasting {
 		preservation = SelfPreservation{}
 	}
-	in := &informer{dir: d, keys: keys, store: newStore(prefix, preservation, slog.New(&d.logger))}
-	topic := &in.store.topic
-	topic.reason = func() error { return d.silenceOf(in.reflector) }
-	topic.fallback = d.fallbacks.recallLocked(keys)
-	topic.searching = lasting && d.fallbacks.disk != nil
-	hasFallback := topic.fallback != nil || topic.searching
-	if hasFallback {
-		topic.observer = make(chan struct{}, 1)
+	in := &informer{dir: d, keys: keys}
+	opts := topic.Options[Snapshot]{
+		Reason:    func() error { return d.silenceOf(in.reflector) },
+		Fallback:  d.fallbacks.recallLocked(keys),
+		Searching: lasting && d.fallbacks.disk != nil,
 	}
+	hasFallback := opts.Fallback != nil || opts.Searching
+	if hasFallback {
+		opts.Observer = make(chan struct{}, 1)
+	}
+	in.store = newStore(topic.New(opts), prefix, preservation, slog.New(&d.logger))
 	var stopReflector func()
 	in.reflector, stopReflector = d.group.Start(keys, in.store, reflector.Options{CheckPeriod: d.checkPeriod})
 	stopFallback := func() {}
@@ -72,11 +75,11 @@ func (d *Directory) startLocked(keys etcdkv.KeyRange, prefix string) *informer {
 // knew.
 func (d *Directory) release(in *informer) {
 	d.mu.Lock()
-	last := in.store.topic.count() == 0 && d.informers[in.keys] == in
+	last := in.store.topic.Count() == 0 && d.informers[in.keys] == in
 	if last {
 		delete(d.informers, in.keys)
 		d.preservations += in.store.preservations.Load()
-		if snap := in.store.topic.known(); snap != nil && !in.keys.IsSingleKey() {
+		if snap := in.store.topic.Known(); snap != nil && !in.keys.IsSingleKey() {
 			d.fallbacks.rememberLocked(in.keys, snap)
 		}
 	}
@@ -104,7 +107,7 @@ func (d *Directory) lastKnown() (services, endpoints int) {
 			continue
 		}
 		services++
-		if snap := in.store.topic.known(); snap != nil {
+		if snap := in.store.topic.Known(); snap != nil {
 			endpoints += len(snap.instances)
 		}
 	}

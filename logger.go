@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/rollcall-grpc/rollcall/internal/backoff"
 	"github.com/rollcall-grpc/rollcall/internal/etcdconn"
 )
 
@@ -48,3 +49,5 @@ func earlier(a, b time.Time) time.Time {
 	}
 	return a
 }
+
+func notify(wake chan<- struct{}) { backoff.Wake(wake) }

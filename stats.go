@@ -53,7 +53,7 @@ func (d *Directory) Stats() Stats {
 	}
 	for _, in := range d.informers {
 		s.SelfPreservations += in.store.preservations.Load()
-		snap := in.store.topic.latest()
+		snap := in.store.topic.Latest()
 		if snap == nil || snap.stale != nil {
 			s.Stale++
 		}
@@ -76,8 +76,8 @@ func (d *Directory) ServiceStats() []ServiceStats {
 	d.mu.Unlock()
 	stats := make([]ServiceStats, len(informers))
 	for i, in := range informers {
-		topic := &in.store.topic
-		stats[i] = ServiceStats{Service: in.service(), Subscribers: topic.count(), Snapshot: topic.latest(), Err: topic.why(),
+		t := in.store.topic
+		stats[i] = ServiceStats{Service: in.service(), Subscribers: t.Count(), Snapshot: t.Latest(), Err: t.Why(),
 			Events: in.store.events.Load(), Published: in.store.published.Load()}
 	}
 	slices.SortFunc(stats, func(a, b ServiceStats) int { return strings.Compare(a.Service, b.Service) })

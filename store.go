@@ -19,12 +19,13 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/rollcall-grpc/rollcall/internal/reflector"
+	"github.com/rollcall-grpc/rollcall/internal/topic"
 )
 
 // store turns what a Reflector finds in a key range into snapshots, and publishes those to a
 // topic. It implements reflector.Store.
 type store struct {
-	topic        topic[Snapshot]
+	topic        *topic.Topic[Snapshot]
 	empty        *Snapshot // with the prefix
 	preservation SelfPreservation
 	log          *slog.Logger
@@ -42,8 +43,8 @@ type store struct {
 	stopped      bool
 }
 
-func newStore(prefix string, preservation SelfPreservation, log *slog.Logger) *store {
-	s := &store{empty: &Snapshot{prefix: prefix}, preservation: preservation, log: log, pending: make(map[string]entry)}
+func newStore(snapshots *topic.Topic[Snapshot], prefix string, preservation SelfPreservation, log *slog.Logger) *store {
+	s := &store{topic: snapshots, empty: &Snapshot{prefix: prefix}, preservation: preservation, log: log, pending: make(map[string]entry)}
 	if preservation.Share > 0 {
 		s.lost = make(losses)
 	}
@@ -91,10 +92,10 @@ func (l *listing) Replace(at reflector.Version, stale error) bool {
 	s := l.store
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if fallback := s.topic.unconfirmed(); stale != nil && fallback != nil && fallback.revision > at.Revision {
+	if fallback := s.topic.Unconfirmed(); stale != nil && fallback != nil && fallback.revision > at.Revision {
 		return false
 	}
-	old := s.topic.known()
+	old := s.topic.Known()
 	clear(s.pending)
 	snap := cmp.Or(old, s.empty).replacedBy(l, at)
 	if s.synced { // what went before is long gone
@@ -110,7 +111,7 @@ func (l *listing) Replace(at reflector.Version, stale error) bool {
 	s.retainLocked(snap)
 	if stale == nil {
 		s.publishLocked(snap)
-	} else if shown := s.topic.latest(); shown == nil || shown.stale == nil || shown.revision != snap.revision {
+	} else if shown := s.topic.Latest(); shown == nil || shown.stale == nil || shown.revision != snap.revision {
 		s.publishLocked(snap.withStaleness(&Staleness{Since: time.Now(), Cause: stale}))
 	}
 	return true
@@ -118,7 +119,7 @@ func (l *listing) Replace(at reflector.Version, stale error) bool {
 
 // Differences implements reflector.List.
 func (l *listing) Differences() map[string]reflector.Difference {
-	shown := l.store.topic.latest()
+	shown := l.store.topic.Latest()
 	stored := shown.replacedBy(l, reflector.Version{Epoch: shown.epoch})
 	diffs := make(map[string]reflector.Difference)
 	for _, c := range stored.Diff(shown) {
@@ -163,7 +164,7 @@ func (s *store) Apply(events []*clientv3.Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.events.Add(uint64(len(events)))
-	shown := s.topic.latest()
+	shown := s.topic.Latest()
 	for _, ev := range events {
 		key, now := string(ev.Kv.Key), decodeEvent(ev)
 		if s.lost != nil {
@@ -181,7 +182,7 @@ func (s *store) Apply(events []*clientv3.Event) {
 func (s *store) Publish(revision int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	snap := s.topic.latest().next(s.pending, revision, s.preallocated)
+	snap := s.topic.Latest().next(s.pending, revision, s.preallocated)
 	s.retainLocked(snap)
 	s.publishLocked(snap)
 	clear(s.pending)
@@ -201,13 +202,13 @@ func preallocate(n int) []*Instance {
 func (s *store) SetStatus(stale error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	snap := s.topic.known()
+	snap := s.topic.Known()
 	switch {
 	case snap == nil && stale != nil:
-		s.topic.fail(stale)
+		s.topic.Fail(stale)
 	case snap == nil:
 	case stale == nil:
-		if shown := s.topic.latest(); shown != nil && shown.stale != nil {
+		if shown := s.topic.Latest(); shown != nil && shown.stale != nil {
 			s.publishLocked(shown.withStaleness(nil))
 		}
 	case snap.stale == nil:
@@ -216,18 +217,18 @@ func (s *store) SetStatus(stale error) {
 		s.publishLocked(snap.withStaleness(&Staleness{Since: snap.stale.Since, Cause: stale}))
 	}
 	if errors.Is(stale, ErrClosed) {
-		s.topic.close(stale)
+		s.topic.Close(stale)
 	}
 }
 
 func (s *store) publishLocked(snap *Snapshot) {
 	s.published.Add(1)
-	s.topic.publish(snap, snap.stale == nil)
+	s.topic.Publish(snap, snap.stale == nil)
 }
 
 // Size implements reflector.Store.
 func (s *store) Size() (keys int, modRevision int64) {
-	if snap := s.topic.latest(); snap != nil {
+	if snap := s.topic.Latest(); snap != nil {
 		return snap.size()
 	}
 	return 0, 0
@@ -243,7 +244,7 @@ func (s *store) retainLocked(snap *Snapshot) {
 	if s.lost == nil {
 		return
 	}
-	shown := s.topic.latest()
+	shown := s.topic.Latest()
 	begins := shown == nil || len(shown.retained) == 0
 	var next time.Time
 	snap.retained, next = s.lost.retained(s.preservation.Share, len(snap.instances), time.Now())
@@ -265,7 +266,7 @@ func (s *store) retainLocked(snap *Snapshot) {
 func (s *store) expire() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	shown := s.topic.latest()
+	shown := s.topic.Latest()
 	if s.stopped || shown == nil {
 		return
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 
 	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
+	"github.com/rollcall-grpc/rollcall/internal/topic"
 )
 
 // Subscription is one consumer's view of a service, pulled by Next. Its consumer may miss
@@ -16,7 +17,7 @@ import (
 // methods are for any.
 type Subscription struct {
 	informer   *informer
-	subscriber *subscriber[Snapshot]
+	subscriber *topic.Subscriber[Snapshot]
 }
 
 // Subscribe follows the instances of a service: every key under "<service>/" and
@@ -47,7 +48,7 @@ func (d *Directory) pull(keys etcdkv.KeyRange, prefix string, changed chan struc
 // one that wraps ErrClosed, every time, once the subscription, its Directory or the etcd client
 // was closed.
 func (s *Subscription) Next(ctx context.Context) (*Snapshot, error) {
-	snap, err := s.subscriber.next(ctx)
+	snap, err := s.subscriber.Next(ctx)
 	if err == nil || errors.Is(err, ErrClosed) || s.Latest() != nil {
 		return snap, err
 	}
@@ -67,7 +68,7 @@ func (s *Subscription) First(ctx context.Context) (*Snapshot, error) {
 		select {
 		case <-s.Changed():
 			continue
-		case <-s.subscriber.done:
+		case <-s.subscriber.Done():
 		case <-ctx.Done():
 		}
 		break
@@ -76,14 +77,14 @@ func (s *Subscription) First(ctx context.Context) (*Snapshot, error) {
 }
 
 // Changed is woken, at least once, after Latest or Err have changed.
-func (s *Subscription) Changed() <-chan struct{} { return s.subscriber.changed }
+func (s *Subscription) Changed() <-chan struct{} { return s.subscriber.Changed() }
 
 // Latest returns the newest snapshot, nil before the first.
-func (s *Subscription) Latest() *Snapshot { return s.informer.store.topic.latest() }
+func (s *Subscription) Latest() *Snapshot { return s.informer.store.topic.Latest() }
 
 // Err returns why there is no snapshot yet: nil once there is one, and for the first
 // second, or while etcd's answer is arriving.
-func (s *Subscription) Err() error { return s.informer.store.topic.why() }
+func (s *Subscription) Err() error { return s.informer.store.topic.Why() }
 
 // Refresh has the service compared with etcd, soon and at most once in 10 s: a hint that
 // something looks out of date.
@@ -92,7 +93,7 @@ func (s *Subscription) Refresh() { s.informer.reflector.Verify() }
 // Close ends the subscription; the last one of a service ends its watch and joins it. Calling
 // it again does nothing.
 func (s *Subscription) Close() {
-	if s.subscriber.close() {
+	if s.subscriber.Close() {
 		s.informer.dir.release(s.informer)
 	}
 }

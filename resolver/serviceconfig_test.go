@@ -6,6 +6,7 @@ package resolver
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -103,7 +104,7 @@ func TestServiceConfigDenied(t *testing.T) {
 		s.Put("svc/a", `{"Addr":"a:1"}`)
 		s.Put(configKey, `{"a":1}`)
 		conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
-			if denied.Load() && call.Key == configKey {
+			if denied.Load() && strings.HasPrefix(call.Key, rollcall.ConfigPrefix) {
 				return rpctypes.ErrGRPCPermissionDenied
 			}
 			return nil
@@ -115,6 +116,30 @@ func TestServiceConfigDenied(t *testing.T) {
 		denied.Store(false)
 		time.Sleep(8 * time.Minute)
 		wantConfig(t, c, `{"a":1}`)
+	})
+}
+
+// A role that may read the service config of its own service only gets it.
+func TestServiceConfigOfOneService(t *testing.T) {
+	bubble(t, func(s *fakeetcd.Store, conn *fakeetcd.Conn) {
+		s.Put("svc/a", `{"Addr":"a:1"}`)
+		s.Put(configKey, `{"a":1}`)
+		conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
+			if strings.HasPrefix(call.Key, rollcall.ConfigPrefix) && call.Key != configKey {
+				return rpctypes.ErrGRPCPermissionDenied
+			}
+			return nil
+		})
+	}, func(t *testing.T, s *fakeetcd.Store, conn *fakeetcd.Conn, c *channel, _ grpcresolver.Resolver) {
+		wantConfig(t, c, `{"a":1}`)
+		s.Put(configKey, `{"a":2}`)
+		wantConfig(t, c, `{"a":2}`)
+		conn.SetHook(nil) // it may read those of all services
+		time.Sleep(8 * time.Minute)
+		s.Put(configKey, `{"a":3}`)
+		wantConfig(t, c, `{"a":3}`)
+		s.Delete(configKey)
+		wantConfig(t, c, `{}`)
 	})
 }
 

@@ -154,11 +154,11 @@ func (w *watching) line(now time.Time, e event) string {
 	return strings.TrimRight(text, " ")
 }
 
-// notices says on stderr what is no event: staleness, lost histories, keys whose values
+// notices says on stderr what is no event: staleness, new epochs of the store, keys whose values
 // are no endpoints.
 func (w *watching) notices(old, snap *rollcall.Snapshot) {
-	if snap.Epoch() != old.Epoch() {
-		w.a.say("etcd lost its history: following the new one, from revision %d", snap.Revision())
+	if old.Epoch() > 0 && snap.Epoch() != old.Epoch() {
+		w.a.say("etcd lost its data or was restored from a backup; following what it holds now, from revision %d", snap.Revision())
 	}
 	was, is := old.Staleness(), snap.Staleness()
 	switch {

@@ -70,3 +70,11 @@ func Sleep(ctx context.Context, d time.Duration, wake <-chan struct{}) error {
 	}
 	return ctx.Err()
 }
+
+// Wake wakes who sleeps on a channel of capacity one, or will.
+func Wake(wake chan<- struct{}) {
+	select {
+	case wake <- struct{}{}:
+	default:
+	}
+}

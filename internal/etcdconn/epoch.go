@@ -12,6 +12,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/rollcall-grpc/rollcall/internal/backoff"
 	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 )
 
@@ -85,7 +86,7 @@ func (m *Monitor) SuspectEpoch() {
 
 func (m *Monitor) suspectEpochLocked() {
 	m.epochSuspect = true
-	notify(m.wake)
+	backoff.Wake(m.wake)
 }
 
 // verifyEpoch asks etcd, linearizably, for its revision. A key that may not be read any more

@@ -14,6 +14,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/metadata"
+
+	"github.com/rollcall-grpc/rollcall/internal/backoff"
 )
 
 const (
@@ -133,14 +135,6 @@ func renew(c *chan struct{}) {
 	*c = make(chan struct{})
 }
 
-// notify wakes the reader of a channel of capacity one.
-func notify(wake chan<- struct{}) {
-	select {
-	case wake <- struct{}{}:
-	default:
-	}
-}
-
 // Reset drops what may be out of date because Run has not run for a while.
 func (m *Monitor) Reset() {
 	m.mu.Lock()
@@ -160,7 +154,7 @@ func (m *Monitor) Recheck(ctx context.Context) {
 	if known {
 		return
 	}
-	notify(m.wake)
+	backoff.Wake(m.wake)
 	select {
 	case <-checked:
 	case <-ctx.Done():

@@ -76,7 +76,7 @@ func (m *Monitor) followConn(ctx context.Context, conn *grpc.ClientConn) {
 			wasReady, m.nextCheck = true, time.Time{}
 		}
 		m.mu.Unlock()
-		notify(m.wake)
+		backoff.Wake(m.wake)
 		if !conn.WaitForStateChange(ctx, state) {
 			return
 		}

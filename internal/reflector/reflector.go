@@ -65,12 +65,7 @@ func newReflector(g *Group, keys etcdkv.KeyRange, store Store, opts Options) *Re
 }
 
 // Verify has the content compared with etcd, soon and at most once in 10 s.
-func (r *Reflector) Verify() {
-	select {
-	case r.verify <- struct{}{}:
-	default:
-	}
-}
+func (r *Reflector) Verify() { backoff.Wake(r.verify) }
 
 // Silence returns for how long no answer to a list has arrived, to the Reflector's own or to
 // those that it may have to wait for.

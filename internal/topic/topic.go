@@ -1,0 +1,267 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package topic tells subscribers of the latest value of something. A subscriber may miss
+// values in between, never the last one.
+//
+// # Concurrency
+//
+// All methods may be called from any goroutine, but Next from one at a time. Values are shared
+// and must not be changed. Functions that values are delivered to are called without a lock.
+package topic
+
+import (
+	"cmp"
+	"sync"
+	"time"
+
+	"github.com/rollcall-grpc/rollcall/internal/backoff"
+	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
+)
+
+const (
+	// AnswerTimeout is how long a first value may take before subscribers are told why.
+	AnswerTimeout = time.Second
+	// deliveryGrace bounds how long Close waits for a delivery that does not end.
+	deliveryGrace = 50 * time.Millisecond
+	// residents is up to how many subscribers of a topic keep their goroutines: one that has
+	// run before is some 10 us faster than a new one, whose stack has to grow first.
+	// BenchmarkDelivery has what that saves.
+	residents = 4
+)
+
+// Topic is the latest value of something.
+type Topic[T any] struct {
+	opts Options[T] // Fallback and Searching are guarded by mu
+
+	mu          sync.Mutex
+	subscribers map[*Subscriber[T]]struct{}
+	closed      error            // why there will be no other value; nil while there may be
+	value       *T               // nil before the first
+	err         error            // why there is none
+	due         []*Subscriber[T] // deliveries to be begun
+	starting    bool             // a goroutine is about to begin with them
+}
+
+// Options are the settings of a Topic.
+type Options[T any] struct {
+	// Reason returns why there is no value yet, where Fail was not called. Required.
+	Reason func() error
+	// Fallback is a value of before, for ShowFallback; nil: none.
+	Fallback *T
+	// Searching is set while SetFallback may yet be called, until Searched.
+	Searching bool
+	// Observer, of capacity one, is woken with the subscribers, and is none of them; nil: none.
+	Observer chan struct{}
+}
+
+// New returns a Topic without a value.
+func New[T any](opts Options[T]) *Topic[T] {
+	return &Topic[T]{opts: opts, subscribers: make(map[*Subscriber[T]]struct{})}
+}
+
+// Observer returns Options.Observer.
+func (t *Topic[T]) Observer() chan struct{} { return t.opts.Observer }
+
+// Publish sets the value and wakes subscribers. One that is confirmed ends the need for a
+// fallback.
+func (t *Topic[T]) Publish(value *T, confirmed bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.value, t.err = value, nil
+	if confirmed {
+		t.opts.Fallback = nil
+	}
+	t.wakeLocked()
+}
+
+// Fail says why there is no value yet.
+func (t *Topic[T]) Fail(err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.value == nil {
+		t.err = err
+		t.wakeLocked()
+	}
+}
+
+func (t *Topic[T]) Latest() *T {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.value
+}
+
+// Known returns the value, or else the fallback; nil where there is neither.
+func (t *Topic[T]) Known() *T {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return cmp.Or(t.value, t.opts.Fallback)
+}
+
+// Unconfirmed returns the fallback, shown or not, while there is nothing better.
+func (t *Topic[T]) Unconfirmed() *T {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.opts.Fallback
+}
+
+// SetFallback gives the topic a fallback, unless there is a value, and reports whether it did.
+func (t *Topic[T]) SetFallback(value *T) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.value != nil {
+		return false
+	}
+	t.opts.Fallback = value
+	return true
+}
+
+// ShowFallback publishes the fallback where there is nothing better.
+func (t *Topic[T]) ShowFallback() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.value == nil && t.opts.Fallback != nil {
+		t.value, t.err = t.opts.Fallback, nil
+		t.wakeLocked()
+	}
+}
+
+// Searched notes that no other fallback will be found.
+func (t *Topic[T]) Searched() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.opts.Searching {
+		t.opts.Searching = false
+		t.wakeLocked()
+	}
+}
+
+// Why returns why there is no value: nil once there is one, and while a fallback, which is
+// better than a reason, is about to be shown.
+func (t *Topic[T]) Why() error {
+	t.mu.Lock()
+	hopeful, err := t.value != nil || t.opts.Searching || t.opts.Fallback != nil, t.err
+	t.mu.Unlock()
+	switch {
+	case hopeful:
+		return nil
+	case err != nil:
+		return err
+	}
+	return t.opts.Reason()
+}
+
+// RemindLater has subscribers look from time to time why there is no value, until there is
+// one or nobody subscribes.
+func (t *Topic[T]) RemindLater() {
+	time.AfterFunc(AnswerTimeout, func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if t.value == nil && t.closed == nil && len(t.subscribers) > 0 {
+			t.wakeLocked()
+			t.RemindLater()
+		}
+	})
+}
+
+// Subscribe adds a subscriber, which is woken through changed and, unless that is nil, has
+// deliver called.
+func (t *Topic[T]) Subscribe(changed chan struct{}, deliver func(*T, error)) *Subscriber[T] {
+	s := &Subscriber[T]{topic: t, changed: changed, done: make(chan struct{}), deliver: deliver}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.subscribers[s] = struct{}{}
+	if t.closed != nil {
+		close(s.done)
+	}
+	switch {
+	case deliver == nil:
+		backoff.Wake(changed) // what is there already is news to this one
+	case s.newsLocked() || len(t.subscribers) <= residents:
+		s.wakeLocked()
+	}
+	return s
+}
+
+// unsubscribe reports whether s was the last, and returns what closes when its delivery
+// under way has ended, nil where there is none.
+func (t *Topic[T]) unsubscribe(s *Subscriber[T]) (last bool, ended <-chan struct{}) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, ok := t.subscribers[s]; ok {
+		delete(t.subscribers, s)
+		if t.closed == nil {
+			close(s.done)
+		}
+	}
+	return len(t.subscribers) == 0, s.ended
+}
+
+// Count returns the number of subscribers.
+func (t *Topic[T]) Count() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.subscribers)
+}
+
+// Close ends every subscription for a reason, and returns what closes when the deliveries
+// under way have ended.
+func (t *Topic[T]) Close(reason error) (ended []<-chan struct{}) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for s := range t.subscribers {
+		if t.closed == nil {
+			close(s.done)
+		}
+		if s.ended != nil {
+			ended = append(ended, s.ended)
+		}
+	}
+	t.closed = cmp.Or(t.closed, reason)
+	return ended
+}
+
+// closedReason returns why a subscription that is closed gets no other value.
+func (t *Topic[T]) closedReason() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return cmp.Or(t.closed, etcdkv.ErrClosed)
+}
+
+func (t *Topic[T]) wakeLocked() {
+	if t.opts.Observer != nil {
+		backoff.Wake(t.opts.Observer)
+	}
+	for s := range t.subscribers {
+		s.wakeLocked()
+	}
+}
+
+// startLocked has a goroutine begin with the deliveries that are due, unless one is about to.
+func (t *Topic[T]) startLocked() {
+	if len(t.due) > 0 && !t.starting {
+		t.starting = true
+		go t.deliverDue()
+	}
+}
+
+// deliverDue begins deliveries one after the other. None waits for a slow one: while there
+// are more, another goroutine is about to begin with them. Where none is slow there are
+// hardly more goroutines than processors, and their stacks have grown already.
+// BenchmarkDelivery has what that saves.
+func (t *Topic[T]) deliverDue() {
+	t.mu.Lock()
+	t.starting = false
+	for len(t.due) > 0 {
+		s := t.due[0]
+		if t.due[0], t.due = nil, t.due[1:]; len(t.due) == 0 {
+			t.due = nil
+		}
+		t.startLocked()
+		ended := s.ended
+		t.mu.Unlock()
+		s.deliverAll(ended)
+		t.mu.Lock()
+	}
+	t.mu.Unlock()
+}
