@@ -233,12 +233,11 @@ func (l *configList) Replace(reflector.Version, error) bool {
 	if s.single == "" {
 		ended = c.setDeniedLocked(s, false)
 	}
-	was := s.content
 	s.content, s.synced = l.content, true
 	clear(s.changed)
 	for service, t := range c.followersLocked(s) {
-		if t.topic.Latest() == nil || was[service].summary() != s.content[service].summary() {
-			t.topic.Publish(s.configLocked(service), true)
+		if now := s.configLocked(service); !now.equal(t.topic.Latest()) {
+			t.topic.Publish(now, true)
 		}
 	}
 	c.mu.Unlock()

@@ -31,6 +31,11 @@ type ServiceConfig struct {
 
 func (c *ServiceConfig) key() string { return c.wholeKey }
 
+// equal reports whether both are the same write of the same text.
+func (c *ServiceConfig) equal(o *ServiceConfig) bool {
+	return o != nil && c.ModRevision == o.ModRevision && bytes.Equal(c.JSON, o.JSON)
+}
+
 // summary tells writes of a key apart.
 func (c *ServiceConfig) summary() string {
 	if c == nil {
