@@ -101,13 +101,19 @@ func TestAttributes(t *testing.T) {
 		{`"text"`, rollcall.Attributes{Weight: 1}},
 		{`{}`, rollcall.Attributes{Weight: 1}},
 		{`{"weight":4294967295,"region":"eu","zone":"eu-1","subzone":"a","version":"v2","status":"draining","other":[1]}`,
-			rollcall.Attributes{Weight: 4294967295, Region: "eu", Zone: "eu-1", Subzone: "a", Version: "v2", Draining: true}},
+			rollcall.Attributes{Weight: 4294967295, Locality: rollcall.Locality{Region: "eu", Zone: "eu-1", Subzone: "a"}, Version: "v2", Draining: true}},
 		{`{"status":"serving"}`, rollcall.Attributes{Weight: 1}},
-		{`{"weight":0,"zone":"z"}`, rollcall.Attributes{Weight: 1, Zone: "z", Invalid: reject("weight", badWeight)}},
+		{`{"weight":0,"zone":"z"}`, rollcall.Attributes{Weight: 1, Locality: rollcall.Locality{Zone: "z"}, Invalid: reject("weight", badWeight)}},
 		{`{"weight":1.5}`, rollcall.Attributes{Weight: 1, Invalid: reject("weight", badWeight)}},
 		{`{"weight":4294967296}`, rollcall.Attributes{Weight: 1, Invalid: reject("weight", badWeight)}},
 		{`{"weight":"2"}`, rollcall.Attributes{Weight: 1, Invalid: reject("weight", badWeight)}},
 		{`{"zone":7}`, rollcall.Attributes{Weight: 1, Invalid: reject("zone", "want a string")}},
+		{`{"status":7}`, rollcall.Attributes{Weight: 1, Invalid: reject("status", `want "serving" or "draining"`)}},
+		{`{"weight":1e3,"hash_key":"h"}`, rollcall.Attributes{Weight: 1000, HashKey: "h"}},
+		{`{"weight":2,"weight":2.0,"zone":"\u007a"}`, rollcall.Attributes{Weight: 2, Locality: rollcall.Locality{Zone: "z"}}},
+		{`{"weight":null,"status":null,"zone":null}`, rollcall.Attributes{Weight: 1, Invalid: reject("weight", badWeight)}},
+		{`{"status":""}`, rollcall.Attributes{Weight: 1}},
+		{`{"started":"x","host":7,"metrics_port":9090}`, rollcall.Attributes{Weight: 1}},
 		{`{"status":"gone"}`, rollcall.Attributes{Weight: 1, Invalid: reject("status", `want "serving" or "draining"`)}},
 	} {
 		t.Run(row.metadata, func(t *testing.T) {
@@ -192,7 +198,7 @@ func FuzzAttributes(f *testing.F) {
 			}
 			bad[rejected.Field] = true
 		}
-		for name, got := range map[string]string{"region": a.Region, "zone": a.Zone, "subzone": a.Subzone, "version": a.Version} {
+		for name, got := range map[string]string{"region": a.Locality.Region, "zone": a.Locality.Zone, "subzone": a.Locality.Subzone, "version": a.Version, "hash_key": a.HashKey} {
 			text, isText := fields[name].(string)
 			if got != text || bad[name] != (fields[name] != nil && !isText) {
 				t.Errorf("%s: %s is %q, rejected: %v", metadata, name, got, bad[name])
@@ -227,4 +233,38 @@ func FuzzHostPort(f *testing.F) {
 			t.Errorf("%q was taken", addr)
 		}
 	})
+}
+
+func TestInstanceID(t *testing.T) {
+	for _, row := range []struct{ key, service, id string }{
+		{"svc/a", "svc", "a"}, {"foo/bar/a", "foo/bar", "a"}, {"a", "", "a"}, {"/a", "", "a"}, {"a/", "a", ""},
+	} {
+		for _, inst := range []*rollcall.Instance{{Key: row.key}, decoded(t, row.key)} {
+			if inst.Service() != row.service || inst.ID() != row.id {
+				t.Errorf("%q: service %q, id %q, want %q and %q", row.key, inst.Service(), inst.ID(), row.service, row.id)
+			}
+		}
+	}
+}
+
+func decoded(t *testing.T, key string) *rollcall.Instance {
+	t.Helper()
+	inst, err := rollcall.Decode(&mvccpb.KeyValue{Key: []byte(key), Value: []byte(`{"Addr":"a:1"}`)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return inst
+}
+
+func TestLocality(t *testing.T) {
+	t.Setenv("ROLLCALL_REGION", "eu")
+	t.Setenv("ROLLCALL_ZONE", "eu-1")
+	t.Setenv("ROLLCALL_SUBZONE", "")
+	l := rollcall.LocalityFromEnv()
+	if want := (rollcall.Locality{Region: "eu", Zone: "eu-1"}); l != want {
+		t.Errorf("got %v, want %v", l, want)
+	}
+	if got, want := l.String(), `{region="eu", zone="eu-1", sub_zone=""}`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
 }

@@ -65,7 +65,7 @@ func ExampleEncode() {
 	value, err := rollcall.Encode("10.0.0.7:50051", map[string]any{"zone": "eu-1"})
 	fmt.Println(string(value), err)
 	inst, err := rollcall.Decode(&mvccpb.KeyValue{Key: []byte("my-service/a"), Value: value})
-	fmt.Println(inst.Addr, inst.Attributes().Zone, err)
+	fmt.Println(inst.Addr, inst.Attributes().Locality.Zone, err)
 	// Output:
 	// {"Op":0,"Addr":"10.0.0.7:50051","Metadata":{"zone":"eu-1"}} <nil>
 	// 10.0.0.7:50051 eu-1 <nil>

@@ -171,7 +171,7 @@ func decodeEntry(kv *mvccpb.KeyValue) entry {
 	err := errServiceConfig
 	if !bytes.HasPrefix(kv.Key, []byte(ConfigPrefix)) {
 		var inst *Instance
-		if inst, err = Decode(kv); err == nil {
+		if inst, err = decode(kv, ""); err == nil {
 			return entry{instance: inst}
 		}
 	}

@@ -164,7 +164,7 @@ func (p *policy) sortLocked(endpoints []grpcresolver.Endpoint) {
 	}
 	for _, ep := range endpoints {
 		a := resolver.AttributesFromEndpoint(ep)
-		m := &member{place: place{a.Region, a.Zone, a.Subzone}, weight: float64(a.Weight), addrs: len(ep.Addresses)}
+		m := &member{place: place{a.Locality.Region, a.Locality.Zone, a.Locality.Subzone}, weight: float64(a.Weight), addrs: len(ep.Addresses)}
 		for _, addr := range ep.Addresses {
 			p.members[addr.Addr] = m
 			if old := before[addr.Addr]; old != nil && old.failing[addr.Addr] {

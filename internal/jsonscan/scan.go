@@ -119,33 +119,36 @@ var plain = func() (plain [256]bool) {
 
 // Text reads a string.
 func (s *Scanner) Text() []byte {
-	s.take('"')
-	rest := s.text[s.at:]
-	for i, c := range rest {
-		if plain[c] {
-			continue
+	if s.peek() == '"' {
+		rest := s.text[s.at+1:]
+		for i, c := range rest {
+			if plain[c] {
+				continue
+			}
+			if c != '"' {
+				break
+			}
+			s.at += i + 2
+			return rest[:i]
 		}
-		if c != '"' {
-			break
-		}
-		s.at += i + 1
-		return rest[:i]
 	}
 	s.Fail()
 	return nil
 }
 
-// Uint32 reads a whole number from 1 to 2^32-1.
-func (s *Scanner) Uint32() uint32 {
-	begin, n := s.at, uint64(0)
-	for c := s.peek(); '0' <= c && c <= '9' && n <= 1<<32; c = s.peek() {
-		n = 10*n + uint64(c-'0')
-		s.at++
+// Digits reads a whole number that is not negative, as it stands.
+func (s *Scanner) Digits() []byte {
+	rest := s.text[s.at:]
+	n := 0
+	for n < len(rest) && '0' <= rest[n] && rest[n] <= '9' {
+		n++
 	}
-	if n == 0 || n > 1<<32-1 || s.text[begin] == '0' {
+	if n == 0 || n > 1 && rest[0] == '0' {
 		s.Fail()
+		return nil
 	}
-	return uint32(n)
+	s.at += n
+	return rest[:n]
 }
 
 func (s *Scanner) number() {
