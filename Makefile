@@ -3,7 +3,7 @@
 
 GO ?= go
 # What `make cover` counts: the packages that a user of the library links.
-COVER_PKGS ?= . ./endpoints ./resolver ./serving ./balancer/weighted ./balancer/zone ./internal/spread ./internal/backoff ./internal/etcdkv ./internal/jsonscan ./internal/throttle
+COVER_PKGS ?= . ./endpoints ./resolver ./serving ./balancer/weighted ./balancer/zone ./internal/spread ./internal/backoff ./internal/endpointattr ./internal/etcdkv ./internal/jsonscan ./internal/throttle
 # What `make grpc-latest` tests, and on which gRPC.
 GRPC_LATEST ?= v1.85.0
 GRPC_PKGS ?= ./...

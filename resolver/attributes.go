@@ -10,13 +10,14 @@ import (
 	"google.golang.org/grpc/resolver/ringhash"
 
 	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/endpointattr"
 )
 
 // endpointOf returns what a channel sees of an instance at some addresses: the instance
 // itself, and the attributes that gRPC's own policies read. Attributes that equal their
 // defaults are left out; ring_hash's default is the address.
 func endpointOf(inst *rollcall.Instance, addrs []grpcresolver.Address, weighing *attributes.Attributes, hashKey string) grpcresolver.Endpoint {
-	ep := grpcresolver.Endpoint{Addresses: addrs, Attributes: weighing.WithValue(instanceKey{}, attribute{inst})}
+	ep := endpointattr.Set(grpcresolver.Endpoint{Addresses: addrs, Attributes: weighing}, inst)
 	if hashKey != inst.Addr {
 		ep = ringhash.SetHashKey(ep, hashKey)
 	}
@@ -67,37 +68,25 @@ func weightAttribute(w uint32) *attributes.Attributes {
 	return weight.Set(grpcresolver.Endpoint{}, weight.EndpointInfo{Weight: w}).Attributes
 }
 
-type instanceKey struct{}
-
-// String is for gRPC's trace, to which each state is written with its attributes: without
-// it gRPC takes longer, to write the struct.
-func (instanceKey) String() string { return "instance" }
-
-// attribute compares by value: a balancer need not hear of a write that changed nothing.
-type attribute struct{ *rollcall.Instance }
-
-func (a attribute) Equal(o any) bool {
-	b, ok := o.(attribute)
-	return ok && a.Key == b.Key && a.SameValue(b.Instance)
-}
-
-func (a attribute) String() string { return a.Key }
-
-// InstanceOf returns the instance, metadata and all, that an endpoint of this resolver
-// stands for, for use in a balancer; nil for endpoints of other resolvers, and for the one
-// without addresses that takes the place of the last. Of writes that changed neither
-// address nor metadata it need not be the last.
+// InstanceFromEndpoint returns the instance, metadata and all, that an endpoint of this
+// resolver stands for, for use in a balancer; nil for endpoints of other resolvers, and for
+// the endpoint without addresses that a service without endpoints has. Of writes that
+// changed neither address nor metadata it need not be the last.
+//
+// # Experimental
+//
+// It rests on gRPC's resolver.Endpoint, which is experimental.
 func InstanceFromEndpoint(ep grpcresolver.Endpoint) *rollcall.Instance {
-	a, _ := ep.Attributes.Value(instanceKey{}).(attribute)
-	return a.Instance
+	return endpointattr.Instance(ep)
 }
 
-// AttributesOf returns what the metadata of an endpoint of this resolver says: weight, place,
-// version, status. Endpoints of other resolvers have no more than the weight that gRPC's own
-// policies read.
+// AttributesFromEndpoint returns what the metadata of an endpoint of this resolver says:
+// weight, locality, version, status. Endpoints of other resolvers have no more than the
+// weight that gRPC's own policies read.
+//
+// # Experimental
+//
+// It rests on gRPC's resolver.Endpoint, which is experimental.
 func AttributesFromEndpoint(ep grpcresolver.Endpoint) rollcall.Attributes {
-	if inst := InstanceFromEndpoint(ep); inst != nil {
-		return inst.Attributes()
-	}
-	return rollcall.Attributes{Weight: max(weight.FromEndpoint(ep).Weight, 1)}
+	return endpointattr.Attributes(ep)
 }

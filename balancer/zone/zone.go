@@ -59,8 +59,8 @@ import (
 	grpcresolver "google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/serviceconfig"
 
+	"github.com/rollcall-grpc/rollcall/internal/endpointattr"
 	"github.com/rollcall-grpc/rollcall/internal/spread"
-	"github.com/rollcall-grpc/rollcall/resolver"
 )
 
 // Name is the policy's name in a service config.
@@ -163,7 +163,7 @@ func (p *policy) sortLocked(endpoints []grpcresolver.Endpoint) {
 		g.endpoints = nil
 	}
 	for _, ep := range endpoints {
-		a := resolver.AttributesFromEndpoint(ep)
+		a := endpointattr.Attributes(ep)
 		m := &member{place: place{a.Locality.Region, a.Locality.Zone, a.Locality.Subzone}, weight: float64(a.Weight), addrs: len(ep.Addresses)}
 		for _, addr := range ep.Addresses {
 			p.members[addr.Addr] = m
