@@ -59,44 +59,38 @@ func NewBuilderWithOptions(client *clientv3.Client, opts Options) (grpcresolver.
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}
-	return &builder{opts: opts, log: &onceLog{log: opts.Logger}, views: make(map[name]*shared)}, nil
+	return &builder{opts: opts, log: &onceLog{log: opts.Logger}, selections: make(map[name]*sharedSelection)}, nil
 }
 
 type builder struct {
 	opts Options
 	log  *onceLog
 
-	mu    sync.Mutex
-	views map[name]*shared // those that a channel uses
+	mu         sync.Mutex
+	selections map[name]*sharedSelection // those that a channel uses
 }
 
-// name is what channels with the same view ask for.
+// name is what channels with the same selection ask for.
 type name struct{ service, selector string }
 
-// shared counts the channels that use a view.
-type shared struct {
-	view     *view
-	channels int
-}
-
-func (b *builder) acquire(n name, selector rollcall.Selector) *view {
+func (b *builder) acquire(n name, selector rollcall.Selector) *sharedSelection {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s := b.views[n]
+	s := b.selections[n]
 	if s == nil {
-		s = &shared{view: newView(selector, b.opts.Policy)}
-		b.views[n] = s
+		s = newSharedSelection(selector, b.opts.Policy)
+		b.selections[n] = s
 	}
 	s.channels++
-	return s.view
+	return s
 }
 
 func (b *builder) release(n name) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s := b.views[n]
+	s := b.selections[n]
 	if s.channels--; s.channels == 0 {
-		delete(b.views, n)
+		delete(b.selections, n)
 	}
 }
 
@@ -124,7 +118,7 @@ func (b *builder) Build(target grpcresolver.Target, cc grpcresolver.ClientConn, 
 		return nil, status.Errorf(codes.Unavailable, "rollcall: resolve %q: %v", service, err)
 	}
 	n := name{service, selector.String()}
-	r := &etcdResolver{cc: cc, sub: sub, configs: configs, view: b.acquire(n, selector), nobody: nobodyFor(target),
+	r := &etcdResolver{cc: cc, sub: sub, configs: configs, selection: b.acquire(n, selector), nobody: nobodyFor(target),
 		name: n, log: b.log, order: newOrder(), turn: make(chan struct{}, 1)}
 	if configs != nil {
 		r.config.start(cc, b.opts.DefaultServiceConfig)

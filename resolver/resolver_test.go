@@ -137,9 +137,9 @@ func TestStates(t *testing.T) {
 		const empty = `error rollcall: service "svc" has no endpoints: no usable key under "svc/" at revision `
 		c.want(t, empty+"1")
 		put(s, "bad", "", "null")
-		c.want(t, empty+`2; 1 rejected, the first: "svc/bad": value has no Addr`)
+		c.want(t, empty+`2; 1 invalid, the first: "svc/bad": value has no Addr`)
 		put(s, "socket", "unix:/run/x", "null")
-		c.want(t, empty+`3; 1 rejected, the first: "svc/bad": value has no Addr; 1 refused by the address policy`)
+		c.want(t, empty+`3; 1 invalid, the first: "svc/bad": value has no Addr; 1 disallowed by the address policy`)
 		put(s, "a", "a:1", "null")
 		c.want(t, "state [a:1]")
 		put(s, "a", "a:1", "null")
@@ -162,16 +162,16 @@ func TestStates(t *testing.T) {
 		for _, id := range []string{"a", "b", "b2"} {
 			s.Delete("svc/" + id)
 		}
-		const reason = `; 1 rejected, the first: "svc/bad": value has no Addr; 1 refused by the address policy`
+		const reason = `; 1 invalid, the first: "svc/bad": value has no Addr; 1 disallowed by the address policy`
 		if got, want := c.told(), "state []; "+empty+"14"+reason; !strings.HasSuffix(got, want) {
 			t.Errorf("the channel was told %s, want an empty state and why at last", got)
 		}
 		s.Delete("svc/bad")
-		c.want(t, empty+"15; 1 refused by the address policy")
+		c.want(t, empty+"15; 1 disallowed by the address policy")
 		put(s, "a", "a:1", "null")
 		c.want(t, "state [a:1]")
 		s.Delete("svc/a")
-		c.want(t, "state []; "+empty+"17; 1 refused by the address policy")
+		c.want(t, "state []; "+empty+"17; 1 disallowed by the address policy")
 	})
 }
 
@@ -315,8 +315,8 @@ func TestLogsOnceForAllChannels(t *testing.T) {
 			time.Sleep(time.Minute)
 		}
 		want := []string{
-			`level=WARN msg="address refused" key=svc/a cause=`,
-			`level=WARN msg="address refused" key=svc/a cause=`,
+			`level=WARN msg="address disallowed; ignoring the endpoint" key=svc/a cause=`,
+			`level=WARN msg="address disallowed; ignoring the endpoint" key=svc/a cause=`,
 			`level=WARN msg="service config refused; ignoring it" key=_grpc_config/svc revision=13 `,
 			`level=WARN msg="service config refused; ignoring it" key=_grpc_config/svc revision=3 `,
 			`level=WARN msg="service config refused; ignoring it" key=_grpc_config/svc revision=4 `,
@@ -394,7 +394,7 @@ func TestOrder(t *testing.T) {
 		}
 		s.Delete("svc/7")
 		gone := func(a string) bool { return a == "h7:1" }
-		if got, want := order(c), slices.DeleteFunc(slices.Clone(first[:favourites]), gone); !slices.Equal(got[:len(want)], want) {
+		if got, want := order(c), slices.DeleteFunc(slices.Clone(first[:shuffledPrefix]), gone); !slices.Equal(got[:len(want)], want) {
 			t.Errorf("order %v became %v", first, got)
 		}
 	})
@@ -448,14 +448,53 @@ func TestBuilder(t *testing.T) {
 
 // gRPC's trace of a state tells its instances by their keys.
 func TestTrace(t *testing.T) {
-	ep := endpointOf(&rollcall.Instance{Key: "svc/a", Addr: "a:1"}, nil, nil, "a")
+	ep := newEndpoint(&rollcall.Instance{Key: "svc/a", Addr: "a:1"}, nil, nil, "a")
 	if got, want := ep.Attributes.String(), `"instance": "svc/a"`; !strings.Contains(got, want) {
 		t.Errorf("attributes are written as %s, want %s in it", got, want)
 	}
 }
 
-// What a Hold keeps is called, unless somebody else has its address by now.
-func TestHeldStayCallable(t *testing.T) {
+// A channel is told that instances are retained which it may not call.
+func TestRetainedUnusable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fakeetcd.New()
+		defer store.Close()
+		conn := store.Connect(context.Background())
+		defer conn.Close()
+		d, err := rollcall.NewDirectory(conn.Client, rollcall.DirectoryOptions{SelfPreservation: rollcall.SelfPreservation{Share: 0.5, Retain: time.Minute},
+			Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		b, err := NewBuilderWithOptions(nil, Options{Directory: d})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, id := range []string{"a", "b", "c"} {
+			store.Put("svc/"+id, `{"Addr":"unix:/`+id+`"}`)
+		}
+		c := &channel{}
+		r, err := b.Build(target("etcd:///svc"), c, grpcresolver.BuildOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		if got, want := c.told(), "; 3 disallowed by the address policy"; !strings.HasSuffix(got, want) {
+			t.Errorf("told %s, want %s", got, want)
+		}
+		for _, id := range []string{"a", "b", "c"} {
+			store.Delete("svc/" + id)
+		}
+		time.Sleep(time.Second)
+		if got, want := c.told(), "; 3 retained, none usable"; !strings.HasSuffix(got, want) {
+			t.Errorf("told %s, want %s", got, want)
+		}
+	})
+}
+
+// Retained instances are called, unless another instance has their address by now.
+func TestRetainedStayCallable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fakeetcd.New()
 		defer store.Close()
