@@ -170,8 +170,7 @@ func careful(client *clientv3.Client) (grpcresolver.Builder, error) {
 	if err != nil {
 		return nil, err
 	}
-	return resolver.NewBuilderWithOptions(client, resolver.Options{
-		Directory: directory,
-		Policy:    rollcall.AllowCIDR(netip.MustParsePrefix("10.0.0.0/8")), // dial nothing else
+	return resolver.NewBuilderWithOptions(directory, resolver.Options{
+		Policy: rollcall.AllowCIDR(netip.MustParsePrefix("10.0.0.0/8")), // dial nothing else
 	})
 }

@@ -45,7 +45,7 @@ func (r *etcdResolver) deliver(snap *rollcall.Snapshot, err error) {
 	r.turn <- struct{}{}
 	defer func() { <-r.turn }()
 	if err != nil {
-		r.log.log.Debug("cannot resolve yet", "service", r.name.service, "cause", err)
+		r.log.logger().Debug("cannot resolve yet", "service", r.name.service, "cause", err)
 		// Not as a status (%v, not %w): with that gRPC ends every call; otherwise it fails
 		// calls with UNAVAILABLE and the text, and has those wait that wait for ready.
 		r.cc.ReportError(fmt.Errorf("rollcall: resolve %q: %v", r.name.service, err))
@@ -78,7 +78,7 @@ func (r *etcdResolver) take(snap *rollcall.Snapshot, err error) {
 	switch {
 	case snap != r.configs.Latest(): // another channel may have logged what comes next
 	case err != nil:
-		r.log.warn(key, string(snap.ServiceConfig()), "service config refused; ignoring it", "key", key, "revision", snap.Revision(), "cause", err)
+		r.log.warn(key, string(snap.ServiceConfig()), "service config is invalid; ignoring it", "key", key, "revision", snap.Revision(), "cause", err)
 	default:
 		r.log.forget(key)
 	}

@@ -284,7 +284,7 @@ func TestLogsOnceForAllChannels(t *testing.T) {
 			}
 			return a
 		}
-		b, err := NewBuilderWithOptions(nil, Options{Directory: d, Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{ReplaceAttr: noTime}))})
+		b, err := NewBuilderWithOptions(d, Options{Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{ReplaceAttr: noTime}))})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -317,10 +317,10 @@ func TestLogsOnceForAllChannels(t *testing.T) {
 		want := []string{
 			`level=WARN msg="address disallowed; ignoring the endpoint" key=svc/a cause=`,
 			`level=WARN msg="address disallowed; ignoring the endpoint" key=svc/a cause=`,
-			`level=WARN msg="service config refused; ignoring it" key=_grpc_config/svc revision=13 `,
-			`level=WARN msg="service config refused; ignoring it" key=_grpc_config/svc revision=3 `,
-			`level=WARN msg="service config refused; ignoring it" key=_grpc_config/svc revision=4 `,
-			`level=WARN msg="service config refused; ignoring it" key=_grpc_config/svc revision=9 `,
+			`level=WARN msg="service config is invalid; ignoring it" key=_grpc_config/svc revision=13 `,
+			`level=WARN msg="service config is invalid; ignoring it" key=_grpc_config/svc revision=3 `,
+			`level=WARN msg="service config is invalid; ignoring it" key=_grpc_config/svc revision=4 `,
+			`level=WARN msg="service config is invalid; ignoring it" key=_grpc_config/svc revision=9 `,
 		}
 		synctest.Wait()
 		lines := slices.Sorted(strings.Lines(log.String()))
@@ -349,7 +349,7 @@ func TestLogsOnceForAllConfigs(t *testing.T) {
 		}
 		defer d.Close()
 		var log strings.Builder // written by one goroutine at a time, under a handler's lock
-		b, err := NewBuilderWithOptions(nil, Options{Directory: d, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		b, err := NewBuilderWithOptions(d, Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -424,6 +424,9 @@ func TestBuilder(t *testing.T) {
 	if _, err := NewBuilder(nil); err == nil {
 		t.Error("a builder without a client")
 	}
+	if _, err := NewBuilderWithOptions(nil, Options{}); err == nil || !strings.Contains(err.Error(), "no Directory") {
+		t.Errorf("a builder without a Directory: %v", err)
+	}
 	synctest.Test(t, func(t *testing.T) {
 		store := fakeetcd.New()
 		defer store.Close()
@@ -467,7 +470,7 @@ func TestRetainedUnusable(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer d.Close()
-		b, err := NewBuilderWithOptions(nil, Options{Directory: d})
+		b, err := NewBuilderWithOptions(d, Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -505,7 +508,7 @@ func TestRetainedStayCallable(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer d.Close()
-		b, err := NewBuilderWithOptions(nil, Options{Directory: d})
+		b, err := NewBuilderWithOptions(d, Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -545,18 +548,24 @@ func TestRetainedStayCallable(t *testing.T) {
 	})
 }
 
-// What a builder logs to, the client's shared Directory logs to as well.
-func TestLoggerReachesTheSharedDirectory(t *testing.T) {
+// A builder logs to its Directory's logger, whatever that is at the time.
+func TestLoggerIsTheDirectorys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fakeetcd.New()
 		defer store.Close()
 		conn := store.Connect(context.Background())
 		defer conn.Close()
 		var log bytes.Buffer
-		b, err := NewBuilderWithOptions(conn.Client, Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		b, err := NewBuilder(conn.Client)
 		if err != nil {
 			t.Fatal(err)
 		}
+		d, err := rollcall.SharedDirectory(conn.Client)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.SetLogger(slog.New(slog.NewTextHandler(&log, nil)))
+		store.Put("svc/a", `{"Addr":"unix:/x"}`)
 		r, err := b.Build(target("etcd:///svc"), &channel{}, grpcresolver.BuildOptions{})
 		if err != nil {
 			t.Fatal(err)
@@ -566,8 +575,10 @@ func TestLoggerReachesTheSharedDirectory(t *testing.T) {
 		time.Sleep(30 * time.Second)
 		r.Close()
 		synctest.Wait()
-		if !strings.Contains(log.String(), "etcd unreachable") {
-			t.Errorf("the log of an outage: %q", log.String())
+		for _, want := range []string{"etcd unreachable", "address disallowed"} {
+			if !strings.Contains(log.String(), want) {
+				t.Errorf("%s is not in the log: %q", want, log.String())
+			}
 		}
 	})
 }

@@ -42,8 +42,7 @@ func dialWith(t *testing.T, client *clientv3.Client, dopts rollcall.DirectoryOpt
 		t.Fatal(err)
 	}
 	t.Cleanup(d.Close)
-	ropts.Directory = d
-	b, err := resolver.NewBuilderWithOptions(nil, ropts)
+	b, err := resolver.NewBuilderWithOptions(d, ropts)
 	if err != nil {
 		t.Fatal(err)
 	}
