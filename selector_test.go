@@ -45,7 +45,7 @@ func TestSelectorsAreEqual(t *testing.T) {
 	}
 }
 
-func TestSelectorRefused(t *testing.T) {
+func TestSelectorInvalid(t *testing.T) {
 	for query, want := range map[string]string{
 		"colour=red":     `unknown field "colour"`,
 		"Zone=a":         `unknown field "Zone"`,

@@ -22,9 +22,9 @@ import (
 // selectedBy returns which keys a channel may call, by the rules written down once more, each
 // in a pass of its own.
 func selectedBy(snap *rollcall.Snapshot, selector rollcall.Selector) []string {
-	taken, _ := snap.Partition(nil)
+	allowed, _ := snap.Partition(nil)
 	mismatch := func(inst *rollcall.Instance) bool { return !selector.Matches(inst) }
-	taken = slices.DeleteFunc(taken, mismatch)
+	allowed = slices.DeleteFunc(allowed, mismatch)
 	rules := func(among []*rollcall.Instance) []string {
 		best := make(map[string]*rollcall.Instance)
 		for _, inst := range among {
@@ -39,14 +39,14 @@ func selectedBy(snap *rollcall.Snapshot, selector rollcall.Selector) []string {
 		slices.Sort(keys)
 		return keys
 	}
-	callable := slices.DeleteFunc(slices.Clone(taken), (*rollcall.Instance).Draining)
+	callable := slices.DeleteFunc(slices.Clone(allowed), (*rollcall.Instance).Draining)
 	for _, inst := range slices.DeleteFunc(slices.Clone(snap.Retained()), mismatch) {
-		if rollcall.HostPort(inst.Addr) == nil && !slices.ContainsFunc(taken, func(i *rollcall.Instance) bool { return i.Addr == inst.Addr }) {
+		if rollcall.HostPort(inst.Addr) == nil && !slices.ContainsFunc(allowed, func(i *rollcall.Instance) bool { return i.Addr == inst.Addr }) {
 			callable = append(callable, inst)
 		}
 	}
 	if len(callable) == 0 {
-		callable = taken
+		callable = allowed
 	}
 	return rules(callable)
 }

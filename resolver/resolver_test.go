@@ -539,7 +539,7 @@ func TestRetainedStayCallable(t *testing.T) {
 		}
 		slices.Sort(keys)
 		if want := []string{"svc/b", "svc/c", "svc/d", "svc/e"}; !slices.Equal(keys, want) {
-			t.Errorf("chose %v, want %v", keys, want)
+			t.Errorf("selected %v, want %v", keys, want)
 		}
 		time.Sleep(time.Minute)
 		if log := c.told(); !strings.HasSuffix(log, "state [a:1 d:1]") {
