@@ -30,7 +30,7 @@ type storedValue struct {
 
 // Encode returns the value of an endpoint, byte for byte as etcd's own naming
 // package writes it: {"Op":0,"Addr":"...","Metadata":...}. What it returns, Decode
-// reads. An empty address, and metadata that is no JSON or over MaxMetadata, is an
+// reads. An empty address, and metadata that is not JSON or over MaxMetadata, is an
 // *InputError.
 func Encode(addr string, metadata any) ([]byte, error) {
 	data, err := json.Marshal(metadata)
@@ -52,11 +52,16 @@ func Encode(addr string, metadata any) ([]byte, error) {
 }
 
 // Decode reads one key-value as etcd returns it. The names of the fields match in
-// any case, "Op" may be missing, unknown fields are passed over. An error means that
-// the value is no endpoint, for every reader alike: not JSON, no address, a wrong
-// type, a stored deletion, more than MaxMetadata, or nested deeper than 10,000. The
-// instance may keep kv.Value, which must not be changed from then on.
-func Decode(kv *mvccpb.KeyValue) (*Instance, error) {
+// any case, "Op" may be missing, unknown fields are ignored. An error means that
+// the value is invalid, for every reader alike: not JSON, no address, a wrong type, a
+// stored deletion, more than MaxMetadata, or nested deeper than 10,000. The instance may
+// keep kv.Value, which must not be changed afterwards.
+func Decode(kv *mvccpb.KeyValue) (*Instance, error) { return decode(kv, "") }
+
+// decode does what Decode does, for a key found under a prefix. One that ends in "/" is the
+// instance's service; any other, such as that of the whole store, leaves the key to be
+// split at its last "/".
+func decode(kv *mvccpb.KeyValue, prefix string) (*Instance, error) {
 	addr, metadata, ok := scanValue(kv.Value)
 	if !ok {
 		text, data, err := decodeValue(kv.Value)
@@ -76,7 +81,15 @@ func Decode(kv *mvccpb.KeyValue) (*Instance, error) {
 		Lease:          clientv3.LeaseID(kv.Lease),
 		CreateRevision: kv.CreateRevision,
 		ModRevision:    kv.ModRevision,
+		service:        serviceLen(prefix),
 	}, nil
+}
+
+func serviceLen(prefix string) int {
+	if !strings.HasSuffix(prefix, "/") {
+		return 0
+	}
+	return len(prefix) - 1
 }
 
 func decodeValue(data []byte) (addr string, metadata json.RawMessage, err error) {
@@ -98,12 +111,12 @@ func decodeValue(data []byte) (addr string, metadata json.RawMessage, err error)
 	return v.Addr, v.Metadata, nil
 }
 
-// encoded is how Encode begins a value, which then needs no reading.
+// encoded is how Encode begins a value.
 var encoded = []byte(`{"Op":0,"Addr":`)
 
-// scanValue reads a value that is written as nearly all are: ASCII without escapes, each
-// name once and as Encode spells it. It answers as encoding/json would, some thirty times
-// faster, or says that it cannot tell. addr and metadata are parts of the value.
+// scanValue does what decodeValue does, some thirty times faster, for values of the usual
+// form: ASCII without escapes, each name once and as Encode spells it. It reports whether
+// the value is of that form. addr and metadata are parts of the value.
 func scanValue(value []byte) (addr, metadata []byte, ok bool) {
 	s := jsonscan.New(value, 0)
 	var seen jsonscan.FieldSet
@@ -142,7 +155,7 @@ func scanValue(value []byte) (addr, metadata []byte, ok bool) {
 	return addr, metadata, true
 }
 
-// likeField says whether encoding/json would take a name for one of the value's fields.
+// likeField reports whether encoding/json would match a name to one of the value's fields.
 func likeField(name []byte) bool {
 	return strings.EqualFold(string(name), "Op") || strings.EqualFold(string(name), "Addr") || strings.EqualFold(string(name), "Metadata")
 }

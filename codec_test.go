@@ -90,7 +90,7 @@ func TestDecode(t *testing.T) {
 }
 
 func TestAttributes(t *testing.T) {
-	reject := func(field, reason string) []rollcall.FieldError {
+	invalid := func(field, reason string) []rollcall.FieldError {
 		return []rollcall.FieldError{{Field: field, Reason: reason}}
 	}
 	const badWeight = "want a whole number from 1 to 4294967295"
@@ -101,14 +101,20 @@ func TestAttributes(t *testing.T) {
 		{`"text"`, rollcall.Attributes{Weight: 1}},
 		{`{}`, rollcall.Attributes{Weight: 1}},
 		{`{"weight":4294967295,"region":"eu","zone":"eu-1","subzone":"a","version":"v2","status":"draining","other":[1]}`,
-			rollcall.Attributes{Weight: 4294967295, Region: "eu", Zone: "eu-1", Subzone: "a", Version: "v2", Draining: true}},
+			rollcall.Attributes{Weight: 4294967295, Locality: rollcall.Locality{Region: "eu", Zone: "eu-1", Subzone: "a"}, Version: "v2", Draining: true}},
 		{`{"status":"serving"}`, rollcall.Attributes{Weight: 1}},
-		{`{"weight":0,"zone":"z"}`, rollcall.Attributes{Weight: 1, Zone: "z", Invalid: reject("weight", badWeight)}},
-		{`{"weight":1.5}`, rollcall.Attributes{Weight: 1, Invalid: reject("weight", badWeight)}},
-		{`{"weight":4294967296}`, rollcall.Attributes{Weight: 1, Invalid: reject("weight", badWeight)}},
-		{`{"weight":"2"}`, rollcall.Attributes{Weight: 1, Invalid: reject("weight", badWeight)}},
-		{`{"zone":7}`, rollcall.Attributes{Weight: 1, Invalid: reject("zone", "want a string")}},
-		{`{"status":"gone"}`, rollcall.Attributes{Weight: 1, Invalid: reject("status", `want "serving" or "draining"`)}},
+		{`{"weight":0,"zone":"z"}`, rollcall.Attributes{Weight: 1, Locality: rollcall.Locality{Zone: "z"}, Invalid: invalid("weight", badWeight)}},
+		{`{"weight":1.5}`, rollcall.Attributes{Weight: 1, Invalid: invalid("weight", badWeight)}},
+		{`{"weight":4294967296}`, rollcall.Attributes{Weight: 1, Invalid: invalid("weight", badWeight)}},
+		{`{"weight":"2"}`, rollcall.Attributes{Weight: 1, Invalid: invalid("weight", badWeight)}},
+		{`{"zone":7}`, rollcall.Attributes{Weight: 1, Invalid: invalid("zone", "want a string")}},
+		{`{"status":7}`, rollcall.Attributes{Weight: 1, Invalid: invalid("status", `want "serving" or "draining"`)}},
+		{`{"weight":1e3,"hash_key":"h"}`, rollcall.Attributes{Weight: 1000, HashKey: "h"}},
+		{`{"weight":2,"weight":2.0,"zone":"\u007a"}`, rollcall.Attributes{Weight: 2, Locality: rollcall.Locality{Zone: "z"}}},
+		{`{"weight":null,"status":null,"zone":null}`, rollcall.Attributes{Weight: 1, Invalid: invalid("weight", badWeight)}},
+		{`{"status":""}`, rollcall.Attributes{Weight: 1}},
+		{`{"started":"x","host":7,"metrics_port":9090}`, rollcall.Attributes{Weight: 1}},
+		{`{"status":"gone"}`, rollcall.Attributes{Weight: 1, Invalid: invalid("status", `want "serving" or "draining"`)}},
 	} {
 		t.Run(row.metadata, func(t *testing.T) {
 			inst, err := rollcall.Decode(&mvccpb.KeyValue{Value: []byte(`{"Addr":"a:1","Metadata":` + row.metadata + `}`)})
@@ -139,7 +145,7 @@ func FuzzDecode(f *testing.F) {
 		theirErr := json.Unmarshal(value, &theirs)
 		if err != nil {
 			if theirErr == nil && theirs.Op == 0 && theirs.Addr != "" && len(value) <= rollcall.MaxMetadata {
-				t.Fatalf("rejected %q: %v", value, err)
+				t.Fatalf("invalid: %q: %v", value, err)
 			}
 			return
 		}
@@ -186,16 +192,16 @@ func FuzzAttributes(f *testing.F) {
 			fields = nil // no object
 		}
 		bad := make(map[string]bool)
-		for _, rejected := range a.Invalid {
-			if _, there := fields[rejected.Field]; !there || bad[rejected.Field] || rejected.Reason == "" {
-				t.Errorf("%s: rejected %v", metadata, a.Invalid)
+		for _, invalid := range a.Invalid {
+			if _, there := fields[invalid.Field]; !there || bad[invalid.Field] || invalid.Reason == "" {
+				t.Errorf("%s: invalid %v", metadata, a.Invalid)
 			}
-			bad[rejected.Field] = true
+			bad[invalid.Field] = true
 		}
-		for name, got := range map[string]string{"region": a.Region, "zone": a.Zone, "subzone": a.Subzone, "version": a.Version} {
+		for name, got := range map[string]string{"region": a.Locality.Region, "zone": a.Locality.Zone, "subzone": a.Locality.Subzone, "version": a.Version, "hash_key": a.HashKey} {
 			text, isText := fields[name].(string)
 			if got != text || bad[name] != (fields[name] != nil && !isText) {
-				t.Errorf("%s: %s is %q, rejected: %v", metadata, name, got, bad[name])
+				t.Errorf("%s: %s is %q, invalid: %v", metadata, name, got, bad[name])
 			}
 		}
 		if status, _ := fields["status"].(string); a.Draining != (status == "draining") {
@@ -208,7 +214,7 @@ func FuzzAttributes(f *testing.F) {
 	})
 }
 
-// What the default policy takes is a host and a port that net.Dial would take too.
+// What the default policy allows is a host and a port that net.Dial would take too.
 func FuzzHostPort(f *testing.F) {
 	for _, addr := range []string{"10.0.0.1:80", "host:1", "[::1]:443", "unix:/x", "http://a:1", "a:0", "a:65536", ":80", "[fe80::1%eth0]:1", "a b:1", "-:1"} {
 		f.Add(addr)
@@ -224,7 +230,41 @@ func FuzzHostPort(f *testing.F) {
 		host, port, err := net.SplitHostPort(addr)
 		n, convErr := strconv.Atoi(port)
 		if err != nil || convErr != nil || n < 1 || n > 65535 || host == "" || strings.ContainsAny(host, "/@%? \t\n") {
-			t.Errorf("%q was taken", addr)
+			t.Errorf("%q was allowed", addr)
 		}
 	})
+}
+
+func TestInstanceID(t *testing.T) {
+	for _, row := range []struct{ key, service, id string }{
+		{"svc/a", "svc", "a"}, {"foo/bar/a", "foo/bar", "a"}, {"a", "", "a"}, {"/a", "", "a"}, {"a/", "a", ""},
+	} {
+		for _, inst := range []*rollcall.Instance{{Key: row.key}, decoded(t, row.key)} {
+			if inst.Service() != row.service || inst.ID() != row.id {
+				t.Errorf("%q: service %q, id %q, want %q and %q", row.key, inst.Service(), inst.ID(), row.service, row.id)
+			}
+		}
+	}
+}
+
+func decoded(t *testing.T, key string) *rollcall.Instance {
+	t.Helper()
+	inst, err := rollcall.Decode(&mvccpb.KeyValue{Key: []byte(key), Value: []byte(`{"Addr":"a:1"}`)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return inst
+}
+
+func TestLocality(t *testing.T) {
+	t.Setenv("ROLLCALL_REGION", "eu")
+	t.Setenv("ROLLCALL_ZONE", "eu-1")
+	t.Setenv("ROLLCALL_SUBZONE", "")
+	l := rollcall.LocalityFromEnv()
+	if want := (rollcall.Locality{Region: "eu", Zone: "eu-1"}); l != want {
+		t.Errorf("got %v, want %v", l, want)
+	}
+	if got, want := l.String(), `{region="eu", zone="eu-1", sub_zone=""}`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
 }

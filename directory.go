@@ -190,7 +190,7 @@ func (d *Directory) ListPrefix(ctx context.Context, prefix string) (*Snapshot, e
 		recovered := d.recovered()
 		var got *listing
 		_, at, err := d.group.List(ctx, etcdkv.Prefix(prefix), func() reflector.List {
-			got = &listing{}
+			got = &listing{prefix: prefix}
 			return got
 		})
 		if err == nil {

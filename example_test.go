@@ -64,7 +64,7 @@ func ExampleEncode() {
 	value, err := rollcall.Encode("10.0.0.7:50051", map[string]any{"zone": "eu-1"})
 	fmt.Println(string(value), err)
 	inst, err := rollcall.Decode(&mvccpb.KeyValue{Key: []byte("my-service/a"), Value: value})
-	fmt.Println(inst.Addr, inst.Attributes().Zone, err)
+	fmt.Println(inst.Addr, inst.Attributes().Locality.Zone, err)
 	// Output:
 	// {"Op":0,"Addr":"10.0.0.7:50051","Metadata":{"zone":"eu-1"}} <nil>
 	// 10.0.0.7:50051 eu-1 <nil>
@@ -166,8 +166,7 @@ func careful(client *clientv3.Client) (grpcresolver.Builder, error) {
 	if err != nil {
 		return nil, err
 	}
-	return resolver.NewBuilderWithOptions(client, resolver.Options{
-		Directory: directory,
-		Policy:    rollcall.AllowCIDR(netip.MustParsePrefix("10.0.0.0/8")), // dial nothing else
+	return resolver.NewBuilderWithOptions(directory, resolver.Options{
+		Policy: rollcall.AllowCIDR(netip.MustParsePrefix("10.0.0.0/8")), // dial nothing else
 	})
 }

@@ -192,7 +192,7 @@ func (f *fallbacks) read(prefix string) (*Snapshot, error) {
 	snap := &Snapshot{prefix: prefix, revision: content.Revision, instances: make([]*Instance, len(entries))}
 	for i, e := range entries {
 		snap.instances[i] = &Instance{Key: string(e.Key), Addr: e.Addr, Metadata: e.Metadata,
-			Lease: e.Lease, CreateRevision: e.CreateRevision, ModRevision: e.ModRevision}
+			Lease: e.Lease, CreateRevision: e.CreateRevision, ModRevision: e.ModRevision, service: serviceLen(prefix)}
 	}
 	return snap.withStaleness(&Staleness{Since: content.Saved, Cause: fmt.Errorf("%w: saved %v ago in %s",
 		errNotConfirmed, time.Since(content.Saved).Round(time.Second), f.disk.Path(prefix))}), nil

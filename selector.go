@@ -4,88 +4,62 @@
 package rollcall
 
 import (
-	"fmt"
 	"net/url"
 	"slices"
-	"strconv"
-	"strings"
 )
 
-// Selector picks instances by what their metadata says. The zero value takes all.
+// Selector selects instances by their metadata. The zero value selects all.
 type Selector struct {
 	query string
 	want  []fieldValues
 }
 
-// fieldValues is a field and the values that it may have.
+// fieldValues is a field, by its index in fields, and the values that are selected.
 type fieldValues struct {
-	field  string
+	field  int
 	values []string
 }
 
-// selectable are the fields of Attributes that a Selector knows, as text.
-var selectable = map[string]func(Attributes) string{
-	"weight":  func(a Attributes) string { return strconv.FormatUint(uint64(a.Weight), 10) },
-	"region":  func(a Attributes) string { return a.Region },
-	"zone":    func(a Attributes) string { return a.Zone },
-	"subzone": func(a Attributes) string { return a.Subzone },
-	"version": func(a Attributes) string { return a.Version },
-	"status":  Attributes.Status,
-}
-
 // ParseSelector reads a URL's query, such as "version=v2&zone=eu-1&zone=eu-2": every field
-// that is named must have a value that is given for it. Fields are weight, region, zone,
-// subzone, version and status; an instance without one has its default, for the strings "".
-// Anything else is an *InputError.
+// that is named must have one of the values that are given for it. Fields are weight,
+// region, zone, subzone, version and status; an instance without one has its default, which
+// for the strings is "". Anything else is an *InputError.
 func ParseSelector(query string) (Selector, error) {
-	fields, err := url.ParseQuery(query)
+	named, err := url.ParseQuery(query)
 	if err != nil {
 		return Selector{}, inputError("selector", query, "it is no query: %v", err)
 	}
 	var s Selector
-	for field, values := range fields {
-		if selectable[field] == nil {
-			return Selector{}, inputError("selector", query, "unknown field %q; want weight, region, zone, subzone, version or status", field)
+	for name, values := range named {
+		i := indexField([]byte(name))
+		if i < 0 || !fields[i].selects {
+			return Selector{}, inputError("selector", query, "unknown field %q; want weight, region, zone, subzone, version or status", name)
 		}
 		for _, v := range values {
-			if err := checkSelected(field, v); err != nil {
-				return Selector{}, inputError("selector", query, "%v", err)
+			if f := &fields[i]; f.valid != nil && !f.valid([]byte(v)) {
+				return Selector{}, inputError("selector", query, "%s is %q; want %s", name, v, f.want)
 			}
 		}
 		slices.Sort(values)
-		fields[field] = slices.Compact(values)
-		s.want = append(s.want, fieldValues{field, fields[field]})
+		named[name] = slices.Compact(values)
+		s.want = append(s.want, fieldValues{i, named[name]})
 	}
-	slices.SortFunc(s.want, func(a, b fieldValues) int { return strings.Compare(a.field, b.field) })
-	s.query = fields.Encode()
+	s.query = named.Encode()
 	return s, nil
 }
 
-func checkSelected(field, value string) error {
-	switch field {
-	case "weight":
-		if w, err := strconv.ParseUint(value, 10, 32); err != nil || w == 0 || strconv.FormatUint(w, 10) != value {
-			return fmt.Errorf("weight is %q; want a whole number from 1 to 4294967295", value)
-		}
-	case "status":
-		if value != StatusServing && value != StatusDraining {
-			return fmt.Errorf("status is %q; want %q or %q", value, StatusServing, StatusDraining)
-		}
-	}
-	return nil
-}
-
-// String returns the selector as a query, the same for equal ones; "" takes all.
+// String returns the selector as a query, the same for equal selectors; "" selects all.
 func (s Selector) String() string { return s.query }
 
-// Takes says whether the selector takes an instance.
+// Matches reports whether the selector selects an instance.
 func (s Selector) Matches(inst *Instance) bool {
 	if len(s.want) == 0 {
 		return true
 	}
-	a := inst.Attributes()
+	var texts fieldTexts
+	texts.read(inst.Metadata)
 	for _, w := range s.want {
-		if !slices.Contains(w.values, selectable[w.field](a)) {
+		if !slices.Contains(w.values, texts.get(w.field)) {
 			return false
 		}
 	}

@@ -28,7 +28,7 @@ func TestSelector(t *testing.T) {
 		if err != nil {
 			t.Errorf("%q: %v", query, err)
 		} else if got := s.Matches(inst); got != want {
-			t.Errorf("%q takes the instance: %v, want %v", query, got, want)
+			t.Errorf("%q matches the instance: %v, want %v", query, got, want)
 		}
 	}
 	plain, _ := ParseSelector("weight=1&status=serving&zone=")
@@ -45,7 +45,7 @@ func TestSelectorsAreEqual(t *testing.T) {
 	}
 }
 
-func TestSelectorRefused(t *testing.T) {
+func TestSelectorInvalid(t *testing.T) {
 	for query, want := range map[string]string{
 		"colour=red":     `unknown field "colour"`,
 		"Zone=a":         `unknown field "Zone"`,

@@ -161,12 +161,12 @@ type entry struct {
 	config   *ServiceConfig
 }
 
-// decodeEntry reads a key-value.
-func decodeEntry(kv *mvccpb.KeyValue) entry {
+// decodeEntry reads a key-value of a service's prefix; see decode.
+func decodeEntry(kv *mvccpb.KeyValue, prefix string) entry {
 	if isConfigKey(kv.Key) {
 		return entry{config: decodeServiceConfig(kv)}
 	}
-	inst, err := Decode(kv)
+	inst, err := decode(kv, prefix)
 	if err == nil {
 		return entry{instance: inst}
 	}
@@ -180,11 +180,11 @@ func decodeEntry(kv *mvccpb.KeyValue) entry {
 	}}
 }
 
-func decodeEvent(ev *clientv3.Event) entry {
+func decodeEvent(ev *clientv3.Event, prefix string) entry {
 	if ev.Type == clientv3.EventTypeDelete {
 		return entry{}
 	}
-	return decodeEntry(ev.Kv)
+	return decodeEntry(ev.Kv, prefix)
 }
 
 // next returns the snapshot after changes by key, live and at the given revision. Its

@@ -90,7 +90,7 @@ func write(t *rapid.T, store model, changes map[string]entry, revision int64) {
 	}
 	kv := &mvccpb.KeyValue{Key: []byte(key), Value: []byte(value), CreateRevision: created, ModRevision: revision}
 	store[key] = kv
-	changes[key] = decodeEntry(kv)
+	changes[key] = decodeEntry(kv, "s/")
 }
 
 func render(s *Snapshot) (text string) {
@@ -177,7 +177,7 @@ func BenchmarkApply(b *testing.B) {
 	for _, n := range sizes {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			snap, kvs := benchmarkSnapshot(b, n)
-			change := map[string]entry{string(kvs[n/2].Key): decodeEntry(kvs[n/2])}
+			change := map[string]entry{string(kvs[n/2].Key): decodeEntry(kvs[n/2], "s/")}
 			for b.Loop() {
 				_ = snap.next(change, int64(n+1), nil)
 			}

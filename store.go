@@ -63,20 +63,21 @@ func (s *store) stop() {
 
 // listing is a key range's content while it arrives. It implements reflector.List.
 type listing struct {
-	store     *store           // nil for a list that nobody follows
+	store     *store // nil for a list that nobody follows
+	prefix    string
 	instances []*Instance      // sorted by key
 	invalid   []*Invalid       // sorted by key
 	configs   []*ServiceConfig // sorted by key
 }
 
 // NewList implements reflector.Store.
-func (s *store) NewList() reflector.List { return &listing{store: s} }
+func (s *store) NewList() reflector.List { return &listing{store: s, prefix: s.empty.prefix} }
 
 // Add decodes the next part of the list.
 func (l *listing) Add(kvs []*mvccpb.KeyValue) {
 	l.instances = slices.Grow(l.instances, len(kvs))
 	for _, kv := range kvs {
-		switch e := decodeEntry(kv); {
+		switch e := decodeEntry(kv, l.prefix); {
 		case e.instance != nil:
 			l.instances = append(l.instances, e.instance)
 		case e.invalid != nil:
@@ -166,7 +167,7 @@ func (s *store) Apply(events []*clientv3.Event) {
 	s.events.Add(uint64(len(events)))
 	shown := s.topic.Latest()
 	for _, ev := range events {
-		key, now := string(ev.Kv.Key), decodeEvent(ev)
+		key, now := string(ev.Kv.Key), decodeEvent(ev, s.empty.prefix)
 		if s.lost != nil {
 			old, pending := s.pending[key]
 			if !pending {

@@ -10,94 +10,95 @@ import (
 	"google.golang.org/grpc/resolver/ringhash"
 
 	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/endpointattr"
 )
 
-// endpointOf returns what a channel sees of an instance at some addresses: the instance
-// itself, and the attributes that gRPC's own policies read. Attributes that equal their
-// defaults are left out; ring_hash's default is the address.
-func endpointOf(inst *rollcall.Instance, addrs []grpcresolver.Address, weighing *attributes.Attributes, hashKey string) grpcresolver.Endpoint {
-	ep := grpcresolver.Endpoint{Addresses: addrs, Attributes: weighing.WithValue(instanceKey{}, attribute{inst})}
+// newEndpoint returns what a channel sees of an instance at some addresses: the instance,
+// and the attributes that gRPC's own policies read. Attributes that equal their defaults are
+// left out; ring_hash's default is the address.
+func newEndpoint(inst *rollcall.Instance, addrs []grpcresolver.Address, weight *attributes.Attributes, hashKey string) grpcresolver.Endpoint {
+	ep := endpointattr.Set(grpcresolver.Endpoint{Addresses: addrs, Attributes: weight}, inst)
 	if hashKey != inst.Addr {
 		ep = ringhash.SetHashKey(ep, hashKey)
 	}
 	return ep
 }
 
-// traits remembers what gRPC's own policies read from some metadata: most endpoints of a
-// service have the same few. nil remembers nothing.
-type traits map[string]trait
-
-type trait struct {
-	weighing *attributes.Attributes
-	hashKey  string
+// hashKeyOf returns where ring_hash puts an endpoint.
+func hashKeyOf(ep grpcresolver.Endpoint) string {
+	if hashKey := ringhash.HashKey(ep); hashKey != "" {
+		return hashKey
+	}
+	return ep.Addresses[0].Addr
 }
 
-func (t traits) of(inst *rollcall.Instance) trait {
-	is, ok := t[string(inst.Metadata)]
+// endpointAttributes is what gRPC's own policies read from an instance's metadata.
+type endpointAttributes struct {
+	weight  *attributes.Attributes
+	hashKey string // nothing where there is no "hash_key"
+}
+
+// attributeCache holds what was read from some metadata: most endpoints of a service have
+// the same few. See BenchmarkState.
+type attributeCache map[string]endpointAttributes
+
+const maxCached = 64
+
+func (c attributeCache) of(inst *rollcall.Instance) endpointAttributes {
+	is, ok := c[string(inst.Metadata)]
 	if !ok {
 		a := inst.Attributes()
-		is = trait{weighing(a.Weight), a.HashKey}
-		if t != nil && len(t) < 64 {
-			t[string(inst.Metadata)] = is
+		is = endpointAttributes{weightAttribute(a.Weight), a.HashKey}
+		if len(c) < maxCached {
+			c[string(inst.Metadata)] = is
 		}
 	}
 	return is
 }
 
-// usual are the attributes of small weights, which many endpoints share.
-var usual = func() (all [101]*attributes.Attributes) {
+// smallWeights are the attributes of small weights, which endpoints share even where their
+// metadata differs: see BenchmarkStateDistinct.
+var smallWeights = func() (all [101]*attributes.Attributes) {
 	for w := range all {
-		all[w] = weightAttribute(uint32(w))
+		all[w] = newWeightAttribute(uint32(w))
 	}
 	return all
 }()
 
-func weighing(w uint32) *attributes.Attributes {
-	if w < uint32(len(usual)) {
-		return usual[w]
+func weightAttribute(w uint32) *attributes.Attributes {
+	if w < uint32(len(smallWeights)) {
+		return smallWeights[w]
 	}
-	return weightAttribute(w)
+	return newWeightAttribute(w)
 }
 
-// weightAttribute is nil for 1, which is the default.
-func weightAttribute(w uint32) *attributes.Attributes {
+// newWeightAttribute returns nil for 1, the default.
+func newWeightAttribute(w uint32) *attributes.Attributes {
 	if w == 1 {
 		return nil
 	}
 	return weight.Set(grpcresolver.Endpoint{}, weight.EndpointInfo{Weight: w}).Attributes
 }
 
-type instanceKey struct{}
-
-// String is for gRPC's trace, to which each state is written with its attributes: without
-// it gRPC takes longer, to write the struct.
-func (instanceKey) String() string { return "instance" }
-
-// attribute compares by value: a balancer need not hear of a write that changed nothing.
-type attribute struct{ *rollcall.Instance }
-
-func (a attribute) Equal(o any) bool {
-	b, ok := o.(attribute)
-	return ok && a.Key == b.Key && a.SameValue(b.Instance)
-}
-
-func (a attribute) String() string { return a.Key }
-
-// InstanceOf returns the instance, metadata and all, that an endpoint of this resolver
-// stands for, for use in a balancer; nil for endpoints of other resolvers, and for the one
-// without addresses that takes the place of the last. Of writes that changed neither
-// address nor metadata it need not be the last.
+// InstanceFromEndpoint returns the instance, metadata and all, that an endpoint of this
+// resolver stands for, for use in a balancer; nil for endpoints of other resolvers, and for
+// the endpoint without addresses that a service without endpoints has. Of writes that
+// changed neither address nor metadata it need not be the last.
+//
+// # Experimental
+//
+// It rests on gRPC's resolver.Endpoint, which is experimental.
 func InstanceFromEndpoint(ep grpcresolver.Endpoint) *rollcall.Instance {
-	a, _ := ep.Attributes.Value(instanceKey{}).(attribute)
-	return a.Instance
+	return endpointattr.Instance(ep)
 }
 
-// AttributesOf returns what the metadata of an endpoint of this resolver says: weight, place,
-// version, status. Endpoints of other resolvers have no more than the weight that gRPC's own
-// policies read.
+// AttributesFromEndpoint returns what the metadata of an endpoint of this resolver says:
+// weight, locality, version, status. Endpoints of other resolvers have no more than the
+// weight that gRPC's own policies read.
+//
+// # Experimental
+//
+// It rests on gRPC's resolver.Endpoint, which is experimental.
 func AttributesFromEndpoint(ep grpcresolver.Endpoint) rollcall.Attributes {
-	if inst := InstanceFromEndpoint(ep); inst != nil {
-		return inst.Attributes()
-	}
-	return rollcall.Attributes{Weight: max(weight.FromEndpoint(ep).Weight, 1)}
+	return endpointattr.Attributes(ep)
 }

@@ -4,6 +4,7 @@
 package resolver
 
 import (
+	"errors"
 	"log/slog"
 	"net/url"
 	"strings"
@@ -22,81 +23,91 @@ const Scheme = "etcd"
 
 // Options are the settings of a builder; the zero value works.
 type Options struct {
-	Directory *rollcall.Directory    // default: the client's shared one
-	Policy    rollcall.AddressPolicy // what is dialled: asked for each write, and again when a choice is made anew; default rollcall.HostPort
-	Logger    *slog.Logger           // default: slog.Default(); outages are logged by the Directory, the shared one to this logger too
+	// Policy says which addresses may be dialled. It is asked for each write, and again
+	// while self-preservation retains instances or all are draining. Default:
+	// rollcall.HostPort.
+	Policy rollcall.AddressPolicy
+
+	// Logger is told of invalid service configs and disallowed addresses. Default: the
+	// Directory's.
+	Logger *slog.Logger
 
 	// DefaultServiceConfig is the service config, as JSON, of services that have none in
 	// etcd; one that is in etcd is laid over it, field by field of the outermost object.
 	// Default: none, so that grpc.WithDefaultServiceConfig applies.
 	DefaultServiceConfig string
+
+	// under is what a service config in etcd is laid over where DefaultServiceConfig is
+	// empty. Nothing is sent until there is one in etcd.
+	under string
 }
 
-// NewBuilder returns a builder with default options, for grpc.WithResolvers or
-// grpc's resolver.Register. Builders of one client share its watches.
+// NewBuilder returns a builder with default options on the client's shared Directory, for
+// grpc.WithResolvers or grpc's resolver.Register. Builders of one client share its watches.
+//
+// # Experimental
+//
+// It rests on gRPC's package resolver, which is experimental.
 func NewBuilder(client *clientv3.Client) (grpcresolver.Builder, error) {
-	return NewBuilderWithOptions(client, Options{})
+	directory, err := rollcall.SharedDirectory(client)
+	if err != nil {
+		return nil, err
+	}
+	return NewBuilderWithOptions(directory, Options{})
 }
 
-// NewBuilderWithOptions returns a builder. Without a Directory in the options it needs a
-// client. A default service config that gRPC refuses is a *rollcall.InputError.
-func NewBuilderWithOptions(client *clientv3.Client, opts Options) (grpcresolver.Builder, error) {
-	if opts.Directory == nil {
-		directory, err := rollcall.SharedDirectory(client)
-		if err != nil {
-			return nil, err
-		}
-		opts.Directory = directory
-		if opts.Logger != nil {
-			directory.SetLogger(opts.Logger)
-		}
+// NewBuilderWithOptions returns a builder on a Directory, which must stay open while its
+// channels are used. A default service config that gRPC rejects is a *rollcall.InputError.
+//
+// # Experimental
+//
+// It rests on gRPC's package resolver, which is experimental.
+func NewBuilderWithOptions(directory *rollcall.Directory, opts Options) (grpcresolver.Builder, error) {
+	if directory == nil {
+		return nil, errors.New("resolver: no Directory; make one with rollcall.NewDirectory, or call NewBuilder with an etcd client")
 	}
 	if opts.DefaultServiceConfig != "" {
 		if err := CheckServiceConfig(opts.DefaultServiceConfig); err != nil {
 			return nil, err
 		}
 	}
-	if opts.Logger == nil {
-		opts.Logger = slog.Default()
+	logger := directory.Logger
+	if opts.Logger != nil {
+		logger = func() *slog.Logger { return opts.Logger }
 	}
-	return &builder{opts: opts, log: &onceLog{log: opts.Logger}, views: make(map[name]*shared)}, nil
+	return &builder{directory: directory, opts: opts, log: &onceLog{logger: logger}, selections: make(map[name]*sharedSelection)}, nil
 }
 
 type builder struct {
-	opts Options
-	log  *onceLog
+	directory *rollcall.Directory
+	opts      Options
+	log       *onceLog
 
-	mu    sync.Mutex
-	views map[name]*shared // those that a channel uses
+	mu         sync.Mutex
+	selections map[name]*sharedSelection // those that a channel uses
 }
 
-// name is what channels with the same view ask for.
+// name is what channels with the same selection ask for.
 type name struct{ service, selector string }
 
-// shared counts the channels that use a view.
-type shared struct {
-	view     *view
-	channels int
-}
-
-func (b *builder) acquire(n name, selector rollcall.Selector) *view {
+func (b *builder) acquire(n name, selector rollcall.Selector) *sharedSelection {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s := b.views[n]
+	s := b.selections[n]
 	if s == nil {
-		s = &shared{view: newView(selector, b.opts.Policy)}
-		b.views[n] = s
+		s = newSharedSelection(selector, b.opts.Policy)
+		b.selections[n] = s
 	}
 	s.channels++
-	return s.view
+	return s
 }
 
 func (b *builder) release(n name) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s := b.views[n]
+	s := b.selections[n]
 	if s.channels--; s.channels == 0 {
-		delete(b.views, n)
+		delete(b.selections, n)
 	}
 }
 
@@ -111,17 +122,17 @@ func (b *builder) Build(target grpcresolver.Target, cc grpcresolver.ClientConn, 
 		return nil, status.Errorf(codes.Unavailable, "rollcall: %v", err)
 	}
 	n := name{service, selector.String()}
-	r := &etcdResolver{cc: cc, view: b.acquire(n, selector), nobody: nobodyFor(target),
+	r := &etcdResolver{cc: cc, selection: b.acquire(n, selector), nobody: nobodyFor(target),
 		name: n, log: b.log, order: newOrder(), turn: make(chan struct{}, 1)}
 	r.release = sync.OnceFunc(func() { b.release(n) })
 	r.turn <- struct{}{} // deliveries wait until all is set
 	defer func() { <-r.turn }()
 	if !opts.DisableServiceConfig { // asked for first: its answer is short
-		r.config.start(cc, b.opts.DefaultServiceConfig)
-		r.configs, err = b.opts.Directory.SubscribeServiceConfigFunc(service, r.deliverConfig)
+		r.config.start(cc, b.opts)
+		r.configs, err = b.directory.SubscribeServiceConfigFunc(service, r.deliverConfig)
 	}
 	if err == nil {
-		r.sub, err = b.opts.Directory.SubscribeFunc(service, r.deliver)
+		r.sub, err = b.directory.SubscribeFunc(service, r.deliver)
 	}
 	if err != nil {
 		r.closed.Store(true)
@@ -132,8 +143,8 @@ func (b *builder) Build(target grpcresolver.Target, cc grpcresolver.ClientConn, 
 }
 
 // ParseTarget returns the service that a target names, and the selector that its query is.
-// The authority is ignored, as etcd's own resolver does; a fragment is refused, since one
-// that went unnoticed would select nothing. Errors are *rollcall.InputError.
+// The authority is ignored, as etcd's own resolver does; a fragment is an error, since one
+// that was ignored would select nothing. Errors are *rollcall.InputError.
 func ParseTarget(u url.URL) (service string, selector rollcall.Selector, err error) {
 	name := u.Path
 	if name == "" {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"sync/atomic"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/balancer/endpointsharding"
@@ -20,6 +21,36 @@ import (
 	"github.com/rollcall-grpc/rollcall/internal/test/fakeetcd"
 	"github.com/rollcall-grpc/rollcall/resolver"
 )
+
+// The shortest client.
+func Example_client() {
+	etcd := fakeetcd.New() // or a real one
+	defer etcd.Close()
+	conn := etcd.Connect(context.Background())
+	defer conn.Close()
+	addr, stop := serveAs("v1")
+	defer stop()
+	etcd.Put("my-service/a", fmt.Sprintf(`{"Addr":%q}`, addr))
+
+	if err := call(conn.Client); err != nil {
+		fmt.Println(err)
+	}
+	// Output: v1
+}
+
+func call(client *clientv3.Client) error {
+	conn, err := resolver.NewClient(client, "my-service", grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	answer, err := testpb.NewTestServiceClient(conn).UnaryCall(context.Background(), &testpb.SimpleRequest{})
+	if err != nil {
+		return err
+	}
+	fmt.Println(answer.ServerId)
+	return nil
+}
 
 // newest is a balancing policy that calls the servers of the greatest version, in turn.
 type newest struct{}

@@ -8,36 +8,36 @@ import (
 	"sync"
 )
 
-// mostWarned is how many matters a onceLog remembers.
-const mostWarned = 1000
+// maxWarned is the number of subjects that a onceLog knows.
+const maxWarned = 1000
 
-// onceLog logs what is wrong once for all channels of a builder, which learn of it one by
-// one, and again after it was mended.
+// onceLog logs a warning once for all channels of a builder, which learn of it one by one,
+// and again after forget.
 type onceLog struct {
-	log *slog.Logger
+	logger func() *slog.Logger
 
 	mu   sync.Mutex
-	last map[string]string // by matter, mostly a key: what was wrong last
+	last map[string]string // by subject, mostly a key: the last cause
 }
 
-// warn logs a message, unless the same was wrong with the matter last.
-func (l *onceLog) warn(matter, wrong, message string, args ...any) {
+// warn logs a message, unless the subject's last warning had the same cause.
+func (l *onceLog) warn(subject, cause, message string, args ...any) {
 	l.mu.Lock()
-	last, known := l.last[matter]
-	known = known && last == wrong
-	if l.last == nil || !known && len(l.last) >= mostWarned {
+	last, known := l.last[subject]
+	known = known && last == cause
+	if l.last == nil || !known && len(l.last) >= maxWarned {
 		l.last = make(map[string]string)
 	}
-	l.last[matter] = wrong
+	l.last[subject] = cause
 	l.mu.Unlock()
 	if !known {
-		l.log.Warn(message, args...)
+		l.logger().Warn(message, args...)
 	}
 }
 
-// forget notes that nothing is wrong with a matter any more.
-func (l *onceLog) forget(matter string) {
+// forget ends the warning about a subject.
+func (l *onceLog) forget(subject string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.last, matter)
+	delete(l.last, subject)
 }

@@ -11,16 +11,16 @@ import (
 	grpcresolver "google.golang.org/grpc/resolver"
 )
 
-// order is which endpoints a channel tries first: the same for as long as it lives, so
-// that pick_first stays where it is, and others for every channel, so that pick_first
+// order shuffles the endpoints of a channel, in the same way as long as it lives, so that
+// pick_first stays with its server, and in another way for each channel, so that pick_first
 // does not send them all to one server, nor on to one when that is gone.
 type order uint64
 
 func newOrder() order { return order(rand.Uint64()) }
 
-// favourites is how many endpoints a channel has an order of its own for. The others
-// follow in one that nothing depends on.
-const favourites = 8
+// shuffledPrefix is the number of endpoints at the front that are shuffled. The others
+// follow in no particular order.
+const shuffledPrefix = 8
 
 var hashSeed = maphash.MakeSeed()
 
@@ -37,17 +37,17 @@ func (o order) rank(hash uint64) uint64 {
 	return h ^ h>>33
 }
 
-// sorted returns a choice's endpoints, those of the least ranks first. They are in room
-// where that is large enough, which is then no longer the caller's.
-func (o order) sorted(c *choice, room []grpcresolver.Endpoint) []grpcresolver.Endpoint {
+// arrange returns the endpoints of a selection, those of the least ranks first. They are in
+// memory where that is large enough, which is then no longer the caller's.
+func (o order) arrange(s *selection, memory []grpcresolver.Endpoint) []grpcresolver.Endpoint {
 	type ranked struct {
 		rank uint64
 		at   int
 	}
-	first := make([]ranked, 0, favourites+1)
-	for i, hash := range c.hashes {
+	first := make([]ranked, 0, shuffledPrefix+1)
+	for i, hash := range s.hashes {
 		rank := o.rank(hash)
-		if len(first) == favourites && rank >= first[favourites-1].rank {
+		if len(first) == shuffledPrefix && rank >= first[shuffledPrefix-1].rank {
 			continue
 		}
 		at := len(first)
@@ -55,16 +55,16 @@ func (o order) sorted(c *choice, room []grpcresolver.Endpoint) []grpcresolver.En
 			at--
 		}
 		first = slices.Insert(first, at, ranked{rank, i})
-		first = first[:min(len(first), favourites)]
+		first = first[:min(len(first), shuffledPrefix)]
 	}
-	sorted := append(room[:0], c.endpoints...)
+	arranged := append(memory[:0], s.endpoints...)
 	for i, r := range first {
-		sorted[i], sorted[r.at] = sorted[r.at], sorted[i]
+		arranged[i], arranged[r.at] = arranged[r.at], arranged[i]
 		for j := range first[i+1:] {
 			if later := &first[i+1+j]; later.at == i {
 				later.at = r.at
 			}
 		}
 	}
-	return sorted
+	return arranged
 }

@@ -20,20 +20,20 @@ import (
 
 // etcdResolver feeds one channel from its subscriptions.
 type etcdResolver struct {
-	cc      grpcresolver.ClientConn
-	sub     *rollcall.Delivery       // of the endpoints
-	configs *rollcall.ConfigDelivery // of the service config; nil: the channel wants none
-	view    *view
-	nobody  []grpcresolver.Endpoint // what the channel is told when there are no endpoints any more
-	name    name
-	log     *onceLog
-	order   order
-	release func() // of the view
-	closed  atomic.Bool
+	cc        grpcresolver.ClientConn
+	sub       *rollcall.Delivery       // of the endpoints
+	configs   *rollcall.ConfigDelivery // of the service config; nil: the channel wants none
+	selection *sharedSelection
+	nobody    []grpcresolver.Endpoint // what the channel is told when there are no endpoints any more
+	name      name
+	log       *onceLog
+	order     order
+	release   func() // of the selection
+	closed    atomic.Bool
 
 	turn     chan struct{}      // full while the channel is told, which may take long; guards what follows
 	snap     *rollcall.Snapshot // the last; nil before the first
-	shown    int                // version of the view that the channel was told last; 0: none
+	shown    int                // version of the selection that the channel was told last; 0: none
 	callable bool               // the channel was told of endpoints last
 	reported string             // why there are none, as the channel was told last
 	config   serviceConfig
@@ -44,7 +44,7 @@ func (r *etcdResolver) deliver(snap *rollcall.Snapshot, err error) {
 	r.turn <- struct{}{}
 	defer func() { <-r.turn }()
 	if err != nil {
-		r.log.log.Debug("cannot resolve yet", "service", r.name.service, "cause", err)
+		r.log.logger().Debug("cannot resolve yet", "service", r.name.service, "cause", err)
 		// Not as a status (%v, not %w): with that gRPC ends every call; otherwise it fails
 		// calls with UNAVAILABLE and the text, and has those wait that wait for ready.
 		r.cc.ReportError(fmt.Errorf("rollcall: resolve %q: %v", r.name.service, err))
@@ -78,7 +78,7 @@ func (r *etcdResolver) take(config *rollcall.ServiceConfig) {
 	switch {
 	case config != r.configs.Latest(): // another channel may have logged what comes next
 	case err != nil:
-		r.log.warn(key, string(config.JSON), "service config refused; ignoring it", "key", key, "revision", config.ModRevision, "cause", err)
+		r.log.warn(key, string(config.JSON), "service config is invalid; ignoring it", "key", key, "revision", config.ModRevision, "cause", err)
 	default:
 		r.log.forget(key)
 	}
@@ -90,19 +90,19 @@ func (r *etcdResolver) show() {
 	if r.snap == nil || r.configs != nil && !r.config.known || r.closed.Load() {
 		return
 	}
-	refused, mended := r.view.follow(r.sub)
-	for _, ref := range refused {
-		key := ref.Instance.Key
-		r.log.warn(key, ref.Cause.Error(), "address refused", "key", key, "cause", ref.Cause)
+	disallowed := r.selection.follow(r.sub)
+	for _, d := range disallowed.fresh {
+		key := d.Instance.Key
+		r.log.warn(key, d.Cause.Error(), "address disallowed; ignoring the endpoint", "key", key, "cause", d.Cause)
 	}
-	for _, key := range mended {
+	for _, key := range disallowed.mended {
 		r.log.forget(key)
 	}
 	has := r.shown
 	if r.config.changed {
 		has = 0 // of no version
 	}
-	state, version := r.view.state(r.order, has)
+	state, version := r.selection.state(r.order, has)
 	if version != has && (len(state) > 0 || r.shown > 0) {
 		r.shown, r.callable, r.reported, r.config.changed = version, len(state) > 0, "", false
 		if !r.callable {
@@ -111,7 +111,7 @@ func (r *etcdResolver) show() {
 		// The error is a balancer's opinion of the state. The watch brings the next
 		// state when there is one; asking again would bring the same.
 		_ = r.cc.UpdateState(grpcresolver.State{Endpoints: state, ServiceConfig: r.config.current})
-		r.view.prepare(len(state))
+		r.selection.prepare(len(state))
 	}
 	if !r.callable {
 		r.report()
@@ -145,16 +145,19 @@ func (r *etcdResolver) report() {
 
 // emptyError tells a caller why there is nobody to call.
 func (r *etcdResolver) emptyError() error {
-	snap, refused := r.view.refusals()
+	snap, disallowed := r.selection.snapshot()
 	text := fmt.Sprintf("rollcall: service %q has no endpoints: no usable key under %q at revision %d", snap.Service(), snap.Prefix(), snap.Revision())
-	if n := len(snap.Instances()); r.name.selector != "" && n > refused {
-		text += fmt.Sprintf("; %d not selected by %q", n-refused, r.name.selector)
+	if n := snap.Len(); r.name.selector != "" && n > disallowed {
+		text += fmt.Sprintf("; %d not selected by %q", n-disallowed, r.name.selector)
 	}
 	if n := len(snap.Invalid()); n > 0 {
-		text += fmt.Sprintf("; %d rejected, the first: %q: %v", n, snap.Invalid()[0].Key, snap.Invalid()[0].Cause)
+		text += fmt.Sprintf("; %d invalid, the first: %q: %v", n, snap.Invalid()[0].Key, snap.Invalid()[0].Cause)
 	}
-	if refused > 0 {
-		text += fmt.Sprintf("; %d refused by the address policy", refused)
+	if disallowed > 0 {
+		text += fmt.Sprintf("; %d disallowed by the address policy", disallowed)
+	}
+	if n := len(snap.Retained()); n > 0 {
+		text += fmt.Sprintf("; %d retained, none usable", n)
 	}
 	if stale := snap.Staleness(); stale != nil {
 		text += fmt.Sprintf("; stale: %v", stale.Cause)

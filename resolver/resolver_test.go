@@ -137,9 +137,9 @@ func TestStates(t *testing.T) {
 		const empty = `error rollcall: service "svc" has no endpoints: no usable key under "svc/" at revision `
 		c.want(t, empty+"1")
 		put(s, "bad", "", "null")
-		c.want(t, empty+`2; 1 rejected, the first: "svc/bad": value has no Addr`)
+		c.want(t, empty+`2; 1 invalid, the first: "svc/bad": value has no Addr`)
 		put(s, "socket", "unix:/run/x", "null")
-		c.want(t, empty+`3; 1 rejected, the first: "svc/bad": value has no Addr; 1 refused by the address policy`)
+		c.want(t, empty+`3; 1 invalid, the first: "svc/bad": value has no Addr; 1 disallowed by the address policy`)
 		put(s, "a", "a:1", "null")
 		c.want(t, "state [a:1]")
 		put(s, "a", "a:1", "null")
@@ -162,16 +162,16 @@ func TestStates(t *testing.T) {
 		for _, id := range []string{"a", "b", "b2"} {
 			s.Delete("svc/" + id)
 		}
-		const reason = `; 1 rejected, the first: "svc/bad": value has no Addr; 1 refused by the address policy`
+		const reason = `; 1 invalid, the first: "svc/bad": value has no Addr; 1 disallowed by the address policy`
 		if got, want := c.told(), "state []; "+empty+"14"+reason; !strings.HasSuffix(got, want) {
 			t.Errorf("the channel was told %s, want an empty state and why at last", got)
 		}
 		s.Delete("svc/bad")
-		c.want(t, empty+"15; 1 refused by the address policy")
+		c.want(t, empty+"15; 1 disallowed by the address policy")
 		put(s, "a", "a:1", "null")
 		c.want(t, "state [a:1]")
 		s.Delete("svc/a")
-		c.want(t, "state []; "+empty+"17; 1 refused by the address policy")
+		c.want(t, "state []; "+empty+"17; 1 disallowed by the address policy")
 	})
 }
 
@@ -284,7 +284,7 @@ func TestLogsOnceForAllChannels(t *testing.T) {
 			}
 			return a
 		}
-		b, err := NewBuilderWithOptions(nil, Options{Directory: d, Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{ReplaceAttr: noTime}))})
+		b, err := NewBuilderWithOptions(d, Options{Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{ReplaceAttr: noTime}))})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -315,12 +315,12 @@ func TestLogsOnceForAllChannels(t *testing.T) {
 			time.Sleep(time.Minute)
 		}
 		want := []string{
-			`level=WARN msg="address refused" key=svc/a cause=`,
-			`level=WARN msg="address refused" key=svc/a cause=`,
-			`level=WARN msg="service config refused; ignoring it" key=_grpc_config/svc revision=13 `,
-			`level=WARN msg="service config refused; ignoring it" key=_grpc_config/svc revision=3 `,
-			`level=WARN msg="service config refused; ignoring it" key=_grpc_config/svc revision=4 `,
-			`level=WARN msg="service config refused; ignoring it" key=_grpc_config/svc revision=9 `,
+			`level=WARN msg="address disallowed; ignoring the endpoint" key=svc/a cause=`,
+			`level=WARN msg="address disallowed; ignoring the endpoint" key=svc/a cause=`,
+			`level=WARN msg="service config is invalid; ignoring it" key=_grpc_config/svc revision=13 `,
+			`level=WARN msg="service config is invalid; ignoring it" key=_grpc_config/svc revision=3 `,
+			`level=WARN msg="service config is invalid; ignoring it" key=_grpc_config/svc revision=4 `,
+			`level=WARN msg="service config is invalid; ignoring it" key=_grpc_config/svc revision=9 `,
 		}
 		synctest.Wait()
 		lines := slices.Sorted(strings.Lines(log.String()))
@@ -349,7 +349,7 @@ func TestLogsOnceForAllConfigs(t *testing.T) {
 		}
 		defer d.Close()
 		var log strings.Builder // written by one goroutine at a time, under a handler's lock
-		b, err := NewBuilderWithOptions(nil, Options{Directory: d, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		b, err := NewBuilderWithOptions(d, Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -394,7 +394,7 @@ func TestOrder(t *testing.T) {
 		}
 		s.Delete("svc/7")
 		gone := func(a string) bool { return a == "h7:1" }
-		if got, want := order(c), slices.DeleteFunc(slices.Clone(first[:favourites]), gone); !slices.Equal(got[:len(want)], want) {
+		if got, want := order(c), slices.DeleteFunc(slices.Clone(first[:shuffledPrefix]), gone); !slices.Equal(got[:len(want)], want) {
 			t.Errorf("order %v became %v", first, got)
 		}
 	})
@@ -424,6 +424,9 @@ func TestBuilder(t *testing.T) {
 	if _, err := NewBuilder(nil); err == nil {
 		t.Error("a builder without a client")
 	}
+	if _, err := NewBuilderWithOptions(nil, Options{}); err == nil || !strings.Contains(err.Error(), "no Directory") {
+		t.Errorf("a builder without a Directory: %v", err)
+	}
 	synctest.Test(t, func(t *testing.T) {
 		store := fakeetcd.New()
 		defer store.Close()
@@ -448,14 +451,53 @@ func TestBuilder(t *testing.T) {
 
 // gRPC's trace of a state tells its instances by their keys.
 func TestTrace(t *testing.T) {
-	ep := endpointOf(&rollcall.Instance{Key: "svc/a", Addr: "a:1"}, nil, nil, "a")
+	ep := newEndpoint(&rollcall.Instance{Key: "svc/a", Addr: "a:1"}, nil, nil, "a")
 	if got, want := ep.Attributes.String(), `"instance": "svc/a"`; !strings.Contains(got, want) {
 		t.Errorf("attributes are written as %s, want %s in it", got, want)
 	}
 }
 
-// What a Hold keeps is called, unless somebody else has its address by now.
-func TestHeldStayCallable(t *testing.T) {
+// A channel is told that instances are retained which it may not call.
+func TestRetainedUnusable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fakeetcd.New()
+		defer store.Close()
+		conn := store.Connect(context.Background())
+		defer conn.Close()
+		d, err := rollcall.NewDirectory(conn.Client, rollcall.DirectoryOptions{SelfPreservation: rollcall.SelfPreservation{Share: 0.5, Retain: time.Minute},
+			Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		b, err := NewBuilderWithOptions(d, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, id := range []string{"a", "b", "c"} {
+			store.Put("svc/"+id, `{"Addr":"unix:/`+id+`"}`)
+		}
+		c := &channel{}
+		r, err := b.Build(target("etcd:///svc"), c, grpcresolver.BuildOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		if got, want := c.told(), "; 3 disallowed by the address policy"; !strings.HasSuffix(got, want) {
+			t.Errorf("told %s, want %s", got, want)
+		}
+		for _, id := range []string{"a", "b", "c"} {
+			store.Delete("svc/" + id)
+		}
+		time.Sleep(time.Second)
+		if got, want := c.told(), "; 3 retained, none usable"; !strings.HasSuffix(got, want) {
+			t.Errorf("told %s, want %s", got, want)
+		}
+	})
+}
+
+// Retained instances are called, unless another instance has their address by now.
+func TestRetainedStayCallable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fakeetcd.New()
 		defer store.Close()
@@ -466,7 +508,7 @@ func TestHeldStayCallable(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer d.Close()
-		b, err := NewBuilderWithOptions(nil, Options{Directory: d})
+		b, err := NewBuilderWithOptions(d, Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -497,7 +539,7 @@ func TestHeldStayCallable(t *testing.T) {
 		}
 		slices.Sort(keys)
 		if want := []string{"svc/b", "svc/c", "svc/d", "svc/e"}; !slices.Equal(keys, want) {
-			t.Errorf("chose %v, want %v", keys, want)
+			t.Errorf("selected %v, want %v", keys, want)
 		}
 		time.Sleep(time.Minute)
 		if log := c.told(); !strings.HasSuffix(log, "state [a:1 d:1]") {
@@ -506,18 +548,24 @@ func TestHeldStayCallable(t *testing.T) {
 	})
 }
 
-// What a builder logs to, the client's shared Directory logs to as well.
-func TestLoggerReachesTheSharedDirectory(t *testing.T) {
+// A builder logs to its Directory's logger, whatever that is at the time.
+func TestLoggerIsTheDirectorys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fakeetcd.New()
 		defer store.Close()
 		conn := store.Connect(context.Background())
 		defer conn.Close()
 		var log bytes.Buffer
-		b, err := NewBuilderWithOptions(conn.Client, Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		b, err := NewBuilder(conn.Client)
 		if err != nil {
 			t.Fatal(err)
 		}
+		d, err := rollcall.SharedDirectory(conn.Client)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.SetLogger(slog.New(slog.NewTextHandler(&log, nil)))
+		store.Put("svc/a", `{"Addr":"unix:/x"}`)
 		r, err := b.Build(target("etcd:///svc"), &channel{}, grpcresolver.BuildOptions{})
 		if err != nil {
 			t.Fatal(err)
@@ -527,8 +575,10 @@ func TestLoggerReachesTheSharedDirectory(t *testing.T) {
 		time.Sleep(30 * time.Second)
 		r.Close()
 		synctest.Wait()
-		if !strings.Contains(log.String(), "etcd unreachable") {
-			t.Errorf("the log of an outage: %q", log.String())
+		for _, want := range []string{"etcd unreachable", "address disallowed"} {
+			if !strings.Contains(log.String(), want) {
+				t.Errorf("%s is not in the log: %q", want, log.String())
+			}
 		}
 	})
 }

@@ -21,21 +21,24 @@ import (
 
 // serviceConfig is the service config of one channel.
 type serviceConfig struct {
-	parse    func(string) *serviceconfig.ParseResult // the channel's
-	fallback json.RawMessage                         // Options.DefaultServiceConfig; nil: none
+	parse func(string) *serviceconfig.ParseResult // the channel's
+	under json.RawMessage                         // what a stored one is laid over; nil: nothing
 
-	stored  json.RawMessage            // what etcd has, taken or refused
-	refused error                      // why it is
-	known   bool                       // etcd has said what it has, or not in time
+	stored  json.RawMessage            // what etcd has, valid or not
+	invalid error                      // why it is not valid
+	known   bool                       // etcd has answered, or not in time
 	current *serviceconfig.ParseResult // what the channel is told; nil: nothing
 	changed bool                       // since it was told
 }
 
-func (c *serviceConfig) start(cc grpcresolver.ClientConn, fallback string) {
+func (c *serviceConfig) start(cc grpcresolver.ClientConn, opts Options) {
 	c.parse = cc.ParseServiceConfig
-	if fallback != "" {
-		c.fallback = json.RawMessage(fallback)
-		c.set(c.fallback)
+	switch {
+	case opts.DefaultServiceConfig != "":
+		c.under = json.RawMessage(opts.DefaultServiceConfig)
+		c.set(c.under)
+	case opts.under != "":
+		c.under = json.RawMessage(opts.under)
 	}
 }
 
@@ -43,29 +46,31 @@ func (c *serviceConfig) set(config json.RawMessage) {
 	c.current, c.changed = c.parse(string(config)), true
 }
 
-// take has the channel told of what is stored, laid over the fallback. One that gRPC
-// refuses is an error, each time, and changes nothing. When what was stored is gone the channel is
-// told of the fallback, or of an empty one: it would keep the last one otherwise.
+// take has the channel told of what is stored, laid over what is under it. A config that
+// gRPC rejects is an error, each time, and changes nothing. When the stored config is gone
+// the channel is told of what is under it, or of an empty one: otherwise it would keep the
+// last one.
 func (c *serviceConfig) take(stored json.RawMessage) error {
 	if c.known && bytes.Equal(stored, c.stored) && (stored == nil) == (c.stored == nil) {
-		return c.refused
+		return c.invalid
 	}
-	c.stored, c.known, c.refused = stored, true, nil
+	c.stored, c.known, c.invalid = stored, true, nil
 	switch {
 	case stored != nil:
-		config, err := overlay(c.fallback, stored)
+		config, err := overlay(c.under, stored)
 		if err != nil {
-			c.refused = err
+			c.invalid = err
 			return err
 		}
 		result := c.parse(string(config))
-		if c.refused = result.Err; c.refused != nil {
-			return c.refused
+		if c.invalid = result.Err; c.invalid != nil {
+			return c.invalid
 		}
 		c.current, c.changed = result, true
-	case c.fallback != nil:
-		c.set(c.fallback)
-	case c.current != nil:
+	case c.current == nil: // nor was the channel told of one
+	case c.under != nil:
+		c.set(c.under)
+	default:
 		c.set(json.RawMessage("{}"))
 	}
 	return nil
@@ -100,14 +105,14 @@ func overlay(under, over json.RawMessage) (json.RawMessage, error) {
 	return json.Marshal(all)
 }
 
-// CheckServiceConfig says whether gRPC takes a service config, JSON, with the balancing
-// policies that are registered in this program. The error is a *rollcall.InputError.
+// CheckServiceConfig returns an error unless gRPC accepts a service config, as JSON, with the
+// balancing policies that are registered in this program: a *rollcall.InputError.
 func CheckServiceConfig(config string) error {
 	_, err := overlay(nil, json.RawMessage(config))
 	if err == nil {
 		var conn *grpc.ClientConn
 		conn, err = grpc.NewClient("passthrough:///unused", grpc.WithTransportCredentials(insecure.NewCredentials()),
-			grpc.WithDefaultServiceConfig(config)) // the one way to gRPC's parser
+			grpc.WithDefaultServiceConfig(config)) // the only way to gRPC's parser
 		if err == nil {
 			return conn.Close()
 		}

@@ -169,7 +169,11 @@ func buildWith(t *testing.T, opts Options, prepare func(*fakeetcd.Store), build 
 	s := fakeetcd.New()
 	conn := s.Connect(t.Context())
 	prepare(s)
-	b, err := NewBuilderWithOptions(conn.Client, opts)
+	d, err := rollcall.SharedDirectory(conn.Client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := NewBuilderWithOptions(d, opts)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,13 +15,18 @@ import (
 // snapshotsOf returns a snapshot of n instances, and the next one, of one more.
 func snapshotsOf(tb testing.TB, n int) (first, next *rollcall.Snapshot) {
 	tb.Helper()
+	return snapshotsWith(tb, n, func(i int) string { return fmt.Sprintf(`{"weight":%d,"zone":"eu-1"}`, 1+i%10) })
+}
+
+func snapshotsWith(tb testing.TB, n int, metadata func(i int) string) (first, next *rollcall.Snapshot) {
+	tb.Helper()
 	store := fakeetcd.New()
 	defer store.Close()
 	conn := store.Connect(context.Background())
 	defer conn.Close()
 	put := func(i int) {
 		addr := fmt.Sprintf("10.0.%d.%d:50051", i>>8, i&255)
-		store.Put("svc/"+addr, fmt.Sprintf(`{"Addr":%q,"Metadata":{"weight":%d,"zone":"eu-1"}}`, addr, 1+i%10))
+		store.Put("svc/"+addr, fmt.Sprintf(`{"Addr":%q,"Metadata":%s}`, addr, metadata(i)))
 	}
 	for i := range n {
 		put(i)

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package weighted is the gRPC balancing policy "rollcall_weighted": calls in proportion to
-// static weights, in turns that are as even as can be. To use it, import it and name it in
+// static weights, spread as evenly as possible. To use it, import it and name it in
 // the service config:
 //
 //	{"loadBalancingConfig": [{"rollcall_weighted": {}}]}
@@ -10,10 +10,15 @@
 // The weights are those that gRPC's own policies read, which package resolver sets from the
 // field "weight" of an endpoint's metadata; an endpoint without one weighs 1. Ratios above
 // 65,535 to 1 are scaled down to that. A changed weight counts from the next pick on, and
-// reconnects nothing. Calls go to those that are connected and, where the service config
+// reconnects nothing. Calls go to endpoints that are connected and, where the service config
 // asks for health checks, healthy.
 //
-// Weights that follow the load that servers report are gRPC's weighted_round_robin.
+// For weights that follow the load that servers report, use gRPC's weighted_round_robin.
+//
+// # Experimental
+//
+// It rests on gRPC's packages balancer and experimental/balancer/weight, which are
+// experimental.
 package weighted
 
 import (
@@ -48,7 +53,7 @@ func (p *policy) UpdateClientConnState(s balancer.ClientConnState) error {
 	})
 }
 
-// conn puts a picker by weights in the place of the children's.
+// conn replaces the children's picker by one that follows the weights.
 type conn struct{ balancer.ClientConn }
 
 func (c conn) UpdateState(s balancer.State) {
@@ -58,8 +63,8 @@ func (c conn) UpdateState(s balancer.State) {
 	c.ClientConn.UpdateState(s)
 }
 
-// newPicker looks at the children when there is a pick, and not at each of thousands that
-// connect one after the other.
+// newPicker reads the children at the first pick: while thousands connect one after the
+// other, most pickers are replaced before they are used.
 func newPicker(children []endpointsharding.ChildState) balancer.Picker {
 	return spread.NewPicker(func() (weights []uint32, ready []balancer.Picker) {
 		for _, child := range children {

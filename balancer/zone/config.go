@@ -7,34 +7,29 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 
 	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/balancer/roundrobin"
 	"google.golang.org/grpc/serviceconfig"
+
+	"github.com/rollcall-grpc/rollcall"
 )
 
-// The environment variables that say where the caller is, for what the service config
-// leaves open.
-const (
-	EnvRegion  = "ROLLCALL_REGION"
-	EnvZone    = "ROLLCALL_ZONE"
-	EnvSubzone = "ROLLCALL_SUBZONE"
-)
-
-// levels are the parts of a locality, from the outermost.
+// levels is the number of parts of a locality.
 const levels = 3
 
-// place says where something is: region, zone, subzone. Of the caller, an empty part is one
-// that is not looked at.
-type place [levels]string
+// locality is the region, zone and subzone of an endpoint or the caller. An empty part of
+// the caller's is not considered.
+type locality [levels]string
 
-// settings are what a service config has for the policy.
+func localityOf(l rollcall.Locality) locality { return locality{l.Region, l.Zone, l.Subzone} }
+
+// settings are the policy's part of a service config.
 type settings struct {
 	serviceconfig.LoadBalancingConfig `json:"-"`
 
-	caller place
+	caller locality
 	below  [levels]float64 // spillBelow
 	child  childPolicy
 }
@@ -45,7 +40,8 @@ type childPolicy struct {
 	config  serviceconfig.LoadBalancingConfig
 }
 
-func parse(data json.RawMessage) (*settings, error) {
+// parse reads settings; the parts of the caller's locality that they leave out are those of env.
+func parse(data json.RawMessage, env rollcall.Locality) (*settings, error) {
 	var raw struct {
 		Region, Zone, Subzone *string
 		SpillBelow            struct{ Region, Zone, Subzone *float64 }
@@ -54,18 +50,18 @@ func parse(data json.RawMessage) (*settings, error) {
 	if err := json.Unmarshal(data, &raw); err != nil {
 		return nil, fmt.Errorf("%s: %w", Name, err)
 	}
-	s := &settings{below: [levels]float64{0.1, 0.9, 0.9}}
+	s := &settings{caller: localityOf(env), below: [levels]float64{0.1, 0.9, 0.9}}
 	parts := [levels]struct {
-		name, env string
-		value     *string
-		below     *float64
+		name  string
+		value *string
+		below *float64
 	}{
-		{"region", EnvRegion, raw.Region, raw.SpillBelow.Region},
-		{"zone", EnvZone, raw.Zone, raw.SpillBelow.Zone},
-		{"subzone", EnvSubzone, raw.Subzone, raw.SpillBelow.Subzone},
+		{"region", raw.Region, raw.SpillBelow.Region},
+		{"zone", raw.Zone, raw.SpillBelow.Zone},
+		{"subzone", raw.Subzone, raw.SpillBelow.Subzone},
 	}
 	for i, part := range parts {
-		if s.caller[i] = os.Getenv(part.env); part.value != nil {
+		if part.value != nil {
 			s.caller[i] = *part.value
 		}
 		if part.below == nil {
@@ -82,8 +78,8 @@ func parse(data json.RawMessage) (*settings, error) {
 	return s, nil
 }
 
-// parseChild returns the first policy of a list that is known here, as gRPC does with
-// loadBalancingConfig; round_robin where there is no list.
+// parseChild returns the first policy of a list that is registered in this program, as gRPC
+// does with loadBalancingConfig; round_robin where there is no list.
 func parseChild(list []map[string]json.RawMessage) (childPolicy, error) {
 	if list == nil {
 		list = []map[string]json.RawMessage{{roundrobin.Name: json.RawMessage("{}")}}
@@ -113,5 +109,5 @@ func parseChild(list []map[string]json.RawMessage) (childPolicy, error) {
 	if len(unknown) == 0 {
 		return childPolicy{}, errors.New("the list is empty")
 	}
-	return childPolicy{}, fmt.Errorf("none of %s is a policy that this program has", strings.Join(unknown, ", "))
+	return childPolicy{}, fmt.Errorf("none of %s is registered in this program; import its package", strings.Join(unknown, ", "))
 }

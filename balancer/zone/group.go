@@ -12,21 +12,21 @@ import (
 	grpcresolver "google.golang.org/grpc/resolver"
 )
 
-// group is the endpoints that are equally near, and what balances among them.
+// group is the endpoints that are equally near to the caller, and their child policy.
 type group struct {
 	policy *policy
 	child  *child // nil: not made; guarded by policy.children
 
 	// Guarded by policy.mu.
-	endpoints []grpcresolver.Endpoint
-	share     uint32         // of the calls, out of spread.MaxRatio
-	unused    time.Time      // since when it gets none, though it could; zero: it does
-	current   balancer.State // of the child; without a picker: there is none
-	waiting   time.Time      // since when the child connects; zero: it does not
-	idle      bool           // the child waits to be told to connect
+	endpoints       []grpcresolver.Endpoint
+	share           uint32         // of the calls, out of spread.MaxRatio
+	unusedSince     time.Time      // zero: it gets calls, or would if it recovered
+	state           balancer.State // of the child; without a picker: there is none
+	connectingSince time.Time      // zero: the child is not connecting
+	idle            bool           // the child waits for ExitIdle
 }
 
-// child is a group's policy, and the channel as that sees it. SubConns pass through.
+// child is a group's policy, and the channel that it sees. SubConns pass through.
 type child struct {
 	balancer.ClientConn
 	group  *group
@@ -35,14 +35,20 @@ type child struct {
 	closed bool // guarded by the policy's mu
 }
 
+const (
+	keepUnused     = 5 * time.Minute  // a child that gets no calls
+	connectTimeout = 10 * time.Second // as in gRPC's priority policy
+)
+
 var connecting = balancer.State{ConnectivityState: connectivity.Connecting, Picker: base.NewErrPicker(balancer.ErrNoSubConnAvailable)}
 
-// tell brings the child in line with the group, with children held.
-func (g *group) tell(anew bool) error {
+// update makes, updates or closes the child, with policy.children held. A child that exists
+// is updated only where there is a new state.
+func (g *group) update(newState bool) error {
 	p := g.policy
 	p.mu.Lock()
 	endpoints, share, set := g.endpoints, g.share, p.settings
-	expired := !g.unused.IsZero() && time.Since(g.unused) >= keepUnused
+	expired := !g.unusedSince.IsZero() && time.Since(g.unusedSince) >= keepUnused
 	p.mu.Unlock()
 	if c := g.child; c != nil && (len(endpoints) == 0 || expired || c.name != set.child.builder.Name()) {
 		g.close()
@@ -52,7 +58,7 @@ func (g *group) tell(anew bool) error {
 		return nil
 	case g.child == nil:
 		g.make(set.child.builder)
-	case !anew:
+	case !newState:
 		g.connect()
 		return nil
 	}
@@ -65,7 +71,7 @@ func (g *group) tell(anew bool) error {
 	return g.child.policy.UpdateClientConnState(balancer.ClientConnState{ResolverState: state, BalancerConfig: set.child.config})
 }
 
-// connect tells a child that waits for it to connect, if it gets calls.
+// connect has a child that waits for it connect, if it gets calls.
 func (g *group) connect() {
 	g.policy.mu.Lock()
 	due := g.idle && g.share > 0
@@ -79,7 +85,7 @@ func (g *group) connect() {
 func (g *group) make(b balancer.Builder) {
 	p := g.policy
 	p.mu.Lock()
-	g.current, g.waiting = connecting, time.Now()
+	g.state, g.connectingSince = connecting, time.Now()
 	p.mu.Unlock()
 	c := &child{ClientConn: p.cc, group: g, name: b.Name()}
 	c.policy = b.Build(c, p.opts)
@@ -93,31 +99,31 @@ func (g *group) close() {
 	p := g.policy
 	p.mu.Lock()
 	g.child.closed = true
-	g.current, g.waiting, g.unused, g.idle = balancer.State{}, time.Time{}, time.Time{}, false
+	g.state, g.connectingSince, g.unusedSince, g.idle = balancer.State{}, time.Time{}, time.Time{}, false
 	for _, ep := range g.endpoints {
-		p.noteLocked(ep.Addresses, connectivity.Shutdown)
+		p.observeLocked(ep.Addresses, connectivity.Shutdown)
 	}
 	p.mu.Unlock()
 	g.child.policy.Close()
 	g.child = nil
 }
 
-// failingLocked says whether the child has nobody to call.
+// failingLocked reports whether the child cannot make calls.
 func (g *group) failingLocked() bool {
-	return g.current.ConnectivityState == connectivity.TransientFailure ||
-		!g.waiting.IsZero() && time.Since(g.waiting) >= connectTimeout
+	return g.state.ConnectivityState == connectivity.TransientFailure ||
+		!g.connectingSince.IsZero() && time.Since(g.connectingSince) >= connectTimeout
 }
 
-// dueLocked returns how long it is until the group has to be looked at.
+// dueLocked returns the time until the group needs a reconcile.
 func (g *group) dueLocked() time.Duration {
 	switch {
 	case len(g.endpoints) == 0:
-	case g.share > 0 && (g.current.Picker == nil || g.idle):
+	case g.share > 0 && (g.state.Picker == nil || g.idle):
 		return 0
-	case !g.waiting.IsZero() && !g.failingLocked():
-		return time.Until(g.waiting.Add(connectTimeout))
-	case !g.unused.IsZero() && g.current.Picker != nil:
-		return time.Until(g.unused.Add(keepUnused))
+	case !g.connectingSince.IsZero() && !g.failingLocked():
+		return time.Until(g.connectingSince.Add(connectTimeout))
+	case !g.unusedSince.IsZero() && g.state.Picker != nil:
+		return time.Until(g.unusedSince.Add(keepUnused))
 	}
 	return never
 }
@@ -129,27 +135,27 @@ func (c *child) UpdateState(s balancer.State) {
 	if c.closed {
 		return
 	}
-	g.current = s
+	g.state = s
 	g.idle = s.ConnectivityState == connectivity.Idle
 	if s.ConnectivityState != connectivity.Connecting {
-		g.waiting = time.Time{}
-	} else if g.waiting.IsZero() {
-		g.waiting = time.Now()
+		g.connectingSince = time.Time{}
+	} else if g.connectingSince.IsZero() {
+		g.connectingSince = time.Now()
 	}
 	g.policy.publishLocked()
 }
 
-// NewSubConn listens to who can be connected to.
+// NewSubConn has the policy observe the SubConn's state before the child does.
 func (c *child) NewSubConn(addrs []grpcresolver.Address, opts balancer.NewSubConnOptions) (balancer.SubConn, error) {
-	p, tell := c.group.policy, opts.StateListener
+	p, listener := c.group.policy, opts.StateListener
 	opts.StateListener = func(s balancer.SubConnState) {
 		p.children.Lock()
 		defer p.children.Unlock()
 		p.mu.Lock()
-		changed := p.noteLocked(addrs, s.ConnectivityState)
+		changed := p.observeLocked(addrs, s.ConnectivityState)
 		p.mu.Unlock()
-		if tell != nil {
-			tell(s)
+		if listener != nil {
+			listener(s)
 		}
 		if changed && !p.closed {
 			p.mu.Lock()

@@ -3,29 +3,29 @@
 
 package zone
 
-// group says how near a place is to the caller: how many of the levels that are looked at
-// it shares, from the outermost on. Places of one group have one child policy.
-func (s *settings) group(p place) int {
+// group returns how near a locality is to the caller's: the number of levels, from the
+// outermost, at which they do not differ. The localities of a group share a child policy.
+func (s *settings) group(l locality) int {
 	for level, want := range s.caller {
-		if want != "" && want != p[level] {
+		if want != "" && want != l[level] {
 			return level
 		}
 	}
 	return levels
 }
 
-// split returns the share of the calls that each group gets, by the capacity of each
-// place; the sum is 1, unless there is no capacity at all.
-func (s *settings) split(capacity map[place]float64) (shares [levels + 1]float64) {
+// split returns the share of the calls that each group gets, by the capacities of the
+// localities. The sum is 1.
+func (s *settings) split(capacity map[locality]float64) (shares [levels + 1]float64) {
 	rest := 1.0
 	for level, want := range s.caller {
 		if want == "" {
 			continue
 		}
-		near := make(map[string]float64) // capacity by this level, where all above is the caller's
-		for p, c := range capacity {
-			if s.group(p) >= level {
-				near[p[level]] += c
+		near := make(map[string]float64) // by this level, of localities that share those above
+		for l, c := range capacity {
+			if s.group(l) >= level {
+				near[l[level]] += c
 			}
 		}
 		stays := stay(near, want, s.below[level])
@@ -36,10 +36,10 @@ func (s *settings) split(capacity map[place]float64) (shares [levels + 1]float64
 	return shares
 }
 
-// stay returns which share of the calls stays in one part of several: all as long as its
-// capacity is at least so much of what is usual, in proportion below. What is usual is the
-// capacity of the part that the average server is in. Without any capacity there is
-// nothing better, and all stays.
+// stay returns the share of the calls that stays in one of several parts: 1 while its
+// capacity is at least below times the typical one, and proportionally less under that. The
+// typical capacity is that of the part which the average server is in. Without any capacity
+// all calls stay.
 func stay(capacity map[string]float64, part string, below float64) float64 {
 	sum, squares := 0.0, 0.0
 	for _, c := range capacity {

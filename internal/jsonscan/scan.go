@@ -2,13 +2,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package jsonscan reads JSON of the usual form, ASCII without escapes, in one pass and
-// without allocating. At anything else it fails, and the caller asks encoding/json, with
-// which it agrees wherever it does not fail.
+// without allocating. It fails at anything else, which the caller then leaves to
+// encoding/json. Where it does not fail it agrees with that.
 package jsonscan
 
 import "bytes"
 
-// FieldSet finds names that come twice: which of them counts is not decided here.
+// FieldSet finds names that come twice, of which encoding/json takes the last.
 type FieldSet uint8
 
 // Add fails the scanner if the field, 0 to 7, is in the set already.
@@ -19,7 +19,7 @@ func (f *FieldSet) Add(s *Scanner, field int) {
 	*f |= 1 << field
 }
 
-// Scanner goes through JSON. At what it does not take it fails, for good.
+// Scanner reads JSON. Once it has failed it reads nothing more.
 type Scanner struct {
 	text   []byte
 	at     int
@@ -36,7 +36,7 @@ func (s *Scanner) Done() bool {
 	return !s.failed && s.at == len(s.text)
 }
 
-// Fail ends the reading: nothing is left.
+// Fail has the scanner fail.
 func (s *Scanner) Fail() {
 	s.failed, s.at = true, len(s.text)
 }
@@ -59,7 +59,7 @@ func (s *Scanner) space() {
 	}
 }
 
-// take goes over one byte, which must be c.
+// take reads one byte, which must be c.
 func (s *Scanner) take(c byte) {
 	if s.peek() != c {
 		s.Fail()
@@ -68,7 +68,7 @@ func (s *Scanner) take(c byte) {
 	s.at++
 }
 
-// Literal goes over text as it is.
+// Literal reads text as it is.
 func (s *Scanner) Literal(text string) {
 	if !bytes.HasPrefix(s.text[s.at:], []byte(text)) {
 		s.Fail()
@@ -77,7 +77,7 @@ func (s *Scanner) Literal(text string) {
 	s.at += len(text)
 }
 
-// Enter begins an object or array, whose elements Next then counts off.
+// Enter begins an object or array, whose elements Next iterates over.
 func (s *Scanner) Enter(open byte) {
 	s.space()
 	s.take(open)
@@ -119,33 +119,36 @@ var plain = func() (plain [256]bool) {
 
 // Text reads a string.
 func (s *Scanner) Text() []byte {
-	s.take('"')
-	rest := s.text[s.at:]
-	for i, c := range rest {
-		if plain[c] {
-			continue
+	if s.peek() == '"' {
+		rest := s.text[s.at+1:]
+		for i, c := range rest {
+			if plain[c] {
+				continue
+			}
+			if c != '"' {
+				break
+			}
+			s.at += i + 2
+			return rest[:i]
 		}
-		if c != '"' {
-			break
-		}
-		s.at += i + 1
-		return rest[:i]
 	}
 	s.Fail()
 	return nil
 }
 
-// Uint32 reads a whole number from 1 to 2^32-1.
-func (s *Scanner) Uint32() uint32 {
-	begin, n := s.at, uint64(0)
-	for c := s.peek(); '0' <= c && c <= '9' && n <= 1<<32; c = s.peek() {
-		n = 10*n + uint64(c-'0')
-		s.at++
+// Digits reads a whole number that is not negative, as it is written.
+func (s *Scanner) Digits() []byte {
+	rest := s.text[s.at:]
+	n := 0
+	for n < len(rest) && '0' <= rest[n] && rest[n] <= '9' {
+		n++
 	}
-	if n == 0 || n > 1<<32-1 || s.text[begin] == '0' {
+	if n == 0 || n > 1 && rest[0] == '0' {
 		s.Fail()
+		return nil
 	}
-	return uint32(n)
+	s.at += n
+	return rest[:n]
 }
 
 func (s *Scanner) number() {
@@ -180,10 +183,10 @@ func (s *Scanner) digits() {
 	}
 }
 
-// deepest is how deep skip goes.
-const deepest = 32
+// maxDepth is the depth at which skip fails.
+const maxDepth = 32
 
-// Raw reads a value of any kind as it stands.
+// Raw reads a value of any kind, as it is written.
 func (s *Scanner) Raw() []byte {
 	begin := s.at
 	s.skip(0)
@@ -191,7 +194,7 @@ func (s *Scanner) Raw() []byte {
 }
 
 func (s *Scanner) skip(depth int) {
-	if depth > deepest {
+	if depth > maxDepth {
 		s.Fail()
 	}
 	switch s.peek() {

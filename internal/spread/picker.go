@@ -10,7 +10,7 @@ import (
 	"google.golang.org/grpc/balancer"
 )
 
-// picker divides picks among others. What these are is asked by the first pick: while many
+// picker divides picks among other pickers. The first pick makes its table: while many
 // connections come up there are more pickers than picks.
 type picker struct {
 	table atomic.Pointer[table]
@@ -19,8 +19,8 @@ type picker struct {
 	among func() ([]uint32, []balancer.Picker) // nil once there is a table
 }
 
-// NewPicker returns a picker that has others pick, by their weights; it calls among no more
-// than once, at its first pick.
+// NewPicker returns a picker that divides picks among others by their weights. It calls
+// among once, at the first pick.
 func NewPicker(among func() (weights []uint32, pickers []balancer.Picker)) balancer.Picker {
 	return &picker{among: among}
 }

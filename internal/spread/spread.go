@@ -1,8 +1,7 @@
 // SPDX-FileCopyrightText: The Rollcall Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package spread divides picks by weight: as many as each weight asks for, in turns that
-// are as even as can be.
+// Package spread divides picks among pickers in proportion to weights, as evenly as possible.
 package spread
 
 import (
@@ -13,37 +12,38 @@ import (
 	"google.golang.org/grpc/balancer"
 )
 
-// MaxRatio is the greatest ratio of two weights that is kept. Where there is a greater
-// one, all are scaled until the heaviest is MaxRatio, and the lightest are 1.
+// MaxRatio is the greatest ratio of two weights. Where there is a greater one, all are
+// scaled until the heaviest is MaxRatio, and the lightest are 1.
 const MaxRatio = 65_535
 
-// mostSlots is how many slots a table of n has at most, where the weights have no smaller
-// common measure: some for each weight, so that few are passed over, and fewer for many.
-func mostSlots(n int) int { return max(256, min(8*n, 4*n+32_768)) }
+// maxSlots returns the greatest number of slots in a table of n weights: several for each,
+// so that few slots are skipped, and fewer for each of many.
+func maxSlots(n int) int { return max(256, min(8*n, 4*n+32_768)) }
 
-// table is a turn of picks that repeats. It never changes; any number of goroutines may
-// pick at once.
+// table is a sequence of slots, each a picker, that is gone through again and again. It is
+// immutable but for next; any number of goroutines may pick at once.
 type table struct {
 	next      atomic.Uint32
 	slots     []balancer.Picker
-	fractions []fraction // of the slots; nil where each is a pick in every turn
+	fractions []fraction // of the slots; nil where each slot is a pick in every turn
 }
 
-// fraction says in which turns a slot is a pick: in those in which a sum goes over a whole,
-// 1<<32. The sum grows by each from one slot of a picker to the next, and with all of them
-// by turn; here it begins with start.
+// fraction decides in which turns its slot is a pick. The slots of a picker share a sum that
+// grows by each from one to the next, and so by turn in a whole turn; a slot is a pick when
+// the sum passes 1<<32, which is when it overflows. Its value at this slot in the first turn
+// is start.
 type fraction struct{ start, turn, each uint32 }
 
 func (f *fraction) picks(turn uint32) bool { return f.start+turn*f.turn < f.each }
 
 // newTable returns a table of pickers, at least one, by their weights; a weight of 0 counts
-// as 1. Where the weights, without their common divisor, add up to few enough, every turn
-// has exactly as many picks of each. Then no number of picks from the start differs from
-// what is due by as much as one. Otherwise a slot stands for a fraction of a pick, and it
-// takes several turns for the shares to be exact.
+// as 1. Where the weights, divided by their greatest common divisor, add up to at most
+// maxSlots, each picker has that many slots, and at no time has it had a whole pick more or
+// less than its share. Otherwise a slot is a pick in some turns only, and it takes several
+// turns for the shares to be exact.
 func newTable(weights []uint32, among []balancer.Picker) *table {
 	counts, sum := scale(weights)
-	unit := max(float64(sum)/float64(mostSlots(len(weights))), 1)
+	unit := max(float64(sum)/float64(maxSlots(len(weights))), 1)
 	each := make([]uint32, len(counts))
 	for i, w := range counts {
 		slots := math.Ceil(float64(w) / unit)
@@ -60,7 +60,7 @@ func newTable(weights []uint32, among []balancer.Picker) *table {
 		t.fractions = make([]fraction, len(order))
 		sums := make([]uint32, len(counts))
 		for at, i := range order {
-			const golden = 0x9e3779b9 // every picker begins somewhere else
+			const golden = 0x9e3779b9 // spreads the pickers' first sums
 			t.fractions[at] = fraction{i*golden + sums[i], counts[i] * each[i], each[i]}
 			sums[i] += each[i]
 		}
@@ -70,7 +70,7 @@ func newTable(weights []uint32, among []balancer.Picker) *table {
 
 // pick returns the picker whose turn it is.
 func (t *table) pick() balancer.Picker {
-	slots, fractions := t.slots, t.fractions // before the next, as nothing overtakes that
+	slots, fractions := t.slots, t.fractions // loaded before the atomic add, which is slow
 	for {
 		n, size := t.next.Add(1), uint32(len(slots))
 		turn := n / size
@@ -81,8 +81,8 @@ func (t *table) pick() balancer.Picker {
 	}
 }
 
-// scale returns the weights without their common divisor and within MaxRatio, and the
-// sum of them.
+// scale returns the weights divided by their greatest common divisor, within MaxRatio, and
+// their sum.
 func scale(weights []uint32) (scaled []uint32, sum uint64) {
 	heaviest, divisor := uint32(1), uint32(0)
 	for _, w := range weights {
@@ -104,16 +104,17 @@ func scale(weights []uint32) (scaled []uint32, sum uint64) {
 	return scaled, sum
 }
 
-// arrange returns a turn in which each index has its count of slots, evenly. The k-th of
-// c picks out of n is due within the slots k*n/c to (k+1)*n/c, where there always is
-// room for all; who is due first takes the first free slot of his.
+// arrange returns a turn in which each index has its count of slots, evenly spaced. The k-th
+// of c slots out of n must lie within k*n/c to (k+1)*n/c. Taken in the order of the ends of
+// these ranges, each gets the first free slot of its own; there always is one. The counts
+// 1 and 3 give [1 1 0 1].
 func arrange(counts []uint32) []uint32 {
 	n := uint64(0)
 	for _, c := range counts {
 		n += uint64(c)
 	}
 	type pick struct{ index, from uint32 }
-	begin := make([]uint32, n+2) // by the slot before which a pick is due: where those begin in picks
+	begin := make([]uint32, n+2) // by the end of the range: where its picks begin in picks
 	for _, c := range counts {
 		for k := range uint64(c) {
 			begin[due(k, n, uint64(c))+1]++
@@ -131,7 +132,7 @@ func arrange(counts []uint32) []uint32 {
 		}
 	}
 	slots := make([]uint32, n)
-	free := make([]uint32, n+1) // the next slot that may be free
+	free := make([]uint32, n+1) // by slot: the next that may be free
 	for i := range free {
 		free[i] = uint32(i)
 	}
@@ -146,5 +147,5 @@ func arrange(counts []uint32) []uint32 {
 	return slots
 }
 
-// due returns the slot before which the k-th of c picks out of n is due.
+// due returns the end of the range of the k-th of c slots out of n.
 func due(k, n, c uint64) uint64 { return ((k+1)*n + c - 1) / c }

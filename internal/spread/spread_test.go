@@ -85,7 +85,7 @@ func TestEvenWithFractions(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		weights := rapid.SliceOfN(rapid.OneOf(rapid.Uint32(), rapid.Uint32Range(0, 100_000), rapid.Just(uint32(1))), 2, 40).Draw(t, "weights")
 		table := newTurn(weights)
-		if n := len(table.slots); n > mostSlots(len(weights))+len(weights) {
+		if n := len(table.slots); n > maxSlots(len(weights))+len(weights) {
 			t.Errorf("%d weights take %d slots", len(weights), n)
 		}
 		if d := worst(table, weights, 20_000); d > 2+float64(len(weights))/2 {

@@ -35,11 +35,12 @@ var layers = []struct {
 	{"internal/reflector", "internal/backoff internal/etcdkv internal/etcdconn internal/throttle", "it copies ranges of keys, and knows nothing of instances"},
 	{"internal/topic", "internal/backoff internal/etcdkv internal/throttle", "it tells subscribers, whatever of"},
 	{".", "internal/backoff internal/diskcache internal/etcdkv internal/etcdconn internal/jsonscan internal/reflector internal/topic", "the root package is the domain: outputs hang below it"},
-	{"resolver", ".", "outputs never import each other"},
+	{"internal/endpointattr", ".", "resolver and balancers share it, and nothing else"},
+	{"resolver", ". internal/endpointattr", "outputs never import each other"},
 	{"endpoints", ".", "outputs never import each other"},
 	{"serving", ".", "a server registers; it needs no output"},
 	{"balancer/weighted", "internal/spread", "it reads gRPC's own attribute, and works with any resolver"},
-	{"balancer/zone", "resolver internal/spread", "it asks the resolver for attributes, and knows nothing else of etcd"},
+	{"balancer/zone", ". internal/endpointattr internal/spread", "it reads localities from endpoints, and knows nothing of resolvers"},
 	{"cmd/rollcall", ". resolver endpoints serving balancer/weighted balancer/zone internal/devetcd", "the command puts everything together"},
 }
 

@@ -198,7 +198,7 @@ type channel struct {
 }
 
 func newChannel(d *rollcall.Directory, what, service string) (*channel, error) {
-	b, err := resolver.NewBuilderWithOptions(nil, resolver.Options{Directory: d})
+	b, err := resolver.NewBuilderWithOptions(d, resolver.Options{})
 	if err != nil {
 		return nil, err
 	}

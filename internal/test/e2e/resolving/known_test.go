@@ -42,8 +42,7 @@ func dialWith(t *testing.T, client *clientv3.Client, dopts rollcall.DirectoryOpt
 		t.Fatal(err)
 	}
 	t.Cleanup(d.Close)
-	ropts.Directory = d
-	b, err := resolver.NewBuilderWithOptions(nil, ropts)
+	b, err := resolver.NewBuilderWithOptions(d, ropts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,7 +225,7 @@ func TestG10HostileAddresses(t *testing.T) {
 	channel := e.Resolve()
 	conn := lab.Dial(t, client, "etcd:///svc")
 	_, err := lab.Call(t, conn)
-	if want := fmt.Sprintf("%d refused by the address policy", len(hostile)); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), want) {
+	if want := fmt.Sprintf("%d disallowed by the address policy", len(hostile)); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want UNAVAILABLE with %q", err, want)
 	}
 	serve(t, client, "one")
@@ -253,7 +252,7 @@ func TestG10HostileAddresses(t *testing.T) {
 
 	// The opt-in list narrows it further.
 	narrow, _ := dialWith(t, client, rollcall.DirectoryOptions{}, resolver.Options{Policy: rollcall.AllowCIDR(netip.MustParsePrefix("10.0.0.0/8"))})
-	if _, err := lab.Call(t, narrow); err == nil || !strings.Contains(err.Error(), "refused by the address policy") {
+	if _, err := lab.Call(t, narrow); err == nil || !strings.Contains(err.Error(), "disallowed by the address policy") {
 		t.Errorf("127.0.0.1 outside of 10.0.0.0/8: %v", err)
 	}
 	wide, _ := dialWith(t, client, rollcall.DirectoryOptions{}, resolver.Options{Policy: rollcall.AllowCIDR(netip.MustParsePrefix("127.0.0.0/8"))})

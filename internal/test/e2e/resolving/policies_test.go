@@ -150,9 +150,9 @@ func lastLeaves(e *lab.Env, config string) {
 		says(fmt.Sprintf("at revision %d", gone.Header.Revision))
 	}
 	e.Put(e.Key("a"), `not JSON`)
-	says("1 rejected", fmt.Sprintf("%q", e.Key("a")))
+	says("1 invalid", fmt.Sprintf("%q", e.Key("a")))
 	e.Put(e.Key("a"), `{"Addr":"unix:/run/x","Metadata":{"version":"v1"}}`)
-	says("1 refused by the address policy")
+	says("1 disallowed by the address policy")
 	e.Put(e.Key("a"), fmt.Sprintf(`{"Addr":%q,"Metadata":{"version":"v2"}}`, server.Addr))
 	says(`1 not selected by "version=v1"`)
 

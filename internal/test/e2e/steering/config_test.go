@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
@@ -61,6 +62,15 @@ func (f *fleet) settles(conn *grpc.ClientConn, what string, met func(map[string]
 	}
 }
 
+func sharedDirectory(t *testing.T, client *clientv3.Client) *rollcall.Directory {
+	t.Helper()
+	d, err := rollcall.SharedDirectory(client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
 // A service config in etcd is a running channel's from one moment to the next.
 func TestServiceConfig(t *testing.T) {
 	t.Parallel()
@@ -69,7 +79,7 @@ func TestServiceConfig(t *testing.T) {
 	f.put("a", nil)
 	f.put("b", nil)
 	log := new(journal)
-	b, err := resolver.NewBuilderWithOptions(f.etcd, resolver.Options{Logger: slog.New(slog.NewTextHandler(log, nil))})
+	b, err := resolver.NewBuilderWithOptions(sharedDirectory(t, f.etcd), resolver.Options{Logger: slog.New(slog.NewTextHandler(log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +103,7 @@ func TestServiceConfig(t *testing.T) {
 			t.Fatal("a service config that gRPC refuses is not in the log")
 		}
 	}
-	if !log.has("service config refused") || !log.has(configKey) {
+	if !log.has("service config is invalid") || !log.has(configKey) {
 		t.Errorf("the log does not say what is wrong: %s", log.text.String())
 	}
 	f.becomes(conn, 40, 0.01, both) // the last good one stays
@@ -127,7 +137,7 @@ func TestServiceConfigDenied(t *testing.T) {
 	auth := f.cluster.EnableAuth(t)
 	auth.AddUser("narrow", "secret", etcdtest.Read("svc/"))
 	log := new(journal)
-	b, err := resolver.NewBuilderWithOptions(auth.Client(t, "narrow"), resolver.Options{Logger: slog.New(slog.NewTextHandler(log, nil))})
+	b, err := resolver.NewBuilderWithOptions(sharedDirectory(t, auth.Client(t, "narrow")), resolver.Options{Logger: slog.New(slog.NewTextHandler(log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,9 +5,8 @@ package rollcall
 
 import "strings"
 
-// ParseService returns the service that a user's spelling names: one trailing
-// "/" is dropped, everything else is kept, since etcd's keys may hold anything.
-// A name that is empty or made of slashes alone is an *InputError.
+// ParseService returns the service that a user's spelling names, without one trailing
+// "/". A name that is empty or consists of slashes is an *InputError.
 func ParseService(name string) (string, error) {
 	service := strings.TrimSuffix(name, "/")
 	if strings.Trim(service, "/") == "" {
@@ -19,8 +18,8 @@ func ParseService(name string) (string, error) {
 // Key returns the key of a service's instance: "<service>/<id>".
 func Key(service, id string) string { return service + "/" + id }
 
-// CheckKey reports whether an endpoint may be written to a key. Keys under ConfigPrefix hold
-// service configs: an *InputError.
+// CheckKey returns an *InputError for keys under ConfigPrefix, which hold service configs:
+// no endpoint may be written there.
 func CheckKey(key string) error {
 	if strings.HasPrefix(key, ConfigPrefix) {
 		return inputError("key", key, "keys under %q hold service configs, never endpoints; to write one, use rollcall config set SERVICE", ConfigPrefix)
@@ -28,8 +27,8 @@ func CheckKey(key string) error {
 	return nil
 }
 
-// SplitKey splits a key at its last "/", for views of the whole tree, where no
-// service was asked for. Both parts are empty-safe: a key without "/" has no service.
+// SplitKey splits a key at its last "/", for views of the whole store, where no service
+// was asked for. A key without "/" has no service. See also [Instance.ID].
 func SplitKey(key string) (service, id string) {
 	i := strings.LastIndexByte(key, '/')
 	if i < 0 {
