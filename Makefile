@@ -77,7 +77,7 @@ check-bench: bin/staticcheck ## vet, staticcheck and tests of the bench module
 
 .PHONY: fuzz
 fuzz: ## every fuzz test, each for FUZZTIME
-	@set -e; for pkg in . ./resolver; do \
+	@set -e; for pkg in . ./resolver ./internal/jsonscan; do \
 		for name in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
 			$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) $$pkg; done; done
 

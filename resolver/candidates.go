@@ -78,8 +78,10 @@ func (c *candidates) replace(snap *rollcall.Snapshot) (d disallowedChanges) {
 		c.version++
 	}
 	c.several = make(map[string][]*rollcall.Instance)
-	if len(s.others) > 0 && !c.fallback {
-		c.selection.buildIndex()
+	if !c.fallback {
+		if !addressesAreIDs(s.others, snap.Prefix()) {
+			c.selection.buildIndex() // some may share the address of a selected one
+		}
 		for _, inst := range s.others {
 			c.several[inst.Addr] = append(c.at(inst.Addr), inst)
 		}

@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"google.golang.org/grpc/balancer"
@@ -189,5 +190,31 @@ func BenchmarkPick(b *testing.B) {
 				table.pick()
 			}
 		})
+	}
+}
+
+// A picker asks for its weights at the first pick, and not again.
+func TestPickerAsksOnce(t *testing.T) {
+	var asked atomic.Int32
+	p := NewPicker(func() ([]uint32, []balancer.Picker) {
+		asked.Add(1)
+		return []uint32{1, 3}, pickers(2)
+	})
+	if asked.Load() != 0 {
+		t.Error("asked before the first pick")
+	}
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 100 {
+				if _, err := p.Pick(balancer.PickInfo{}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if n := asked.Load(); n != 1 {
+		t.Errorf("asked %d times, want once", n)
 	}
 }
