@@ -13,7 +13,6 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
-	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -120,15 +119,15 @@ func serve() error {
 		return err
 	}
 	defer client.Close()
-	registrar, err := rollcall.NewRegistrar(client, rollcall.RegistrarOptions{})
+	directory, err := rollcall.SharedDirectory(client)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		_ = registrar.Close(ctx) // while etcd is away, the lease takes it out
-	}()
+	registrar, err := rollcall.NewRegistrar(directory, rollcall.RegistrarOptions{})
+	if err != nil {
+		return err
+	}
+	defer registrar.Close()
 	lis, err := net.Listen("tcp", "127.0.0.1:50051")
 	if err != nil {
 		return err

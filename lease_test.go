@@ -60,7 +60,7 @@ func TestL13LateCreate(t *testing.T) {
 		land := d.delayCreates("svc/a")
 		a := d.register("a", nil)
 		time.Sleep(time.Second)
-		d.noError("close", a.Close(d.within(time.Minute)))
+		d.noError("close", a.Shutdown(d.within(time.Minute)))
 		if land() {
 			t.Error("a create landed after its registration was closed")
 		}
@@ -85,7 +85,7 @@ func TestL13LandedCreate(t *testing.T) {
 		lease := d.lease()
 		d.conn.LoseAnswers(1)
 		a := d.registered("a", nil)
-		d.noError("close", a.Close(d.within(time.Minute)))
+		d.noError("close", a.Shutdown(d.within(time.Minute)))
 		if d.lease() != lease {
 			t.Error("the lease was replaced without need")
 		}
@@ -98,7 +98,7 @@ func TestL13LateCreateOfTheLast(t *testing.T) {
 		land := d.delayCreates("svc/a")
 		a := d.register("a", nil)
 		time.Sleep(time.Second)
-		d.noError("close", a.Close(d.within(time.Minute)))
+		d.noError("close", a.Shutdown(d.within(time.Minute)))
 		if land() {
 			t.Error("a create landed after its registration was closed")
 		}
@@ -139,7 +139,7 @@ func TestL13LeaseThatCannotBeGivenUp(t *testing.T) {
 				time.Sleep(time.Second)
 				closed := make(chan error, 1)
 				fault(d, func() {
-					closed <- a.Close(d.within(2 * time.Second))
+					closed <- a.Shutdown(d.within(2 * time.Second))
 					time.Sleep(time.Minute)
 					if kv := d.key(stays.Key()); kv == nil || clientv3.LeaseID(kv.Lease) != old {
 						t.Errorf("what stood under the old lease: %v", kv)
@@ -151,7 +151,7 @@ func TestL13LeaseThatCannotBeGivenUp(t *testing.T) {
 				if err := <-closed; !errors.Is(err, context.DeadlineExceeded) {
 					t.Errorf("close: %v, want the context's error, since a create may land", err)
 				}
-				d.noError("close", a.Close(d.within(time.Minute)))
+				d.noError("close", a.Shutdown(d.within(time.Minute)))
 				if name == "no other is granted" && land() {
 					t.Error("a create landed after its registration was closed")
 				}
@@ -174,7 +174,7 @@ func TestCloseDeletesUnderAFormerLease(t *testing.T) {
 		second := d.lease()
 		d.store.Restore(backup, 1000)
 		// Restored is the key under the first lease, which lives again; the second is unknown.
-		d.noError("close", a.Close(d.within(time.Minute)))
+		d.noError("close", a.Shutdown(d.within(time.Minute)))
 		if kv := d.key("svc/a"); kv != nil {
 			t.Errorf("left under lease %x of %x, %x: %v", kv.Lease, int64(first), int64(second), kv)
 		}
@@ -208,24 +208,31 @@ func TestRefusedRegistrationBacksOff(t *testing.T) {
 	})
 }
 
-func TestRegistrarRefusesTheDirectoryOfAnotherClient(t *testing.T) {
-	directory, err := NewDirectory(clientv3.NewCtxClient(t.Context()), DirectoryOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer directory.Close()
-	_, err = NewRegistrar(clientv3.NewCtxClient(t.Context()), RegistrarOptions{Directory: directory})
-	var input *InputError
-	if !errors.As(err, &input) || input.Field != "directory" {
-		t.Errorf("got %v, want an *InputError about the directory", err)
-	}
+// A Registrar is made from a Directory alone, whose client and logger it uses.
+func TestRegistrarOfADirectory(t *testing.T) {
+	atDesk(t, RegistrarOptions{}, func(d *desk) {
+		var log bytes.Buffer
+		directory, err := NewDirectory(d.other, DirectoryOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		d.noError("directory", err)
+		defer directory.Close()
+		r, err := NewRegistrar(directory, RegistrarOptions{})
+		d.noError("registrar", err)
+		defer r.Close()
+		g, err := r.Register("svc", Endpoint{Addr: "h:1"})
+		d.noError("register", err)
+		d.noError("wait", g.Wait(d.within(time.Minute)))
+		synctest.Wait()
+		if !strings.Contains(log.String(), "msg=registered key=svc/h:1") || d.conn.Calls(fakeetcd.Grant) != 0 {
+			t.Errorf("%d grants by another client; logged:\n%s", d.conn.Calls(fakeetcd.Grant), &log)
+		}
+	})
 }
 
 // Without a bound of its caller's Close waits no longer than its own.
 func TestCloseIsBounded(t *testing.T) {
 	for name, end := range map[string]func(d *desk, g *Registration) error{
-		"registration": func(_ *desk, g *Registration) error { return g.Close(context.Background()) },
-		"registrar":    func(d *desk, _ *Registration) error { return d.registrar.Close(context.Background()) },
+		"registration": func(_ *desk, g *Registration) error { return g.Shutdown(context.Background()) },
+		"registrar":    func(d *desk, _ *Registration) error { return d.registrar.Shutdown(context.Background()) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			atDesk(t, RegistrarOptions{}, func(d *desk) {
@@ -235,7 +242,7 @@ func TestCloseIsBounded(t *testing.T) {
 				if err := end(d, a); err == nil || !strings.Contains(err.Error(), "svc/a") {
 					t.Errorf("close: %v, want an error that names the key", err)
 				}
-				if took := time.Since(began); took > closeTimeout+time.Second {
+				if took := time.Since(began); took > shutdownTimeout+time.Second {
 					t.Errorf("close took %v", took)
 				}
 			})
@@ -253,7 +260,7 @@ func TestOperatorsStatusOutlivesARegistration(t *testing.T) {
 		time.Sleep(time.Second)
 		for range 2 { // as serving does at a health flap
 			d.noError("drain", a.Drain(d.within(time.Minute)))
-			d.noError("close", a.Close(d.within(time.Minute)))
+			d.noError("close", a.Shutdown(d.within(time.Minute)))
 			a = d.registered("a", nil)
 			d.holds(a, draining)
 			d.phase(a, Draining, nil)
@@ -261,12 +268,12 @@ func TestOperatorsStatusOutlivesARegistration(t *testing.T) {
 		d.put(a.Key(), plain("a"), d.lease())
 		time.Sleep(time.Second)
 		d.phase(a, Registered, nil)
-		d.noError("close", a.Close(d.within(time.Minute)))
+		d.noError("close", a.Shutdown(d.within(time.Minute)))
 		a = d.registered("a", nil)
 		d.holds(a, plain("a"))
 		// The program's own drain is no operator's.
 		d.noError("drain", a.Drain(d.within(time.Minute)))
-		d.noError("close", a.Close(d.within(time.Minute)))
+		d.noError("close", a.Shutdown(d.within(time.Minute)))
 		d.holds(d.registered("a", nil), plain("a"))
 	})
 }
@@ -277,7 +284,7 @@ func TestLostAnswerIsNoOperatorsEdit(t *testing.T) {
 		a := d.registered("a", nil)
 		d.conn.LoseAnswers(1)
 		d.noError("drain", ignore(a.Drain(d.within(time.Second)), context.DeadlineExceeded))
-		d.noError("update", a.Update(d.within(time.Minute), nil))
+		d.noError("undrain", a.Undrain(d.within(time.Minute)))
 		d.holds(a, plain("a"))
 		d.phase(a, Registered, nil)
 	})
@@ -299,7 +306,7 @@ func TestRegistrarLog(t *testing.T) {
 		log.Reset()
 		return lines
 	}
-	atDesk(t, RegistrarOptions{Logger: logger, Directory: new(Directory)}, func(d *desk) {
+	atDesk(t, RegistrarOptions{Logger: logger}, func(d *desk) {
 		for i := range 30 {
 			d.register(fmt.Sprint(i), nil)
 		}
@@ -352,7 +359,7 @@ func TestL13SecondCreateAnswered(t *testing.T) {
 		d.registered("stays", nil)
 		d.conn.DelayWrites(1)
 		a := d.registered("a", nil)
-		d.noError("close", a.Close(d.within(time.Minute)))
+		d.noError("close", a.Shutdown(d.within(time.Minute)))
 		d.conn.Land()
 		if kv := d.key("svc/a"); kv != nil {
 			t.Errorf("a create landed under lease %x after its registration was closed", kv.Lease)
@@ -369,10 +376,10 @@ func TestL13RegisteredAnew(t *testing.T) {
 		a := d.register("a", nil)
 		time.Sleep(time.Second)
 		d.conn.Cut()
-		d.noError("close", ignore(a.Close(d.within(3*time.Second)), context.DeadlineExceeded))
+		d.noError("close", ignore(a.Shutdown(d.within(3*time.Second)), context.DeadlineExceeded))
 		d.conn.Mend()
 		b := d.registered("a", nil)
-		d.noError("close", b.Close(d.within(time.Minute)))
+		d.noError("close", b.Shutdown(d.within(time.Minute)))
 		d.conn.Land()
 		if kv := d.key("svc/a"); kv != nil {
 			t.Errorf("a create landed under lease %x after its registration was closed", kv.Lease)
@@ -395,7 +402,7 @@ func TestL14RetiredLeaseExpires(t *testing.T) {
 			}
 			return nil
 		})
-		d.noError("close", ignore(a.Close(d.within(2*time.Second)), context.DeadlineExceeded))
+		d.noError("close", ignore(a.Shutdown(d.within(2*time.Second)), context.DeadlineExceeded))
 		d.phase(stays, Registered, rpctypes.ErrPermissionDenied) // under the old lease, which is kept alive
 		d.store.ExpireLease(old)
 		time.Sleep(20 * time.Second)
@@ -426,13 +433,13 @@ func TestFailuresBackOff(t *testing.T) {
 			a := d.register("a", nil)
 			time.Sleep(time.Second)
 			d.conn.Fail(fakeetcd.Revoke, rpctypes.ErrPermissionDenied)
-			d.noError("close", ignore(a.Close(d.within(7*time.Second)), context.DeadlineExceeded))
+			d.noError("close", ignore(a.Shutdown(d.within(7*time.Second)), context.DeadlineExceeded))
 			time.Sleep(time.Minute)
 			if n := busy(d, g, fakeetcd.Revoke); n > 20 {
 				t.Errorf("%d tries to revoke in 30 s", n)
 			}
 			d.conn.Fail(fakeetcd.Revoke, nil)
-			d.noError("close", a.Close(d.within(time.Minute)))
+			d.noError("close", a.Shutdown(d.within(time.Minute)))
 		})
 	})
 	t.Run("writes", func(t *testing.T) {
@@ -461,8 +468,8 @@ func TestCloseRevokesAll(t *testing.T) {
 			}
 			return nil
 		})
-		d.noError("close", ignore(a.Close(d.within(2*time.Second)), context.DeadlineExceeded))
-		if err := d.registrar.Close(d.within(5 * time.Second)); !errors.Is(err, rpctypes.ErrPermissionDenied) {
+		d.noError("close", ignore(a.Shutdown(d.within(2*time.Second)), context.DeadlineExceeded))
+		if err := d.registrar.Shutdown(d.within(5 * time.Second)); !errors.Is(err, rpctypes.ErrPermissionDenied) {
 			t.Errorf("close: %v, want why a lease was not revoked", err)
 		}
 		if leases := d.store.Leases(); len(leases) != 1 || leases[old].TTL == 0 {
@@ -490,7 +497,7 @@ func TestOwnMarkIsNoOperatorsEdit(t *testing.T) {
 				d.registered("stays", nil)
 				a := d.registered("a", nil)
 				fault(d)
-				d.noError("close", a.Close(d.within(time.Minute)))
+				d.noError("close", a.Shutdown(d.within(time.Minute)))
 				d.holds(d.registered("a", nil), plain("a"))
 			})
 		})
@@ -506,6 +513,8 @@ func TestLateWritesAreNoOperatorsEdit(t *testing.T) {
 		d.noError("update", ignore(a.Update(d.within(5*time.Second), map[string]int{"weight": 1}), context.DeadlineExceeded))
 		d.conn.Land()
 		time.Sleep(time.Minute)
+		d.holds(a, `{"Op":0,"Addr":"host-a:80","Metadata":{"status":"draining","weight":1}}`)
+		d.noError("undrain", a.Undrain(d.within(time.Minute)))
 		d.holds(a, `{"Op":0,"Addr":"host-a:80","Metadata":{"weight":1}}`)
 		d.phase(a, Registered, nil)
 	})
@@ -519,10 +528,10 @@ func TestOperatorsEditOutlivesARegistration(t *testing.T) {
 		d.put(a.Key(), `{"Op":0,"Addr":"host-a:80","Metadata":{"weight":10}}`, d.lease())
 		time.Sleep(time.Second)
 		d.noError("drain", a.Drain(d.within(time.Minute)))
-		d.noError("close", a.Close(d.within(time.Minute)))
+		d.noError("close", a.Shutdown(d.within(time.Minute)))
 		a = d.registered("a", map[string]any{"weight": 2, "version": "2"})
 		d.holds(a, `{"Op":0,"Addr":"host-a:80","Metadata":{"version":"2","weight":10}}`)
-		d.noError("close", a.Close(d.within(time.Minute)))
+		d.noError("close", a.Shutdown(d.within(time.Minute)))
 		d.holds(d.registered("a", map[string]int{"weight": 3}), `{"Op":0,"Addr":"host-a:80","Metadata":{"weight":3}}`)
 	})
 }
@@ -530,14 +539,14 @@ func TestOperatorsEditOutlivesARegistration(t *testing.T) {
 // "Deregistered" is said of what etcd has taken out, not of what a successor has.
 func TestSupersededIsNotDeregistered(t *testing.T) {
 	var log bytes.Buffer
-	atDesk(t, RegistrarOptions{Logger: slog.New(slog.NewTextHandler(&log, nil)), Directory: new(Directory)}, func(d *desk) {
+	atDesk(t, RegistrarOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))}, func(d *desk) {
 		d.registered("stays", nil)
 		a := d.registered("a", nil)
 		grant, err := d.other.Grant(d.within(time.Second), 3600)
 		d.noError("grant", err)
 		d.put(a.Key(), plain("successor"), grant.ID)
 		time.Sleep(time.Second)
-		d.noError("close", a.Close(d.within(time.Minute)))
+		d.noError("close", a.Shutdown(d.within(time.Minute)))
 		synctest.Wait()
 		if strings.Contains(log.String(), "deregistered") {
 			t.Errorf("the successor's key stands, and the log says:\n%s", log.String())
@@ -561,11 +570,11 @@ func TestChecksAskForNoValues(t *testing.T) {
 			}
 			return nil
 		})
-		for i := range mostKeyWatches + 5 {
+		for i := range maxKeyWatches + 5 {
 			d.registered(fmt.Sprint(i), nil)
 		}
 		before := d.conn.Calls(fakeetcd.Txn)
-		time.Sleep(2 * checkEvery)
+		time.Sleep(2 * verifyKeysEvery)
 		if d.conn.Calls(fakeetcd.Txn) == before {
 			t.Error("nothing was checked")
 		}
@@ -579,7 +588,7 @@ func TestCloseAfterAPlainPut(t *testing.T) {
 	atDesk(t, RegistrarOptions{}, func(d *desk) {
 		a := d.registered("a", nil)
 		d.put(a.Key(), plain("a"), clientv3.NoLease)
-		d.noError("close", a.Close(d.within(time.Minute)))
+		d.noError("close", a.Shutdown(d.within(time.Minute)))
 		if kv := d.key(a.Key()); kv != nil {
 			t.Errorf("left: %v", kv)
 		}

@@ -44,18 +44,14 @@ func atDesk(t *testing.T, opts RegistrarOptions, test func(d *desk)) {
 		defer d.store.Close()
 		d.conn = d.store.Connect(context.Background())
 		d.other = d.store.Connect(context.Background()).Client
-		if opts.Directory != nil { // one of its own
-			var err error
-			if opts.Directory, err = NewDirectory(d.conn.Client, DirectoryOptions{}); err != nil {
-				t.Fatal(err)
-			}
-			defer opts.Directory.Close()
-		}
-		var err error
-		if d.registrar, err = NewRegistrar(d.conn.Client, opts); err != nil {
+		directory, err := SharedDirectory(d.conn.Client)
+		if err != nil {
 			t.Fatal(err)
 		}
-		defer func() { _ = d.registrar.Close(d.within(time.Second)) }()
+		if d.registrar, err = NewRegistrar(directory, opts); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = d.registrar.Shutdown(d.within(time.Second)) }()
 		test(d)
 	})
 }
@@ -164,11 +160,14 @@ func TestRegistrarKeepsEndpointsUnderOneLease(t *testing.T) {
 
 func TestRegistrarRefusesBadInput(t *testing.T) {
 	if _, err := NewRegistrar(nil, RegistrarOptions{}); err == nil {
-		t.Error("a nil client was taken")
+		t.Error("a nil Directory was taken")
 	}
 	for _, ttl := range []time.Duration{-time.Second, time.Nanosecond, time.Second - 1} {
-		client := clientv3.NewCtxClient(t.Context())
-		_, err := NewRegistrar(client, RegistrarOptions{TTL: ttl})
+		directory, err := NewDirectory(clientv3.NewCtxClient(t.Context()), DirectoryOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = NewRegistrar(directory, RegistrarOptions{TTL: ttl})
 		var input *InputError
 		if !errors.As(err, &input) || input.Field != "TTL" {
 			t.Errorf("TTL %v: %v, want an *InputError", ttl, err)
@@ -230,11 +229,11 @@ func TestSameKeyTwice(t *testing.T) {
 		}
 		// One that is being closed makes way, also while etcd cannot be had.
 		d.conn.Cut()
-		if err := first.Close(d.within(time.Second)); !errors.Is(err, context.DeadlineExceeded) {
+		if err := first.Shutdown(d.within(time.Second)); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("close while cut off: %v", err)
 		}
 		second := d.register("a", map[string]string{"version": "2"})
-		d.noError("close of the first", first.Close(d.within(time.Second)))
+		d.noError("close of the first", first.Shutdown(d.within(time.Second)))
 		d.conn.Mend()
 		d.noError("wait", second.Wait(d.within(time.Minute)))
 		d.holds(second, `{"Op":0,"Addr":"host-a:80","Metadata":{"version":"2"}}`)
@@ -260,8 +259,8 @@ func TestClosingOneLeavesTheOthers(t *testing.T) {
 		lease := d.lease()
 		events := d.other.Watch(context.Background(), "svc/a")
 		synctest.Wait()
-		d.noError("close a", a.Close(d.within(time.Minute)))
-		d.noError("close a again", a.Close(d.within(time.Minute)))
+		d.noError("close a", a.Shutdown(d.within(time.Minute)))
+		d.noError("close a again", a.Shutdown(d.within(time.Minute)))
 		synctest.Wait()
 		var got []string
 		for len(events) > 0 {
@@ -273,8 +272,8 @@ func TestClosingOneLeavesTheOthers(t *testing.T) {
 			t.Errorf("events %q, want %q", got, want)
 		}
 		d.holds(b, plain("b"))
-		d.noError("close", d.registrar.Close(d.within(time.Minute)))
-		d.noError("close again", d.registrar.Close(d.within(time.Minute)))
+		d.noError("close", d.registrar.Shutdown(d.within(time.Minute)))
+		d.noError("close again", d.registrar.Shutdown(d.within(time.Minute)))
 		ttl, err := d.other.TimeToLive(d.within(time.Second), lease)
 		if err != nil || ttl.TTL != -1 {
 			t.Errorf("time to live %+v, %v, want -1", ttl, err)
@@ -292,7 +291,7 @@ func TestClosedRegistrar(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 3 {
 			wg.Go(func() {
-				if err := d.registrar.Close(d.within(time.Minute)); err != nil {
+				if err := d.registrar.Shutdown(d.within(time.Minute)); err != nil {
 					t.Errorf("close: %v", err)
 				}
 			})
@@ -317,14 +316,14 @@ func TestCloseWhileEtcdIsAway(t *testing.T) {
 		a := d.registered("a", nil)
 		d.conn.Cut()
 		began := time.Now()
-		err := d.registrar.Close(d.within(2 * time.Second))
+		err := d.registrar.Shutdown(d.within(2 * time.Second))
 		if !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("close: %v, want the context's error", err)
 		}
-		if took := time.Since(began); took > 2*time.Second+etcdkv.CallTimeout {
-			t.Errorf("close took %v", took)
+		if took := time.Since(began); took > 3*time.Second {
+			t.Errorf("shutdown took %v", took)
 		}
-		d.phase(a, Closed, nil)
+		d.phase(a, Closed, context.DeadlineExceeded)
 		time.Sleep(10 * time.Second)
 		if left := d.store.Values(); len(left) != 0 {
 			t.Errorf("the lease did not end %v", left)
@@ -343,8 +342,8 @@ func TestCloseBeforeEtcdWasEverThere(t *testing.T) {
 			t.Errorf("state %+v, want registering and why", state)
 		}
 		began := time.Now()
-		d.noError("close", a.Close(d.within(time.Hour)))
-		d.noError("close", d.registrar.Close(d.within(time.Hour)))
+		d.noError("close", a.Shutdown(d.within(time.Hour)))
+		d.noError("close", d.registrar.Shutdown(d.within(time.Hour)))
 		if took := time.Since(began); took != 0 {
 			t.Errorf("took %v", took)
 		}
@@ -356,10 +355,10 @@ func TestLeaseLostWhileClosing(t *testing.T) {
 	atDesk(t, RegistrarOptions{}, func(d *desk) {
 		regs := []*Registration{d.registered("a", nil), d.registered("b", nil), d.registered("c", nil)}
 		d.store.ExpireLease(d.lease())
-		d.noError("close", regs[0].Close(d.within(time.Minute)))
+		d.noError("close", regs[0].Shutdown(d.within(time.Minute)))
 		d.conn.Fail(fakeetcd.Txn, status.Error(codes.Unavailable, "away"))
 		closed := make(chan error)
-		go func() { closed <- regs[1].Close(d.within(time.Minute)) }()
+		go func() { closed <- regs[1].Shutdown(d.within(time.Minute)) }()
 		time.Sleep(time.Second)
 		d.store.ExpireLease(d.lease())
 		d.noError("close with the lease lost meanwhile", <-closed)
@@ -390,7 +389,7 @@ func TestClosedClientEndsTheRegistrar(t *testing.T) {
 				if _, err := d.registrar.Register("svc", Endpoint{Addr: "h:1"}); !errors.Is(err, ErrClosed) {
 					t.Errorf("register: %v, want ErrClosed", err)
 				}
-				err := d.registrar.Close(context.Background())
+				err := d.registrar.Shutdown(context.Background())
 				if !busy {
 					d.noError("close", err)
 					return
@@ -400,7 +399,7 @@ func TestClosedClientEndsTheRegistrar(t *testing.T) {
 				}
 				d.phase(a, Closed, etcdkv.ErrClientClosed)
 				go func() { waited <- a.Wait(context.Background()) }()
-				for what, err := range map[string]error{"wait": <-waited, "update": a.Update(context.Background(), 1), "close": a.Close(context.Background())} {
+				for what, err := range map[string]error{"wait": <-waited, "update": a.Update(context.Background(), 1), "close": a.Shutdown(context.Background())} {
 					if !errors.Is(err, ErrClosed) || !errors.Is(err, etcdkv.ErrClientClosed) {
 						t.Errorf("%s: %v, want ErrClosed and why", what, err)
 					}
@@ -412,16 +411,16 @@ func TestClosedClientEndsTheRegistrar(t *testing.T) {
 
 // A registrar outlives its directory: the keys are checked in batches then.
 func TestDirectoryClosed(t *testing.T) {
-	atDesk(t, RegistrarOptions{Directory: new(Directory)}, func(d *desk) {
+	atDesk(t, RegistrarOptions{}, func(d *desk) {
 		a := d.registered("a", nil)
-		d.registrar.opts.Directory.Close()
+		d.registrar.directory.Close()
 		d.store.Delete("svc/a")
 		time.Sleep(4 * time.Second) // a check every TTL/3
 		d.holds(a, plain("a"))
 		if _, err := d.registrar.Register("svc", Endpoint{Addr: "h:1"}); !errors.Is(err, ErrClosed) {
 			t.Errorf("register: %v, want ErrClosed", err)
 		}
-		d.noError("close", d.registrar.Close(d.within(time.Minute)))
+		d.noError("close", d.registrar.Shutdown(d.within(time.Minute)))
 	})
 }
 
@@ -430,7 +429,7 @@ func TestDirectoryClosed(t *testing.T) {
 func TestDoubtAboutTheLeaseIsNoticedAtOnce(t *testing.T) {
 	atDesk(t, RegistrarOptions{TTL: 4 * time.Second}, func(d *desk) {
 		var regs []*Registration
-		for i := range mostKeyWatches + 10 {
+		for i := range maxKeyWatches + 10 {
 			regs = append(regs, d.registered(fmt.Sprint(i), nil))
 		}
 		for range 10 {
@@ -451,11 +450,11 @@ func TestDoubtAboutTheLeaseIsNoticedAtOnce(t *testing.T) {
 
 // What the directory last knew of the way does not count once it is closed.
 func TestDirectoryClosedDuringAnOutage(t *testing.T) {
-	atDesk(t, RegistrarOptions{Directory: new(Directory)}, func(d *desk) {
+	atDesk(t, RegistrarOptions{}, func(d *desk) {
 		a := d.registered("a", nil)
 		d.conn.Cut()
 		time.Sleep(20 * time.Second)
-		d.registrar.opts.Directory.Close()
+		d.registrar.directory.Close()
 		d.conn.Mend()
 		d.noError("wait", a.Wait(d.within(time.Minute)))
 		d.store.Delete("svc/a")
@@ -488,7 +487,7 @@ func TestManyRegistrations(t *testing.T) {
 				if row.denied {
 					d.denyService()
 				}
-				const n = 5*mostKeyWatches + mostAudited
+				const n = 5*maxKeyWatches + maxBatch
 				var regs []*Registration
 				for i := range n {
 					regs = append(regs, d.register(fmt.Sprint(i), nil))
@@ -497,8 +496,8 @@ func TestManyRegistrations(t *testing.T) {
 					d.noError("wait", g.Wait(d.within(time.Minute)))
 				}
 				time.Sleep(time.Minute) // until the size of a batch has come down to the limit
-				if got := d.store.Watches(); got > mostKeyWatches+1 {
-					t.Errorf("%d watches, want %d and the service's", got, mostKeyWatches)
+				if got := d.store.Watches(); got > maxKeyWatches+1 {
+					t.Errorf("%d watches, want %d and the service's", got, maxKeyWatches)
 				}
 				revision, txns := d.store.Revision(), d.conn.Calls(fakeetcd.Txn)
 				time.Sleep(10 * time.Second)
@@ -507,7 +506,7 @@ func TestManyRegistrations(t *testing.T) {
 				}
 				most := 0
 				if row.denied {
-					most = 3 * (n/(min(row.limit, mostAudited)/2) + 1) // a batch that was refused is halved
+					most = 3 * (n/(min(row.limit, maxBatch)/2) + 1) // a batch that was refused is halved
 				}
 				if got := d.conn.Calls(fakeetcd.Txn) - txns; got > most {
 					t.Errorf("%d transactions in 10 s, want %d at most", got, most)
@@ -517,13 +516,13 @@ func TestManyRegistrations(t *testing.T) {
 				last, next := regs[n-1], regs[n-2]
 				d.store.Delete(last.Key())
 				d.put(next.Key(), plain("successor"), grant.ID)
-				time.Sleep(checkEvery + time.Second)
+				time.Sleep(verifyKeysEvery + time.Second)
 				d.holds(last, plain(fmt.Sprint(n-1)))
 				d.phase(next, Lost, ErrSuperseded)
 				time.Sleep(time.Minute)
 				d.phase(next, Lost, ErrSuperseded)
 				d.store.Delete(next.Key())
-				time.Sleep(checkEvery + time.Second)
+				time.Sleep(verifyKeysEvery + time.Second)
 				d.holds(next, plain(fmt.Sprint(n-2)))
 			})
 		})
@@ -535,11 +534,11 @@ func TestManyRegistrations(t *testing.T) {
 func TestWatchesAreFreed(t *testing.T) {
 	atDesk(t, RegistrarOptions{}, func(d *desk) {
 		var regs []*Registration
-		for i := range mostKeyWatches + 2 {
+		for i := range maxKeyWatches + 2 {
 			regs = append(regs, d.registered(fmt.Sprint(i), nil))
 		}
 		for _, g := range slices.Backward(regs) {
-			d.noError("close", g.Close(d.within(time.Minute)))
+			d.noError("close", g.Shutdown(d.within(time.Minute)))
 		}
 		synctest.Wait()
 		if n := len(d.registrar.watches); n != 0 || d.registrar.keyWatches != 0 || d.store.Watches() != 0 {
@@ -555,16 +554,16 @@ func TestFailedCheckIsTriedAgain(t *testing.T) {
 	atDesk(t, RegistrarOptions{}, func(d *desk) {
 		d.denyService()
 		var regs []*Registration
-		for i := range mostKeyWatches + 1 {
+		for i := range maxKeyWatches + 1 {
 			regs = append(regs, d.registered(fmt.Sprint(i), nil))
 		}
-		last := regs[mostKeyWatches]
+		last := regs[maxKeyWatches]
 		d.conn.Fail(fakeetcd.Txn, rpctypes.ErrPermissionDenied)
 		d.store.Delete(last.Key())
 		time.Sleep(time.Minute)
 		d.conn.Fail(fakeetcd.Txn, nil)
 		time.Sleep(10 * time.Second)
-		d.holds(last, plain(fmt.Sprint(mostKeyWatches)))
+		d.holds(last, plain(fmt.Sprint(maxKeyWatches)))
 	})
 }
 
@@ -591,7 +590,7 @@ func TestL7LostAnswers(t *testing.T) {
 				d.noError("update", a.Update(d.within(time.Minute), map[string]int{"weight": 2}))
 				d.holds(a, `{"Op":0,"Addr":"host-a:80","Metadata":{"weight":2}}`)
 				d.conn.LoseAnswers(2)
-				d.noError("close", a.Close(d.within(time.Minute)))
+				d.noError("close", a.Shutdown(d.within(time.Minute)))
 				if left := d.store.Values(); len(left) != 0 {
 					t.Errorf("ghosts: %v", left)
 				}
@@ -724,7 +723,7 @@ func TestNoSpaceIsATypedErrorAndRetried(t *testing.T) {
 			}
 			return nil
 		})
-		d.noError("close", b.Close(d.within(time.Minute)))
+		d.noError("close", b.Shutdown(d.within(time.Minute)))
 		d.conn.SetHook(nil)
 		if kv := d.key("svc/b"); kv != nil {
 			t.Errorf("left: %v", kv)
@@ -801,7 +800,7 @@ func TestRegistrarConverges(t *testing.T) {
 			for _, g := range regs {
 				d.noError("wait", g.Wait(d.within(time.Minute)))
 				g.registrar.mu.Lock()
-				value := string(g.value)
+				value := string(g.observed.current)
 				g.registrar.mu.Unlock()
 				d.holds(g, value)
 				delete(left, g.Key())
@@ -829,7 +828,7 @@ func (d *desk) useAtRandom(regs map[string]*Registration, id string) {
 	case n == 1:
 		_ = g.Drain(ctx)
 	case n == 2:
-		_ = g.Close(ctx)
+		_ = g.Shutdown(ctx)
 		delete(regs, id)
 	default:
 		_ = g.Wait(ctx)

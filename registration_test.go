@@ -42,12 +42,12 @@ func TestContextsThatEnd(t *testing.T) {
 		d.noError("update", ignore(a.Update(d.within(time.Second), map[string]int{"weight": 3}), context.DeadlineExceeded))
 		d.conn.Mend()
 		d.noError("wait", a.Wait(d.within(time.Minute)))
-		d.holds(a, `{"Op":0,"Addr":"host-a:80","Metadata":{"weight":3}}`)
-		// A close goes on behind.
+		d.holds(a, `{"Op":0,"Addr":"host-a:80","Metadata":{"status":"draining","weight":3}}`)
+		// A shutdown goes on behind.
 		d.conn.Cut()
-		d.noError("close", ignore(a.Close(d.within(time.Second)), context.DeadlineExceeded))
+		d.noError("close", ignore(a.Shutdown(d.within(time.Second)), context.DeadlineExceeded))
 		d.conn.Mend()
-		d.noError("close", a.Close(d.within(time.Minute)))
+		d.noError("close", a.Shutdown(d.within(time.Minute)))
 		if left := d.store.Values(); len(left) != 0 {
 			t.Errorf("left: %v", left)
 		}
@@ -98,7 +98,7 @@ func TestStateTellsEveryPhase(t *testing.T) {
 		time.Sleep(20 * time.Second)
 		d.noError("drain", a.Drain(d.within(time.Minute)))
 		synctest.Wait()
-		d.noError("close", a.Close(d.within(time.Minute)))
+		d.noError("close", a.Shutdown(d.within(time.Minute)))
 		watcher.Wait()
 		want := []Phase{Registering, Registered, Lost, Registered, Draining, Closed}
 		if !slices.Equal(phases, want) {
@@ -209,7 +209,7 @@ func TestL6LateDeregistration(t *testing.T) {
 			}
 			return nil
 		})
-		d.noError("close a", a.Close(d.within(time.Minute)))
+		d.noError("close a", a.Shutdown(d.within(time.Minute)))
 		if kv := d.key("svc/a"); kv == nil || string(kv.Value) != plain("successor") {
 			t.Errorf("the successor's key: %v", kv)
 		}
@@ -221,7 +221,7 @@ func TestL6LateDeregistration(t *testing.T) {
 			}
 			return nil
 		})
-		d.noError("close b", b.Close(d.within(time.Minute)))
+		d.noError("close b", b.Shutdown(d.within(time.Minute)))
 		d.conn.SetHook(nil)
 		if kv := d.key("svc/b"); kv != nil || edits < 2 {
 			t.Errorf("after %d edits: %v", edits, kv)
@@ -318,7 +318,7 @@ func TestCloseAndRegisterDuringAWrite(t *testing.T) {
 				d.registrar.mu.Lock()
 				first := d.registrar.regs["svc/a"]
 				d.registrar.mu.Unlock()
-				first.leave()
+				first.remove()
 				again <- d.register("a", map[string]int{"weight": 2})
 				d.phase(first, Closed, nil)
 			}
@@ -344,7 +344,7 @@ func TestDrainAfterUpdateKeepsTheMetadata(t *testing.T) {
 		d.holds(a, `{"Op":0,"Addr":"host-a:80","Metadata":{"status":"draining","weight":2}}`)
 		d.phase(a, Draining, nil)
 		revision := d.store.Revision()
-		d.noError("close", a.Close(d.within(time.Minute)))
+		d.noError("close", a.Shutdown(d.within(time.Minute)))
 		if got := d.store.Revision(); got != revision+1 {
 			t.Errorf("%d writes to close what was marked already, want 1", got-revision)
 		}
@@ -355,7 +355,7 @@ func TestDrainAfterUpdateKeepsTheMetadata(t *testing.T) {
 func TestMarkKeepsAnEdit(t *testing.T) {
 	for name, end := range map[string]func(*Registration, context.Context) error{
 		"drain": (*Registration).Drain,
-		"close": (*Registration).Close,
+		"close": (*Registration).Shutdown,
 	} {
 		t.Run(name, func(t *testing.T) {
 			atDesk(t, RegistrarOptions{}, func(d *desk) {

@@ -139,7 +139,7 @@ func (m *member) leave(ctx context.Context, ended bool) {
 	if state, _ := reg.State(); !ended && (state.Phase == rollcall.Registered || state.Phase == rollcall.Draining) {
 		m.drain(ctx, reg)
 	}
-	if err := reg.Close(ctx); err != nil {
+	if err := reg.Shutdown(ctx); err != nil {
 		m.opts.Logger.Warn("cannot deregister; the lease will", "key", reg.Key(), "cause", err)
 	}
 }

@@ -45,20 +45,25 @@ type house struct {
 	news chan struct{}
 }
 
+func directoryOf(t *testing.T, client *clientv3.Client) *rollcall.Directory {
+	t.Helper()
+	directory, err := rollcall.SharedDirectory(client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return directory
+}
+
 func newHouse(t *testing.T) *house {
 	t.Helper()
 	h := &house{T: t, etcd: etcdtest.New(t, etcdtest.Options{}), news: make(chan struct{})}
 	h.client = h.newClient()
 	var err error
-	h.registrar, err = rollcall.NewRegistrar(h.client, rollcall.RegistrarOptions{TTL: 3 * time.Second})
+	h.registrar, err = rollcall.NewRegistrar(directoryOf(t, h.client), rollcall.RegistrarOptions{TTL: 3 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		_ = h.registrar.Close(ctx) // etcd may be gone by now
-	})
+	t.Cleanup(h.registrar.Close) // etcd may be gone by now
 	h.newServer()
 	h.watch()
 	return h
@@ -414,7 +419,7 @@ func TestMetadataWithoutAMark(t *testing.T) {
 func TestOptionsThatCannotWork(t *testing.T) {
 	client := clientv3.NewCtxClient(t.Context()) // nothing is asked of it
 	defer client.Close()
-	registrar, err := rollcall.NewRegistrar(client, rollcall.RegistrarOptions{})
+	registrar, err := rollcall.NewRegistrar(directoryOf(t, client), rollcall.RegistrarOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -426,7 +431,7 @@ func TestOptionsThatCannotWork(t *testing.T) {
 		t.Cleanup(func() { lis.Close() })
 		return lis
 	}
-	defer registrar.Close(context.Background())
+	defer registrar.Close()
 	for _, row := range []struct {
 		name   string
 		addr   string // to listen at; "": in memory
@@ -470,11 +475,11 @@ func TestClosedRegistrar(t *testing.T) {
 		t.Run(fmt.Sprintf("health %v", withHealth), func(t *testing.T) {
 			client := clientv3.NewCtxClient(context.Background())
 			defer client.Close()
-			registrar, err := rollcall.NewRegistrar(client, rollcall.RegistrarOptions{})
+			registrar, err := rollcall.NewRegistrar(directoryOf(t, client), rollcall.RegistrarOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := registrar.Close(t.Context()); err != nil {
+			if err := registrar.Shutdown(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			lis, err := net.Listen("tcp", "0.0.0.0:0")
@@ -503,7 +508,7 @@ func TestRegistrarClosesWhileServing(t *testing.T) {
 	opts.Health, opts.Logger = status, slog.New(slog.NewTextHandler(&log, nil))
 	cancel, ended := h.run(opts)
 	h.saw("serving")
-	if err := h.registrar.Close(t.Context()); err != nil {
+	if err := h.registrar.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	close(h.slow.finish)

@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	mostKeyWatches = 16  // keys with a watch of their own; those beyond share one with their whole service
-	mostAudited    = 100 // keys that are looked up at once; a server takes 128 operations by default
+	maxKeyWatches = 16  // keys with a watch of their own; those beyond share one with their whole service
+	maxBatch      = 100 // keys that are looked up at once; a server takes 128 operations by default
 )
 
 // keyWatch is a watch that tells of the keys of some registrations: of one key, or of a
@@ -44,14 +44,14 @@ func (r *Registrar) watchLocked(g *Registration) (err error) {
 	w := r.watches[prefix]
 	switch {
 	case w != nil:
-	case r.keyWatches < mostKeyWatches:
+	case r.keyWatches < maxKeyWatches:
 		w = newKeyWatch(g.key)
-		if w.sub, err = r.opts.Directory.subscribeKey(g.key, r.wake); err == nil {
+		if w.sub, err = r.directory.subscribeKey(g.key, r.wake); err == nil {
 			r.keyWatches++
 		}
 	default:
 		w = newKeyWatch(prefix)
-		w.sub, err = r.opts.Directory.subscribe(etcdkv.Prefix(prefix), prefix, r.wake)
+		w.sub, err = r.directory.subscribe(etcdkv.Prefix(prefix), prefix, r.wake)
 	}
 	if err != nil {
 		return err
@@ -80,9 +80,9 @@ func (r *Registrar) unwatchLocked(g *Registration) (sub *Subscription) {
 	return w.sub
 }
 
-// observeLocked compares what the watches last saw with what was last read or written:
-// whatever differs must be looked at.
-func (r *Registrar) observeLocked() {
+// observeWatchesLocked makes those registrations dirty whose keys, as the watches show them,
+// are not as they were last read or written.
+func (r *Registrar) observeWatchesLocked() {
 	for _, w := range r.watches {
 		snap := w.sub.Latest()
 		if snap == nil || snap == w.last || snap.Staleness() != nil {
@@ -100,43 +100,42 @@ func (r *Registrar) observeLocked() {
 		}
 		w.last = snap
 		for g := range w.unseen {
-			if snap.Revision() < g.revision {
+			if snap.Revision() < g.observed.revision {
 				continue
 			}
 			delete(w.unseen, g)
 			inst := snap.Instance(g.key)
-			g.dirty = g.dirty || g.claimed && (inst == nil || inst.ModRevision != g.revision)
+			g.dirty = g.dirty || g.observed.claimed && (inst == nil || inst.ModRevision != g.observed.revision)
 		}
 	}
 }
 
-// audit looks up the registrations that no live watch tells of, in batches, and reports
-// whether one of them needs attention.
-func (r *Registrar) audit(ctx context.Context) bool {
-	attention := false
-	for chunk := range slices.Chunk(r.unwatched(), r.audited) {
+// verifyKeys looks up the registrations that no live watch covers, in batches, and reports
+// whether it has made one of them dirty.
+func (r *Registrar) verifyKeys(ctx context.Context) (dirty bool) {
+	for chunk := range slices.Chunk(r.unwatched(), r.batch) {
 		ops := make([]clientv3.Op, len(chunk))
 		for i, g := range chunk {
 			ops[i] = clientv3.OpGet(g.key, clientv3.WithKeysOnly())
 		}
-		tctx, cancel := context.WithTimeout(ctx, min(etcdkv.CallTimeout, r.granted/3))
+		tctx, cancel := context.WithTimeout(ctx, min(etcdkv.CallTimeout, r.ttl/3))
 		resp, err := r.client.Txn(tctx).Then(ops...).Commit()
 		cancel()
 		if err != nil {
 			if errors.Is(err, rpctypes.ErrTooManyOps) {
-				r.audited = max(1, r.audited/2) // the limit is the server's to set
+				r.batch = max(1, r.batch/2) // the limit is the server's to set
 			}
-			r.log.Debug("cannot check registrations", "cause", r.explain(err))
-			return attention
+			r.logger().Debug("cannot verify the keys of registrations", "cause", r.explain(err))
+			return dirty
 		}
 		r.mu.Lock()
 		for i, g := range chunk {
-			g.dirty = g.dirty || g.strayedLocked(only(resp.Responses[i].GetResponseRange().Kvs))
-			attention = attention || g.dirty
+			g.dirty = g.dirty || g.changedLocked(only(resp.Responses[i].GetResponseRange().Kvs))
+			dirty = dirty || g.dirty
 		}
 		r.mu.Unlock()
 	}
-	return attention
+	return dirty
 }
 
 // unwatched returns the registrations without a live watch.
@@ -144,12 +143,12 @@ func (r *Registrar) unwatched() (all []*Registration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, g := range r.regs {
-		if !g.claimed || g.gone {
+		if !g.observed.claimed || g.desired.removed {
 			continue
 		}
 		if g.watch != nil {
 			// A watch that has not come to the last write may follow a history that lost it.
-			if snap := g.watch.sub.Latest(); snap != nil && snap.Staleness() == nil && snap.Revision() >= g.revision {
+			if snap := g.watch.sub.Latest(); snap != nil && snap.Staleness() == nil && snap.Revision() >= g.observed.revision {
 				continue
 			}
 		}
@@ -158,9 +157,9 @@ func (r *Registrar) unwatched() (all []*Registration) {
 	return all
 }
 
-// strayedLocked reports whether a key, nil for none, is not what it was when it was last
-// looked at. A successor's may change as it likes.
-func (g *Registration) strayedLocked(kv *mvccpb.KeyValue) bool {
+// changedLocked reports whether a key, nil for none, is not as it was last observed. That
+// of a successor may change.
+func (g *Registration) changedLocked(kv *mvccpb.KeyValue) bool {
 	if kv == nil {
 		return true
 	}
@@ -168,24 +167,24 @@ func (g *Registration) strayedLocked(kv *mvccpb.KeyValue) bool {
 		lease := clientv3.LeaseID(kv.Lease)
 		return lease == clientv3.NoLease || lease == g.registrar.lease
 	}
-	return kv.ModRevision != g.revision
+	return kv.ModRevision != g.observed.revision
 }
 
-// sweepPause returns the time until the next sweep.
-func (r *Registrar) sweepPause() time.Duration {
-	every := r.opts.Directory.auditEvery
+// restoredPause returns the time until deleteRestored is due again.
+func (r *Registrar) restoredPause() time.Duration {
+	every := r.directory.auditEvery
 	if every < 0 {
 		return backoff.Never
 	}
-	return every*3/4 + backoff.Jitter(every/2)
+	return backoff.Around(every)
 }
 
-// sweep deletes what was deregistered and stands under the lease again: etcd was restored
-// from a backup, and the lease, which lives on for the other registrations, would keep it
-// there. What others put under the lease is theirs.
-func (r *Registrar) sweep(ctx context.Context) {
+// deleteRestored deletes keys that were deregistered and are under the lease again: etcd was
+// restored from a backup, and the lease, which lives on for the other registrations, would
+// keep them. What others have put under the lease stays.
+func (r *Registrar) deleteRestored(ctx context.Context) {
 	r.mu.Lock()
-	idle := len(r.departed) == 0
+	idle := len(r.deregistered) == 0
 	r.mu.Unlock()
 	if idle {
 		return
@@ -194,21 +193,21 @@ func (r *Registrar) sweep(ctx context.Context) {
 	defer cancel()
 	under, err := r.client.TimeToLive(ctx, r.lease, clientv3.WithAttachedKeys())
 	if err != nil {
-		r.log.Debug("cannot look up what stands under the lease", "cause", err)
+		r.logger().Debug("cannot list the keys under the lease", "cause", err)
 		return
 	}
 	for _, key := range under.Keys {
-		if err := r.sweepKey(ctx, string(key)); err != nil {
-			r.log.Warn("cannot delete what was deregistered", "key", string(key), "cause", err)
+		if err := r.deleteRestoredKey(ctx, string(key)); err != nil {
+			r.logger().Warn("cannot delete a key that a restored etcd holds again after it was deregistered", "key", string(key), "cause", err)
 		}
 	}
 }
 
-func (r *Registrar) sweepKey(ctx context.Context, key string) error {
+func (r *Registrar) deleteRestoredKey(ctx context.Context, key string) error {
 	left := func() bool {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		return r.departed[key] && r.regs[key] == nil
+		return r.deregistered[key] && r.regs[key] == nil
 	}
 	if !left() {
 		return nil
@@ -217,10 +216,10 @@ func (r *Registrar) sweepKey(ctx context.Context, key string) error {
 	if err != nil || len(resp.Kvs) == 0 || clientv3.LeaseID(resp.Kvs[0].Lease) != r.lease || !left() {
 		return err
 	}
-	done, err := r.client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", resp.Kvs[0].ModRevision)).
-		Then(clientv3.OpDelete(key)).Commit()
+	done, err := r.commit(r.client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", resp.Kvs[0].ModRevision)).
+		Then(clientv3.OpDelete(key)))
 	if err == nil && done.Succeeded {
-		r.log.Warn("deleted what etcd held again after it was deregistered", "key", key)
+		r.logger().Warn("deleted a key that a restored etcd held again after it was deregistered", "key", key)
 	}
 	return err
 }

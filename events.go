@@ -1,0 +1,89 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rollcall
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+)
+
+// event is what happened to a registration.
+type event struct {
+	level slog.Level
+	text  string
+	key   string
+	cause error
+}
+
+const (
+	levelInfo = slog.LevelInfo
+	levelWarn = slog.LevelWarn
+)
+
+// noteLocked records an event for logEvents.
+func (r *Registrar) noteLocked(level slog.Level, text string, g *Registration, cause error) {
+	r.events = append(r.events, event{level, text, g.key, cause})
+}
+
+// logEvents logs the events since its last call: one line for all registrations that the
+// same happened to.
+func (r *Registrar) logEvents() {
+	r.mu.Lock()
+	all, lease := r.events, r.lease
+	r.events = nil
+	r.mu.Unlock()
+	first := make(map[string]event)
+	count := make(map[string]int)
+	var texts []string
+	for _, e := range all {
+		if count[e.text]++; count[e.text] == 1 {
+			first[e.text] = e
+			texts = append(texts, e.text)
+		}
+	}
+	for _, text := range texts {
+		e := first[text]
+		args := []any{"key", e.key}
+		if more := count[text] - 1; more > 0 {
+			args = append(args, "andOthers", more)
+		}
+		if lease != 0 {
+			args = append(args, "lease", leaseText(lease))
+		}
+		if e.cause != nil {
+			args = append(args, "cause", e.cause)
+		}
+		r.logger().Log(context.Background(), e.level, text, args...)
+	}
+}
+
+// remind logs what etcd goes on refusing, from time to time.
+func (r *Registrar) remind() {
+	r.mu.Lock()
+	for _, g := range r.regs {
+		if g.state.Err != nil && !g.desired.removed && causeOf(g.state.Err) != "connection" {
+			r.noteLocked(levelWarn, "still not registered as it should be", g, g.state.Err)
+		}
+	}
+	r.mu.Unlock()
+	r.logEvents()
+}
+
+// causeOf tells causes apart that an operator would act on in different ways. All that is
+// wrong with the connection is one: the Directory logs what becomes of it.
+func causeOf(err error) string {
+	var etcd rpctypes.EtcdError
+	switch {
+	case errors.Is(err, ErrSuperseded):
+		return ErrSuperseded.Error()
+	case errors.Is(err, errNotRenewed), concernsAll(err):
+		return "connection"
+	case errors.As(err, &etcd):
+		return etcd.Error()
+	}
+	return err.Error()
+}
