@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"os/signal"
@@ -119,24 +118,11 @@ func serve() error {
 		return err
 	}
 	defer client.Close()
-	directory, err := rollcall.SharedDirectory(client)
-	if err != nil {
-		return err
-	}
-	registrar, err := rollcall.NewRegistrar(directory, rollcall.RegistrarOptions{})
-	if err != nil {
-		return err
-	}
-	defer registrar.Close()
-	lis, err := net.Listen("tcp", "127.0.0.1:50051")
-	if err != nil {
-		return err
-	}
 	srv := grpc.NewServer()
 	healthpb.RegisterHealthServer(srv, health.NewServer()) // your service here
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	return serving.Run(ctx, srv, lis, serving.Options{Registrar: registrar, Service: "my-service"})
+	return serving.ListenAndServe(ctx, srv, "127.0.0.1:50051", serving.Options{Client: client, Service: "my-service"})
 }
 
 func call() error {

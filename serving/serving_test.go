@@ -238,7 +238,7 @@ func TestEndLetsRunningCallsFinish(t *testing.T) {
 func TestStopTimeout(t *testing.T) {
 	h := newHouse(t)
 	opts := h.options()
-	opts.StopTimeout, opts.DrainDelay = -1, -1
+	opts.StopTimeout, opts.DrainDelay = 1, 1
 	cancel, ended := h.run(opts)
 	called := make(chan error, 1)
 	conn := h.dial()
@@ -444,6 +444,11 @@ func TestOptionsThatCannotWork(t *testing.T) {
 		{"a listener that is no TCP", "", serving.Options{Service: "svc"}, false, "address"},
 		{"a bad address", "127.0.0.1:0", serving.Options{Service: "svc", Endpoint: rollcall.Endpoint{Addr: "nowhere"}}, true, "address"},
 		{"no service", "127.0.0.1:0", serving.Options{}, true, "service"},
+		{"two names and a list of names", "127.0.0.1:0", serving.Options{Service: "svc", Services: []string{"b"}}, false, "service"},
+		{"a service twice", "127.0.0.1:0", serving.Options{Services: []string{"svc", "b", "svc/"}}, false, "service"},
+		{"one bad service of two", "127.0.0.1:0", serving.Options{Services: []string{"svc", "//"}}, false, "service"},
+		{"a negative delay", "127.0.0.1:0", serving.Options{Service: "svc", DrainDelay: -1}, false, "DrainDelay"},
+		{"a negative time-out", "127.0.0.1:0", serving.Options{Service: "svc", StopTimeout: -1}, false, "StopTimeout"},
 		{"bad metadata", "127.0.0.1:0", serving.Options{Service: "svc", Endpoint: rollcall.Endpoint{Metadata: func() {}}}, true, "metadata"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -463,8 +468,16 @@ func TestOptionsThatCannotWork(t *testing.T) {
 		})
 	}
 	lis := listen(t, "127.0.0.1:0")
-	if err := serving.Run(t.Context(), grpc.NewServer(), lis, serving.Options{Service: "svc"}); err == nil {
-		t.Error("no error without a registrar")
+	for name, opts := range map[string]serving.Options{
+		"no registrar and no client":    {Service: "svc"},
+		"both a registrar and a client": {Service: "svc", Client: client, Registrar: registrar},
+	} {
+		if err := serving.Run(t.Context(), grpc.NewServer(), lis, opts); err == nil || !strings.Contains(err.Error(), "one of the two") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := serving.New(nil, serving.Options{Service: "svc", Registrar: registrar}); err == nil {
+		t.Error("no error without a server")
 	}
 }
 
@@ -554,7 +567,14 @@ func TestEndBeforeTheStart(t *testing.T) {
 	h := newHouse(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := serving.Run(ctx, h.srv, h.lis, h.options()); err != nil {
+	s, err := serving.New(h.srv, h.options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Run(ctx, h.lis); err != nil {
 		t.Errorf("Run: %v", err)
+	}
+	if err := s.Run(ctx, h.lis); err == nil {
+		t.Error("a Server ran twice")
 	}
 }
