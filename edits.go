@@ -55,7 +55,7 @@ func statusOf(value []byte) (status string) {
 	if _, metadata, err := decodeValue(value); err == nil {
 		var fields map[string]json.RawMessage
 		if json.Unmarshal(metadata, &fields) == nil {
-			_ = json.Unmarshal(fields["status"], &status) // what is no string sets none
+			_ = json.Unmarshal(fields["status"], &status) // a status that is not a string counts as none
 		}
 	}
 	return status
@@ -68,7 +68,7 @@ func isEndpoint(value []byte) bool {
 
 // mergeEdits is a three-way merge: it takes the fields that the program changed since base
 // from wanted, and all others from current, which an operator may have edited. All three
-// are values of endpoints. Metadata that is no object counts as one field.
+// are values of endpoints. Metadata that is not an object counts as one field.
 func mergeEdits(base, wanted, current []byte) ([]byte, error) {
 	switch {
 	case bytes.Equal(base, wanted):

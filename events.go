@@ -73,8 +73,8 @@ func (r *Registrar) remind() {
 	r.logEvents()
 }
 
-// causeOf tells causes apart that an operator would act on in different ways. All that is
-// wrong with the connection is one: the Directory logs what becomes of it.
+// causeOf returns what distinguishes causes that an operator acts on in different ways. All
+// failures of the connection are one cause, whose course the Directory logs.
 func causeOf(err error) string {
 	var etcd rpctypes.EtcdError
 	switch {

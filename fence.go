@@ -120,8 +120,8 @@ func (r *Registrar) moveOther(ctx context.Context, key string, from clientv3.Lea
 	if ours {
 		return nil
 	}
-	_, err := r.client.Txn(ctx).If(clientv3.Compare(clientv3.LeaseValue(key), "=", from)).
-		Then(clientv3.OpPut(key, "", clientv3.WithIgnoreValue(), clientv3.WithLease(r.lease))).Commit()
+	_, err := r.commit(r.client.Txn(ctx).If(clientv3.Compare(clientv3.LeaseValue(key), "=", from)).
+		Then(clientv3.OpPut(key, "", clientv3.WithIgnoreValue(), clientv3.WithLease(r.lease))))
 	if err != nil {
 		return fmt.Errorf("move %q to lease %x: %w", key, int64(r.lease), err)
 	}

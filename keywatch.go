@@ -22,23 +22,23 @@ const (
 	maxBatch      = 100 // keys that are looked up at once; a server takes 128 operations by default
 )
 
-// keyWatch is a watch that tells of the keys of some registrations: of one key, or of a
-// whole service where there are many.
+// keyWatch is a watch that covers the keys of some registrations: one key, or a whole
+// service where there are many.
 type keyWatch struct {
 	name string // the key, or the service's prefix
 	sub  *Subscription
 
 	// Guarded by Registrar.mu.
 	regs   int                    // how many use it
-	last   *Snapshot              // that was looked at
-	unseen map[*Registration]bool // written, and not looked for in a snapshot since
+	last   *Snapshot              // last observed
+	unseen map[*Registration]bool // written, and not yet seen in a snapshot
 }
 
 func newKeyWatch(name string) *keyWatch {
 	return &keyWatch{name: name, unseen: make(map[*Registration]bool)}
 }
 
-// watchLocked has a registration's key covered by a watch.
+// watchLocked subscribes to a watch that covers the registration's key.
 func (r *Registrar) watchLocked(g *Registration) (err error) {
 	prefix := g.service + "/"
 	w := r.watches[prefix]
@@ -88,7 +88,7 @@ func (r *Registrar) observeWatchesLocked() {
 		if snap == nil || snap == w.last || snap.Staleness() != nil {
 			continue
 		}
-		if w.last != nil && w.last.Epoch() != snap.Epoch() { // restored from a backup, it may be, with the lease in it
+		if w.last != nil && w.last.Epoch() != snap.Epoch() { // the backup that was restored may have the lease
 			for _, g := range r.regs {
 				g.dirty = g.dirty || g.watch == w
 			}
@@ -147,7 +147,7 @@ func (r *Registrar) unwatched() (all []*Registration) {
 			continue
 		}
 		if g.watch != nil {
-			// A watch that has not come to the last write may follow a history that lost it.
+			// A watch that has not reached the last write may follow an epoch that lost it.
 			if snap := g.watch.sub.Latest(); snap != nil && snap.Staleness() == nil && snap.Revision() >= g.observed.revision {
 				continue
 			}
@@ -204,16 +204,16 @@ func (r *Registrar) deleteRestored(ctx context.Context) {
 }
 
 func (r *Registrar) deleteRestoredKey(ctx context.Context, key string) error {
-	left := func() bool {
+	deregistered := func() bool {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		return r.deregistered[key] && r.regs[key] == nil
 	}
-	if !left() {
+	if !deregistered() {
 		return nil
 	}
 	resp, err := r.client.Get(ctx, key)
-	if err != nil || len(resp.Kvs) == 0 || clientv3.LeaseID(resp.Kvs[0].Lease) != r.lease || !left() {
+	if err != nil || len(resp.Kvs) == 0 || clientv3.LeaseID(resp.Kvs[0].Lease) != r.lease || !deregistered() {
 		return err
 	}
 	done, err := r.commit(r.client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", resp.Kvs[0].ModRevision)).

@@ -167,8 +167,8 @@ func (r *Registrar) interrupted(err error) {
 	r.logEvents()
 }
 
-// explain adds what is known of the connection to an error that may come from it: a
-// time-out alone tells little.
+// explain adds what is known of the connection to an error that may come from it, such as
+// a time-out.
 func (r *Registrar) explain(err error) error {
 	if errors.Is(err, rpctypes.ErrLeaseNotFound) || !concernsAll(err) && !errors.Is(err, errNotRenewed) {
 		return err
@@ -183,8 +183,8 @@ func (r *Registrar) explain(err error) error {
 }
 
 // maintain keeps the lease alive and reconciles registrations until the lease is in doubt:
-// its keepalives went unanswered for its whole time, or a write found it gone. Doubt cuts
-// short what is under way, which may be waiting for an etcd that is gone.
+// its keepalives went unanswered for its whole time, or a write found that etcd does not have
+// it. That cancels the calls under way, which may be waiting for an etcd that is gone.
 func (r *Registrar) maintain(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var renewals sync.WaitGroup
@@ -273,7 +273,7 @@ func (r *Registrar) wait(ctx context.Context, c *chores, due time.Time, failing 
 	}
 }
 
-// keepAlive renews the lease, and those that are retired and may hold keys still, until
+// keepAlive renews the lease, and those that are retired and may still have keys, until
 // the context ends; it cancels when the lease was not renewed for its whole time.
 func (r *Registrar) keepAlive(ctx context.Context, renewals *sync.WaitGroup, cancel context.CancelCauseFunc) error {
 	for _, lease := range append(slices.Clone(r.retired), r.lease) {

@@ -14,14 +14,14 @@ import (
 	"github.com/rollcall-grpc/rollcall/internal/backoff"
 )
 
-// Endpoint is what an instance says of itself.
+// Endpoint describes an instance.
 type Endpoint struct {
 	ID       string // last part of the key; default: Addr
 	Addr     string // where clients reach it; see RegistrarOptions.Policy
 	Metadata any    // anything that encoding/json writes; an object to use Attributes
 }
 
-// Phase is where a registration stands.
+// Phase is the state of a registration in etcd.
 type Phase int
 
 const (
@@ -29,7 +29,7 @@ const (
 	Registered               // in etcd, under a lease that is kept alive
 	Lost                     // was in etcd; State.Err says why it is not, and it is being put back
 	Draining                 // in etcd, marked so that clients send nothing new
-	Closed                   // taken out for good
+	Closed                   // removed
 )
 
 func (p Phase) String() string {
@@ -98,9 +98,9 @@ func (g *Registration) Service() string { return g.service }
 // Addr is the advertised address.
 func (g *Registration) Addr() string { return g.addr }
 
-// State returns the state and a channel that closes when it changes. It tells where the
-// endpoint is in etcd at this moment; whether a server is ready is another question, which
-// serving.Server.Readiness answers.
+// State returns the state in etcd at this moment, and a channel that closes when it changes.
+// A readiness probe must not depend on it, or an outage of etcd takes every server out; see
+// serving.Server.Readiness.
 func (g *Registration) State() (State, <-chan struct{}) {
 	g.registrar.mu.Lock()
 	defer g.registrar.mu.Unlock()
@@ -144,7 +144,7 @@ func (g *Registration) Drain(ctx context.Context) error {
 
 // Undrain takes the mark of Drain away. An endpoint whose metadata has the mark without
 // Drain keeps it, as does one that an operator has marked, until the operator takes it back:
-// the state says Draining then.
+// the phase stays Draining then.
 func (g *Registration) Undrain(ctx context.Context) error {
 	return g.set(ctx, "undrain", func() (desired, error) { return g.desired.with(g.desired.plain, false) })
 }
@@ -187,7 +187,7 @@ func (g *Registration) Shutdown(ctx context.Context) error {
 }
 
 // Close begins to remove the endpoint, as Shutdown does, and returns at once. The Registrar
-// goes on with it behind: State says Closed when it is done.
+// removes it in the background; the phase is Closed when that is done.
 func (g *Registration) Close() { g.remove() }
 
 // remove has the endpoint removed. Where there was never a lease there is nothing in etcd.

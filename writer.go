@@ -206,7 +206,7 @@ func (r *Registrar) put(ctx context.Context, g *Registration, kv *mvccpb.KeyValu
 
 // write puts a value under the lease, if the key still is what it was observed as.
 func (r *Registrar) write(ctx context.Context, g *Registration, kv *mvccpb.KeyValue, value []byte, lease clientv3.LeaseID) (*clientv3.TxnResponse, error) {
-	if kv == nil { // a create could land after the key has been deleted
+	if kv == nil { // a create may happen after the key has been deleted
 		r.mu.Lock()
 		r.unanswered[g.key] = append(r.unanswered[g.key], lease)
 		r.mu.Unlock()
@@ -308,7 +308,7 @@ func (r *Registrar) keyStateLocked(kv *mvccpb.KeyValue) keyState {
 	return keyForeign
 }
 
-// answeredLocked takes one create of a key off those that may still land.
+// answeredLocked records that one create of a key was answered.
 func (r *Registrar) answeredLocked(key string, lease clientv3.LeaseID) {
 	leases := r.unanswered[key]
 	if i := slices.Index(leases, lease); i >= 0 {
@@ -319,7 +319,7 @@ func (r *Registrar) answeredLocked(key string, lease clientv3.LeaseID) {
 	}
 }
 
-// answeredOnlyLocked is answeredLocked where there is one such create under the lease.
+// answeredOnlyLocked is answeredLocked if there is just one unanswered create under the lease.
 func (r *Registrar) answeredOnlyLocked(key string, lease clientv3.LeaseID) {
 	leases := r.unanswered[key]
 	if i := slices.Index(leases, lease); i >= 0 && !slices.Contains(leases[i+1:], lease) {

@@ -12,7 +12,7 @@ import (
 )
 
 // Readiness returns a handler for readiness probes. It answers 200 once every service has
-// been registered, and 503 with a line that tells why before that, while the server or one
+// been registered, and 503 with a line that gives the reason before that, while the server or one
 // of its registrations is draining, and after it has left.
 //
 // An outage does not make a server unready: its clients keep calling it while etcd is away,

@@ -137,7 +137,7 @@ func (s *Server) start(lis net.Listener) (release func(), err error) {
 	return release, nil
 }
 
-// orderly returns why Serve ended, nil where it was told to before it began.
+// orderly returns why Serve ended, nil where it was stopped before it began.
 func orderly(err error) error {
 	if errors.Is(err, grpc.ErrServerStopped) {
 		return nil
@@ -239,7 +239,7 @@ func each(regs []*rollcall.Registration, f func(*rollcall.Registration)) {
 	wg.Wait()
 }
 
-// follow joins and leaves as the health service says, until the context ends, the
+// follow joins and leaves with the status of the health service, until the context ends, the
 // endpoint turns out to be impossible, or the server ended with err.
 func (s *Server) follow(ctx context.Context, status *healthStream, served <-chan error) (ended bool, err error) {
 	var changed <-chan struct{}

@@ -244,13 +244,9 @@ func stateText(key string, s rollcall.State) string {
 	return fmt.Sprintf("%q is %s, under lease %s", key, s.Phase, leaseText(s.Lease))
 }
 
-// abandon leaves nothing behind of a registration that failed: the lease is revoked, and
-// with it goes what was written, without the courtesy of a mark that may be denied too.
-func (d *desk) abandon() {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	_ = d.registrar.Shutdown(ctx) // that its context has ended
-}
+// abandon leaves nothing behind of a registration that failed: what cannot be deleted goes
+// with the lease.
+func (d *desk) abandon() { d.registrar.Close() }
 
 // leave takes the endpoint out, whatever ended the context.
 func (d *desk) leave(ctx context.Context) error {
