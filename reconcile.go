@@ -11,23 +11,6 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// A registration is reconciled in steps: reconcile compares what is desired with what was
-// observed, the step is taken, its outcome is observed. Steps lead from phase to phase:
-//
-//	              put                    put: Drain, or an operator
-//	Registering ───────> Registered ─────────────────────────────────> Draining
-//	                      │      ^   <─────────────────────────────────  │   ^
-//	                      │      │       put: Undrain, or an operator    │   │
-//	                lost  │      │ put                            lost   │   │ put
-//	                      v      │                                       v   │
-//	                    Lost ────┘                                     Lost ─┘
-//
-//	from any phase ── Close: read, adopt, delete, fence ──> Closed
-//
-// An endpoint is lost while its lease has expired or was not renewed for its whole time,
-// while its key is a successor's, to which it yields, and while etcd refuses a key that was
-// deleted. A key that was deleted, overwritten or put without the lease is put again at once.
-
 // desired is what the program wants of a registration. The zero value but for the values
 // is an endpoint that is to be kept.
 type desired struct {
@@ -109,8 +92,26 @@ const (
 	actFinish               // nothing: none of ours is left
 )
 
-// reconcile returns the next step, and the phase until it is taken. The first put of an
-// endpoint takes the key for absent without reading it.
+// reconcile returns the next step about a key, and the phase until it is taken. Its outcome
+// is observed, until a step is the last one: keep, yield, fence or finish. The first put of
+// an endpoint takes the key for absent without reading it. Steps lead from phase to phase:
+//
+//	Registering ─── put ───> Registered <───── put (1) ─────> Draining
+//	                             ^                               ^
+//	                    lost (2) │ put                  lost (2) │ put
+//	                             v                               v
+//	                             └──────────── Lost ─────────────┘
+//
+//	any phase ── read, adopt, delete, fence (3) ──> Closed
+//
+// (1) The mark is set or taken away, by Drain and Undrain or by an operator; an endpoint may
+// have it from the first put on. Other edits are kept, or merged and put, in the same phase.
+//
+// (2) The lease has expired or was not renewed for its whole time, or a successor has the
+// key, or etcd refuses to have a key again that was deleted, overwritten or put without a
+// lease. A loss that can be mended at once shows in no phase.
+//
+// (3) After Shutdown or Close.
 func reconcile(d desired, o *observed) (action, Phase) {
 	phase := o.phase()
 	switch {

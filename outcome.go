@@ -8,8 +8,71 @@ import (
 	"errors"
 	"log/slog"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
+
+// confirmedLocked records that the key holds what the program wanted at a time.
+func (r *Registrar) confirmedLocked(g *Registration, kv *mvccpb.KeyValue, wanted []byte) {
+	again := g.observed.claimed
+	g.observed.confirm(kv, wanted)
+	if g.watch != nil {
+		g.watch.unseen[g] = true
+	}
+	if pending(g.desired, &g.observed) { // set anew meanwhile
+		g.dirty = true
+		notify(r.wake)
+	}
+	if g.state.Err != nil {
+		r.cleared[causeOf(g.state.Err)] = true
+	}
+	phase := g.observed.phase()
+	switch {
+	case !again:
+		r.noteLocked(levelInfo, "registered", g, nil)
+	case g.state.Phase == Lost:
+		r.noteLocked(levelInfo, "registered again", g, nil)
+	case g.state.Phase != phase && phase == Draining:
+		r.noteLocked(levelInfo, "registration is draining", g, nil)
+	case g.state.Phase != phase:
+		r.noteLocked(levelInfo, "registration is serving", g, nil)
+	case g.state.Err != nil:
+		r.noteLocked(levelInfo, "registration written", g, nil)
+	}
+	g.setLocked(phase, nil)
+}
+
+// missingLocked records that the endpoint is not in etcd, for now.
+func (r *Registrar) missingLocked(g *Registration, err error) {
+	switch {
+	case g.state.Phase == Registered, g.state.Phase == Draining:
+		r.noteLocked(levelWarn, "registration lost", g, err)
+	case g.state.Err == nil, causeOf(g.state.Err) != causeOf(err):
+		r.noteLocked(levelWarn, "not registered", g, err)
+	}
+	phase := Lost
+	if !g.observed.claimed {
+		phase = Registering
+	}
+	g.setLocked(phase, err)
+}
+
+// failedLocked records that a step failed: the endpoint may be in etcd as it was.
+func (r *Registrar) failedLocked(g *Registration, err error) {
+	phase := g.observed.phase()
+	if phase == Lost || phase == Registering {
+		r.missingLocked(g, err)
+		return
+	}
+	if g.state.Err == nil || causeOf(g.state.Err) != causeOf(err) {
+		text := "registration cannot be written; it stays as it was"
+		if g.desired.removed {
+			text = "cannot deregister yet"
+		}
+		r.noteLocked(levelWarn, text, g, err)
+	}
+	g.setLocked(phase, err)
+}
 
 // event is what happened to a registration.
 type event struct {
