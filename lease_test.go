@@ -23,7 +23,7 @@ import (
 
 // delayCreates has the creates of a key run into their deadlines, and returns what lets
 // them land, reporting whether one did.
-func (d *desk) delayCreates(key string) (land func() bool) {
+func (d *registrarEnv) delayCreates(key string) (land func() bool) {
 	var late []*etcdserverpb.PutRequest
 	d.conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
 		txn, ok := call.Request.(*etcdserverpb.TxnRequest)
@@ -53,7 +53,7 @@ func (d *desk) delayCreates(key string) (land func() bool) {
 // L13, in memory: what lives on is moved to another lease, with what an operator put
 // under the old one, and only then the old one is revoked.
 func TestL13LateCreate(t *testing.T) {
-	atDesk(t, RegistrarOptions{TTL: time.Minute}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{TTL: time.Minute}, func(d *registrarEnv) {
 		stays := d.registered("stays", nil)
 		old := d.lease()
 		d.put("svc/operator", plain("operator"), old)
@@ -80,7 +80,7 @@ func TestL13LateCreate(t *testing.T) {
 
 // A create that did land, as a look shows, costs no lease.
 func TestL13LandedCreate(t *testing.T) {
-	atDesk(t, RegistrarOptions{TTL: time.Minute}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{TTL: time.Minute}, func(d *registrarEnv) {
 		d.registered("stays", nil)
 		lease := d.lease()
 		d.conn.LoseAnswers(1)
@@ -94,7 +94,7 @@ func TestL13LandedCreate(t *testing.T) {
 
 // The last registration needs no other lease.
 func TestL13LateCreateOfTheLast(t *testing.T) {
-	atDesk(t, RegistrarOptions{TTL: time.Minute}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{TTL: time.Minute}, func(d *registrarEnv) {
 		land := d.delayCreates("svc/a")
 		a := d.register("a", nil)
 		time.Sleep(time.Second)
@@ -111,13 +111,13 @@ func TestL13LateCreateOfTheLast(t *testing.T) {
 
 // While a lease cannot be given up, it is kept alive for those that stand under it.
 func TestL13LeaseThatCannotBeGivenUp(t *testing.T) {
-	for name, fault := range map[string]func(d *desk, lift func()){
-		"no other is granted": func(d *desk, lift func()) {
+	for name, fault := range map[string]func(d *registrarEnv, lift func()){
+		"no other is granted": func(d *registrarEnv, lift func()) {
 			d.conn.Fail(fakeetcd.Grant, rpctypes.ErrNoSpace)
 			lift()
 			d.conn.Fail(fakeetcd.Grant, nil)
 		},
-		"a key cannot be moved": func(d *desk, lift func()) {
+		"a key cannot be moved": func(d *registrarEnv, lift func()) {
 			d.conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
 				if txn, ok := call.Request.(*etcdserverpb.TxnRequest); ok {
 					if put := txn.Success[0].GetRequestPut(); put != nil && string(put.Key) == "svc/stays" {
@@ -131,7 +131,7 @@ func TestL13LeaseThatCannotBeGivenUp(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			atDesk(t, RegistrarOptions{TTL: 10 * time.Second}, func(d *desk) {
+			withRegistrar(t, RegistrarOptions{TTL: 10 * time.Second}, func(d *registrarEnv) {
 				stays := d.registered("stays", nil)
 				old := d.lease()
 				land := d.delayCreates("svc/a")
@@ -164,7 +164,7 @@ func TestL13LeaseThatCannotBeGivenUp(t *testing.T) {
 
 // What etcd holds under a lease of before goes as well: it is this registrar's.
 func TestCloseDeletesUnderAFormerLease(t *testing.T) {
-	atDesk(t, RegistrarOptions{TTL: time.Minute}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{TTL: time.Minute}, func(d *registrarEnv) {
 		a := d.registered("a", nil)
 		d.registered("b", nil)
 		first := d.lease()
@@ -184,7 +184,7 @@ func TestCloseDeletesUnderAFormerLease(t *testing.T) {
 // A registration that etcd refuses is tried again with a back-off of its own, whatever
 // else happens.
 func TestRefusedRegistrationBacksOff(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		d.conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
 			if txn, ok := call.Request.(*etcdserverpb.TxnRequest); ok && string(txn.Compare[0].Key) == "svc/denied" {
 				return rpctypes.ErrPermissionDenied
@@ -210,7 +210,7 @@ func TestRefusedRegistrationBacksOff(t *testing.T) {
 
 // A Registrar is made from a Directory alone, whose client and logger it uses.
 func TestRegistrarOfADirectory(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		var log bytes.Buffer
 		directory, err := NewDirectory(d.other, DirectoryOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 		d.noError("directory", err)
@@ -230,12 +230,12 @@ func TestRegistrarOfADirectory(t *testing.T) {
 
 // Without a bound of its caller's Close waits no longer than its own.
 func TestCloseIsBounded(t *testing.T) {
-	for name, end := range map[string]func(d *desk, g *Registration) error{
-		"registration": func(_ *desk, g *Registration) error { return g.Shutdown(context.Background()) },
-		"registrar":    func(d *desk, _ *Registration) error { return d.registrar.Shutdown(context.Background()) },
+	for name, end := range map[string]func(d *registrarEnv, g *Registration) error{
+		"registration": func(_ *registrarEnv, g *Registration) error { return g.Shutdown(context.Background()) },
+		"registrar":    func(d *registrarEnv, _ *Registration) error { return d.registrar.Shutdown(context.Background()) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			atDesk(t, RegistrarOptions{}, func(d *desk) {
+			withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 				a := d.registered("a", nil)
 				d.conn.Cut()
 				began := time.Now()
@@ -253,7 +253,7 @@ func TestCloseIsBounded(t *testing.T) {
 // A status that an operator set is remembered for as long as the registrar lives.
 func TestOperatorsStatusOutlivesARegistration(t *testing.T) {
 	const draining = `{"Op":0,"Addr":"host-a:80","Metadata":{"status":"draining"}}`
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		d.registered("other", nil)
 		a := d.registered("a", nil)
 		d.put(a.Key(), draining, d.lease())
@@ -280,7 +280,7 @@ func TestOperatorsStatusOutlivesARegistration(t *testing.T) {
 
 // A drain of the program's whose answer was lost is not taken for an operator's.
 func TestLostAnswerIsNoOperatorsEdit(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		a := d.registered("a", nil)
 		d.conn.LoseAnswers(1)
 		d.noError("drain", ignore(a.Drain(d.within(time.Second)), context.DeadlineExceeded))
@@ -306,7 +306,7 @@ func TestRegistrarLog(t *testing.T) {
 		log.Reset()
 		return lines
 	}
-	atDesk(t, RegistrarOptions{Logger: logger}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{Logger: logger}, func(d *registrarEnv) {
 		for i := range 30 {
 			d.register(fmt.Sprint(i), nil)
 		}
@@ -355,7 +355,7 @@ func TestRegistrarLog(t *testing.T) {
 
 // L13: the create that is answered is not the one that is stuck.
 func TestL13SecondCreateAnswered(t *testing.T) {
-	atDesk(t, RegistrarOptions{TTL: time.Minute}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{TTL: time.Minute}, func(d *registrarEnv) {
 		d.registered("stays", nil)
 		d.conn.DelayWrites(1)
 		a := d.registered("a", nil)
@@ -370,7 +370,7 @@ func TestL13SecondCreateAnswered(t *testing.T) {
 // L13: a key that is registered anew while its last registration is being closed inherits
 // what may still land.
 func TestL13RegisteredAnew(t *testing.T) {
-	atDesk(t, RegistrarOptions{TTL: time.Minute}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{TTL: time.Minute}, func(d *registrarEnv) {
 		d.registered("stays", nil)
 		d.conn.DelayWrites(1)
 		a := d.register("a", nil)
@@ -389,7 +389,7 @@ func TestL13RegisteredAnew(t *testing.T) {
 
 // L14: a retired lease that runs out takes what stood under it along.
 func TestL14RetiredLeaseExpires(t *testing.T) {
-	atDesk(t, RegistrarOptions{TTL: 10 * time.Second}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{TTL: 10 * time.Second}, func(d *registrarEnv) {
 		stays := d.registered("stays", nil)
 		old := d.lease()
 		d.delayCreates("svc/a")
@@ -418,7 +418,7 @@ func TestL14RetiredLeaseExpires(t *testing.T) {
 // A lease that cannot be revoked, and writes that all fail, are tried again with a back-off,
 // whatever else is done meanwhile.
 func TestFailuresBackOff(t *testing.T) {
-	busy := func(d *desk, g *Registration, m fakeetcd.Method) int {
+	busy := func(d *registrarEnv, g *Registration, m fakeetcd.Method) int {
 		before := d.conn.Calls(m)
 		for i := range 300 {
 			_ = g.Update(d.within(100*time.Millisecond), map[string]int{"weight": i + 1})
@@ -427,7 +427,7 @@ func TestFailuresBackOff(t *testing.T) {
 		return d.conn.Calls(m) - before
 	}
 	t.Run("revoke", func(t *testing.T) {
-		atDesk(t, RegistrarOptions{TTL: time.Minute}, func(d *desk) {
+		withRegistrar(t, RegistrarOptions{TTL: time.Minute}, func(d *registrarEnv) {
 			g := d.registered("busy", nil)
 			d.delayCreates("svc/a")
 			a := d.register("a", nil)
@@ -443,7 +443,7 @@ func TestFailuresBackOff(t *testing.T) {
 		})
 	})
 	t.Run("writes", func(t *testing.T) {
-		atDesk(t, RegistrarOptions{TTL: time.Minute}, func(d *desk) {
+		withRegistrar(t, RegistrarOptions{TTL: time.Minute}, func(d *registrarEnv) {
 			g := d.registered("busy", nil)
 			d.conn.Fail(fakeetcd.Txn, rpctypes.ErrTimeout)
 			if n := busy(d, g, fakeetcd.Txn); n > 120 {
@@ -456,7 +456,7 @@ func TestFailuresBackOff(t *testing.T) {
 
 // Close revokes every lease that it can.
 func TestCloseRevokesAll(t *testing.T) {
-	atDesk(t, RegistrarOptions{TTL: time.Minute}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{TTL: time.Minute}, func(d *registrarEnv) {
 		d.registered("stays", nil)
 		old := d.lease()
 		d.delayCreates("svc/a")
@@ -480,9 +480,9 @@ func TestCloseRevokesAll(t *testing.T) {
 
 // The mark of a registration that is being closed is the program's own.
 func TestOwnMarkIsNoOperatorsEdit(t *testing.T) {
-	for name, fault := range map[string]func(d *desk){
-		"its answer is lost": func(d *desk) { d.conn.LoseAnswers(1) },
-		"the deletion fails": func(d *desk) {
+	for name, fault := range map[string]func(d *registrarEnv){
+		"its answer is lost": func(d *registrarEnv) { d.conn.LoseAnswers(1) },
+		"the deletion fails": func(d *registrarEnv) {
 			d.conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
 				if txn, ok := call.Request.(*etcdserverpb.TxnRequest); ok && txn.Success[0].GetRequestDeleteRange() != nil {
 					d.conn.SetHook(nil)
@@ -493,7 +493,7 @@ func TestOwnMarkIsNoOperatorsEdit(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			atDesk(t, RegistrarOptions{}, func(d *desk) {
+			withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 				d.registered("stays", nil)
 				a := d.registered("a", nil)
 				fault(d)
@@ -506,7 +506,7 @@ func TestOwnMarkIsNoOperatorsEdit(t *testing.T) {
 
 // Each of several writes that were not answered is the program's own.
 func TestLateWritesAreNoOperatorsEdit(t *testing.T) {
-	atDesk(t, RegistrarOptions{TTL: time.Minute}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{TTL: time.Minute}, func(d *registrarEnv) {
 		a := d.registered("a", nil)
 		d.conn.DelayWrites(2)
 		d.noError("drain", ignore(a.Drain(d.within(4*time.Second)), context.DeadlineExceeded))
@@ -522,7 +522,7 @@ func TestLateWritesAreNoOperatorsEdit(t *testing.T) {
 
 // What an operator has edited outlives a registration, as it does an update.
 func TestOperatorsEditOutlivesARegistration(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		d.registered("stays", nil)
 		a := d.registered("a", map[string]int{"weight": 2})
 		d.put(a.Key(), `{"Op":0,"Addr":"host-a:80","Metadata":{"weight":10}}`, d.lease())
@@ -539,7 +539,7 @@ func TestOperatorsEditOutlivesARegistration(t *testing.T) {
 // "Deregistered" is said of what etcd has taken out, not of what a successor has.
 func TestSupersededIsNotDeregistered(t *testing.T) {
 	var log bytes.Buffer
-	atDesk(t, RegistrarOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))}, func(d *registrarEnv) {
 		d.registered("stays", nil)
 		a := d.registered("a", nil)
 		grant, err := d.other.Grant(d.within(time.Second), 3600)
@@ -556,7 +556,7 @@ func TestSupersededIsNotDeregistered(t *testing.T) {
 
 // A check of many keys asks for no values, which may be large.
 func TestChecksAskForNoValues(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		d.conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
 			if call.End != "" {
 				return rpctypes.ErrPermissionDenied
@@ -585,7 +585,7 @@ func TestChecksAskForNoValues(t *testing.T) {
 // What an operator puts without a lease is the registration's, also when it is closed
 // before it has heard of that.
 func TestCloseAfterAPlainPut(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		a := d.registered("a", nil)
 		d.put(a.Key(), plain("a"), clientv3.NoLease)
 		d.noError("close", a.Shutdown(d.within(time.Minute)))

@@ -14,28 +14,28 @@ import (
 // What ARCHITECTURE.md promises of a registration, a test each.
 
 func TestRegistrationComesBackUnderItsKeyAfterAnyLoss(t *testing.T) {
-	for name, lose := range map[string]func(d *desk, key string){
-		"key deleted":         func(d *desk, key string) { d.store.Delete(key) },
-		"key overwritten":     func(d *desk, key string) { d.put(key, "no endpoint", d.lease()) },
-		"put without a lease": func(d *desk, key string) { d.store.Put(key, plain("a")) },
-		"lease expired":       func(d *desk, _ string) { d.store.ExpireLease(d.lease()) },
-		"data lost":           func(d *desk, _ string) { d.store.Wipe() },
-		"older data restored": func(d *desk, key string) {
+	for name, lose := range map[string]func(d *registrarEnv, key string){
+		"key deleted":         func(d *registrarEnv, key string) { d.store.Delete(key) },
+		"key overwritten":     func(d *registrarEnv, key string) { d.put(key, "no endpoint", d.lease()) },
+		"put without a lease": func(d *registrarEnv, key string) { d.store.Put(key, plain("a")) },
+		"lease expired":       func(d *registrarEnv, _ string) { d.store.ExpireLease(d.lease()) },
+		"data lost":           func(d *registrarEnv, _ string) { d.store.Wipe() },
+		"older data restored": func(d *registrarEnv, key string) {
 			backup := d.store.Snapshot()
 			d.store.Delete(key)
 			d.store.Restore(backup, 0)
 		},
-		"an outage":            func(d *desk, _ string) { d.conn.Cut(); time.Sleep(time.Hour); d.conn.Mend() },
-		"streams broken":       func(d *desk, key string) { d.conn.BreakStreams(); d.store.Delete(key) },
-		"outage and data lost": func(d *desk, _ string) { d.conn.Cut(); d.store.Wipe(); time.Sleep(time.Hour); d.conn.Mend() },
-		"a successor that goes": func(d *desk, key string) {
+		"an outage":            func(d *registrarEnv, _ string) { d.conn.Cut(); time.Sleep(time.Hour); d.conn.Mend() },
+		"streams broken":       func(d *registrarEnv, key string) { d.conn.BreakStreams(); d.store.Delete(key) },
+		"outage and data lost": func(d *registrarEnv, _ string) { d.conn.Cut(); d.store.Wipe(); time.Sleep(time.Hour); d.conn.Mend() },
+		"a successor that goes": func(d *registrarEnv, key string) {
 			grant, err := d.other.Grant(d.within(time.Second), 5)
 			d.noError("grant", err)
 			d.put(key, plain("successor"), grant.ID)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			atDesk(t, RegistrarOptions{}, func(d *desk) {
+			withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 				a := d.registered("a", nil)
 				lose(d, a.Key())
 				time.Sleep(30 * time.Second)
@@ -50,7 +50,7 @@ func TestRegistrationComesBackUnderItsKeyAfterAnyLoss(t *testing.T) {
 }
 
 func TestRegistrationYieldsToASuccessor(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		a := d.registered("a", nil)
 		grant, err := d.other.Grant(d.within(time.Second), 3600)
 		d.noError("grant", err)
@@ -66,7 +66,7 @@ func TestRegistrationYieldsToASuccessor(t *testing.T) {
 
 func TestRegistrationKeepsAnOperatorsEdit(t *testing.T) {
 	const edited = `{"Op":0,"Addr":"host-a:80","Metadata":{"version":"1","weight":9}}`
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		a := d.registered("a", map[string]string{"version": "1"})
 		d.put(a.Key(), edited, d.lease())
 		time.Sleep(time.Second)
@@ -82,7 +82,7 @@ func TestRegistrationKeepsAnOperatorsEdit(t *testing.T) {
 }
 
 func TestRegistrationDeletesOnlyWhatIsUnderItsLease(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		grant, err := d.other.Grant(d.within(time.Second), 3600)
 		d.noError("grant", err)
 		a, b := d.registered("a", nil), d.registered("b", nil)
@@ -97,14 +97,16 @@ func TestRegistrationDeletesOnlyWhatIsUnderItsLease(t *testing.T) {
 }
 
 func TestRegistrationDrainsBeforeItLeaves(t *testing.T) {
-	for name, leave := range map[string]func(d *desk, g *Registration){
-		"shutdown":                  func(d *desk, g *Registration) { d.noError("shutdown", g.Shutdown(d.within(time.Minute))) },
-		"close":                     func(_ *desk, g *Registration) { g.Close() },
-		"shutdown of the registrar": func(d *desk, _ *Registration) { d.noError("shutdown", d.registrar.Shutdown(d.within(time.Minute))) },
-		"close of the registrar":    func(d *desk, _ *Registration) { d.registrar.Close() },
+	for name, leave := range map[string]func(d *registrarEnv, g *Registration){
+		"shutdown": func(d *registrarEnv, g *Registration) { d.noError("shutdown", g.Shutdown(d.within(time.Minute))) },
+		"close":    func(_ *registrarEnv, g *Registration) { g.Close() },
+		"shutdown of the registrar": func(d *registrarEnv, _ *Registration) {
+			d.noError("shutdown", d.registrar.Shutdown(d.within(time.Minute)))
+		},
+		"close of the registrar": func(d *registrarEnv, _ *Registration) { d.registrar.Close() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			atDesk(t, RegistrarOptions{}, func(d *desk) {
+			withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 				a := d.registered("a", nil)
 				events := d.other.Watch(d.within(time.Minute), a.Key())
 				synctest.Wait()

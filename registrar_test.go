@@ -26,9 +26,9 @@ import (
 	"github.com/rollcall-grpc/rollcall/internal/test/fakeetcd"
 )
 
-// desk is a registrar on an etcd in memory, in a bubble of virtual time. other is
+// registrarEnv is a registrar on an etcd in memory, in a bubble of virtual time. other is
 // another client of the same etcd.
-type desk struct {
+type registrarEnv struct {
 	*testing.T
 	store     *fakeetcd.Store
 	conn      *fakeetcd.Conn
@@ -36,11 +36,11 @@ type desk struct {
 	registrar *Registrar
 }
 
-// atDesk runs a test in a bubble. What is left running when it ends fails it.
-func atDesk(t *testing.T, opts RegistrarOptions, test func(d *desk)) {
+// withRegistrar runs a test in a bubble. What is left running when it ends fails it.
+func withRegistrar(t *testing.T, opts RegistrarOptions, test func(d *registrarEnv)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		d := &desk{T: t, store: fakeetcd.New()}
+		d := &registrarEnv{T: t, store: fakeetcd.New()}
 		defer d.store.Close()
 		d.conn = d.store.Connect(context.Background())
 		d.other = d.store.Connect(context.Background()).Client
@@ -56,14 +56,14 @@ func atDesk(t *testing.T, opts RegistrarOptions, test func(d *desk)) {
 	})
 }
 
-func (d *desk) within(limit time.Duration) context.Context {
+func (d *registrarEnv) within(limit time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	d.Cleanup(cancel)
 	return ctx
 }
 
 // register begins a registration of service "svc" with id and a made-up address.
-func (d *desk) register(id string, metadata any) *Registration {
+func (d *registrarEnv) register(id string, metadata any) *Registration {
 	d.Helper()
 	g, err := d.registrar.Register("svc", Endpoint{ID: id, Addr: "host-" + id + ":80", Metadata: metadata})
 	if err != nil {
@@ -73,14 +73,14 @@ func (d *desk) register(id string, metadata any) *Registration {
 }
 
 // registered registers and waits until it is in etcd.
-func (d *desk) registered(id string, metadata any) *Registration {
+func (d *registrarEnv) registered(id string, metadata any) *Registration {
 	d.Helper()
 	g := d.register(id, metadata)
 	d.noError("wait", g.Wait(d.within(time.Minute)))
 	return g
 }
 
-func (d *desk) noError(what string, err error) {
+func (d *registrarEnv) noError(what string, err error) {
 	d.Helper()
 	if err != nil {
 		d.Fatalf("%s: %v", what, err)
@@ -88,7 +88,7 @@ func (d *desk) noError(what string, err error) {
 }
 
 // key returns what etcd holds, nil for nothing.
-func (d *desk) key(key string) *mvccpb.KeyValue {
+func (d *registrarEnv) key(key string) *mvccpb.KeyValue {
 	all := d.store.KeyValues()
 	if i := slices.IndexFunc(all, func(kv *mvccpb.KeyValue) bool { return string(kv.Key) == key }); i >= 0 {
 		return all[i]
@@ -97,7 +97,7 @@ func (d *desk) key(key string) *mvccpb.KeyValue {
 }
 
 // holds fails unless etcd holds the registration's key with this value under its lease.
-func (d *desk) holds(g *Registration, want string) {
+func (d *registrarEnv) holds(g *Registration, want string) {
 	d.Helper()
 	kv := d.key(g.Key())
 	lease := d.lease()
@@ -107,32 +107,32 @@ func (d *desk) holds(g *Registration, want string) {
 }
 
 // phase fails unless the registration is there, for this reason.
-func (d *desk) phase(g *Registration, want Phase, why error) {
+func (d *registrarEnv) phase(g *Registration, want Phase, why error) {
 	d.Helper()
 	if state, _ := g.State(); state.Phase != want || !errors.Is(state.Err, why) {
 		d.Fatalf("%s: got %s (%v), want %s (%v)", g.Key(), state.Phase, state.Err, want, why)
 	}
 }
 
-func (d *desk) lease() clientv3.LeaseID {
+func (d *registrarEnv) lease() clientv3.LeaseID {
 	d.registrar.mu.Lock()
 	defer d.registrar.mu.Unlock()
 	return d.registrar.lease
 }
 
 // put writes behind the registrar's back.
-func (d *desk) put(key, value string, lease clientv3.LeaseID) int64 {
+func (d *registrarEnv) put(key, value string, lease clientv3.LeaseID) int64 {
 	d.Helper()
 	resp, err := d.other.Put(d.within(time.Second), key, value, clientv3.WithLease(lease))
 	d.noError("put", err)
 	return resp.Header.Revision
 }
 
-// plain is the value of a registration of the desk without metadata.
+// plain is the value of a registration of the env without metadata.
 func plain(id string) string { return `{"Op":0,"Addr":"host-` + id + `:80","Metadata":null}` }
 
 func TestRegistrarKeepsEndpointsUnderOneLease(t *testing.T) {
-	atDesk(t, RegistrarOptions{TTL: 9500 * time.Millisecond}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{TTL: 9500 * time.Millisecond}, func(d *registrarEnv) {
 		a := d.registered("a", nil)
 		b, err := d.registrar.Register("other/svc/", Endpoint{Addr: "10.0.0.1:5", Metadata: map[string]int{"weight": 2}})
 		d.noError("register", err)
@@ -188,7 +188,7 @@ func TestRegistrarRefusesBadInput(t *testing.T) {
 		{"too much metadata", "svc", Endpoint{Addr: "h:1", Metadata: string(make([]byte, MaxMetadata))}, "metadata"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			atDesk(t, RegistrarOptions{}, func(d *desk) {
+			withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 				_, registering := d.registrar.Register(row.service, row.ep)
 				for _, err := range []error{registering, d.registrar.Check(row.service, row.ep)} {
 					var input *InputError
@@ -208,7 +208,7 @@ func TestRegistrarTakesWhatItsPolicyTakes(t *testing.T) {
 		}
 		return errors.New("not here")
 	}
-	atDesk(t, RegistrarOptions{Policy: policy}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{Policy: policy}, func(d *registrarEnv) {
 		d.noError("check", d.registrar.Check("svc", Endpoint{Addr: "unix:/run/x"}))
 		if err := d.registrar.Check("svc", Endpoint{Addr: "h:1"}); err == nil {
 			t.Error("took what the policy refuses")
@@ -220,7 +220,7 @@ func TestRegistrarTakesWhatItsPolicyTakes(t *testing.T) {
 }
 
 func TestSameKeyTwice(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		first := d.registered("a", nil)
 		_, err := d.registrar.Register("svc", Endpoint{ID: "a", Addr: "h:2"})
 		var input *InputError
@@ -245,7 +245,7 @@ func TestSameKeyTwice(t *testing.T) {
 
 // A restarted instance is its own successor.
 func TestRegisterTakesOverAKeyThatStands(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		grant, err := d.other.Grant(d.within(time.Second), 60)
 		d.noError("grant", err)
 		d.put("svc/a", plain("old"), grant.ID)
@@ -254,7 +254,7 @@ func TestRegisterTakesOverAKeyThatStands(t *testing.T) {
 }
 
 func TestClosingOneLeavesTheOthers(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		a, b := d.registered("a", nil), d.registered("b", nil)
 		lease := d.lease()
 		events := d.other.Watch(context.Background(), "svc/a")
@@ -286,7 +286,7 @@ func TestClosingOneLeavesTheOthers(t *testing.T) {
 }
 
 func TestClosedRegistrar(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		a := d.registered("a", nil)
 		var wg sync.WaitGroup
 		for range 3 {
@@ -312,7 +312,7 @@ func TestClosedRegistrar(t *testing.T) {
 }
 
 func TestCloseWhileEtcdIsAway(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		a := d.registered("a", nil)
 		d.conn.Cut()
 		began := time.Now()
@@ -333,7 +333,7 @@ func TestCloseWhileEtcdIsAway(t *testing.T) {
 
 // Without a lease there is nothing in etcd, so there is nothing to wait for.
 func TestCloseBeforeEtcdWasEverThere(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		d.conn.Cut()
 		a, b := d.register("a", nil), d.register("b", nil)
 		time.Sleep(time.Minute)
@@ -352,7 +352,7 @@ func TestCloseBeforeEtcdWasEverThere(t *testing.T) {
 }
 
 func TestLeaseLostWhileClosing(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		regs := []*Registration{d.registered("a", nil), d.registered("b", nil), d.registered("c", nil)}
 		d.store.ExpireLease(d.lease())
 		d.noError("close", regs[0].Shutdown(d.within(time.Minute)))
@@ -373,7 +373,7 @@ func TestLeaseLostWhileClosing(t *testing.T) {
 func TestClosedClientEndsTheRegistrar(t *testing.T) {
 	for _, busy := range []bool{true, false} {
 		t.Run(fmt.Sprintf("busy %v", busy), func(t *testing.T) {
-			atDesk(t, RegistrarOptions{}, func(d *desk) {
+			withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 				var a *Registration
 				if busy {
 					a = d.registered("a", nil)
@@ -411,7 +411,7 @@ func TestClosedClientEndsTheRegistrar(t *testing.T) {
 
 // A registrar outlives its directory: the keys are checked in batches then.
 func TestDirectoryClosed(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		a := d.registered("a", nil)
 		d.registrar.directory.Close()
 		d.store.Delete("svc/a")
@@ -427,7 +427,7 @@ func TestDirectoryClosed(t *testing.T) {
 // A check that waits for an etcd that is gone does not keep the end of the lease from
 // being noticed, also where there are many to check.
 func TestDoubtAboutTheLeaseIsNoticedAtOnce(t *testing.T) {
-	atDesk(t, RegistrarOptions{TTL: 4 * time.Second}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{TTL: 4 * time.Second}, func(d *registrarEnv) {
 		var regs []*Registration
 		for i := range maxKeyWatches + 10 {
 			regs = append(regs, d.registered(fmt.Sprint(i), nil))
@@ -450,7 +450,7 @@ func TestDoubtAboutTheLeaseIsNoticedAtOnce(t *testing.T) {
 
 // What the directory last knew of the way does not count once it is closed.
 func TestDirectoryClosedDuringAnOutage(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		a := d.registered("a", nil)
 		d.conn.Cut()
 		time.Sleep(20 * time.Second)
@@ -464,7 +464,7 @@ func TestDirectoryClosedDuringAnOutage(t *testing.T) {
 }
 
 // denyService has etcd refuse to show a service as a whole; single keys it shows.
-func (d *desk) denyService() {
+func (d *registrarEnv) denyService() {
 	d.conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
 		if call.End != "" {
 			return rpctypes.ErrPermissionDenied
@@ -482,7 +482,7 @@ func TestManyRegistrations(t *testing.T) {
 		denied bool
 	}{{"watched", 128, false}, {"looked up", 128, true}, {"looked up by few", 8, true}} {
 		t.Run(row.name, func(t *testing.T) {
-			atDesk(t, RegistrarOptions{TTL: time.Hour}, func(d *desk) {
+			withRegistrar(t, RegistrarOptions{TTL: time.Hour}, func(d *registrarEnv) {
 				d.store.SetLimits(row.limit, 1<<20)
 				if row.denied {
 					d.denyService()
@@ -532,7 +532,7 @@ func TestManyRegistrations(t *testing.T) {
 // Watches of keys that become free are used again, and that of a service ends with the
 // last registration that needs it.
 func TestWatchesAreFreed(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		var regs []*Registration
 		for i := range maxKeyWatches + 2 {
 			regs = append(regs, d.registered(fmt.Sprint(i), nil))
@@ -551,7 +551,7 @@ func TestWatchesAreFreed(t *testing.T) {
 }
 
 func TestFailedCheckIsTriedAgain(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		d.denyService()
 		var regs []*Registration
 		for i := range maxKeyWatches + 1 {
@@ -571,7 +571,7 @@ func TestFailedCheckIsTriedAgain(t *testing.T) {
 func TestL7LostAnswers(t *testing.T) {
 	for _, lost := range []int{1, 2, 3} {
 		t.Run(fmt.Sprint(lost), func(t *testing.T) {
-			atDesk(t, RegistrarOptions{}, func(d *desk) {
+			withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 				d.conn.LoseAnswers(lost)
 				a := d.registered("a", nil)
 				d.holds(a, plain("a"))
@@ -601,7 +601,7 @@ func TestL7LostAnswers(t *testing.T) {
 
 // L7: of many registrations too, and the loop does not wait for each one's time-out.
 func TestL7ManyLostAnswers(t *testing.T) {
-	atDesk(t, RegistrarOptions{TTL: 30 * time.Second}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{TTL: 30 * time.Second}, func(d *registrarEnv) {
 		d.registered("first", nil)
 		d.conn.Cut()
 		var regs []*Registration
@@ -623,7 +623,7 @@ func TestL7ManyLostAnswers(t *testing.T) {
 // L2, and FAULTS' note on backups: what was restored has the lease but not the key, and
 // the revision has not got there yet.
 func TestRestoredFromABackup(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		first := d.registered("a", nil)
 		time.Sleep(time.Second)
 		backup := d.store.Snapshot() // before b and before a's update
@@ -650,7 +650,7 @@ func TestRestoredFromABackup(t *testing.T) {
 
 // A backup from before a lease was lost has the key under that one: it is ours still.
 func TestRestoredUnderALeaseOfBefore(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		a := d.registered("a", map[string]int{"weight": 3})
 		first := d.lease()
 		backup := d.store.Snapshot()
@@ -669,7 +669,7 @@ func TestRestoredUnderALeaseOfBefore(t *testing.T) {
 
 // One refusal that concerns all is enough: a fleet's worth of writes is not tried.
 func TestWritesStopAtWhatConcernsAll(t *testing.T) {
-	atDesk(t, RegistrarOptions{TTL: time.Minute}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{TTL: time.Minute}, func(d *registrarEnv) {
 		d.registered("first", nil)
 		d.conn.Fail(fakeetcd.Txn, status.Error(codes.Unavailable, "away"))
 		var regs []*Registration
@@ -688,7 +688,7 @@ func TestWritesStopAtWhatConcernsAll(t *testing.T) {
 }
 
 func TestL2DataLostInMemory(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		a, b := d.registered("a", nil), d.registered("b", map[string]int{"weight": 3})
 		d.store.Wipe()
 		d.conn.Cut()
@@ -705,7 +705,7 @@ func TestL2DataLostInMemory(t *testing.T) {
 }
 
 func TestNoSpaceIsATypedErrorAndRetried(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		a := d.registered("a", nil)
 		d.conn.Fail(fakeetcd.Txn, rpctypes.ErrNoSpace)
 		b := d.register("b", nil)
@@ -740,7 +740,7 @@ func TestNoSpaceIsATypedErrorAndRetried(t *testing.T) {
 
 // A keepalive that cannot be had at all must not make the registrar spin.
 func TestKeepAliveHalted(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		d.registered("a", nil)
 		d.noError("close", d.conn.Client.Lease.Close())
 		time.Sleep(time.Minute)
@@ -755,7 +755,7 @@ func TestKeepAliveHalted(t *testing.T) {
 // Whatever is done at once, and whatever etcd does meanwhile, etcd ends up holding
 // exactly what is registered.
 func TestRegistrarConverges(t *testing.T) {
-	atDesk(t, RegistrarOptions{TTL: 5 * time.Second}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{TTL: 5 * time.Second}, func(d *registrarEnv) {
 		const workers, keys = 8, 24 // more keys than are watched
 		stop := make(chan struct{})
 		var faults, users sync.WaitGroup
@@ -816,7 +816,7 @@ func TestRegistrarConverges(t *testing.T) {
 }
 
 // useAtRandom does one thing with a key of the worker whose registrations are given.
-func (d *desk) useAtRandom(regs map[string]*Registration, id string) {
+func (d *registrarEnv) useAtRandom(regs map[string]*Registration, id string) {
 	ctx, cancel := context.WithTimeout(context.Background(), rand.N(4*time.Second))
 	defer cancel()
 	g := regs[id]

@@ -23,7 +23,7 @@ import (
 
 // An update keeps the mark of Drain; Undrain takes it away, and nothing else.
 func TestUpdateKeepsTheDrainMarkUntilUndrain(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		a := d.registered("a", map[string]int{"weight": 1})
 		d.noError("undrain what is not drained", a.Undrain(d.within(time.Minute)))
 		d.noError("drain", a.Drain(d.within(time.Minute)))
@@ -53,7 +53,7 @@ func TestUpdateKeepsTheDrainMarkUntilUndrain(t *testing.T) {
 // operator's undrain the later one counts.
 func TestOperatorsStatusBesideDrain(t *testing.T) {
 	const draining = `{"Op":0,"Addr":"host-a:80","Metadata":{"status":"draining"}}`
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		a := d.registered("a", nil)
 		d.put(a.Key(), draining, d.lease())
 		time.Sleep(time.Second)
@@ -82,7 +82,7 @@ func TestOperatorsStatusBesideDrain(t *testing.T) {
 
 // Draining is known in any phase, also while etcd cannot be reached.
 func TestStateTellsDrainingDuringAnOutage(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		a, b := d.registered("a", nil), d.registered("b", nil)
 		d.noError("drain", a.Drain(d.within(time.Minute)))
 		d.conn.Cut()
@@ -103,7 +103,7 @@ func TestStateTellsDrainingDuringAnOutage(t *testing.T) {
 
 // Close begins what Shutdown waits for.
 func TestCloseOfARegistrationGoesOnBehind(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		a := d.registered("a", nil)
 		stays := d.registered("stays", nil)
 		began := time.Now()
@@ -128,16 +128,16 @@ func TestCloseOfARegistrationGoesOnBehind(t *testing.T) {
 // Close of a registrar takes a second at most, whatever etcd does, and joins what runs.
 func TestCloseOfARegistrarIsShort(t *testing.T) {
 	for name, row := range map[string]struct {
-		fault func(d *desk)
+		fault func(d *registrarEnv)
 		ok    bool // etcd answers in time
 	}{
-		"etcd answers": {func(*desk) {}, true},
-		"etcd is slow": {func(d *desk) {
+		"etcd answers": {func(*registrarEnv) {}, true},
+		"etcd is slow": {func(d *registrarEnv) {
 			d.conn.SetHook(func(context.Context, fakeetcd.Call) error { time.Sleep(50 * time.Millisecond); return nil })
 		}, true},
-		"etcd is away": {func(d *desk) { d.conn.Cut() }, false},
-		"etcd refuses": {func(d *desk) { d.conn.Fail(fakeetcd.Txn, rpctypes.ErrPermissionDenied) }, true}, // the lease takes it out
-		"the lease cannot be revoked": {func(d *desk) {
+		"etcd is away": {func(d *registrarEnv) { d.conn.Cut() }, false},
+		"etcd refuses": {func(d *registrarEnv) { d.conn.Fail(fakeetcd.Txn, rpctypes.ErrPermissionDenied) }, true}, // the lease takes it out
+		"the lease cannot be revoked": {func(d *registrarEnv) {
 			d.conn.SetHook(func(ctx context.Context, call fakeetcd.Call) error {
 				if call.Method == fakeetcd.Revoke {
 					<-ctx.Done()
@@ -149,7 +149,7 @@ func TestCloseOfARegistrarIsShort(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var log bytes.Buffer
-			atDesk(t, RegistrarOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))}, func(d *desk) {
+			withRegistrar(t, RegistrarOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))}, func(d *registrarEnv) {
 				a := d.registered("a", nil)
 				b := d.registered("b", nil)
 				row.fault(d)
@@ -179,7 +179,7 @@ func TestCloseOfARegistrarIsShort(t *testing.T) {
 
 // A Close does not let a Shutdown that waits report what has not been done.
 func TestShutdownTellsOfAnUnfinishedClose(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		a := d.registered("a", nil)
 		d.conn.Cut()
 		shut := make(chan error, 1)
@@ -194,7 +194,7 @@ func TestShutdownTellsOfAnUnfinishedClose(t *testing.T) {
 
 // Stats tell leases and their losses by cause, renewals, writes and what failed.
 func TestRegistrarStats(t *testing.T) {
-	atDesk(t, RegistrarOptions{TTL: 10 * time.Second}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{TTL: 10 * time.Second}, func(d *registrarEnv) {
 		if s := d.registrar.Stats(); len(s.Registrations) != 0 || s.Lease != 0 || s.Leases != 0 || !s.LeasedAt.IsZero() {
 			t.Errorf("before the first registration: %+v", s)
 		}

@@ -292,6 +292,26 @@ func TestL17ClosedWhileEtcdIsAway(t *testing.T) {
 	becomes(t, direct, g.Key(), "gone with its lease", gone)
 }
 
+// Close takes a second at most while etcd is away, and the lease does the rest.
+func TestCloseIsShortWhileEtcdIsAway(t *testing.T) {
+	t.Parallel()
+	etcd := lab.Start(t, etcdtest.Options{})
+	direct := etcd.Client(t)
+	link := etcdtest.NewLink(t, etcd.Endpoints()[0])
+	r := newRegistrar(t, lab.Client(t, link.Addr()))
+	g := enrol(t, r, "a", nil)
+	link.Cut()
+	cut := time.Now()
+	g.Close()
+	lab.Within(t, "the registration's close returned", cut, 100*time.Millisecond)
+	r.Close()
+	lab.Within(t, "closed", cut, 1500*time.Millisecond)
+	if state, _ := g.State(); state.Phase != rollcall.Closed || state.Err == nil {
+		t.Errorf("state %+v, want closed, and why it may be in etcd still", state)
+	}
+	becomes(t, direct, g.Key(), "gone with its lease", gone)
+}
+
 // A fleet whose leases have all expired comes back at a bounded rate, nothing twice.
 func TestL18Fleet(t *testing.T) {
 	t.Parallel()
