@@ -24,7 +24,7 @@ import (
 const (
 	defaultTTL      = 10 * time.Second
 	shutdownTimeout = 15 * time.Second       // of a Shutdown that etcd does not answer: a broken connection is given up after 13 s
-	closeTimeout    = 700 * time.Millisecond // of a Close, which revokes leases for another closeRevoke
+	closeTimeout    = 650 * time.Millisecond // of a Close, which revokes leases for another closeRevoke
 	closeRevoke     = 300 * time.Millisecond
 	maxDeregistered = 10_000 // deregistered keys that are remembered
 )
