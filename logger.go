@@ -7,10 +7,6 @@ import (
 	"context"
 	"log/slog"
 	"sync/atomic"
-	"time"
-
-	"github.com/rollcall-grpc/rollcall/internal/backoff"
-	"github.com/rollcall-grpc/rollcall/internal/etcdconn"
 )
 
 // swappableLogger is a handler that passes everything on to a logger that can be replaced, to
@@ -39,15 +35,3 @@ func (s *swappableLogger) WithAttrs(attrs []slog.Attr) slog.Handler {
 func (s *swappableLogger) WithGroup(name string) slog.Handler {
 	return s.logger().Handler().WithGroup(name)
 }
-
-// reportEvery is how often what lasts is logged again.
-const reportEvery = etcdconn.LogPeriod
-
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
-}
-
-func notify(wake chan<- struct{}) { backoff.Wake(wake) }
