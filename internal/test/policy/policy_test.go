@@ -43,6 +43,8 @@ var layers = []struct {
 	{"serving", ".", "a server registers; it needs no output"},
 	{"balancer/weighted", "internal/spread", "it reads gRPC's own attribute, and works with any resolver"},
 	{"balancer/zone", ". internal/endpointattr internal/spread", "it reads localities from endpoints, and knows nothing of resolvers"},
+	{"examples/server", ". serving", "a server needs no more"},
+	{"examples/client", ". resolver", "a client needs no more"},
 	{"cmd/rollcall", ". resolver endpoints serving balancer/weighted balancer/zone internal/devetcd", "the command puts everything together"},
 }
 
