@@ -5,8 +5,11 @@ package policy
 
 import (
 	"go/ast"
+	"go/importer"
 	"go/parser"
 	"go/token"
+	"go/types"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -71,6 +74,61 @@ func TestLayers(t *testing.T) {
 			t.Errorf("%s is not in the list of layers", from)
 		case allowed[from+" "+to] == "":
 			t.Errorf("%s imports %s: %s", from, to, reasonOf(from))
+		}
+	}
+}
+
+// floors lists the files of the root package from the lowest up, with what each group is for:
+// a declaration is used in its own file and in those above.
+var floors = []struct{ files, reason string }{
+	{"doc errors address client", "errors and rules that everything above may use"},
+	{"metadata instance codec selector serviceconfig", "one key: what a value means"},
+	{"snapshot selfpreservation", "many keys at one revision"},
+	{"store fallback informer configs", "how snapshots come about, for one key range"},
+	{"directory requests stats subscription", "what a program reads with"},
+	{"edits reconcile", "one registration: pure decisions"},
+	{"registrarstate outcome writer keywatch lease maintain", "many registrations under one lease"},
+	{"registration registrar", "what a program registers with"},
+}
+
+// TestFloors checks that no use in the root package runs up.
+func TestFloors(t *testing.T) {
+	floor, reason := make(map[string]int), make(map[string]string)
+	for _, group := range floors {
+		for _, name := range strings.Fields(group.files) {
+			floor[name+".go"], reason[name+".go"] = len(floor)+1, group.reason
+		}
+	}
+	exports := make(map[string]string)
+	for _, line := range goList(t, "-export", "-deps", "-f", "{{.ImportPath}} {{.Export}}", ".") {
+		path, file, _ := strings.Cut(line, " ")
+		exports[path] = file
+	}
+	positions := token.NewFileSet()
+	var files []*ast.File
+	for _, path := range goList(t, "-f", `{{$d := .Dir}}{{range .GoFiles}}{{$d}}/{{.}}{{"\n"}}{{end}}`, ".") {
+		file, err := parser.ParseFile(positions, path, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, file)
+		if floor[filepath.Base(path)] == 0 {
+			t.Errorf("%s is on no floor", filepath.Base(path))
+		}
+	}
+	info := &types.Info{Uses: make(map[*ast.Ident]types.Object)}
+	config := types.Config{Importer: importer.ForCompiler(positions, "gc", func(path string) (io.ReadCloser, error) { return os.Open(exports[path]) })}
+	pkg, err := config.Check(module, positions, files, info)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for use, obj := range info.Uses {
+		if obj.Pkg() != pkg {
+			continue
+		}
+		from, to := filepath.Base(positions.Position(use.Pos()).Filename), filepath.Base(positions.Position(obj.Pos()).Filename)
+		if floor[from] < floor[to] {
+			t.Errorf("%s (%s) uses %s of %s, which is above it (%s)", from, reason[from], obj.Name(), to, reason[to])
 		}
 	}
 }
