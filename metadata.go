@@ -188,7 +188,7 @@ func unmarshalField(value json.RawMessage, number bool) (text []byte, ok bool) {
 	return []byte(s), err == nil
 }
 
-// Attributes reads Metadata.
+// Attributes reads Metadata anew at each call: to keep the result would double an Instance.
 func (i *Instance) Attributes() Attributes {
 	var texts fieldTexts
 	invalid := texts.read(i.Metadata)
