@@ -7,12 +7,10 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"os/signal"
 	"syscall"
-	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -116,24 +114,11 @@ func serve() error {
 		return err
 	}
 	defer client.Close()
-	registrar, err := rollcall.NewRegistrar(client, rollcall.RegistrarOptions{})
-	if err != nil {
-		return err
-	}
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		_ = registrar.Close(ctx) // while etcd is away, the lease takes it out
-	}()
-	lis, err := net.Listen("tcp", "127.0.0.1:50051")
-	if err != nil {
-		return err
-	}
 	srv := grpc.NewServer()
 	healthpb.RegisterHealthServer(srv, health.NewServer()) // your service here
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	return serving.Run(ctx, srv, lis, serving.Options{Registrar: registrar, Service: "my-service"})
+	return serving.ListenAndServe(ctx, srv, "127.0.0.1:50051", serving.Options{Client: client, Service: "my-service"})
 }
 
 func call() error {

@@ -6,6 +6,9 @@ package rollcall
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
@@ -65,4 +68,60 @@ func (i *Instance) Draining() bool {
 	var texts fieldTexts
 	texts.read(i.Metadata)
 	return string(texts[fieldStatus]) == StatusDraining
+}
+
+// Locality is where an endpoint or a client runs, from the outermost part to the
+// innermost, as in xDS. An empty part is unknown.
+type Locality struct {
+	Region  string
+	Zone    string
+	Subzone string
+}
+
+// LocalityFromEnv returns the locality that the environment names: ROLLCALL_REGION,
+// ROLLCALL_ZONE and ROLLCALL_SUBZONE.
+func LocalityFromEnv() Locality {
+	return Locality{
+		Region:  os.Getenv("ROLLCALL_REGION"),
+		Zone:    os.Getenv("ROLLCALL_ZONE"),
+		Subzone: os.Getenv("ROLLCALL_SUBZONE"),
+	}
+}
+
+// String returns the locality in the form that gRPC's xDS uses in metrics (gRFC A78):
+// {region="eu", zone="eu-1", sub_zone=""}.
+func (l Locality) String() string {
+	return fmt.Sprintf("{region=%q, zone=%q, sub_zone=%q}", l.Region, l.Zone, l.Subzone)
+}
+
+// ParseService returns the service that a user's spelling names, without one trailing
+// "/". A name that is empty or consists of slashes is an *InputError.
+func ParseService(name string) (string, error) {
+	service := strings.TrimSuffix(name, "/")
+	if strings.Trim(service, "/") == "" {
+		return "", inputError("service", name, "it names no service; give a name such as my-service or foo/bar")
+	}
+	return service, nil
+}
+
+// Key returns the key of a service's instance: "<service>/<id>".
+func Key(service, id string) string { return service + "/" + id }
+
+// CheckKey returns an *InputError for keys under ConfigPrefix, which hold service configs:
+// no endpoint may be written there.
+func CheckKey(key string) error {
+	if strings.HasPrefix(key, ConfigPrefix) {
+		return inputError("key", key, "keys under %q hold service configs, never endpoints; to write one, use rollcall config set SERVICE", ConfigPrefix)
+	}
+	return nil
+}
+
+// SplitKey splits a key at its last "/", for views of the whole store, where no service
+// was asked for. A key without "/" has no service. See also [Instance.ID].
+func SplitKey(key string) (service, id string) {
+	i := strings.LastIndexByte(key, '/')
+	if i < 0 {
+		return "", key
+	}
+	return key[:i], key[i+1:]
 }

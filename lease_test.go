@@ -23,7 +23,7 @@ import (
 
 // delayCreates has the creates of a key run into their deadlines, and returns what lets
 // them land, reporting whether one did.
-func (d *desk) delayCreates(key string) (land func() bool) {
+func (d *registrarEnv) delayCreates(key string) (land func() bool) {
 	var late []*etcdserverpb.PutRequest
 	d.conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
 		txn, ok := call.Request.(*etcdserverpb.TxnRequest)
@@ -53,14 +53,14 @@ func (d *desk) delayCreates(key string) (land func() bool) {
 // L13, in memory: what lives on is moved to another lease, with what an operator put
 // under the old one, and only then the old one is revoked.
 func TestL13LateCreate(t *testing.T) {
-	atDesk(t, RegistrarOptions{TTL: time.Minute}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{TTL: time.Minute}, func(d *registrarEnv) {
 		stays := d.registered("stays", nil)
 		old := d.lease()
 		d.put("svc/operator", plain("operator"), old)
 		land := d.delayCreates("svc/a")
 		a := d.register("a", nil)
 		time.Sleep(time.Second)
-		d.noError("close", a.Close(d.within(time.Minute)))
+		d.noError("close", a.Shutdown(d.within(time.Minute)))
 		if land() {
 			t.Error("a create landed after its registration was closed")
 		}
@@ -80,12 +80,12 @@ func TestL13LateCreate(t *testing.T) {
 
 // A create that did land, as a look shows, costs no lease.
 func TestL13LandedCreate(t *testing.T) {
-	atDesk(t, RegistrarOptions{TTL: time.Minute}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{TTL: time.Minute}, func(d *registrarEnv) {
 		d.registered("stays", nil)
 		lease := d.lease()
 		d.conn.LoseAnswers(1)
 		a := d.registered("a", nil)
-		d.noError("close", a.Close(d.within(time.Minute)))
+		d.noError("close", a.Shutdown(d.within(time.Minute)))
 		if d.lease() != lease {
 			t.Error("the lease was replaced without need")
 		}
@@ -94,11 +94,11 @@ func TestL13LandedCreate(t *testing.T) {
 
 // The last registration needs no other lease.
 func TestL13LateCreateOfTheLast(t *testing.T) {
-	atDesk(t, RegistrarOptions{TTL: time.Minute}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{TTL: time.Minute}, func(d *registrarEnv) {
 		land := d.delayCreates("svc/a")
 		a := d.register("a", nil)
 		time.Sleep(time.Second)
-		d.noError("close", a.Close(d.within(time.Minute)))
+		d.noError("close", a.Shutdown(d.within(time.Minute)))
 		if land() {
 			t.Error("a create landed after its registration was closed")
 		}
@@ -111,13 +111,13 @@ func TestL13LateCreateOfTheLast(t *testing.T) {
 
 // While a lease cannot be given up, it is kept alive for those that stand under it.
 func TestL13LeaseThatCannotBeGivenUp(t *testing.T) {
-	for name, fault := range map[string]func(d *desk, lift func()){
-		"no other is granted": func(d *desk, lift func()) {
+	for name, fault := range map[string]func(d *registrarEnv, lift func()){
+		"no other is granted": func(d *registrarEnv, lift func()) {
 			d.conn.Fail(fakeetcd.Grant, rpctypes.ErrNoSpace)
 			lift()
 			d.conn.Fail(fakeetcd.Grant, nil)
 		},
-		"a key cannot be moved": func(d *desk, lift func()) {
+		"a key cannot be moved": func(d *registrarEnv, lift func()) {
 			d.conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
 				if txn, ok := call.Request.(*etcdserverpb.TxnRequest); ok {
 					if put := txn.Success[0].GetRequestPut(); put != nil && string(put.Key) == "svc/stays" {
@@ -131,7 +131,7 @@ func TestL13LeaseThatCannotBeGivenUp(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			atDesk(t, RegistrarOptions{TTL: 10 * time.Second}, func(d *desk) {
+			withRegistrar(t, RegistrarOptions{TTL: 10 * time.Second}, func(d *registrarEnv) {
 				stays := d.registered("stays", nil)
 				old := d.lease()
 				land := d.delayCreates("svc/a")
@@ -139,7 +139,7 @@ func TestL13LeaseThatCannotBeGivenUp(t *testing.T) {
 				time.Sleep(time.Second)
 				closed := make(chan error, 1)
 				fault(d, func() {
-					closed <- a.Close(d.within(2 * time.Second))
+					closed <- a.Shutdown(d.within(2 * time.Second))
 					time.Sleep(time.Minute)
 					if kv := d.key(stays.Key()); kv == nil || clientv3.LeaseID(kv.Lease) != old {
 						t.Errorf("what stood under the old lease: %v", kv)
@@ -151,7 +151,7 @@ func TestL13LeaseThatCannotBeGivenUp(t *testing.T) {
 				if err := <-closed; !errors.Is(err, context.DeadlineExceeded) {
 					t.Errorf("close: %v, want the context's error, since a create may land", err)
 				}
-				d.noError("close", a.Close(d.within(time.Minute)))
+				d.noError("close", a.Shutdown(d.within(time.Minute)))
 				if name == "no other is granted" && land() {
 					t.Error("a create landed after its registration was closed")
 				}
@@ -164,7 +164,7 @@ func TestL13LeaseThatCannotBeGivenUp(t *testing.T) {
 
 // What etcd holds under a lease of before goes as well: it is this registrar's.
 func TestCloseDeletesUnderAFormerLease(t *testing.T) {
-	atDesk(t, RegistrarOptions{TTL: time.Minute}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{TTL: time.Minute}, func(d *registrarEnv) {
 		a := d.registered("a", nil)
 		d.registered("b", nil)
 		first := d.lease()
@@ -174,7 +174,7 @@ func TestCloseDeletesUnderAFormerLease(t *testing.T) {
 		second := d.lease()
 		d.store.Restore(backup, 1000)
 		// Restored is the key under the first lease, which lives again; the second is unknown.
-		d.noError("close", a.Close(d.within(time.Minute)))
+		d.noError("close", a.Shutdown(d.within(time.Minute)))
 		if kv := d.key("svc/a"); kv != nil {
 			t.Errorf("left under lease %x of %x, %x: %v", kv.Lease, int64(first), int64(second), kv)
 		}
@@ -184,7 +184,7 @@ func TestCloseDeletesUnderAFormerLease(t *testing.T) {
 // A registration that etcd refuses is tried again with a back-off of its own, whatever
 // else happens.
 func TestRefusedRegistrationBacksOff(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		d.conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
 			if txn, ok := call.Request.(*etcdserverpb.TxnRequest); ok && string(txn.Compare[0].Key) == "svc/denied" {
 				return rpctypes.ErrPermissionDenied
@@ -208,34 +208,41 @@ func TestRefusedRegistrationBacksOff(t *testing.T) {
 	})
 }
 
-func TestRegistrarRefusesTheDirectoryOfAnotherClient(t *testing.T) {
-	directory, err := NewDirectory(clientv3.NewCtxClient(t.Context()), DirectoryOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer directory.Close()
-	_, err = NewRegistrar(clientv3.NewCtxClient(t.Context()), RegistrarOptions{Directory: directory})
-	var input *InputError
-	if !errors.As(err, &input) || input.Field != "directory" {
-		t.Errorf("got %v, want an *InputError about the directory", err)
-	}
+// A Registrar is made from a Directory alone, whose client and logger it uses.
+func TestRegistrarOfADirectory(t *testing.T) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
+		var log bytes.Buffer
+		directory, err := NewDirectory(d.other, DirectoryOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		d.noError("directory", err)
+		defer directory.Close()
+		r, err := NewRegistrar(directory, RegistrarOptions{})
+		d.noError("registrar", err)
+		defer r.Close()
+		g, err := r.Register("svc", Endpoint{Addr: "h:1"})
+		d.noError("register", err)
+		d.noError("wait", g.Wait(d.within(time.Minute)))
+		synctest.Wait()
+		if !strings.Contains(log.String(), "msg=registered key=svc/h:1") || d.conn.Calls(fakeetcd.Grant) != 0 {
+			t.Errorf("%d grants by another client; logged:\n%s", d.conn.Calls(fakeetcd.Grant), &log)
+		}
+	})
 }
 
 // Without a bound of its caller's Close waits no longer than its own.
 func TestCloseIsBounded(t *testing.T) {
-	for name, end := range map[string]func(d *desk, g *Registration) error{
-		"registration": func(_ *desk, g *Registration) error { return g.Close(context.Background()) },
-		"registrar":    func(d *desk, _ *Registration) error { return d.registrar.Close(context.Background()) },
+	for name, end := range map[string]func(d *registrarEnv, g *Registration) error{
+		"registration": func(_ *registrarEnv, g *Registration) error { return g.Shutdown(context.Background()) },
+		"registrar":    func(d *registrarEnv, _ *Registration) error { return d.registrar.Shutdown(context.Background()) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			atDesk(t, RegistrarOptions{}, func(d *desk) {
+			withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 				a := d.registered("a", nil)
 				d.conn.Cut()
 				began := time.Now()
 				if err := end(d, a); err == nil || !strings.Contains(err.Error(), "svc/a") {
 					t.Errorf("close: %v, want an error that names the key", err)
 				}
-				if took := time.Since(began); took > closeTimeout+time.Second {
+				if took := time.Since(began); took > shutdownTimeout+time.Second {
 					t.Errorf("close took %v", took)
 				}
 			})
@@ -246,14 +253,14 @@ func TestCloseIsBounded(t *testing.T) {
 // A status that an operator set is remembered for as long as the registrar lives.
 func TestOperatorsStatusOutlivesARegistration(t *testing.T) {
 	const draining = `{"Op":0,"Addr":"host-a:80","Metadata":{"status":"draining"}}`
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		d.registered("other", nil)
 		a := d.registered("a", nil)
 		d.put(a.Key(), draining, d.lease())
 		time.Sleep(time.Second)
 		for range 2 { // as serving does at a health flap
 			d.noError("drain", a.Drain(d.within(time.Minute)))
-			d.noError("close", a.Close(d.within(time.Minute)))
+			d.noError("close", a.Shutdown(d.within(time.Minute)))
 			a = d.registered("a", nil)
 			d.holds(a, draining)
 			d.phase(a, Draining, nil)
@@ -261,23 +268,23 @@ func TestOperatorsStatusOutlivesARegistration(t *testing.T) {
 		d.put(a.Key(), plain("a"), d.lease())
 		time.Sleep(time.Second)
 		d.phase(a, Registered, nil)
-		d.noError("close", a.Close(d.within(time.Minute)))
+		d.noError("close", a.Shutdown(d.within(time.Minute)))
 		a = d.registered("a", nil)
 		d.holds(a, plain("a"))
 		// The program's own drain is no operator's.
 		d.noError("drain", a.Drain(d.within(time.Minute)))
-		d.noError("close", a.Close(d.within(time.Minute)))
+		d.noError("close", a.Shutdown(d.within(time.Minute)))
 		d.holds(d.registered("a", nil), plain("a"))
 	})
 }
 
 // A drain of the program's whose answer was lost is not taken for an operator's.
 func TestLostAnswerIsNoOperatorsEdit(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		a := d.registered("a", nil)
 		d.conn.LoseAnswers(1)
 		d.noError("drain", ignore(a.Drain(d.within(time.Second)), context.DeadlineExceeded))
-		d.noError("update", a.Update(d.within(time.Minute), nil))
+		d.noError("undrain", a.Undrain(d.within(time.Minute)))
 		d.holds(a, plain("a"))
 		d.phase(a, Registered, nil)
 	})
@@ -299,7 +306,7 @@ func TestRegistrarLog(t *testing.T) {
 		log.Reset()
 		return lines
 	}
-	atDesk(t, RegistrarOptions{Logger: logger, Directory: new(Directory)}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{Logger: logger}, func(d *registrarEnv) {
 		for i := range 30 {
 			d.register(fmt.Sprint(i), nil)
 		}
@@ -348,11 +355,11 @@ func TestRegistrarLog(t *testing.T) {
 
 // L13: the create that is answered is not the one that is stuck.
 func TestL13SecondCreateAnswered(t *testing.T) {
-	atDesk(t, RegistrarOptions{TTL: time.Minute}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{TTL: time.Minute}, func(d *registrarEnv) {
 		d.registered("stays", nil)
 		d.conn.DelayWrites(1)
 		a := d.registered("a", nil)
-		d.noError("close", a.Close(d.within(time.Minute)))
+		d.noError("close", a.Shutdown(d.within(time.Minute)))
 		d.conn.Land()
 		if kv := d.key("svc/a"); kv != nil {
 			t.Errorf("a create landed under lease %x after its registration was closed", kv.Lease)
@@ -363,16 +370,16 @@ func TestL13SecondCreateAnswered(t *testing.T) {
 // L13: a key that is registered anew while its last registration is being closed inherits
 // what may still land.
 func TestL13RegisteredAnew(t *testing.T) {
-	atDesk(t, RegistrarOptions{TTL: time.Minute}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{TTL: time.Minute}, func(d *registrarEnv) {
 		d.registered("stays", nil)
 		d.conn.DelayWrites(1)
 		a := d.register("a", nil)
 		time.Sleep(time.Second)
 		d.conn.Cut()
-		d.noError("close", ignore(a.Close(d.within(3*time.Second)), context.DeadlineExceeded))
+		d.noError("close", ignore(a.Shutdown(d.within(3*time.Second)), context.DeadlineExceeded))
 		d.conn.Mend()
 		b := d.registered("a", nil)
-		d.noError("close", b.Close(d.within(time.Minute)))
+		d.noError("close", b.Shutdown(d.within(time.Minute)))
 		d.conn.Land()
 		if kv := d.key("svc/a"); kv != nil {
 			t.Errorf("a create landed under lease %x after its registration was closed", kv.Lease)
@@ -382,7 +389,7 @@ func TestL13RegisteredAnew(t *testing.T) {
 
 // L14: a retired lease that runs out takes what stood under it along.
 func TestL14RetiredLeaseExpires(t *testing.T) {
-	atDesk(t, RegistrarOptions{TTL: 10 * time.Second}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{TTL: 10 * time.Second}, func(d *registrarEnv) {
 		stays := d.registered("stays", nil)
 		old := d.lease()
 		d.delayCreates("svc/a")
@@ -395,7 +402,7 @@ func TestL14RetiredLeaseExpires(t *testing.T) {
 			}
 			return nil
 		})
-		d.noError("close", ignore(a.Close(d.within(2*time.Second)), context.DeadlineExceeded))
+		d.noError("close", ignore(a.Shutdown(d.within(2*time.Second)), context.DeadlineExceeded))
 		d.phase(stays, Registered, rpctypes.ErrPermissionDenied) // under the old lease, which is kept alive
 		d.store.ExpireLease(old)
 		time.Sleep(20 * time.Second)
@@ -411,7 +418,7 @@ func TestL14RetiredLeaseExpires(t *testing.T) {
 // A lease that cannot be revoked, and writes that all fail, are tried again with a back-off,
 // whatever else is done meanwhile.
 func TestFailuresBackOff(t *testing.T) {
-	busy := func(d *desk, g *Registration, m fakeetcd.Method) int {
+	busy := func(d *registrarEnv, g *Registration, m fakeetcd.Method) int {
 		before := d.conn.Calls(m)
 		for i := range 300 {
 			_ = g.Update(d.within(100*time.Millisecond), map[string]int{"weight": i + 1})
@@ -420,23 +427,23 @@ func TestFailuresBackOff(t *testing.T) {
 		return d.conn.Calls(m) - before
 	}
 	t.Run("revoke", func(t *testing.T) {
-		atDesk(t, RegistrarOptions{TTL: time.Minute}, func(d *desk) {
+		withRegistrar(t, RegistrarOptions{TTL: time.Minute}, func(d *registrarEnv) {
 			g := d.registered("busy", nil)
 			d.delayCreates("svc/a")
 			a := d.register("a", nil)
 			time.Sleep(time.Second)
 			d.conn.Fail(fakeetcd.Revoke, rpctypes.ErrPermissionDenied)
-			d.noError("close", ignore(a.Close(d.within(7*time.Second)), context.DeadlineExceeded))
+			d.noError("close", ignore(a.Shutdown(d.within(7*time.Second)), context.DeadlineExceeded))
 			time.Sleep(time.Minute)
 			if n := busy(d, g, fakeetcd.Revoke); n > 20 {
 				t.Errorf("%d tries to revoke in 30 s", n)
 			}
 			d.conn.Fail(fakeetcd.Revoke, nil)
-			d.noError("close", a.Close(d.within(time.Minute)))
+			d.noError("close", a.Shutdown(d.within(time.Minute)))
 		})
 	})
 	t.Run("writes", func(t *testing.T) {
-		atDesk(t, RegistrarOptions{TTL: time.Minute}, func(d *desk) {
+		withRegistrar(t, RegistrarOptions{TTL: time.Minute}, func(d *registrarEnv) {
 			g := d.registered("busy", nil)
 			d.conn.Fail(fakeetcd.Txn, rpctypes.ErrTimeout)
 			if n := busy(d, g, fakeetcd.Txn); n > 120 {
@@ -449,7 +456,7 @@ func TestFailuresBackOff(t *testing.T) {
 
 // Close revokes every lease that it can.
 func TestCloseRevokesAll(t *testing.T) {
-	atDesk(t, RegistrarOptions{TTL: time.Minute}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{TTL: time.Minute}, func(d *registrarEnv) {
 		d.registered("stays", nil)
 		old := d.lease()
 		d.delayCreates("svc/a")
@@ -461,8 +468,8 @@ func TestCloseRevokesAll(t *testing.T) {
 			}
 			return nil
 		})
-		d.noError("close", ignore(a.Close(d.within(2*time.Second)), context.DeadlineExceeded))
-		if err := d.registrar.Close(d.within(5 * time.Second)); !errors.Is(err, rpctypes.ErrPermissionDenied) {
+		d.noError("close", ignore(a.Shutdown(d.within(2*time.Second)), context.DeadlineExceeded))
+		if err := d.registrar.Shutdown(d.within(5 * time.Second)); !errors.Is(err, rpctypes.ErrPermissionDenied) {
 			t.Errorf("close: %v, want why a lease was not revoked", err)
 		}
 		if leases := d.store.Leases(); len(leases) != 1 || leases[old].TTL == 0 {
@@ -473,9 +480,9 @@ func TestCloseRevokesAll(t *testing.T) {
 
 // The mark of a registration that is being closed is the program's own.
 func TestOwnMarkIsNoOperatorsEdit(t *testing.T) {
-	for name, fault := range map[string]func(d *desk){
-		"its answer is lost": func(d *desk) { d.conn.LoseAnswers(1) },
-		"the deletion fails": func(d *desk) {
+	for name, fault := range map[string]func(d *registrarEnv){
+		"its answer is lost": func(d *registrarEnv) { d.conn.LoseAnswers(1) },
+		"the deletion fails": func(d *registrarEnv) {
 			d.conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
 				if txn, ok := call.Request.(*etcdserverpb.TxnRequest); ok && txn.Success[0].GetRequestDeleteRange() != nil {
 					d.conn.SetHook(nil)
@@ -486,11 +493,11 @@ func TestOwnMarkIsNoOperatorsEdit(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			atDesk(t, RegistrarOptions{}, func(d *desk) {
+			withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 				d.registered("stays", nil)
 				a := d.registered("a", nil)
 				fault(d)
-				d.noError("close", a.Close(d.within(time.Minute)))
+				d.noError("close", a.Shutdown(d.within(time.Minute)))
 				d.holds(d.registered("a", nil), plain("a"))
 			})
 		})
@@ -499,13 +506,15 @@ func TestOwnMarkIsNoOperatorsEdit(t *testing.T) {
 
 // Each of several writes that were not answered is the program's own.
 func TestLateWritesAreNoOperatorsEdit(t *testing.T) {
-	atDesk(t, RegistrarOptions{TTL: time.Minute}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{TTL: time.Minute}, func(d *registrarEnv) {
 		a := d.registered("a", nil)
 		d.conn.DelayWrites(2)
 		d.noError("drain", ignore(a.Drain(d.within(4*time.Second)), context.DeadlineExceeded))
 		d.noError("update", ignore(a.Update(d.within(5*time.Second), map[string]int{"weight": 1}), context.DeadlineExceeded))
 		d.conn.Land()
 		time.Sleep(time.Minute)
+		d.holds(a, `{"Op":0,"Addr":"host-a:80","Metadata":{"status":"draining","weight":1}}`)
+		d.noError("undrain", a.Undrain(d.within(time.Minute)))
 		d.holds(a, `{"Op":0,"Addr":"host-a:80","Metadata":{"weight":1}}`)
 		d.phase(a, Registered, nil)
 	})
@@ -513,16 +522,16 @@ func TestLateWritesAreNoOperatorsEdit(t *testing.T) {
 
 // What an operator has edited outlives a registration, as it does an update.
 func TestOperatorsEditOutlivesARegistration(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		d.registered("stays", nil)
 		a := d.registered("a", map[string]int{"weight": 2})
 		d.put(a.Key(), `{"Op":0,"Addr":"host-a:80","Metadata":{"weight":10}}`, d.lease())
 		time.Sleep(time.Second)
 		d.noError("drain", a.Drain(d.within(time.Minute)))
-		d.noError("close", a.Close(d.within(time.Minute)))
+		d.noError("close", a.Shutdown(d.within(time.Minute)))
 		a = d.registered("a", map[string]any{"weight": 2, "version": "2"})
 		d.holds(a, `{"Op":0,"Addr":"host-a:80","Metadata":{"version":"2","weight":10}}`)
-		d.noError("close", a.Close(d.within(time.Minute)))
+		d.noError("close", a.Shutdown(d.within(time.Minute)))
 		d.holds(d.registered("a", map[string]int{"weight": 3}), `{"Op":0,"Addr":"host-a:80","Metadata":{"weight":3}}`)
 	})
 }
@@ -530,14 +539,14 @@ func TestOperatorsEditOutlivesARegistration(t *testing.T) {
 // "Deregistered" is said of what etcd has taken out, not of what a successor has.
 func TestSupersededIsNotDeregistered(t *testing.T) {
 	var log bytes.Buffer
-	atDesk(t, RegistrarOptions{Logger: slog.New(slog.NewTextHandler(&log, nil)), Directory: new(Directory)}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))}, func(d *registrarEnv) {
 		d.registered("stays", nil)
 		a := d.registered("a", nil)
 		grant, err := d.other.Grant(d.within(time.Second), 3600)
 		d.noError("grant", err)
 		d.put(a.Key(), plain("successor"), grant.ID)
 		time.Sleep(time.Second)
-		d.noError("close", a.Close(d.within(time.Minute)))
+		d.noError("close", a.Shutdown(d.within(time.Minute)))
 		synctest.Wait()
 		if strings.Contains(log.String(), "deregistered") {
 			t.Errorf("the successor's key stands, and the log says:\n%s", log.String())
@@ -547,7 +556,7 @@ func TestSupersededIsNotDeregistered(t *testing.T) {
 
 // A check of many keys asks for no values, which may be large.
 func TestChecksAskForNoValues(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		d.conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
 			if call.End != "" {
 				return rpctypes.ErrPermissionDenied
@@ -561,11 +570,11 @@ func TestChecksAskForNoValues(t *testing.T) {
 			}
 			return nil
 		})
-		for i := range mostKeyWatches + 5 {
+		for i := range maxKeyWatches + 5 {
 			d.registered(fmt.Sprint(i), nil)
 		}
 		before := d.conn.Calls(fakeetcd.Txn)
-		time.Sleep(2 * checkEvery)
+		time.Sleep(2 * verifyKeysEvery)
 		if d.conn.Calls(fakeetcd.Txn) == before {
 			t.Error("nothing was checked")
 		}
@@ -576,10 +585,10 @@ func TestChecksAskForNoValues(t *testing.T) {
 // What an operator puts without a lease is the registration's, also when it is closed
 // before it has heard of that.
 func TestCloseAfterAPlainPut(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		a := d.registered("a", nil)
 		d.put(a.Key(), plain("a"), clientv3.NoLease)
-		d.noError("close", a.Close(d.within(time.Minute)))
+		d.noError("close", a.Shutdown(d.within(time.Minute)))
 		if kv := d.key(a.Key()); kv != nil {
 			t.Errorf("left: %v", kv)
 		}

@@ -6,6 +6,7 @@ package rollcall_test
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -264,4 +265,49 @@ func TestListsStopWhenTheConnectionFails(t *testing.T) {
 			})
 		}
 	}
+}
+
+// BenchmarkIdleServices is what a service that is followed and does not change costs: bytes of
+// stacks and of heap, and goroutines.
+func BenchmarkIdleServices(b *testing.B) {
+	const services = 500
+	store := fakeetcd.New()
+	defer store.Close()
+	for i := range services {
+		for j := range 5 {
+			store.Put(fmt.Sprintf("svc-%d/%d", i, j), `{"Op":0,"Addr":"10.0.0.1:50051","Metadata":{"weight":10,"zone":"eu-1"}}`)
+		}
+	}
+	conn := store.Connect(context.Background())
+	defer conn.Close()
+	for b.Loop() {
+		before := inUse()
+		d, err := rollcall.NewDirectory(conn.Client, rollcall.DirectoryOptions{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		for i := range services {
+			sub, err := d.Subscribe(fmt.Sprintf("svc-%d", i))
+			if err != nil {
+				b.Fatal(err)
+			}
+			if _, err := sub.Next(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+		}
+		for conn.Watches() < services {
+			time.Sleep(time.Millisecond)
+		}
+		after := inUse()
+		b.ReportMetric(float64(after.StackInuse-before.StackInuse)/services, "stack-B/service")
+		b.ReportMetric(float64(after.HeapInuse-before.HeapInuse)/services, "heap-B/service")
+		d.Close()
+	}
+}
+
+func inUse() (m runtime.MemStats) {
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return m
 }

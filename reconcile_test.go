@@ -11,50 +11,137 @@ import (
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 )
 
-func TestDecide(t *testing.T) {
-	const endpoint = `{"Addr":"h:1"}`
-	held := []clientv3.LeaseID{7, 8, 9} // 9 is the present one
-	under := func(lease int64, value string) *mvccpb.KeyValue {
-		return &mvccpb.KeyValue{Lease: lease, Value: []byte(value)}
+// TestReconcile walks every edge of the diagram above reconcile.
+func TestReconcile(t *testing.T) {
+	const (
+		endpoint = `{"Op":0,"Addr":"h:1","Metadata":null}`
+		weighted = `{"Op":0,"Addr":"h:1","Metadata":{"weight":2}}`
+		draining = `{"Op":0,"Addr":"h:1","Metadata":{"status":"draining"}}`
+	)
+	wants := func(value string) desired { return desired{plain: []byte(value), value: []byte(value)} }
+	removed := func() desired { d, _ := wants(endpoint).with([]byte(endpoint), true); d.removed = true; return d }()
+	// found is a key in a state, written by this registration before if it is claimed.
+	found := func(state keyState, value string, claimed bool) observed {
+		o := observed{fresh: true, state: state, claimed: claimed, values: values{applied: []byte(endpoint), current: []byte(endpoint)}}
+		if state != keyAbsent {
+			o.kv = &mvccpb.KeyValue{Value: []byte(value), Lease: int64(state)}
+		}
+		return o
 	}
+	stale := func(o observed) observed { o.fresh = false; return o }
+	landing := func(o observed) observed { o.landing = true; return o }
+	edited := func(o observed, value, status string) observed { o.current, o.status = []byte(value), status; return o }
 	for _, row := range []struct {
-		name    string
-		kv      *mvccpb.KeyValue
-		want    string
-		claimed bool
-		action  action
+		name     string
+		desired  desired
+		observed observed
+		action   action
+		phase    Phase
 	}{
-		{"nothing there, first time", nil, endpoint, false, actPut},
-		{"nothing there, written before", nil, endpoint, true, actPut},
-		{"somebody's, first time", under(5, endpoint), endpoint, false, actPut},
-		{"of an old lease of ours, first time", under(8, endpoint), endpoint, false, actPut},
-		{"ours already, first time", under(9, endpoint), endpoint, false, actKeep},
-		{"no lease, first time", under(0, endpoint), endpoint, false, actPut},
-		{"no lease, written before", under(0, endpoint), endpoint, true, actPut},
-		{"a successor's", under(5, endpoint), endpoint, true, actYield},
-		{"a successor's, a new value", under(5, endpoint), "new", true, actYield},
-		{"a successor's, no endpoint", under(5, "x"), endpoint, true, actYield},
-		{"ours", under(9, endpoint), endpoint, true, actKeep},
-		{"ours, a new value", under(9, endpoint), "new", true, actPut},
-		{"of a lease before", under(8, endpoint), endpoint, true, actPut},
-		{"of the first lease", under(7, endpoint), endpoint, true, actPut},
+		// Registering.
+		{"first put, without a read", wants(endpoint), stale(found(keyAbsent, "", false)), actPut, Registering},
+		{"first put was refused", wants(endpoint), found(keyAbsent, "", false), actPut, Registering},
+		{"a predecessor's key is taken over", wants(endpoint), found(keyForeign, endpoint, false), actPut, Registering},
+		{"so is one without a lease", wants(endpoint), found(keyUnleased, endpoint, false), actPut, Registering},
+		{"so is one of an earlier lease", wants(endpoint), found(keyFormer, endpoint, false), actPut, Registered},
+		{"the key is as desired already", wants(endpoint), found(keyOurs, endpoint, false), actKeep, Registered},
+		// Registered and Draining.
+		{"a reason to look", wants(endpoint), stale(found(keyOurs, endpoint, true)), actRead, Registered},
+		{"as desired", wants(endpoint), found(keyOurs, endpoint, true), actKeep, Registered},
+		{"update", wants(weighted), found(keyOurs, endpoint, true), actPut, Registered},
+		{"drain", wants(draining), found(keyOurs, endpoint, true), actPut, Registered},
+		{"drained", wants(draining), edited(found(keyOurs, draining, true), draining, ""), actKeep, Draining},
+		{"undrain", wants(endpoint), found(keyOurs, draining, true), actPut, Draining},
+		{"an operator's edit is kept", wants(endpoint), edited(found(keyOurs, weighted, true), weighted, ""), actKeep, Registered},
+		{"an operator's drain is kept", wants(endpoint), edited(found(keyOurs, draining, true), draining, StatusDraining), actKeep, Draining},
+		{"the lease was replaced", wants(endpoint), found(keyFormer, endpoint, true), actPut, Registered},
+		// Lost.
+		{"a reason to look for what is lost", wants(endpoint), stale(found(keyAbsent, "", true)), actRead, Lost},
+		{"deleted", wants(endpoint), found(keyAbsent, "", true), actPut, Lost},
+		{"overwritten", wants(endpoint), found(keyOurs, "no endpoint", true), actPut, Lost},
+		{"put without a lease", wants(endpoint), found(keyUnleased, endpoint, true), actPut, Lost},
+		{"a successor's", wants(endpoint), found(keyForeign, endpoint, true), actYield, Lost},
+		{"a successor's, and an update", wants(weighted), found(keyForeign, endpoint, true), actYield, Lost},
+		{"a successor's that is no endpoint", wants(endpoint), found(keyForeign, "no endpoint", true), actYield, Lost},
+		// To Closed.
+		{"removed, not read yet", removed, stale(found(keyOurs, endpoint, true)), actRead, Registered},
+		{"removed before the first put", removed, stale(found(keyAbsent, "", false)), actRead, Registering},
+		{"removed", removed, found(keyOurs, endpoint, true), actDelete, Registered},
+		{"removed, marked already", removed, found(keyOurs, draining, true), actDelete, Draining},
+		{"removed, overwritten", removed, found(keyOurs, "no endpoint", true), actDelete, Lost},
+		{"removed, of an earlier lease", removed, found(keyFormer, endpoint, true), actDelete, Registered},
+		{"removed, left by the last registration of the key", removed, found(keyOurs, endpoint, false), actDelete, Registered},
+		{"removed, put without a lease", removed, found(keyUnleased, endpoint, true), actAdopt, Lost},
+		{"removed, never ours and without a lease", removed, found(keyUnleased, endpoint, false), actFinish, Closed},
+		{"removed, a create may happen", removed, landing(found(keyAbsent, "", true)), actFence, Lost},
+		{"removed, a create may happen after a successor's", removed, landing(found(keyForeign, endpoint, true)), actFence, Lost},
+		{"removed, a successor's", removed, found(keyForeign, endpoint, true), actFinish, Closed},
+		{"removed, gone", removed, found(keyAbsent, "", true), actFinish, Closed},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			if got := decide(row.kv, []byte(row.want), held, row.claimed); got != row.action {
-				t.Errorf("got %d, want %d", got, row.action)
+			act, phase := reconcile(row.desired, &row.observed)
+			if act != row.action || phase != row.phase {
+				t.Errorf("got action %d in phase %v, want %d in %v", act, phase, row.action, row.phase)
 			}
 		})
 	}
 }
 
-func TestStrayed(t *testing.T) {
+// TestObserve tells what counts as an operator's edit.
+func TestObserve(t *testing.T) {
+	const (
+		written  = `{"Op":0,"Addr":"h:1","Metadata":{"weight":1}}`
+		sent     = `{"Op":0,"Addr":"h:1","Metadata":{"weight":2}}`
+		edit     = `{"Op":0,"Addr":"h:1","Metadata":{"weight":9}}`
+		draining = `{"Op":0,"Addr":"h:1","Metadata":{"status":"draining","weight":1}}`
+	)
+	for _, row := range []struct {
+		name     string
+		claimed  bool
+		state    keyState
+		value    string
+		revision int64
+		edited   bool
+		current  string // afterwards
+		status   string
+	}{
+		{"as it was written", true, keyOurs, written, 5, false, written, ""},
+		{"an edit", true, keyOurs, edit, 6, true, edit, ""},
+		{"an edit without a lease", true, keyUnleased, edit, 6, true, edit, ""},
+		{"an edit under an earlier lease", true, keyFormer, edit, 6, true, edit, ""},
+		{"an operator's status", true, keyOurs, draining, 6, true, draining, StatusDraining},
+		{"an edit from before the last write: etcd was restored", true, keyOurs, edit, 4, false, written, ""},
+		{"a write without an answer", true, keyOurs, sent, 6, false, sent, ""},
+		{"a write without an answer, the first", false, keyOurs, sent, 6, false, sent, ""},
+		{"a predecessor's", false, keyOurs, edit, 6, false, written, ""},
+		{"a successor's", true, keyForeign, edit, 6, false, written, ""},
+		{"no endpoint", true, keyOurs, "no endpoint", 6, false, written, ""},
+		{"deleted", true, keyAbsent, "", 0, false, written, ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			o := observed{claimed: row.claimed, revision: 5, values: values{applied: []byte(written), current: []byte(written)}}
+			o.sending([]byte(sent), []byte(sent))
+			var kv *mvccpb.KeyValue
+			if row.state != keyAbsent {
+				kv = &mvccpb.KeyValue{Value: []byte(row.value), ModRevision: row.revision}
+			}
+			if edited := o.observe(kv, row.state); edited != row.edited || string(o.current) != row.current || o.status != row.status || !o.fresh {
+				t.Errorf("got edited %v, current %s, status %q, want %v, %s, %q", edited, o.current, o.status, row.edited, row.current, row.status)
+			}
+			if want := map[bool]string{true: sent, false: written}[row.current == sent]; string(o.applied) != want {
+				t.Errorf("applied %s, want %s", o.applied, want)
+			}
+		})
+	}
+}
+
+func TestChangedSinceObserved(t *testing.T) {
 	r := &Registrar{lease: 9}
 	for _, row := range []struct {
 		name     string
@@ -73,12 +160,12 @@ func TestStrayed(t *testing.T) {
 		{"superseded, ours again", ErrSuperseded, 9, 4, true},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			g := &Registration{registrar: r, revision: 3, state: State{Phase: Lost, Err: row.err}}
+			g := &Registration{registrar: r, observed: observed{revision: 3}, state: State{Phase: Lost, Err: row.err}}
 			var kv *mvccpb.KeyValue
 			if row.lease >= 0 {
 				kv = &mvccpb.KeyValue{Lease: row.lease, ModRevision: row.revision}
 			}
-			if got := g.strayedLocked(kv); got != row.want {
+			if got := g.changedLocked(kv); got != row.want {
 				t.Errorf("got %v, want %v", got, row.want)
 			}
 		})

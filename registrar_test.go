@@ -26,9 +26,9 @@ import (
 	"github.com/rollcall-grpc/rollcall/internal/test/fakeetcd"
 )
 
-// desk is a registrar on an etcd in memory, in a bubble of virtual time. other is
+// registrarEnv is a registrar on an etcd in memory, in a bubble of virtual time. other is
 // another client of the same etcd.
-type desk struct {
+type registrarEnv struct {
 	*testing.T
 	store     *fakeetcd.Store
 	conn      *fakeetcd.Conn
@@ -36,38 +36,34 @@ type desk struct {
 	registrar *Registrar
 }
 
-// atDesk runs a test in a bubble. What is left running when it ends fails it.
-func atDesk(t *testing.T, opts RegistrarOptions, test func(d *desk)) {
+// withRegistrar runs a test in a bubble. What is left running when it ends fails it.
+func withRegistrar(t *testing.T, opts RegistrarOptions, test func(d *registrarEnv)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		d := &desk{T: t, store: fakeetcd.New()}
+		d := &registrarEnv{T: t, store: fakeetcd.New()}
 		defer d.store.Close()
 		d.conn = d.store.Connect(context.Background())
 		d.other = d.store.Connect(context.Background()).Client
-		if opts.Directory != nil { // one of its own
-			var err error
-			if opts.Directory, err = NewDirectory(d.conn.Client, DirectoryOptions{}); err != nil {
-				t.Fatal(err)
-			}
-			defer opts.Directory.Close()
-		}
-		var err error
-		if d.registrar, err = NewRegistrar(d.conn.Client, opts); err != nil {
+		directory, err := SharedDirectory(d.conn.Client)
+		if err != nil {
 			t.Fatal(err)
 		}
-		defer func() { _ = d.registrar.Close(d.within(time.Second)) }()
+		if d.registrar, err = NewRegistrar(directory, opts); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = d.registrar.Shutdown(d.within(time.Second)) }()
 		test(d)
 	})
 }
 
-func (d *desk) within(limit time.Duration) context.Context {
+func (d *registrarEnv) within(limit time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	d.Cleanup(cancel)
 	return ctx
 }
 
 // register begins a registration of service "svc" with id and a made-up address.
-func (d *desk) register(id string, metadata any) *Registration {
+func (d *registrarEnv) register(id string, metadata any) *Registration {
 	d.Helper()
 	g, err := d.registrar.Register("svc", Endpoint{ID: id, Addr: "host-" + id + ":80", Metadata: metadata})
 	if err != nil {
@@ -77,14 +73,14 @@ func (d *desk) register(id string, metadata any) *Registration {
 }
 
 // registered registers and waits until it is in etcd.
-func (d *desk) registered(id string, metadata any) *Registration {
+func (d *registrarEnv) registered(id string, metadata any) *Registration {
 	d.Helper()
 	g := d.register(id, metadata)
 	d.noError("wait", g.Wait(d.within(time.Minute)))
 	return g
 }
 
-func (d *desk) noError(what string, err error) {
+func (d *registrarEnv) noError(what string, err error) {
 	d.Helper()
 	if err != nil {
 		d.Fatalf("%s: %v", what, err)
@@ -92,7 +88,7 @@ func (d *desk) noError(what string, err error) {
 }
 
 // key returns what etcd holds, nil for nothing.
-func (d *desk) key(key string) *mvccpb.KeyValue {
+func (d *registrarEnv) key(key string) *mvccpb.KeyValue {
 	all := d.store.KeyValues()
 	if i := slices.IndexFunc(all, func(kv *mvccpb.KeyValue) bool { return string(kv.Key) == key }); i >= 0 {
 		return all[i]
@@ -101,7 +97,7 @@ func (d *desk) key(key string) *mvccpb.KeyValue {
 }
 
 // holds fails unless etcd holds the registration's key with this value under its lease.
-func (d *desk) holds(g *Registration, want string) {
+func (d *registrarEnv) holds(g *Registration, want string) {
 	d.Helper()
 	kv := d.key(g.Key())
 	lease := d.lease()
@@ -111,32 +107,32 @@ func (d *desk) holds(g *Registration, want string) {
 }
 
 // phase fails unless the registration is there, for this reason.
-func (d *desk) phase(g *Registration, want Phase, why error) {
+func (d *registrarEnv) phase(g *Registration, want Phase, why error) {
 	d.Helper()
 	if state, _ := g.State(); state.Phase != want || !errors.Is(state.Err, why) {
 		d.Fatalf("%s: got %s (%v), want %s (%v)", g.Key(), state.Phase, state.Err, want, why)
 	}
 }
 
-func (d *desk) lease() clientv3.LeaseID {
+func (d *registrarEnv) lease() clientv3.LeaseID {
 	d.registrar.mu.Lock()
 	defer d.registrar.mu.Unlock()
 	return d.registrar.lease
 }
 
 // put writes behind the registrar's back.
-func (d *desk) put(key, value string, lease clientv3.LeaseID) int64 {
+func (d *registrarEnv) put(key, value string, lease clientv3.LeaseID) int64 {
 	d.Helper()
 	resp, err := d.other.Put(d.within(time.Second), key, value, clientv3.WithLease(lease))
 	d.noError("put", err)
 	return resp.Header.Revision
 }
 
-// plain is the value of a registration of the desk without metadata.
+// plain is the value of a registration of the env without metadata.
 func plain(id string) string { return `{"Op":0,"Addr":"host-` + id + `:80","Metadata":null}` }
 
 func TestRegistrarKeepsEndpointsUnderOneLease(t *testing.T) {
-	atDesk(t, RegistrarOptions{TTL: 9500 * time.Millisecond}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{TTL: 9500 * time.Millisecond}, func(d *registrarEnv) {
 		a := d.registered("a", nil)
 		b, err := d.registrar.Register("other/svc/", Endpoint{Addr: "10.0.0.1:5", Metadata: map[string]int{"weight": 2}})
 		d.noError("register", err)
@@ -164,11 +160,14 @@ func TestRegistrarKeepsEndpointsUnderOneLease(t *testing.T) {
 
 func TestRegistrarRefusesBadInput(t *testing.T) {
 	if _, err := NewRegistrar(nil, RegistrarOptions{}); err == nil {
-		t.Error("a nil client was taken")
+		t.Error("a nil Directory was taken")
 	}
 	for _, ttl := range []time.Duration{-time.Second, time.Nanosecond, time.Second - 1} {
-		client := clientv3.NewCtxClient(t.Context())
-		_, err := NewRegistrar(client, RegistrarOptions{TTL: ttl})
+		directory, err := NewDirectory(clientv3.NewCtxClient(t.Context()), DirectoryOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = NewRegistrar(directory, RegistrarOptions{TTL: ttl})
 		var input *InputError
 		if !errors.As(err, &input) || input.Field != "TTL" {
 			t.Errorf("TTL %v: %v, want an *InputError", ttl, err)
@@ -189,7 +188,7 @@ func TestRegistrarRefusesBadInput(t *testing.T) {
 		{"too much metadata", "svc", Endpoint{Addr: "h:1", Metadata: string(make([]byte, MaxMetadata))}, "metadata"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			atDesk(t, RegistrarOptions{}, func(d *desk) {
+			withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 				_, registering := d.registrar.Register(row.service, row.ep)
 				for _, err := range []error{registering, d.registrar.Check(row.service, row.ep)} {
 					var input *InputError
@@ -209,7 +208,7 @@ func TestRegistrarTakesWhatItsPolicyTakes(t *testing.T) {
 		}
 		return errors.New("not here")
 	}
-	atDesk(t, RegistrarOptions{Policy: policy}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{Policy: policy}, func(d *registrarEnv) {
 		d.noError("check", d.registrar.Check("svc", Endpoint{Addr: "unix:/run/x"}))
 		if err := d.registrar.Check("svc", Endpoint{Addr: "h:1"}); err == nil {
 			t.Error("took what the policy refuses")
@@ -221,7 +220,7 @@ func TestRegistrarTakesWhatItsPolicyTakes(t *testing.T) {
 }
 
 func TestSameKeyTwice(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		first := d.registered("a", nil)
 		_, err := d.registrar.Register("svc", Endpoint{ID: "a", Addr: "h:2"})
 		var input *InputError
@@ -230,11 +229,11 @@ func TestSameKeyTwice(t *testing.T) {
 		}
 		// One that is being closed makes way, also while etcd cannot be had.
 		d.conn.Cut()
-		if err := first.Close(d.within(time.Second)); !errors.Is(err, context.DeadlineExceeded) {
+		if err := first.Shutdown(d.within(time.Second)); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("close while cut off: %v", err)
 		}
 		second := d.register("a", map[string]string{"version": "2"})
-		d.noError("close of the first", first.Close(d.within(time.Second)))
+		d.noError("close of the first", first.Shutdown(d.within(time.Second)))
 		d.conn.Mend()
 		d.noError("wait", second.Wait(d.within(time.Minute)))
 		d.holds(second, `{"Op":0,"Addr":"host-a:80","Metadata":{"version":"2"}}`)
@@ -246,7 +245,7 @@ func TestSameKeyTwice(t *testing.T) {
 
 // A restarted instance is its own successor.
 func TestRegisterTakesOverAKeyThatStands(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		grant, err := d.other.Grant(d.within(time.Second), 60)
 		d.noError("grant", err)
 		d.put("svc/a", plain("old"), grant.ID)
@@ -255,13 +254,13 @@ func TestRegisterTakesOverAKeyThatStands(t *testing.T) {
 }
 
 func TestClosingOneLeavesTheOthers(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		a, b := d.registered("a", nil), d.registered("b", nil)
 		lease := d.lease()
 		events := d.other.Watch(context.Background(), "svc/a")
 		synctest.Wait()
-		d.noError("close a", a.Close(d.within(time.Minute)))
-		d.noError("close a again", a.Close(d.within(time.Minute)))
+		d.noError("close a", a.Shutdown(d.within(time.Minute)))
+		d.noError("close a again", a.Shutdown(d.within(time.Minute)))
 		synctest.Wait()
 		var got []string
 		for len(events) > 0 {
@@ -273,8 +272,8 @@ func TestClosingOneLeavesTheOthers(t *testing.T) {
 			t.Errorf("events %q, want %q", got, want)
 		}
 		d.holds(b, plain("b"))
-		d.noError("close", d.registrar.Close(d.within(time.Minute)))
-		d.noError("close again", d.registrar.Close(d.within(time.Minute)))
+		d.noError("close", d.registrar.Shutdown(d.within(time.Minute)))
+		d.noError("close again", d.registrar.Shutdown(d.within(time.Minute)))
 		ttl, err := d.other.TimeToLive(d.within(time.Second), lease)
 		if err != nil || ttl.TTL != -1 {
 			t.Errorf("time to live %+v, %v, want -1", ttl, err)
@@ -287,12 +286,12 @@ func TestClosingOneLeavesTheOthers(t *testing.T) {
 }
 
 func TestClosedRegistrar(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		a := d.registered("a", nil)
 		var wg sync.WaitGroup
 		for range 3 {
 			wg.Go(func() {
-				if err := d.registrar.Close(d.within(time.Minute)); err != nil {
+				if err := d.registrar.Shutdown(d.within(time.Minute)); err != nil {
 					t.Errorf("close: %v", err)
 				}
 			})
@@ -313,18 +312,18 @@ func TestClosedRegistrar(t *testing.T) {
 }
 
 func TestCloseWhileEtcdIsAway(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		a := d.registered("a", nil)
 		d.conn.Cut()
 		began := time.Now()
-		err := d.registrar.Close(d.within(2 * time.Second))
+		err := d.registrar.Shutdown(d.within(2 * time.Second))
 		if !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("close: %v, want the context's error", err)
 		}
-		if took := time.Since(began); took > 2*time.Second+etcdkv.CallTimeout {
-			t.Errorf("close took %v", took)
+		if took := time.Since(began); took > 3*time.Second {
+			t.Errorf("shutdown took %v", took)
 		}
-		d.phase(a, Closed, nil)
+		d.phase(a, Closed, context.DeadlineExceeded)
 		time.Sleep(10 * time.Second)
 		if left := d.store.Values(); len(left) != 0 {
 			t.Errorf("the lease did not end %v", left)
@@ -334,7 +333,7 @@ func TestCloseWhileEtcdIsAway(t *testing.T) {
 
 // Without a lease there is nothing in etcd, so there is nothing to wait for.
 func TestCloseBeforeEtcdWasEverThere(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		d.conn.Cut()
 		a, b := d.register("a", nil), d.register("b", nil)
 		time.Sleep(time.Minute)
@@ -343,8 +342,8 @@ func TestCloseBeforeEtcdWasEverThere(t *testing.T) {
 			t.Errorf("state %+v, want registering and why", state)
 		}
 		began := time.Now()
-		d.noError("close", a.Close(d.within(time.Hour)))
-		d.noError("close", d.registrar.Close(d.within(time.Hour)))
+		d.noError("close", a.Shutdown(d.within(time.Hour)))
+		d.noError("close", d.registrar.Shutdown(d.within(time.Hour)))
 		if took := time.Since(began); took != 0 {
 			t.Errorf("took %v", took)
 		}
@@ -353,13 +352,13 @@ func TestCloseBeforeEtcdWasEverThere(t *testing.T) {
 }
 
 func TestLeaseLostWhileClosing(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		regs := []*Registration{d.registered("a", nil), d.registered("b", nil), d.registered("c", nil)}
 		d.store.ExpireLease(d.lease())
-		d.noError("close", regs[0].Close(d.within(time.Minute)))
+		d.noError("close", regs[0].Shutdown(d.within(time.Minute)))
 		d.conn.Fail(fakeetcd.Txn, status.Error(codes.Unavailable, "away"))
 		closed := make(chan error)
-		go func() { closed <- regs[1].Close(d.within(time.Minute)) }()
+		go func() { closed <- regs[1].Shutdown(d.within(time.Minute)) }()
 		time.Sleep(time.Second)
 		d.store.ExpireLease(d.lease())
 		d.noError("close with the lease lost meanwhile", <-closed)
@@ -374,7 +373,7 @@ func TestLeaseLostWhileClosing(t *testing.T) {
 func TestClosedClientEndsTheRegistrar(t *testing.T) {
 	for _, busy := range []bool{true, false} {
 		t.Run(fmt.Sprintf("busy %v", busy), func(t *testing.T) {
-			atDesk(t, RegistrarOptions{}, func(d *desk) {
+			withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 				var a *Registration
 				if busy {
 					a = d.registered("a", nil)
@@ -390,7 +389,7 @@ func TestClosedClientEndsTheRegistrar(t *testing.T) {
 				if _, err := d.registrar.Register("svc", Endpoint{Addr: "h:1"}); !errors.Is(err, ErrClosed) {
 					t.Errorf("register: %v, want ErrClosed", err)
 				}
-				err := d.registrar.Close(context.Background())
+				err := d.registrar.Shutdown(context.Background())
 				if !busy {
 					d.noError("close", err)
 					return
@@ -400,7 +399,7 @@ func TestClosedClientEndsTheRegistrar(t *testing.T) {
 				}
 				d.phase(a, Closed, etcdkv.ErrClientClosed)
 				go func() { waited <- a.Wait(context.Background()) }()
-				for what, err := range map[string]error{"wait": <-waited, "update": a.Update(context.Background(), 1), "close": a.Close(context.Background())} {
+				for what, err := range map[string]error{"wait": <-waited, "update": a.Update(context.Background(), 1), "close": a.Shutdown(context.Background())} {
 					if !errors.Is(err, ErrClosed) || !errors.Is(err, etcdkv.ErrClientClosed) {
 						t.Errorf("%s: %v, want ErrClosed and why", what, err)
 					}
@@ -412,25 +411,25 @@ func TestClosedClientEndsTheRegistrar(t *testing.T) {
 
 // A registrar outlives its directory: the keys are checked in batches then.
 func TestDirectoryClosed(t *testing.T) {
-	atDesk(t, RegistrarOptions{Directory: new(Directory)}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		a := d.registered("a", nil)
-		d.registrar.opts.Directory.Close()
+		d.registrar.directory.Close()
 		d.store.Delete("svc/a")
 		time.Sleep(4 * time.Second) // a check every TTL/3
 		d.holds(a, plain("a"))
 		if _, err := d.registrar.Register("svc", Endpoint{Addr: "h:1"}); !errors.Is(err, ErrClosed) {
 			t.Errorf("register: %v, want ErrClosed", err)
 		}
-		d.noError("close", d.registrar.Close(d.within(time.Minute)))
+		d.noError("close", d.registrar.Shutdown(d.within(time.Minute)))
 	})
 }
 
 // A check that waits for an etcd that is gone does not keep the end of the lease from
 // being noticed, also where there are many to check.
 func TestDoubtAboutTheLeaseIsNoticedAtOnce(t *testing.T) {
-	atDesk(t, RegistrarOptions{TTL: 4 * time.Second}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{TTL: 4 * time.Second}, func(d *registrarEnv) {
 		var regs []*Registration
-		for i := range mostKeyWatches + 10 {
+		for i := range maxKeyWatches + 10 {
 			regs = append(regs, d.registered(fmt.Sprint(i), nil))
 		}
 		for range 10 {
@@ -451,11 +450,11 @@ func TestDoubtAboutTheLeaseIsNoticedAtOnce(t *testing.T) {
 
 // What the directory last knew of the way does not count once it is closed.
 func TestDirectoryClosedDuringAnOutage(t *testing.T) {
-	atDesk(t, RegistrarOptions{Directory: new(Directory)}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		a := d.registered("a", nil)
 		d.conn.Cut()
 		time.Sleep(20 * time.Second)
-		d.registrar.opts.Directory.Close()
+		d.registrar.directory.Close()
 		d.conn.Mend()
 		d.noError("wait", a.Wait(d.within(time.Minute)))
 		d.store.Delete("svc/a")
@@ -465,7 +464,7 @@ func TestDirectoryClosedDuringAnOutage(t *testing.T) {
 }
 
 // denyService has etcd refuse to show a service as a whole; single keys it shows.
-func (d *desk) denyService() {
+func (d *registrarEnv) denyService() {
 	d.conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
 		if call.End != "" {
 			return rpctypes.ErrPermissionDenied
@@ -483,12 +482,12 @@ func TestManyRegistrations(t *testing.T) {
 		denied bool
 	}{{"watched", 128, false}, {"looked up", 128, true}, {"looked up by few", 8, true}} {
 		t.Run(row.name, func(t *testing.T) {
-			atDesk(t, RegistrarOptions{TTL: time.Hour}, func(d *desk) {
+			withRegistrar(t, RegistrarOptions{TTL: time.Hour}, func(d *registrarEnv) {
 				d.store.SetLimits(row.limit, 1<<20)
 				if row.denied {
 					d.denyService()
 				}
-				const n = 5*mostKeyWatches + mostAudited
+				const n = 5*maxKeyWatches + maxBatch
 				var regs []*Registration
 				for i := range n {
 					regs = append(regs, d.register(fmt.Sprint(i), nil))
@@ -497,8 +496,8 @@ func TestManyRegistrations(t *testing.T) {
 					d.noError("wait", g.Wait(d.within(time.Minute)))
 				}
 				time.Sleep(time.Minute) // until the size of a batch has come down to the limit
-				if got := d.store.Watches(); got > mostKeyWatches+1 {
-					t.Errorf("%d watches, want %d and the service's", got, mostKeyWatches)
+				if got := d.store.Watches(); got > maxKeyWatches+1 {
+					t.Errorf("%d watches, want %d and the service's", got, maxKeyWatches)
 				}
 				revision, txns := d.store.Revision(), d.conn.Calls(fakeetcd.Txn)
 				time.Sleep(10 * time.Second)
@@ -507,7 +506,7 @@ func TestManyRegistrations(t *testing.T) {
 				}
 				most := 0
 				if row.denied {
-					most = 3 * (n/(min(row.limit, mostAudited)/2) + 1) // a batch that was refused is halved
+					most = 3 * (n/(min(row.limit, maxBatch)/2) + 1) // a batch that was refused is halved
 				}
 				if got := d.conn.Calls(fakeetcd.Txn) - txns; got > most {
 					t.Errorf("%d transactions in 10 s, want %d at most", got, most)
@@ -517,13 +516,13 @@ func TestManyRegistrations(t *testing.T) {
 				last, next := regs[n-1], regs[n-2]
 				d.store.Delete(last.Key())
 				d.put(next.Key(), plain("successor"), grant.ID)
-				time.Sleep(checkEvery + time.Second)
+				time.Sleep(verifyKeysEvery + time.Second)
 				d.holds(last, plain(fmt.Sprint(n-1)))
 				d.phase(next, Lost, ErrSuperseded)
 				time.Sleep(time.Minute)
 				d.phase(next, Lost, ErrSuperseded)
 				d.store.Delete(next.Key())
-				time.Sleep(checkEvery + time.Second)
+				time.Sleep(verifyKeysEvery + time.Second)
 				d.holds(next, plain(fmt.Sprint(n-2)))
 			})
 		})
@@ -533,13 +532,13 @@ func TestManyRegistrations(t *testing.T) {
 // Watches of keys that become free are used again, and that of a service ends with the
 // last registration that needs it.
 func TestWatchesAreFreed(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		var regs []*Registration
-		for i := range mostKeyWatches + 2 {
+		for i := range maxKeyWatches + 2 {
 			regs = append(regs, d.registered(fmt.Sprint(i), nil))
 		}
 		for _, g := range slices.Backward(regs) {
-			d.noError("close", g.Close(d.within(time.Minute)))
+			d.noError("close", g.Shutdown(d.within(time.Minute)))
 		}
 		synctest.Wait()
 		if n := len(d.registrar.watches); n != 0 || d.registrar.keyWatches != 0 || d.store.Watches() != 0 {
@@ -552,19 +551,19 @@ func TestWatchesAreFreed(t *testing.T) {
 }
 
 func TestFailedCheckIsTriedAgain(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		d.denyService()
 		var regs []*Registration
-		for i := range mostKeyWatches + 1 {
+		for i := range maxKeyWatches + 1 {
 			regs = append(regs, d.registered(fmt.Sprint(i), nil))
 		}
-		last := regs[mostKeyWatches]
+		last := regs[maxKeyWatches]
 		d.conn.Fail(fakeetcd.Txn, rpctypes.ErrPermissionDenied)
 		d.store.Delete(last.Key())
 		time.Sleep(time.Minute)
 		d.conn.Fail(fakeetcd.Txn, nil)
 		time.Sleep(10 * time.Second)
-		d.holds(last, plain(fmt.Sprint(mostKeyWatches)))
+		d.holds(last, plain(fmt.Sprint(maxKeyWatches)))
 	})
 }
 
@@ -572,7 +571,7 @@ func TestFailedCheckIsTriedAgain(t *testing.T) {
 func TestL7LostAnswers(t *testing.T) {
 	for _, lost := range []int{1, 2, 3} {
 		t.Run(fmt.Sprint(lost), func(t *testing.T) {
-			atDesk(t, RegistrarOptions{}, func(d *desk) {
+			withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 				d.conn.LoseAnswers(lost)
 				a := d.registered("a", nil)
 				d.holds(a, plain("a"))
@@ -591,7 +590,7 @@ func TestL7LostAnswers(t *testing.T) {
 				d.noError("update", a.Update(d.within(time.Minute), map[string]int{"weight": 2}))
 				d.holds(a, `{"Op":0,"Addr":"host-a:80","Metadata":{"weight":2}}`)
 				d.conn.LoseAnswers(2)
-				d.noError("close", a.Close(d.within(time.Minute)))
+				d.noError("close", a.Shutdown(d.within(time.Minute)))
 				if left := d.store.Values(); len(left) != 0 {
 					t.Errorf("ghosts: %v", left)
 				}
@@ -602,7 +601,7 @@ func TestL7LostAnswers(t *testing.T) {
 
 // L7: of many registrations too, and the loop does not wait for each one's time-out.
 func TestL7ManyLostAnswers(t *testing.T) {
-	atDesk(t, RegistrarOptions{TTL: 30 * time.Second}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{TTL: 30 * time.Second}, func(d *registrarEnv) {
 		d.registered("first", nil)
 		d.conn.Cut()
 		var regs []*Registration
@@ -624,7 +623,7 @@ func TestL7ManyLostAnswers(t *testing.T) {
 // L2, and FAULTS' note on backups: what was restored has the lease but not the key, and
 // the revision has not got there yet.
 func TestRestoredFromABackup(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		first := d.registered("a", nil)
 		time.Sleep(time.Second)
 		backup := d.store.Snapshot() // before b and before a's update
@@ -651,7 +650,7 @@ func TestRestoredFromABackup(t *testing.T) {
 
 // A backup from before a lease was lost has the key under that one: it is ours still.
 func TestRestoredUnderALeaseOfBefore(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		a := d.registered("a", map[string]int{"weight": 3})
 		first := d.lease()
 		backup := d.store.Snapshot()
@@ -670,7 +669,7 @@ func TestRestoredUnderALeaseOfBefore(t *testing.T) {
 
 // One refusal that concerns all is enough: a fleet's worth of writes is not tried.
 func TestWritesStopAtWhatConcernsAll(t *testing.T) {
-	atDesk(t, RegistrarOptions{TTL: time.Minute}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{TTL: time.Minute}, func(d *registrarEnv) {
 		d.registered("first", nil)
 		d.conn.Fail(fakeetcd.Txn, status.Error(codes.Unavailable, "away"))
 		var regs []*Registration
@@ -689,7 +688,7 @@ func TestWritesStopAtWhatConcernsAll(t *testing.T) {
 }
 
 func TestL2DataLostInMemory(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		a, b := d.registered("a", nil), d.registered("b", map[string]int{"weight": 3})
 		d.store.Wipe()
 		d.conn.Cut()
@@ -706,7 +705,7 @@ func TestL2DataLostInMemory(t *testing.T) {
 }
 
 func TestNoSpaceIsATypedErrorAndRetried(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		a := d.registered("a", nil)
 		d.conn.Fail(fakeetcd.Txn, rpctypes.ErrNoSpace)
 		b := d.register("b", nil)
@@ -724,7 +723,7 @@ func TestNoSpaceIsATypedErrorAndRetried(t *testing.T) {
 			}
 			return nil
 		})
-		d.noError("close", b.Close(d.within(time.Minute)))
+		d.noError("close", b.Shutdown(d.within(time.Minute)))
 		d.conn.SetHook(nil)
 		if kv := d.key("svc/b"); kv != nil {
 			t.Errorf("left: %v", kv)
@@ -741,7 +740,7 @@ func TestNoSpaceIsATypedErrorAndRetried(t *testing.T) {
 
 // A keepalive that cannot be had at all must not make the registrar spin.
 func TestKeepAliveHalted(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		d.registered("a", nil)
 		d.noError("close", d.conn.Client.Lease.Close())
 		time.Sleep(time.Minute)
@@ -756,7 +755,7 @@ func TestKeepAliveHalted(t *testing.T) {
 // Whatever is done at once, and whatever etcd does meanwhile, etcd ends up holding
 // exactly what is registered.
 func TestRegistrarConverges(t *testing.T) {
-	atDesk(t, RegistrarOptions{TTL: 5 * time.Second}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{TTL: 5 * time.Second}, func(d *registrarEnv) {
 		const workers, keys = 8, 24 // more keys than are watched
 		stop := make(chan struct{})
 		var faults, users sync.WaitGroup
@@ -801,7 +800,7 @@ func TestRegistrarConverges(t *testing.T) {
 			for _, g := range regs {
 				d.noError("wait", g.Wait(d.within(time.Minute)))
 				g.registrar.mu.Lock()
-				value := string(g.value)
+				value := string(g.observed.current)
 				g.registrar.mu.Unlock()
 				d.holds(g, value)
 				delete(left, g.Key())
@@ -817,7 +816,7 @@ func TestRegistrarConverges(t *testing.T) {
 }
 
 // useAtRandom does one thing with a key of the worker whose registrations are given.
-func (d *desk) useAtRandom(regs map[string]*Registration, id string) {
+func (d *registrarEnv) useAtRandom(regs map[string]*Registration, id string) {
 	ctx, cancel := context.WithTimeout(context.Background(), rand.N(4*time.Second))
 	defer cancel()
 	g := regs[id]
@@ -829,7 +828,7 @@ func (d *desk) useAtRandom(regs map[string]*Registration, id string) {
 	case n == 1:
 		_ = g.Drain(ctx)
 	case n == 2:
-		_ = g.Close(ctx)
+		_ = g.Shutdown(ctx)
 		delete(regs, id)
 	default:
 		_ = g.Wait(ctx)

@@ -14,14 +14,14 @@ import (
 	"github.com/rollcall-grpc/rollcall/internal/backoff"
 )
 
-// Endpoint is what an instance says of itself.
+// Endpoint describes an instance.
 type Endpoint struct {
 	ID       string // last part of the key; default: Addr
 	Addr     string // where clients reach it; see RegistrarOptions.Policy
 	Metadata any    // anything that encoding/json writes; an object to use Attributes
 }
 
-// Phase is where a registration stands.
+// Phase is the state of a registration in etcd.
 type Phase int
 
 const (
@@ -29,7 +29,7 @@ const (
 	Registered               // in etcd, under a lease that is kept alive
 	Lost                     // was in etcd; State.Err says why it is not, and it is being put back
 	Draining                 // in etcd, marked so that clients send nothing new
-	Closed                   // taken out for good
+	Closed                   // removed
 )
 
 func (p Phase) String() string {
@@ -40,7 +40,7 @@ func (p Phase) String() string {
 	return names[p]
 }
 
-// phaseOf returns the phase of an endpoint whose value stands in etcd.
+// phaseOf returns the phase of an endpoint whose value is in etcd.
 func phaseOf(value []byte) Phase {
 	if _, metadata, err := decodeValue(value); err == nil && (&Instance{Metadata: metadata}).Draining() {
 		return Draining
@@ -50,11 +50,12 @@ func phaseOf(value []byte) Phase {
 
 // State is what is known of a registration.
 type State struct {
-	Phase Phase
-	Since time.Time
-	Lease clientv3.LeaseID // 0: none
-	TTL   time.Duration    // as etcd granted it
-	Err   error            // why it is not in etcd (ErrSuperseded, etcd's own error), or why the last write failed
+	Phase    Phase
+	Draining bool // it is marked as draining, by Drain or by an operator, or will be as soon as etcd can be reached
+	Since    time.Time
+	Lease    clientv3.LeaseID // 0: none
+	TTL      time.Duration    // as etcd granted it
+	Err      error            // why it is not in etcd (ErrSuperseded, etcd's own error), or why the last write failed
 }
 
 func (s State) closed() error {
@@ -68,43 +69,25 @@ func (s State) closed() error {
 type Registration struct {
 	registrar *Registrar
 	service   string
+	id        string
 	key       string
 	addr      string
 
 	// Guarded by registrar.mu.
-	watch *keyWatch // of the key; nil once it is closed
+	desired  desired
+	observed observed
+	watch    *keyWatch // of the key; nil once it is removed
 
-	// Three values of the key, of which the second and the third differ by what an operator
-	// has edited.
-	base  []byte // what the program wanted when the key was last written
-	wants []byte // what the program wants now
-	value []byte // what the key holds, as far as is known
-	// sent are the writes since the last one that etcd confirmed, the latest last. One of them
-	// that turns up in etcd is no operator's edit.
-	sent []sentValue
-	// status is what an operator has set, and stays until an operator takes it back. "": nothing.
-	status string
-
-	claimed  bool             // was written once: from then on a successor is respected
-	standing clientv3.LeaseID // lease that the key stood under when etcd was last asked; 0: none of ours
-	revision int64            // at which the key was written then
-	gone     bool             // Close was called
-	deleted  bool             // and etcd has no key of this Registrar's any more
-	taken    bool             // but one of a successor's
-
-	dirty     bool            // must be looked at
+	dirty     bool            // the key must be looked at
 	retry     backoff.Backoff // of a key that etcd refuses
 	notBefore time.Time       // until when it is left alone then
 
 	state   State
-	changed chan struct{}
+	changed chan struct{} // closed when state changes
 }
 
-// sentValue is a value that was written to a key, with what the program wanted then.
-type sentValue struct{ value, wants []byte }
-
-// mostSent is how many writes of a registration without an answer are remembered.
-const mostSent = 16
+// ID is the last part of the key, after the service.
+func (g *Registration) ID() string { return g.id }
 
 // Key is the whole key in etcd.
 func (g *Registration) Key() string { return g.key }
@@ -115,8 +98,9 @@ func (g *Registration) Service() string { return g.service }
 // Addr is the advertised address.
 func (g *Registration) Addr() string { return g.addr }
 
-// State returns the state and a channel that closes when it changes: for a readiness
-// probe, "am I registered?" is State().Phase == Registered.
+// State returns the state in etcd at this moment, and a channel that closes when it changes.
+// A readiness probe must not depend on it, or an outage of etcd takes every server out; see
+// serving.Server.Readiness.
 func (g *Registration) State() (State, <-chan struct{}) {
 	g.registrar.mu.Lock()
 	defer g.registrar.mu.Unlock()
@@ -126,75 +110,96 @@ func (g *Registration) State() (State, <-chan struct{}) {
 // Wait waits until the endpoint is in etcd as it should be. It fails with the
 // context, whose error then wraps why, or with ErrClosed.
 func (g *Registration) Wait(ctx context.Context) error {
-	return g.await(ctx, "register", func() bool { return !g.pendingLocked() && g.state.Err == nil && !g.gone })
+	return g.await(ctx, "register", func() bool {
+		return !pending(g.desired, &g.observed) && g.state.Err == nil && !g.desired.removed
+	})
 }
 
 // Update replaces the metadata: same key, same lease, one event. It returns once etcd
-// has it; if the context ends first, it is written as soon as etcd can be had. Bad
-// metadata is an *InputError. Fields that an operator has edited and that are the same as
-// before the update stay as the operator left them; a status that an operator has set
-// stays in any case until an operator takes it back.
+// has it; if the context ends first, it is written as soon as etcd can be reached. Bad
+// metadata is an *InputError. An endpoint that Drain has marked stays marked, for which its
+// metadata must be an object. Fields that an operator has edited and that are the same as
+// before the update stay as the operator left them; a status that an operator has set stays
+// in any case until an operator takes it back.
 func (g *Registration) Update(ctx context.Context, metadata any) error {
 	value, err := Encode(g.addr, metadata)
 	if err != nil {
 		return err
 	}
-	return g.set(ctx, "update", func([]byte) ([]byte, error) { return value, nil })
+	return g.set(ctx, "update", func() (desired, error) { return g.desired.with(value, g.desired.draining) })
 }
 
 // Drain marks the endpoint ("status": "draining" in its metadata), so that clients
-// finish what they have and send nothing new. Metadata that is no object cannot carry
-// the mark: an *InputError.
+// finish what they have and send nothing new, also where an operator has taken the mark of
+// an earlier Drain away. Metadata that is no object cannot carry the mark: an *InputError.
 func (g *Registration) Drain(ctx context.Context) error {
-	return g.set(ctx, "drain", drained)
+	return g.set(ctx, "drain", func() (desired, error) {
+		o := &g.observed
+		if bytes.Equal(o.applied, g.desired.value) && statusOf(o.current) != StatusDraining {
+			o.applied = g.desired.plain // so that the mark is the program's latest change
+		}
+		return g.desired.with(g.desired.plain, true)
+	})
 }
 
-// set changes what the program wants and waits until etcd has it.
-func (g *Registration) set(ctx context.Context, verb string, change func(value []byte) ([]byte, error)) error {
+// Undrain takes the mark of Drain away. An endpoint whose metadata has the mark without
+// Drain keeps it, as does one that an operator has marked, until the operator takes it back:
+// the phase stays Draining then.
+func (g *Registration) Undrain(ctx context.Context) error {
+	return g.set(ctx, "undrain", func() (desired, error) { return g.desired.with(g.desired.plain, false) })
+}
+
+// set changes what the program wants, as change returns it under the lock, and waits until
+// etcd has it.
+func (g *Registration) set(ctx context.Context, verb string, change func() (desired, error)) error {
 	if err := g.change(verb, change); err != nil {
 		return err
 	}
-	notify(g.registrar.wake)
-	return g.await(ctx, verb, func() bool { return !g.pendingLocked() && g.state.Err == nil })
+	backoff.Wake(g.registrar.wake)
+	return g.await(ctx, verb, func() bool { return !pending(g.desired, &g.observed) && g.state.Err == nil })
 }
 
-func (g *Registration) change(verb string, change func(value []byte) ([]byte, error)) error {
+func (g *Registration) change(verb string, change func() (desired, error)) error {
 	g.registrar.mu.Lock()
 	defer g.registrar.mu.Unlock()
-	if g.gone || g.state.Phase == Closed {
+	if g.desired.removed || g.state.Phase == Closed {
 		return fmt.Errorf("%s %q: %w", verb, g.key, g.state.closed())
 	}
-	wants, err := change(g.wants)
+	wanted, err := change()
 	if err != nil {
 		return err
 	}
-	g.wants, g.dirty, g.notBefore = wants, true, time.Time{}
+	g.desired, g.dirty, g.notBefore = wanted, true, time.Time{}
+	g.setLocked(g.state.Phase, g.state.Err)
 	return nil
 }
 
-// pendingLocked reports whether etcd may hold something else than the program wants.
-func (g *Registration) pendingLocked() bool {
-	return !g.claimed || len(g.sent) > 0 || !bytes.Equal(g.wants, g.base)
-}
-
-// Close takes the endpoint out: it is marked as draining, so that watchers can tell
-// that it went on purpose, and deleted unless a successor has the key. It returns when
-// that is done and nothing that was sent before can bring the key back. If the context
-// ends first, or after 15 s without etcd, it returns an error and goes on behind; the
-// Registrar's Close or the end of the lease finishes it.
-func (g *Registration) Close(ctx context.Context) error {
-	g.leave()
-	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
+// Shutdown removes the endpoint: it is marked as draining, so that watchers can tell that
+// it went on purpose, and deleted unless a successor has the key. It returns when that is
+// done and nothing that was sent before can bring the key back. If the context ends first,
+// or after 15 s without etcd, it returns an error, and the Registrar goes on removing it
+// until it is closed itself or the lease ends.
+func (g *Registration) Shutdown(ctx context.Context) error {
+	g.remove()
+	ctx, cancel := context.WithTimeout(ctx, shutdownTimeout)
 	defer cancel()
-	return g.await(ctx, "deregister", func() bool { return g.state.Phase == Closed && g.state.Err == nil })
+	return g.awaitRemoved(ctx)
 }
 
-// leave has the endpoint taken out. Where there was never a lease there is nothing in etcd.
-func (g *Registration) leave() {
+// Close begins to remove the endpoint, as Shutdown does, and returns at once. The Registrar
+// removes it in the background; the phase is Closed when that is done.
+func (g *Registration) Close() { g.remove() }
+
+// remove has the endpoint removed. Where there was never a lease there is nothing in etcd.
+func (g *Registration) remove() {
 	r := g.registrar
 	r.mu.Lock()
-	if !g.gone && g.state.Phase != Closed {
-		g.gone, g.dirty, g.notBefore = true, true, time.Time{}
+	if !g.desired.removed && g.state.Phase != Closed {
+		if marked, err := g.desired.with(g.desired.plain, true); err == nil {
+			g.desired = marked
+		}
+		g.desired.removed, g.observed.fresh = true, false
+		g.dirty, g.notBefore = true, time.Time{}
 		if r.lease == 0 {
 			r.finishLocked(g, nil)
 		}
@@ -204,7 +209,11 @@ func (g *Registration) leave() {
 	if sub != nil {
 		sub.Close()
 	}
-	notify(r.wake)
+	backoff.Wake(r.wake)
+}
+
+func (g *Registration) awaitRemoved(ctx context.Context) error {
+	return g.await(ctx, "deregister", func() bool { return g.state.Phase == Closed && g.state.Err == nil })
 }
 
 // await waits for a condition on what registrar.mu guards.
@@ -232,19 +241,19 @@ func (g *Registration) await(ctx context.Context, verb string, met func() bool) 
 	}
 }
 
-// setLocked records a state and tells those who wait. Closed is the last one.
+// setLocked records a state and wakes those who wait. Closed is the last one.
 func (g *Registration) setLocked(phase Phase, err error) {
 	if g.state.Phase == Closed {
 		return
 	}
+	s := State{Phase: phase, Since: g.state.Since, Err: err, Draining: statusOf(g.observed.target(g.desired.value)) == StatusDraining}
 	if g.state.Phase != phase {
-		g.state.Since = time.Now()
+		s.Since = time.Now()
 	}
-	g.state.Phase, g.state.Err = phase, err
-	g.state.Lease, g.state.TTL = 0, 0
 	if phase == Registered || phase == Draining {
-		g.state.Lease, g.state.TTL = g.standing, g.registrar.granted
+		s.Lease, s.TTL = g.observed.lease(), g.registrar.ttl
 	}
+	g.state = s
 	close(g.changed)
 	g.changed = make(chan struct{})
 }

@@ -23,7 +23,7 @@ import (
 
 func TestContextsThatEnd(t *testing.T) {
 	cause := errors.New("enough")
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		a := d.registered("a", nil)
 		d.conn.Cut()
 		time.Sleep(20 * time.Second)
@@ -42,12 +42,12 @@ func TestContextsThatEnd(t *testing.T) {
 		d.noError("update", ignore(a.Update(d.within(time.Second), map[string]int{"weight": 3}), context.DeadlineExceeded))
 		d.conn.Mend()
 		d.noError("wait", a.Wait(d.within(time.Minute)))
-		d.holds(a, `{"Op":0,"Addr":"host-a:80","Metadata":{"weight":3}}`)
-		// A close goes on behind.
+		d.holds(a, `{"Op":0,"Addr":"host-a:80","Metadata":{"status":"draining","weight":3}}`)
+		// A shutdown goes on behind.
 		d.conn.Cut()
-		d.noError("close", ignore(a.Close(d.within(time.Second)), context.DeadlineExceeded))
+		d.noError("close", ignore(a.Shutdown(d.within(time.Second)), context.DeadlineExceeded))
 		d.conn.Mend()
-		d.noError("close", a.Close(d.within(time.Minute)))
+		d.noError("close", a.Shutdown(d.within(time.Minute)))
 		if left := d.store.Values(); len(left) != 0 {
 			t.Errorf("left: %v", left)
 		}
@@ -62,7 +62,7 @@ func ignore(err, expected error) error {
 }
 
 func TestStateTellsEveryPhase(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		d.conn.Cut()
 		a := d.register("a", nil)
 		var mu sync.Mutex
@@ -98,7 +98,7 @@ func TestStateTellsEveryPhase(t *testing.T) {
 		time.Sleep(20 * time.Second)
 		d.noError("drain", a.Drain(d.within(time.Minute)))
 		synctest.Wait()
-		d.noError("close", a.Close(d.within(time.Minute)))
+		d.noError("close", a.Shutdown(d.within(time.Minute)))
 		watcher.Wait()
 		want := []Phase{Registering, Registered, Lost, Registered, Draining, Closed}
 		if !slices.Equal(phases, want) {
@@ -112,7 +112,7 @@ func TestStateTellsEveryPhase(t *testing.T) {
 }
 
 func TestUpdateIsOneEventUnderTheSameLease(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		a := d.registered("a", nil)
 		lease := d.lease()
 		before := d.key("svc/a")
@@ -143,7 +143,7 @@ func TestUpdateIsOneEventUnderTheSameLease(t *testing.T) {
 // L5, in memory: whose the key is decides what is done about it.
 func TestL5KeyTouchedByOthers(t *testing.T) {
 	const edited = `{"Op":0,"Addr":"host-a:80","Metadata":{"status":"draining"}}`
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		a := d.registered("a", nil)
 		d.store.Delete("svc/a")
 		time.Sleep(time.Second)
@@ -197,7 +197,7 @@ func TestL5KeyTouchedByOthers(t *testing.T) {
 
 // L6, in memory: what is deleted is ours, also when an operator touched it.
 func TestL6LateDeregistration(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		a, b := d.registered("a", nil), d.registered("b", nil)
 		grant, err := d.other.Grant(d.within(time.Second), 3600)
 		d.noError("grant", err)
@@ -209,7 +209,7 @@ func TestL6LateDeregistration(t *testing.T) {
 			}
 			return nil
 		})
-		d.noError("close a", a.Close(d.within(time.Minute)))
+		d.noError("close a", a.Shutdown(d.within(time.Minute)))
 		if kv := d.key("svc/a"); kv == nil || string(kv.Value) != plain("successor") {
 			t.Errorf("the successor's key: %v", kv)
 		}
@@ -221,7 +221,7 @@ func TestL6LateDeregistration(t *testing.T) {
 			}
 			return nil
 		})
-		d.noError("close b", b.Close(d.within(time.Minute)))
+		d.noError("close b", b.Shutdown(d.within(time.Minute)))
 		d.conn.SetHook(nil)
 		if kv := d.key("svc/b"); kv != nil || edits < 2 {
 			t.Errorf("after %d edits: %v", edits, kv)
@@ -246,7 +246,7 @@ func TestWriteRacesWithAnEdit(t *testing.T) {
 		}, false, `{"Op":0,"Addr":"host-a:80","Metadata":{"weight":2}}`},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			atDesk(t, RegistrarOptions{}, func(d *desk) {
+			withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 				a := d.registered("a", nil)
 				raced := false
 				d.conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
@@ -267,7 +267,7 @@ func TestWriteRacesWithAnEdit(t *testing.T) {
 		})
 	}
 	t.Run("a healing keeps it", func(t *testing.T) {
-		atDesk(t, RegistrarOptions{}, func(d *desk) {
+		withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 			a := d.registered("a", nil)
 			d.conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
 				if call.Method == fakeetcd.Txn {
@@ -285,7 +285,7 @@ func TestWriteRacesWithAnEdit(t *testing.T) {
 
 // A value set while the one before is on its way is written too.
 func TestUpdateDuringAWrite(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		var a *Registration
 		var second error
 		var wg sync.WaitGroup
@@ -310,7 +310,7 @@ func TestUpdateDuringAWrite(t *testing.T) {
 
 // Closed is for good, also when a write that was under way ends later.
 func TestCloseAndRegisterDuringAWrite(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		again := make(chan *Registration, 1)
 		d.conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
 			if call.Method == fakeetcd.Txn {
@@ -318,7 +318,7 @@ func TestCloseAndRegisterDuringAWrite(t *testing.T) {
 				d.registrar.mu.Lock()
 				first := d.registrar.regs["svc/a"]
 				d.registrar.mu.Unlock()
-				first.leave()
+				first.remove()
 				again <- d.register("a", map[string]int{"weight": 2})
 				d.phase(first, Closed, nil)
 			}
@@ -334,7 +334,7 @@ func TestCloseAndRegisterDuringAWrite(t *testing.T) {
 
 // Drain builds on the latest value: it takes nothing back that Update set before.
 func TestDrainAfterUpdateKeepsTheMetadata(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		a := d.registered("a", nil)
 		d.conn.Cut()
 		d.noError("update", ignore(a.Update(d.within(time.Second), map[string]int{"weight": 2}), context.DeadlineExceeded))
@@ -344,7 +344,7 @@ func TestDrainAfterUpdateKeepsTheMetadata(t *testing.T) {
 		d.holds(a, `{"Op":0,"Addr":"host-a:80","Metadata":{"status":"draining","weight":2}}`)
 		d.phase(a, Draining, nil)
 		revision := d.store.Revision()
-		d.noError("close", a.Close(d.within(time.Minute)))
+		d.noError("close", a.Shutdown(d.within(time.Minute)))
 		if got := d.store.Revision(); got != revision+1 {
 			t.Errorf("%d writes to close what was marked already, want 1", got-revision)
 		}
@@ -355,10 +355,10 @@ func TestDrainAfterUpdateKeepsTheMetadata(t *testing.T) {
 func TestMarkKeepsAnEdit(t *testing.T) {
 	for name, end := range map[string]func(*Registration, context.Context) error{
 		"drain": (*Registration).Drain,
-		"close": (*Registration).Close,
+		"close": (*Registration).Shutdown,
 	} {
 		t.Run(name, func(t *testing.T) {
-			atDesk(t, RegistrarOptions{}, func(d *desk) {
+			withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 				a := d.registered("a", map[string]int{"weight": 1})
 				var marked string
 				d.conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
@@ -382,7 +382,7 @@ func TestMarkKeepsAnEdit(t *testing.T) {
 
 // A write that etcd refuses takes nobody out who stands there under a lease that lives.
 func TestRefusedWriteLeavesItRegistered(t *testing.T) {
-	atDesk(t, RegistrarOptions{}, func(d *desk) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		a := d.registered("a", nil)
 		d.conn.Fail(fakeetcd.Txn, rpctypes.ErrNoSpace)
 		if err := a.Update(d.within(5*time.Second), map[string]int{"weight": 2}); !errors.Is(err, rpctypes.ErrNoSpace) {

@@ -173,15 +173,24 @@ func BenchmarkAttributes(b *testing.B) {
 	}
 }
 
+// BenchmarkApply is one change of one endpoint among n, with memory got in advance and without.
 func BenchmarkApply(b *testing.B) {
 	for _, n := range sizes {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			snap, kvs := benchmarkSnapshot(b, n)
-			change := map[string]entry{string(kvs[n/2].Key): decodeEntry(kvs[n/2], "s/")}
-			for b.Loop() {
-				_ = snap.next(change, int64(n+1), nil)
-			}
-		})
+		for _, advance := range []bool{true, false} {
+			b.Run(fmt.Sprintf("%d/preallocated=%v", n, advance), func(b *testing.B) {
+				snap, kvs := benchmarkSnapshot(b, n)
+				change := map[string]entry{string(kvs[n/2].Key): decodeEntry(kvs[n/2], "s/")}
+				for b.Loop() {
+					var preallocated []*Instance
+					if advance {
+						b.StopTimer()
+						preallocated = preallocate(n)
+						b.StartTimer()
+					}
+					_ = snap.next(change, int64(n+1), preallocated)
+				}
+			})
+		}
 	}
 }
 

@@ -27,7 +27,7 @@ func registered(address, subject string) sample {
 	watches, began := watchers(address), time.Now()
 	switch subject {
 	case ours:
-		r := must(rollcall.NewRegistrar(connect(address), rollcall.RegistrarOptions{TTL: ttl}))
+		r := must(rollcall.NewRegistrar(must(rollcall.SharedDirectory(connect(address))), rollcall.RegistrarOptions{TTL: ttl}))
 		all := make([]*rollcall.Registration, n)
 		for i := range all {
 			all[i] = must(r.Register(service, rollcall.Endpoint{Addr: addr(i)}))

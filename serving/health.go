@@ -13,7 +13,7 @@ import (
 )
 
 // healthStream is the receiving end of the health service's own Watch, without a wire:
-// it tells of every change of a status at once.
+// it is called for every change of a status at once.
 type healthStream struct {
 	grpc.ServerStream // nil: Watch sends and looks at the context, nothing else
 	ctx               context.Context

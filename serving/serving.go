@@ -6,14 +6,13 @@ package serving
 import (
 	"context"
 	"errors"
-	"log/slog"
+	"fmt"
 	"net"
-	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/health"
 
 	"github.com/rollcall-grpc/rollcall"
 )
@@ -21,47 +20,13 @@ import (
 // leaveTimeout is how long deregistration may take, beyond the delay: a call to etcd.
 const leaveTimeout = 5 * time.Second
 
-// Options say who serves what. Registrar and Service are required.
-type Options struct {
-	Registrar *rollcall.Registrar
-	Service   string // the service's name, "my-service"
-
-	// Endpoint is what is advertised. Its Addr defaults to the listener's address, which
-	// must then be one that clients can reach, so not "0.0.0.0" or ":50051".
-	Endpoint rollcall.Endpoint
-
-	// Health, if set, decides: the server is listed while this service, of the name
-	// HealthService (default "", the server as a whole), says SERVING.
-	Health        *health.Server
-	HealthService string
-
-	DrainDelay  time.Duration // from "draining" until deregistration, for clients to notice; default 1 s, negative: none
-	StopTimeout time.Duration // how long running calls may take to finish; default 30 s, negative: no time
-	Logger      *slog.Logger  // default: slog.Default()
-}
-
-func (o *Options) validate(lis net.Listener) error {
-	if o.Registrar == nil {
-		return errors.New("serving: Options.Registrar is nil")
+// ListenAndServe is Run on a TCP address, of which "host:port" is advertised.
+func ListenAndServe(ctx context.Context, srv GRPCServer, addr string, opts Options) error {
+	s, err := New(srv, opts)
+	if err != nil {
+		return err
 	}
-	if o.Endpoint.Addr == "" {
-		addr := lis.Addr().String()
-		if ap, err := netip.ParseAddrPort(addr); err != nil || ap.Addr().IsUnspecified() {
-			return &rollcall.InputError{Field: "address", Value: addr,
-				Reason: "clients cannot be told the listener's address; set Options.Endpoint.Addr to host:port"}
-		}
-		o.Endpoint.Addr = addr
-	}
-	if o.DrainDelay == 0 {
-		o.DrainDelay = time.Second
-	}
-	if o.StopTimeout == 0 {
-		o.StopTimeout = 30 * time.Second
-	}
-	if o.Logger == nil {
-		o.Logger = slog.Default()
-	}
-	return o.Registrar.Check(o.Service, o.Endpoint)
+	return s.ListenAndServe(ctx, addr)
 }
 
 // Run serves on the listener, listed in etcd, until the context ends or the server
@@ -70,33 +35,109 @@ func (o *Options) validate(lis net.Listener) error {
 // server that ended by itself is deregistered at once. Options that can never work are
 // refused before anything is served, and so is a closed Registrar; etcd being away is no
 // error. A server whose Registrar is closed later goes on serving, unlisted, whatever its
-// health says. Run returns nil after an orderly end, else why the server ended.
-func Run(ctx context.Context, srv *grpc.Server, lis net.Listener, opts Options) error {
-	if err := opts.validate(lis); err != nil {
+// health says. Run returns nil after an orderly end, else why the server ended. Without
+// etcd it ends at most 6 s after DrainDelay and the running calls.
+func Run(ctx context.Context, srv GRPCServer, lis net.Listener, opts Options) error {
+	s, err := New(srv, opts)
+	if err != nil {
 		return err
 	}
-	m := &member{opts: opts}
+	return s.Run(ctx, lis)
+}
+
+// Server is a gRPC server tied to its registrations. It runs once.
+type Server struct {
+	srv      GRPCServer
+	opts     Options
+	unlisted sync.Once // logs that the registrar is closed
+
+	mu         sync.Mutex
+	started    bool
+	idle       string // why there are no registrations, or they are about to go; "": they stay
+	registrar  *rollcall.Registrar
+	regs       []*rollcall.Registration
+	registered bool // all of them have been in etcd
+}
+
+// New returns a Server that has yet to be run. Options that can never work are an
+// *rollcall.InputError, but for the endpoint, which Run checks.
+func New(srv GRPCServer, opts Options) (*Server, error) {
+	if srv == nil {
+		return nil, errors.New("serving: the gRPC server is nil")
+	}
+	if err := opts.validate(); err != nil {
+		return nil, err
+	}
+	return &Server{srv: srv, opts: opts, idle: "the server has not been started"}, nil
+}
+
+// ListenAndServe is the package's ListenAndServe.
+func (s *Server) ListenAndServe(ctx context.Context, addr string) error {
+	lis, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer lis.Close()
+	return s.Run(ctx, lis)
+}
+
+// Run is the package's Run.
+func (s *Server) Run(ctx context.Context, lis net.Listener) error {
+	release, err := s.start(lis)
+	if err != nil {
+		return err
+	}
+	defer release()
 	var status *healthStream
-	if opts.Health == nil {
-		if err := m.join(); err != nil {
+	if s.opts.Health == nil {
+		if err := s.join(); err != nil {
 			return err
 		}
 	} else {
-		status = watchHealth(opts.Health, opts.HealthService)
+		status = watchHealth(s.opts.Health, s.opts.HealthService)
 		defer status.close()
 	}
 	served := make(chan error, 1)
-	go func() { served <- srv.Serve(lis) }()
-	ended, err := m.follow(ctx, status, served)
-	m.leave(ctx, ended)
-	stop(srv, opts.StopTimeout)
+	go func() { served <- s.srv.Serve(lis) }()
+	ended, err := s.follow(ctx, status, served)
+	if ended {
+		s.leave(ctx, "the server has stopped", true)
+	} else {
+		s.leave(ctx, "the server is stopping", false)
+	}
+	stop(s.srv, s.opts.StopTimeout)
 	if !ended {
 		err = errors.Join(err, orderly(<-served))
 	}
 	return err
 }
 
-// orderly returns why Serve ended, nil where it was told to before it began.
+// start checks what New cannot, and returns what is to be called in the end.
+func (s *Server) start(lis net.Listener) (release func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.started {
+		return nil, errors.New("serving: a Server runs once; make another one")
+	}
+	if err := s.opts.advertise(lis); err != nil {
+		return nil, err
+	}
+	registrar, release, err := s.opts.registrar()
+	if err != nil {
+		return nil, err
+	}
+	for _, service := range s.opts.Services {
+		if err := registrar.Check(service, s.opts.Endpoint); err != nil {
+			release()
+			return nil, err
+		}
+	}
+	s.started, s.registrar = true, registrar
+	s.idle = "the health service does not say SERVING"
+	return release, nil
+}
+
+// orderly returns why Serve ended, nil where it was stopped before it began.
 func orderly(err error) error {
 	if errors.Is(err, grpc.ErrServerStopped) {
 		return nil
@@ -105,62 +146,102 @@ func orderly(err error) error {
 }
 
 // stop lets running calls finish, up to a bound.
-func stop(srv *grpc.Server, timeout time.Duration) {
+func stop(srv GRPCServer, timeout time.Duration) {
 	cut := time.AfterFunc(timeout, srv.Stop)
 	defer cut.Stop()
 	srv.GracefulStop()
 }
 
-// member is the server's registration, while it has one.
-type member struct {
-	opts     Options
-	reg      *rollcall.Registration
-	unlisted sync.Once // logs that the registrar is closed
+// Registrations returns the server's registrations, one for each service, while it is
+// listed; none before it runs, after it has left, and while its health service does not
+// say SERVING.
+func (s *Server) Registrations() []*rollcall.Registration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.regs)
 }
 
-func (m *member) join() (err error) {
-	if m.reg == nil {
-		m.reg, err = m.opts.Registrar.Register(m.opts.Service, m.opts.Endpoint)
+// join registers the server under all of its services, or none.
+func (s *Server) join() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.regs != nil {
+		return nil
 	}
-	return err
+	var regs []*rollcall.Registration
+	for _, service := range s.opts.Services {
+		g, err := s.registrar.Register(service, s.opts.Endpoint)
+		if err != nil {
+			for _, g := range regs {
+				g.Close()
+			}
+			s.idle = err.Error()
+			return err
+		}
+		regs = append(regs, g)
+	}
+	s.regs, s.idle = regs, ""
+	return nil
 }
 
 // leave takes the server out: mark, delay, delete; at once where it has ended. Without
 // etcd it does not wait longer than the delay and a call's time; the lease ends the
 // rest. The end of ctx does not cut it short: a server is out before it stops.
-func (m *member) leave(ctx context.Context, ended bool) {
-	if m.reg == nil {
-		return
-	}
-	reg := m.reg
-	m.reg = nil
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(0, m.opts.DrainDelay)+leaveTimeout)
+func (s *Server) leave(ctx context.Context, why string, ended bool) {
+	s.mu.Lock()
+	s.registeredLocked()
+	s.idle = why
+	regs := s.regs
+	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.opts.DrainDelay+leaveTimeout)
 	defer cancel()
-	if state, _ := reg.State(); !ended && (state.Phase == rollcall.Registered || state.Phase == rollcall.Draining) {
-		m.drain(ctx, reg)
+	if !ended {
+		s.drain(ctx, regs)
 	}
-	if err := reg.Close(ctx); err != nil {
-		m.opts.Logger.Warn("cannot deregister; the lease will", "key", reg.Key(), "cause", err)
-	}
+	each(regs, func(g *rollcall.Registration) {
+		if err := g.Shutdown(ctx); err != nil {
+			s.opts.Logger.Warn("cannot deregister; the lease will", "key", g.Key(), "cause", err)
+		}
+	})
+	s.mu.Lock()
+	s.regs = nil
+	s.mu.Unlock()
 }
 
-// drain marks the server and gives clients the time to notice.
-func (m *member) drain(ctx context.Context, reg *rollcall.Registration) {
-	var unmarked *rollcall.InputError // metadata that is no object carries no mark
-	switch err := reg.Drain(ctx); {
-	case err == nil:
+// drain marks those that are in etcd, and gives clients the time to notice.
+func (s *Server) drain(ctx context.Context, regs []*rollcall.Registration) {
+	marked := make(chan bool, len(regs))
+	each(regs, func(g *rollcall.Registration) {
+		if state, _ := g.State(); state.Phase != rollcall.Registered && state.Phase != rollcall.Draining {
+			return
+		}
+		var unmarked *rollcall.InputError // metadata that is no object carries no mark
+		if err := g.Drain(ctx); err == nil {
+			marked <- true
+		} else if !errors.As(err, &unmarked) {
+			s.opts.Logger.Warn("cannot mark as draining", "key", g.Key(), "cause", err)
+		}
+	})
+	if len(marked) > 0 {
 		select {
-		case <-time.After(m.opts.DrainDelay):
+		case <-time.After(s.opts.DrainDelay):
 		case <-ctx.Done():
 		}
-	case !errors.As(err, &unmarked):
-		m.opts.Logger.Warn("cannot mark as draining", "key", reg.Key(), "cause", err)
 	}
 }
 
-// follow joins and leaves as the health service says, until the context ends, the
+// each calls f for all registrations at once, and waits.
+func each(regs []*rollcall.Registration, f func(*rollcall.Registration)) {
+	var wg sync.WaitGroup
+	for _, g := range regs {
+		wg.Go(func() { f(g) })
+	}
+	wg.Wait()
+}
+
+// follow joins and leaves with the status of the health service, until the context ends, the
 // endpoint turns out to be impossible, or the server ended with err.
-func (m *member) follow(ctx context.Context, status *healthStream, served <-chan error) (ended bool, err error) {
+func (s *Server) follow(ctx context.Context, status *healthStream, served <-chan error) (ended bool, err error) {
 	var changed <-chan struct{}
 	if status != nil {
 		changed = status.changed
@@ -174,9 +255,11 @@ func (m *member) follow(ctx context.Context, status *healthStream, served <-chan
 		case <-changed:
 		}
 		if !status.serving.Load() {
-			m.leave(ctx, false)
-		} else if err := m.join(); errors.Is(err, rollcall.ErrClosed) {
-			m.unlisted.Do(func() { m.opts.Logger.Warn("serving on without being listed", "service", m.opts.Service, "cause", err) })
+			s.leave(ctx, "the health service does not say SERVING", false)
+		} else if err := s.join(); errors.Is(err, rollcall.ErrClosed) {
+			s.unlisted.Do(func() {
+				s.opts.Logger.Warn("serving on without being listed", "services", fmt.Sprint(s.opts.Services), "cause", err)
+			})
 		} else if err != nil {
 			return false, err
 		}

@@ -45,20 +45,25 @@ type house struct {
 	news chan struct{}
 }
 
+func directoryOf(t *testing.T, client *clientv3.Client) *rollcall.Directory {
+	t.Helper()
+	directory, err := rollcall.SharedDirectory(client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return directory
+}
+
 func newHouse(t *testing.T) *house {
 	t.Helper()
 	h := &house{T: t, etcd: etcdtest.New(t, etcdtest.Options{}), news: make(chan struct{})}
 	h.client = h.newClient()
 	var err error
-	h.registrar, err = rollcall.NewRegistrar(h.client, rollcall.RegistrarOptions{TTL: 3 * time.Second})
+	h.registrar, err = rollcall.NewRegistrar(directoryOf(t, h.client), rollcall.RegistrarOptions{TTL: 3 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		_ = h.registrar.Close(ctx) // etcd may be gone by now
-	})
+	t.Cleanup(h.registrar.Close) // etcd may be gone by now
 	h.newServer()
 	h.watch()
 	return h
@@ -233,7 +238,7 @@ func TestEndLetsRunningCallsFinish(t *testing.T) {
 func TestStopTimeout(t *testing.T) {
 	h := newHouse(t)
 	opts := h.options()
-	opts.StopTimeout, opts.DrainDelay = -1, -1
+	opts.StopTimeout, opts.DrainDelay = 1, 1
 	cancel, ended := h.run(opts)
 	called := make(chan error, 1)
 	conn := h.dial()
@@ -414,7 +419,7 @@ func TestMetadataWithoutAMark(t *testing.T) {
 func TestOptionsThatCannotWork(t *testing.T) {
 	client := clientv3.NewCtxClient(t.Context()) // nothing is asked of it
 	defer client.Close()
-	registrar, err := rollcall.NewRegistrar(client, rollcall.RegistrarOptions{})
+	registrar, err := rollcall.NewRegistrar(directoryOf(t, client), rollcall.RegistrarOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -426,7 +431,7 @@ func TestOptionsThatCannotWork(t *testing.T) {
 		t.Cleanup(func() { lis.Close() })
 		return lis
 	}
-	defer registrar.Close(context.Background())
+	defer registrar.Close()
 	for _, row := range []struct {
 		name   string
 		addr   string // to listen at; "": in memory
@@ -439,6 +444,11 @@ func TestOptionsThatCannotWork(t *testing.T) {
 		{"a listener that is no TCP", "", serving.Options{Service: "svc"}, false, "address"},
 		{"a bad address", "127.0.0.1:0", serving.Options{Service: "svc", Endpoint: rollcall.Endpoint{Addr: "nowhere"}}, true, "address"},
 		{"no service", "127.0.0.1:0", serving.Options{}, true, "service"},
+		{"two names and a list of names", "127.0.0.1:0", serving.Options{Service: "svc", Services: []string{"b"}}, false, "service"},
+		{"a service twice", "127.0.0.1:0", serving.Options{Services: []string{"svc", "b", "svc/"}}, false, "service"},
+		{"one bad service of two", "127.0.0.1:0", serving.Options{Services: []string{"svc", "//"}}, false, "service"},
+		{"a negative delay", "127.0.0.1:0", serving.Options{Service: "svc", DrainDelay: -1}, false, "DrainDelay"},
+		{"a negative time-out", "127.0.0.1:0", serving.Options{Service: "svc", StopTimeout: -1}, false, "StopTimeout"},
 		{"bad metadata", "127.0.0.1:0", serving.Options{Service: "svc", Endpoint: rollcall.Endpoint{Metadata: func() {}}}, true, "metadata"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -458,8 +468,16 @@ func TestOptionsThatCannotWork(t *testing.T) {
 		})
 	}
 	lis := listen(t, "127.0.0.1:0")
-	if err := serving.Run(t.Context(), grpc.NewServer(), lis, serving.Options{Service: "svc"}); err == nil {
-		t.Error("no error without a registrar")
+	for name, opts := range map[string]serving.Options{
+		"no registrar and no client":    {Service: "svc"},
+		"both a registrar and a client": {Service: "svc", Client: client, Registrar: registrar},
+	} {
+		if err := serving.Run(t.Context(), grpc.NewServer(), lis, opts); err == nil || !strings.Contains(err.Error(), "one of the two") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := serving.New(nil, serving.Options{Service: "svc", Registrar: registrar}); err == nil {
+		t.Error("no error without a server")
 	}
 }
 
@@ -470,11 +488,11 @@ func TestClosedRegistrar(t *testing.T) {
 		t.Run(fmt.Sprintf("health %v", withHealth), func(t *testing.T) {
 			client := clientv3.NewCtxClient(context.Background())
 			defer client.Close()
-			registrar, err := rollcall.NewRegistrar(client, rollcall.RegistrarOptions{})
+			registrar, err := rollcall.NewRegistrar(directoryOf(t, client), rollcall.RegistrarOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := registrar.Close(t.Context()); err != nil {
+			if err := registrar.Shutdown(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			lis, err := net.Listen("tcp", "0.0.0.0:0")
@@ -503,7 +521,7 @@ func TestRegistrarClosesWhileServing(t *testing.T) {
 	opts.Health, opts.Logger = status, slog.New(slog.NewTextHandler(&log, nil))
 	cancel, ended := h.run(opts)
 	h.saw("serving")
-	if err := h.registrar.Close(t.Context()); err != nil {
+	if err := h.registrar.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	close(h.slow.finish)
@@ -549,7 +567,14 @@ func TestEndBeforeTheStart(t *testing.T) {
 	h := newHouse(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := serving.Run(ctx, h.srv, h.lis, h.options()); err != nil {
+	s, err := serving.New(h.srv, h.options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Run(ctx, h.lis); err != nil {
 		t.Errorf("Run: %v", err)
+	}
+	if err := s.Run(ctx, h.lis); err == nil {
+		t.Error("a Server ran twice")
 	}
 }

@@ -76,7 +76,11 @@ func (a *app) demoServer(ctx context.Context, name string, ttl time.Duration) er
 		return err
 	}
 	defer client.Close()
-	registrar, err := rollcall.NewRegistrar(client, rollcall.RegistrarOptions{TTL: ttl})
+	directory, err := rollcall.SharedDirectory(client)
+	if err != nil {
+		return err
+	}
+	registrar, err := rollcall.NewRegistrar(directory, rollcall.RegistrarOptions{TTL: ttl})
 	if err != nil {
 		return err
 	}
@@ -96,7 +100,7 @@ func (a *app) demoServer(ctx context.Context, name string, ttl time.Duration) er
 	})
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.dialTimeout)
 	defer cancel()
-	if closed := registrar.Close(closing); err == nil {
+	if closed := registrar.Shutdown(closing); err == nil {
 		err = closed
 	}
 	return err

@@ -92,7 +92,11 @@ func (a *app) register(ctx context.Context, e entry, ttl time.Duration, command 
 	if err := connect(starting, client); err != nil {
 		return err
 	}
-	registrar, err := rollcall.NewRegistrar(client, rollcall.RegistrarOptions{TTL: ttl})
+	directory, err := rollcall.SharedDirectory(client)
+	if err != nil {
+		return err
+	}
+	registrar, err := rollcall.NewRegistrar(directory, rollcall.RegistrarOptions{TTL: ttl})
 	if err != nil {
 		return err
 	}
@@ -240,19 +244,15 @@ func stateText(key string, s rollcall.State) string {
 	return fmt.Sprintf("%q is %s, under lease %s", key, s.Phase, leaseText(s.Lease))
 }
 
-// abandon leaves nothing behind of a registration that failed: the lease is revoked, and
-// with it goes what was written, without the courtesy of a mark that may be denied too.
-func (d *desk) abandon() {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	_ = d.registrar.Close(ctx) // that its context has ended
-}
+// abandon leaves nothing behind of a registration that failed: what cannot be deleted goes
+// with the lease.
+func (d *desk) abandon() { d.registrar.Close() }
 
 // leave takes the endpoint out, whatever ended the context.
 func (d *desk) leave(ctx context.Context) error {
 	ctx, cancel := d.a.deadline(context.WithoutCancel(ctx))
 	defer cancel()
-	if err := d.registrar.Close(ctx); err != nil {
+	if err := d.registrar.Shutdown(ctx); err != nil {
 		return fmt.Errorf("deregister %q, which etcd drops when its lease ends: %w", d.entry.key(), d.underlying(err))
 	}
 	return nil

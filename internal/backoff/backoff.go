@@ -56,6 +56,14 @@ func Around(d time.Duration) time.Duration {
 	return d*3/4 + Jitter(d/2)
 }
 
+// Earlier returns the earlier of two times.
+func Earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
 // Sleep waits for d, for wake, or for the context, whose error it returns.
 func Sleep(ctx context.Context, d time.Duration, wake <-chan struct{}) error {
 	if d <= 0 {

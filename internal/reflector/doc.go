@@ -25,7 +25,7 @@
 // # Concurrency
 //
 // Each Reflector has one goroutine between Start and the stop that it returns, and one more
-// while a watch is opened, a list is read or a check is made. It calls its Store from one
+// while a watch is opened or a check is made. It calls its Store from one
 // goroutine at a time, but for Size and Differences. The Group's monitor runs while there is
 // a Reflector.
 package reflector

@@ -211,16 +211,8 @@ func (r *Reflector) listWithoutLeader(ctx context.Context, cause error) error {
 	return nil
 }
 
-// read lists in a goroutine of its own: its stack grows with the decoding, and does not stay
-// for as long as the Reflector. BenchmarkIdleServices has what that saves.
 func (r *Reflector) read(ctx context.Context, serializable bool) (list List, at etcdkv.Header, err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		list, at, err = r.group.lister.list(ctx, query{r.keys, serializable, r.store.NewList, r.noteAnswer})
-	}()
-	<-done
-	return list, at, err
+	return r.group.lister.list(ctx, query{r.keys, serializable, r.store.NewList, r.noteAnswer})
 }
 
 // publish publishes what was applied.

@@ -50,7 +50,7 @@ func TestNext(t *testing.T) {
 		if got, err := s.Next(t.Context()); err != nil || *got != 3 {
 			t.Errorf("got %v, %v, want 3", got, err)
 		}
-		if s.Close() != true || s.Close() != true || topic.Count() != 0 {
+		if last := s.Close(); !last || topic.Count() != 0 {
 			t.Errorf("%d subscribers after Close", topic.Count())
 		}
 		if _, err := s.Next(t.Context()); !errors.Is(err, etcdkv.ErrClosed) {

@@ -99,7 +99,7 @@ func TestInterop(t *testing.T) {
 	everyoneHas("registrar")
 	theirs.Serve("last")
 	want[theirs.Key("last")] = endpoints.Endpoint{Addr: theirs.Listed(theirs.Manager())[theirs.Key("last")]}
-	if err := registration.Close(ctx); err != nil {
+	if err := registration.Shutdown(ctx); err != nil {
 		t.Error(err)
 	}
 	everyoneHas("last")
@@ -108,12 +108,12 @@ func TestInterop(t *testing.T) {
 // register registers an endpoint until the test ends.
 func register(t *testing.T, client *clientv3.Client, service string, ep rollcall.Endpoint) *rollcall.Registration {
 	t.Helper()
-	registrar, err := rollcall.NewRegistrar(client, rollcall.RegistrarOptions{})
+	registrar, err := rollcall.NewRegistrar(lab.Directory(t, client), rollcall.RegistrarOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := registrar.Close(context.Background()); err != nil {
+		if err := registrar.Shutdown(context.Background()); err != nil {
 			t.Error(err)
 		}
 	})

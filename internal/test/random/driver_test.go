@@ -82,7 +82,7 @@ func (d *driver) open(i int) error {
 		return err
 	}
 	d.directories = append(d.directories, dir)
-	r, err := rollcall.NewRegistrar(client, rollcall.RegistrarOptions{TTL: registrationTTL, Directory: dir, Logger: silent})
+	r, err := rollcall.NewRegistrar(dir, rollcall.RegistrarOptions{TTL: registrationTTL})
 	if err != nil {
 		return err
 	}
@@ -136,7 +136,7 @@ func (d *driver) close() {
 	}
 	for _, r := range d.registrars {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		_ = r.Close(ctx) // a world in faults may not answer
+		_ = r.Shutdown(ctx) // a world in faults may not answer
 		cancel()
 	}
 	for _, dir := range d.directories {
@@ -280,7 +280,7 @@ func (d *driver) registration(op string, client, instance int) {
 		d.versions[key] = fmt.Sprint(d.writes)
 		_ = g.Update(ctx, map[string]any{"version": d.versions[key]}) // a time-out leaves it to be written later
 	case op == "leave":
-		_ = g.Close(ctx)
+		_ = g.Shutdown(ctx)
 		delete(d.regs, key)
 		d.left[key] = true
 	}
@@ -428,7 +428,7 @@ func (d *driver) leaveAll() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	for key, g := range d.regs {
-		if err := g.Close(ctx); err != nil {
+		if err := g.Shutdown(ctx); err != nil {
 			return err
 		}
 		delete(d.regs, key)

@@ -109,14 +109,14 @@ func TestA10ServiceConfigAsService(t *testing.T) {
 				e.Failf("a manager's add to %s: got %v, want InvalidArgument naming the command", key, err)
 			}
 			ep := rollcall.Endpoint{ID: "svc", Addr: "1.2.3.4:80"}
-			registrar, err := rollcall.NewRegistrar(e.Client, rollcall.RegistrarOptions{})
+			registrar, err := rollcall.NewRegistrar(lab.Directory(e.T, e.Client), rollcall.RegistrarOptions{})
 			e.OK(err)
 			_, err = registrar.Register(service, ep)
 			refused(e, "Register", err)
 			lis, err := net.Listen("tcp", "127.0.0.1:0")
 			e.OK(err)
 			refused(e, "serving.Run", serving.Run(e.Ctx, grpc.NewServer(), lis, serving.Options{Registrar: registrar, Service: service, Endpoint: ep}))
-			e.OK(errors.Join(lis.Close(), registrar.Close(context.WithoutCancel(e.Ctx))))
+			e.OK(errors.Join(lis.Close(), registrar.Shutdown(context.WithoutCancel(e.Ctx))))
 		}
 		e.Same("what etcd holds", stored(e), before)
 

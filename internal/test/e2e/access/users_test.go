@@ -31,11 +31,11 @@ func clientAs(t *testing.T, auth *etcdtest.Auth, user string, endpoints ...strin
 // register keeps svc/<id> registered until the test ends.
 func register(t *testing.T, client *clientv3.Client, id string) *rollcall.Registration {
 	t.Helper()
-	r, err := rollcall.NewRegistrar(client, rollcall.RegistrarOptions{TTL: 3 * time.Second})
+	r, err := rollcall.NewRegistrar(lab.Directory(t, client), rollcall.RegistrarOptions{TTL: 3 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = r.Close(lab.CleanupContext(t)) })
+	t.Cleanup(func() { _ = r.Shutdown(lab.CleanupContext(t)) })
 	g, err := r.Register("svc", rollcall.Endpoint{ID: id, Addr: lab.AddrOf(id)})
 	if err == nil {
 		err = g.Wait(lab.Context(t))
@@ -100,11 +100,11 @@ func TestA2EtcdDownAtStart(t *testing.T) {
 	began := time.Now()
 	client := clientAs(t, auth, "server", etcd.Endpoints()...)
 	f := lab.Follow(t, client, "svc")
-	r, err := rollcall.NewRegistrar(client, rollcall.RegistrarOptions{})
+	r, err := rollcall.NewRegistrar(lab.Directory(t, client), rollcall.RegistrarOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = r.Close(lab.CleanupContext(t)) })
+	t.Cleanup(func() { _ = r.Shutdown(lab.CleanupContext(t)) })
 	g, err := r.Register("svc", rollcall.Endpoint{ID: "b", Addr: lab.AddrOf("b")})
 	if err != nil {
 		t.Fatal(err)
@@ -165,7 +165,7 @@ func TestA4LeastPrivilege(t *testing.T) {
 			if err := g.Drain(lab.Context(t)); err != nil {
 				t.Error(err)
 			}
-			if err := g.Close(lab.Context(t)); err != nil {
+			if err := g.Shutdown(lab.Context(t)); err != nil {
 				t.Error(err)
 			}
 			f.Holds("a")

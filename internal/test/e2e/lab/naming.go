@@ -5,12 +5,14 @@ package lab
 
 import (
 	"context"
+	"testing"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	etcdendpoints "go.etcd.io/etcd/client/v3/naming/endpoints"
 	etcdresolver "go.etcd.io/etcd/client/v3/naming/resolver"
 	grpcresolver "google.golang.org/grpc/resolver"
 
+	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/endpoints"
 	"github.com/rollcall-grpc/rollcall/resolver"
 )
@@ -87,4 +89,14 @@ func (a etcdManager) NewWatchChannel(ctx context.Context) (endpoints.WatchChanne
 		}
 	}()
 	return out, nil
+}
+
+// Directory returns a client's shared Directory.
+func Directory(t testing.TB, client *clientv3.Client) *rollcall.Directory {
+	t.Helper()
+	d, err := rollcall.SharedDirectory(client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
 }

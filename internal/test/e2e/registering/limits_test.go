@@ -81,7 +81,7 @@ func TestL7LostAnswers(t *testing.T) {
 		t.Errorf("%d events of one update", n)
 	}
 	answers.lose("Txn", 1)
-	if err := g.Close(lab.Context(t)); err != nil {
+	if err := g.Shutdown(lab.Context(t)); err != nil {
 		t.Fatal(err)
 	}
 	becomes(t, direct, g.Key(), "gone", gone)

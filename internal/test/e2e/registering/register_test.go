@@ -32,15 +32,11 @@ const leaseTTL = 3 * time.Second
 // newRegistrar returns a registrar with leaseTTL that is closed when the test ends.
 func newRegistrar(t *testing.T, client *clientv3.Client) *rollcall.Registrar {
 	t.Helper()
-	r, err := rollcall.NewRegistrar(client, rollcall.RegistrarOptions{TTL: leaseTTL})
+	r, err := rollcall.NewRegistrar(lab.Directory(t, client), rollcall.RegistrarOptions{TTL: leaseTTL})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		_ = r.Close(ctx) // etcd may be gone by now
-	})
+	t.Cleanup(r.Close) // etcd may be gone by now
 	return r
 }
 
@@ -308,7 +304,7 @@ func TestL6LateDeregistration(t *testing.T) {
 	old := enrol(t, newRegistrar(t, lab.Client(t, etcd.Endpoints()...)), "a", map[string]int{"version": 1})
 	successor := enrol(t, newRegistrar(t, lab.Client(t, etcd.Endpoints()...)), "a", map[string]int{"version": 2})
 	log := logKey(t, direct, successor.Key())
-	if err := old.Close(lab.Context(t)); err != nil {
+	if err := old.Shutdown(lab.Context(t)); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(2 * leaseTTL)
@@ -321,7 +317,7 @@ func TestL6LateDeregistration(t *testing.T) {
 	state, _ := successor.State()
 	edited := stored(t, "a", map[string]int{"weight": 9})
 	etcd.Etcdctl(t, "put", fmt.Sprintf("--lease=%x", int64(state.Lease)), successor.Key(), edited)
-	if err := successor.Close(lab.Context(t)); err != nil {
+	if err := successor.Shutdown(lab.Context(t)); err != nil {
 		t.Fatal(err)
 	}
 	resp, err := direct.Get(lab.Context(t), successor.Key())
@@ -409,7 +405,7 @@ func TestRegistrationsShareOneLease(t *testing.T) {
 	a, b := enrol(t, r, "a", nil), enrol(t, r, "b", nil)
 	log := logKey(t, direct, a.Key())
 	state, _ := a.State()
-	if err := a.Close(lab.Context(t)); err != nil {
+	if err := a.Shutdown(lab.Context(t)); err != nil {
 		t.Fatal(err)
 	}
 	becomes(t, direct, a.Key(), "gone", gone)
@@ -418,7 +414,7 @@ func TestRegistrationsShareOneLease(t *testing.T) {
 	if err != nil || ttl.TTL <= 0 {
 		t.Errorf("lease: %+v, %v", ttl, err)
 	}
-	if err := r.Close(lab.Context(t)); err != nil {
+	if err := r.Shutdown(lab.Context(t)); err != nil {
 		t.Fatal(err)
 	}
 	if ttl, err = direct.TimeToLive(lab.Context(t), state.Lease); err != nil || ttl.TTL != -1 {

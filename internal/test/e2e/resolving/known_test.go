@@ -178,7 +178,7 @@ func TestG6FleetLosesItsLeases(t *testing.T) {
 	lab.Within(t, "given up after the longest hold", lost.Add(longest), time.Second)
 
 	// A rollout that drains first is no loss.
-	r, err := rollcall.NewRegistrar(client, rollcall.RegistrarOptions{})
+	r, err := rollcall.NewRegistrar(lab.Directory(t, client), rollcall.RegistrarOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,11 +187,11 @@ func TestG6FleetLosesItsLeases(t *testing.T) {
 		t.Fatal(err)
 	}
 	lab.Heals(t, held)
-	if err := g.Close(lab.Context(t)); err != nil {
+	if err := g.Shutdown(lab.Context(t)); err != nil {
 		t.Fatal(err)
 	}
 	fails(t, held)
-	if err := r.Close(lab.Context(t)); err != nil {
+	if err := r.Shutdown(lab.Context(t)); err != nil {
 		t.Error(err)
 	}
 	if got := d.Stats(); got.Retained != 0 || got.SelfPreservations != 1 {

@@ -48,11 +48,11 @@ func TestRollingRestart(t *testing.T) {
 func roll(t *testing.T, stopOne func(s *server, drain func())) rolled {
 	const servers, callers, rate = 20, 8, 2000
 	f := newFleet(t)
-	registrar, err := rollcall.NewRegistrar(f.etcd, rollcall.RegistrarOptions{TTL: 5 * time.Second})
+	registrar, err := rollcall.NewRegistrar(lab.Directory(t, f.etcd), rollcall.RegistrarOptions{TTL: 5 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = registrar.Close(lab.CleanupContext(t)) })
+	t.Cleanup(func() { _ = registrar.Shutdown(lab.CleanupContext(t)) })
 	// run serves under a registration until it is stopped.
 	run := func(name string) (s *server, stop func()) {
 		s, ln := f.newServer(name)

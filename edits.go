@@ -9,11 +9,31 @@ import (
 	"maps"
 )
 
-// edit is what an operator has made of an endpoint: base is what the program wanted, and
-// value what the key held; status is what the operator has set, "" for nothing.
-type edit struct {
-	base, value []byte
-	status      string
+// values are three of a key, merged so that an operator's edit and the program's next
+// value both count.
+type values struct {
+	applied []byte // what the program wanted when the key was last written
+	current []byte // what the key held when it was last an endpoint of this Registrar
+	status  string // what an operator has set, until an operator takes it back; "": nothing
+}
+
+// edited reports whether the key held an operator's edit.
+func (v *values) edited() bool { return v.status != "" || !bytes.Equal(v.applied, v.current) }
+
+// target returns what the key should hold: what the program wants, with what an operator
+// has edited. The program's drain wins over an operator's status.
+func (v *values) target(wanted []byte) []byte {
+	target, err := mergeEdits(v.applied, wanted, v.current)
+	if err != nil { // too large together
+		target = wanted
+	}
+	if v.status == "" || v.status == statusOf(target) || statusOf(wanted) == StatusDraining {
+		return target
+	}
+	if with, err := withStatus(target, v.status); err == nil {
+		return with
+	}
+	return target
 }
 
 // drained returns an endpoint's value with its status set to draining.
@@ -35,7 +55,7 @@ func statusOf(value []byte) (status string) {
 	if _, metadata, err := decodeValue(value); err == nil {
 		var fields map[string]json.RawMessage
 		if json.Unmarshal(metadata, &fields) == nil {
-			_ = json.Unmarshal(fields["status"], &status) // what is no string sets none
+			_ = json.Unmarshal(fields["status"], &status) // a status that is not a string counts as none
 		}
 	}
 	return status
@@ -46,22 +66,21 @@ func isEndpoint(value []byte) bool {
 	return err == nil
 }
 
-// mergeEdits returns the value of an endpoint that its program and an operator have both
-// changed since base: what the program wants, in those fields that it changed, and what
-// stands in etcd in all others. All three are values of endpoints. Metadata that is no
-// object counts as one field.
-func mergeEdits(base, wants, stands []byte) ([]byte, error) {
+// mergeEdits is a three-way merge: it takes the fields that the program changed since base
+// from wanted, and all others from current, which an operator may have edited. All three
+// are values of endpoints. Metadata that is not an object counts as one field.
+func mergeEdits(base, wanted, current []byte) ([]byte, error) {
 	switch {
-	case bytes.Equal(base, wants):
-		return stands, nil
-	case bytes.Equal(base, stands):
-		return wants, nil
+	case bytes.Equal(base, wanted):
+		return current, nil
+	case bytes.Equal(base, current):
+		return wanted, nil
 	}
 	var addrs [3]string
 	var metadata [3]json.RawMessage
 	var fields [3]map[string]json.RawMessage
 	objects := true
-	for i, value := range [][]byte{base, wants, stands} {
+	for i, value := range [][]byte{base, wanted, current} {
 		var err error
 		if addrs[i], metadata[i], err = decodeValue(value); err != nil {
 			return nil, err

@@ -34,11 +34,11 @@ func TestL13LateCreates(t *testing.T) {
 		link := etcdtest.NewLink(t, member.Addr())
 		links, addrs = append(links, link), append(addrs, link.Addr())
 	}
-	r, err := rollcall.NewRegistrar(lab.Client(t, addrs...), rollcall.RegistrarOptions{TTL: time.Minute})
+	r, err := rollcall.NewRegistrar(lab.Directory(t, lab.Client(t, addrs...)), rollcall.RegistrarOptions{TTL: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = r.Close(lab.CleanupContext(t)) })
+	t.Cleanup(func() { _ = r.Shutdown(lab.CleanupContext(t)) })
 	stays := enrol(t, r, "stays", nil)
 	before, _ := stays.State()
 	others := stored(t, "operator", nil)
@@ -61,7 +61,7 @@ func TestL13LateCreates(t *testing.T) {
 	var closing sync.WaitGroup
 	for _, g := range regs {
 		closing.Go(func() {
-			if err := g.Close(lab.Context(t)); err != nil {
+			if err := g.Shutdown(lab.Context(t)); err != nil {
 				t.Errorf("close: %v", err)
 			}
 		})
@@ -159,7 +159,7 @@ func TestL15OperatorsEdits(t *testing.T) {
 	update(fields("version", "2"))
 
 	// The program takes it out and puts it in again, as a health flap does.
-	if err := g.Close(lab.Context(t)); err != nil {
+	if err := g.Shutdown(lab.Context(t)); err != nil {
 		t.Fatal(err)
 	}
 	g = enrol(t, r, "a", fields("version", "2"))
@@ -186,11 +186,11 @@ func TestL16DeletedKeysOfMany(t *testing.T) {
 	t.Parallel()
 	etcd := lab.Start(t, etcdtest.Options{})
 	direct := etcd.Client(t)
-	r, err := rollcall.NewRegistrar(lab.Client(t, etcd.Endpoints()...), rollcall.RegistrarOptions{TTL: time.Hour})
+	r, err := rollcall.NewRegistrar(lab.Directory(t, lab.Client(t, etcd.Endpoints()...)), rollcall.RegistrarOptions{TTL: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = r.Close(lab.CleanupContext(t)) })
+	t.Cleanup(func() { _ = r.Shutdown(lab.CleanupContext(t)) })
 	regs := registerMany(t, r, "svc", lab.Size(2000, 200))
 	for _, way := range []string{"del", "put without a lease"} {
 		before, err := direct.Get(lab.Context(t), "svc/", clientv3.WithPrefix())
@@ -265,14 +265,14 @@ func TestL17ClosedWhileEtcdIsAway(t *testing.T) {
 	direct := etcd.Client(t)
 	link := etcdtest.NewLink(t, etcd.Endpoints()[0])
 	log := &logBuffer{}
-	r, err := rollcall.NewRegistrar(lab.Client(t, link.Addr()), rollcall.RegistrarOptions{TTL: 30 * time.Second, Logger: log.logger()})
+	r, err := rollcall.NewRegistrar(lab.Directory(t, lab.Client(t, link.Addr())), rollcall.RegistrarOptions{TTL: 30 * time.Second, Logger: log.logger()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	g := enrol(t, r, "a", nil)
 	link.Cut()
 	cut := time.Now()
-	err = r.Close(context.Background())
+	err = r.Shutdown(context.Background())
 	lab.Within(t, "closed", cut, 16*time.Second)
 	if err == nil || !strings.Contains(err.Error(), g.Key()) || !strings.Contains(err.Error(), link.Addr()) {
 		t.Errorf("close: %v, want an error that names the key and etcd", err)
@@ -288,6 +288,26 @@ func TestL17ClosedWhileEtcdIsAway(t *testing.T) {
 	}
 	if !said {
 		t.Error("nothing in the log says what becomes of the key")
+	}
+	becomes(t, direct, g.Key(), "gone with its lease", gone)
+}
+
+// Close takes a second at most while etcd is away, and the lease does the rest.
+func TestCloseIsShortWhileEtcdIsAway(t *testing.T) {
+	t.Parallel()
+	etcd := lab.Start(t, etcdtest.Options{})
+	direct := etcd.Client(t)
+	link := etcdtest.NewLink(t, etcd.Endpoints()[0])
+	r := newRegistrar(t, lab.Client(t, link.Addr()))
+	g := enrol(t, r, "a", nil)
+	link.Cut()
+	cut := time.Now()
+	g.Close()
+	lab.Within(t, "the registration's close returned", cut, 100*time.Millisecond)
+	r.Close()
+	lab.Within(t, "closed", cut, 1500*time.Millisecond)
+	if state, _ := g.State(); state.Phase != rollcall.Closed || state.Err == nil {
+		t.Errorf("state %+v, want closed, and why it may be in etcd still", state)
 	}
 	becomes(t, direct, g.Key(), "gone with its lease", gone)
 }

@@ -15,13 +15,17 @@ import (
 
 // What a backup holds again under our lease, and nobody registers, is deleted; what others
 // hold, and what is registered, is not.
-func TestSweepOfARestoredStore(t *testing.T) {
+func TestRestoredKeysAreDeleted(t *testing.T) {
 	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
-		r, err := rollcall.NewRegistrar(conn.Client, rollcall.RegistrarOptions{})
+		directory, err := rollcall.SharedDirectory(conn.Client)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer r.Close(t.Context())
+		r, err := rollcall.NewRegistrar(directory, rollcall.RegistrarOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Shutdown(t.Context())
 		stay, err := r.Register("svc", rollcall.Endpoint{Addr: "stay:1"})
 		if err != nil {
 			t.Fatal(err)
@@ -41,7 +45,7 @@ func TestSweepOfARestoredStore(t *testing.T) {
 			t.Fatal(err)
 		}
 		backup := store.Snapshot()
-		if err := leave.Close(t.Context()); err != nil {
+		if err := leave.Shutdown(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		store.Restore(backup, 0)

@@ -1,0 +1,99 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rollcall
+
+import (
+	"fmt"
+	"log/slog"
+	"testing"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall/internal/reflector"
+	"github.com/rollcall-grpc/rollcall/internal/topic"
+)
+
+func newTestStore() *store {
+	return newStore(topic.New(topic.Options[Snapshot]{Reason: func() error { return nil }}), "s/", SelfPreservation{}, slog.New(slog.DiscardHandler))
+}
+
+// fill lists n endpoints into a store.
+func fill(s *store, n int) {
+	l := s.NewList()
+	for i := range n {
+		l.Add([]*mvccpb.KeyValue{{Key: fmt.Appendf(nil, "s/%06d", i), Value: fmt.Appendf(nil, `{"Op":0,"Addr":"10.0.0.1:%d"}`, i), ModRevision: int64(i + 1)}})
+	}
+	l.Replace(reflector.Version{Revision: int64(n), Epoch: 1}, nil)
+}
+
+// What is applied shows when it is published, and not before.
+func TestStorePublishes(t *testing.T) {
+	s := newTestStore()
+	fill(s, 3)
+	before := s.topic.Latest()
+	put := &clientv3.Event{Type: clientv3.EventTypePut, Kv: &mvccpb.KeyValue{Key: []byte("s/x"), Value: []byte(`{"Addr":"x:1"}`), ModRevision: 4}}
+	del := &clientv3.Event{Type: clientv3.EventTypeDelete, Kv: &mvccpb.KeyValue{Key: []byte("s/000001"), ModRevision: 5}}
+	config := &clientv3.Event{Type: clientv3.EventTypePut, Kv: &mvccpb.KeyValue{Key: []byte(ConfigPrefix + "s"), Value: []byte("{}"), ModRevision: 6}}
+	s.Apply([]*clientv3.Event{put, del})
+	s.Apply([]*clientv3.Event{config})
+	if s.topic.Latest() != before {
+		t.Error("shown before it was published")
+	}
+	s.Publish(6)
+	snap := s.topic.Latest()
+	if snap.Len() != 3 || snap.Instance("s/x") == nil || snap.Instance("s/000001") != nil || snap.Revision() != 6 || before.Len() != 3 {
+		t.Errorf("got %+v", snap)
+	}
+	if configs := snap.ServiceConfigs(); len(configs) != 1 || configs[0].Service != "s" || len(snap.Invalid()) != 0 {
+		t.Errorf("service configs %+v, invalid %+v", configs, snap.Invalid())
+	}
+	if keys, newest := s.Size(); keys != 4 || newest != 6 {
+		t.Errorf("size %d, %d, want 4, 6", keys, newest)
+	}
+	if events, published := s.events.Load(), s.published.Load(); events != 3 || published != 2 {
+		t.Errorf("%d events, %d publications, want 3, 2", events, published)
+	}
+}
+
+// A consistency check finds every kind of value that differs.
+func TestStoreDifferences(t *testing.T) {
+	s := newTestStore()
+	kv := func(key, value string, revision int64) *mvccpb.KeyValue {
+		return &mvccpb.KeyValue{Key: []byte(key), Value: []byte(value), ModRevision: revision}
+	}
+	same := []*mvccpb.KeyValue{kv("s/a", `{"Addr":"a:1"}`, 1), kv("s/bad", "x", 2)}
+	list := func(kvs ...*mvccpb.KeyValue) reflector.List {
+		l := s.NewList()
+		l.Add(same)
+		l.Add(kvs)
+		return l
+	}
+	list(kv("s/old", `{"Addr":"o:1"}`, 3), kv("s/spoilt", "y", 4), kv("s/w", `{"Addr":"w:1"}`, 5)).Replace(reflector.Version{Revision: 5, Epoch: 1}, nil)
+	diffs := list(kv("s/new", `{"Addr":"n:1"}`, 6), kv("s/spoilt", "y", 7), kv("s/w", `{"Addr":"w:2"}`, 5)).Differences()
+	for _, key := range []string{"s/old", "s/new", "s/spoilt", "s/w"} {
+		if diffs[key] == (reflector.Difference{}) {
+			t.Errorf("%s is not found to differ: %v", key, diffs)
+		}
+		delete(diffs, key)
+	}
+	if len(diffs) != 0 {
+		t.Errorf("found to differ: %v", diffs)
+	}
+}
+
+// What a member without a leader has replaces a fallback only if it is not older.
+func TestStoreTakesNoOlderList(t *testing.T) {
+	s := newTestStore()
+	s.topic.SetFallback(&Snapshot{prefix: "s/", revision: 10, stale: &Staleness{Cause: errNotConfirmed}})
+	if s.NewList().Replace(reflector.Version{Revision: 9, Epoch: 1}, ErrNoAnswer) {
+		t.Error("an older list was taken")
+	}
+	if !s.NewList().Replace(reflector.Version{Revision: 10, Epoch: 1}, ErrNoAnswer) || s.topic.Latest().Staleness() == nil {
+		t.Errorf("got %+v, want revision 10, stale", s.topic.Latest())
+	}
+	if !s.NewList().Replace(reflector.Version{Revision: 2, Epoch: 2}, nil) || s.topic.Latest().Staleness() != nil || s.topic.Unconfirmed() != nil {
+		t.Errorf("got %+v, want revision 2, live", s.topic.Latest())
+	}
+}
