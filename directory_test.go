@@ -76,7 +76,7 @@ func next(t *testing.T, sub *rollcall.Subscription) *rollcall.Snapshot {
 
 // P7: a burst is folded, for a quick consumer and for a slow one, and the last snapshot
 // is never skipped.
-func TestConflated(t *testing.T) {
+func TestP7BurstIsFolded(t *testing.T) {
 	for _, work := range []time.Duration{0, 10 * time.Millisecond, 5 * time.Second} {
 		t.Run(work.String(), func(t *testing.T) {
 			bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
@@ -109,7 +109,7 @@ func TestConflated(t *testing.T) {
 }
 
 // P7: the first change after quiet goes out at once, whatever the last one took.
-func TestFirstChangeAfterQuietIsNotHeldBack(t *testing.T) {
+func TestP7FirstChangeAfterQuietIsNotHeldBack(t *testing.T) {
 	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
 		d := directory(t, conn)
 		defer d.Close()
@@ -130,7 +130,7 @@ func TestFirstChangeAfterQuietIsNotHeldBack(t *testing.T) {
 }
 
 // W14 and P8: one watch for all, and a consumer that never reads delays nobody.
-func TestSharedAndIndependent(t *testing.T) {
+func TestP8OneWatchForAll(t *testing.T) {
 	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
 		d := directory(t, conn)
 		defer d.Close()
@@ -162,7 +162,7 @@ func TestSharedAndIndependent(t *testing.T) {
 }
 
 // P9: Close returns at once, whatever etcd does, and leaves nothing running.
-func TestCloseJoins(t *testing.T) {
+func TestP9CloseJoins(t *testing.T) {
 	for name, fault := range map[string]func(*fakeetcd.Conn){
 		"healthy": func(*fakeetcd.Conn) {},
 		"cut":     (*fakeetcd.Conn).Cut,

@@ -10,32 +10,15 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
-	"syscall"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/health"
-	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	grpcresolver "google.golang.org/grpc/resolver"
 
 	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/resolver"
-	"github.com/rollcall-grpc/rollcall/serving"
 )
-
-func Example_server() {
-	if err := serve(); err != nil {
-		fmt.Println(err)
-	}
-}
-
-func Example_client() {
-	if err := call(); err != nil {
-		fmt.Println(err)
-	}
-}
 
 func Example_careful() {
 	client, err := rollcall.NewClient(rollcall.ClientConfig("127.0.0.1:2379"))
@@ -106,40 +89,6 @@ func ExampleDirectory() {
 		}
 		last = snap
 	}
-}
-
-func serve() error {
-	client, err := rollcall.NewClient(rollcall.ClientConfig("127.0.0.1:2379"))
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	srv := grpc.NewServer()
-	healthpb.RegisterHealthServer(srv, health.NewServer()) // your service here
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	return serving.ListenAndServe(ctx, srv, "127.0.0.1:50051", serving.Options{Client: client, Service: "my-service"})
-}
-
-func call() error {
-	client, err := rollcall.NewClient(rollcall.ClientConfig("127.0.0.1:2379"))
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	etcd, err := resolver.NewBuilder(client)
-	if err != nil {
-		return err
-	}
-	conn, err := grpc.NewClient("etcd:///my-service", grpc.WithResolvers(etcd),
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"round_robin":{}}]}`))
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	_, err = healthpb.NewHealthClient(conn).Check(context.Background(), &healthpb.HealthCheckRequest{})
-	return err
 }
 
 func careful(client *clientv3.Client) (grpcresolver.Builder, error) {

@@ -301,8 +301,8 @@ type RegistrationStats struct {
 	State            State
 }
 
-// Stats returns the Registrar's figures. Its registrations are copied under a lock, which
-// takes some 100 ns for each.
+// Stats returns the Registrar's figures. It takes the Registrar's lock for as long as it
+// takes to copy the states.
 func (r *Registrar) Stats() RegistrarStats {
 	s := RegistrarStats{
 		Phases:          make(map[Phase]int),

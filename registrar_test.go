@@ -139,7 +139,7 @@ func TestRegistrarKeepsEndpointsUnderOneLease(t *testing.T) {
 		d.noError("wait", b.Wait(d.within(time.Minute)))
 		d.holds(a, plain("a"))
 		d.holds(b, `{"Op":0,"Addr":"10.0.0.1:5","Metadata":{"weight":2}}`)
-		if b.Key() != "other/svc/10.0.0.1:5" || b.Service() != "other/svc" || b.Addr() != "10.0.0.1:5" {
+		if b.Key() != "other/svc/10.0.0.1:5" || b.ID() != "10.0.0.1:5" || a.ID() != "a" || b.Service() != "other/svc" || b.Addr() != "10.0.0.1:5" {
 			t.Errorf("got %q, %q, %q", b.Key(), b.Service(), b.Addr())
 		}
 		revision := d.store.Revision()

@@ -177,8 +177,8 @@ func (g *Registration) change(verb string, change func() (desired, error)) error
 // Shutdown removes the endpoint: it is marked as draining, so that watchers can tell that
 // it went on purpose, and deleted unless a successor has the key. It returns when that is
 // done and nothing that was sent before can bring the key back. If the context ends first,
-// or after 15 s without etcd, it returns an error, and the Registrar goes on removing it
-// until it is closed itself or the lease ends.
+// or after 15 s without etcd, it returns an error, and the Registrar goes on removing it in
+// the background until it is closed itself or the lease ends.
 func (g *Registration) Shutdown(ctx context.Context) error {
 	g.remove()
 	ctx, cancel := context.WithTimeout(ctx, shutdownTimeout)

@@ -52,7 +52,7 @@ func (l *configLog) want(t *testing.T, want ...string) {
 
 // P8: the service configs of all services share one watch, and each service hears of its own
 // only.
-func TestServiceConfigsShareAWatch(t *testing.T) {
+func TestP8ServiceConfigsShareAWatch(t *testing.T) {
 	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
 		const services = 200
 		d := directory(t, conn)

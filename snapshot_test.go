@@ -26,9 +26,9 @@ func (m model) sorted() []*mvccpb.KeyValue {
 	return kvs
 }
 
-// TestSnapshotEqualsList: a snapshot made by changes equals one made by a list (P1),
+// TestP1SnapshotEqualsList: a snapshot made by changes equals one made by a list (P1),
 // the older ones stay what they were, and differences add up.
-func TestSnapshotEqualsList(t *testing.T) {
+func TestP1SnapshotEqualsList(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		store := model{}
 		blank := &Snapshot{prefix: "s/"}

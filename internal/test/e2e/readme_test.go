@@ -5,15 +5,22 @@ package e2e_test
 
 import (
 	"bytes"
+	"encoding/json"
+	"errors"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"github.com/rollcall-grpc/rollcall/internal/test/e2e/lab"
+	"github.com/rollcall-grpc/rollcall/internal/test/etcdtest"
 )
 
 func readme(t *testing.T, language string) []string {
@@ -32,29 +39,108 @@ func readme(t *testing.T, language string) []string {
 	return blocks
 }
 
-// The README's Go is compiled: each block stands in example_test.go or in docs of etcd's
+// compiled are the files that the README's Go stands in.
+var compiled = []string{"example_test.go", "examples/server/main.go", "examples/client/main.go"}
+
+// The README's Go is compiled: each block stands in one of the files above or in docs of etcd's
 // package, whose import lines are tested in document_test.go.
 func TestReadmeGo(t *testing.T) {
-	examples, err := os.ReadFile("../../../example_test.go")
-	if err != nil {
-		t.Fatal(err)
+	var examples []byte
+	for _, file := range compiled {
+		text, err := os.ReadFile("../../../" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		examples = append(examples, text...)
 	}
 	for _, block := range readme(t, "go") {
 		if !strings.HasPrefix(block, "import (") && !bytes.Contains(examples, []byte(block)) {
-			t.Errorf("not in example_test.go:\n%s", block)
+			t.Errorf("not in %v:\n%s", compiled, block)
+		}
+		if lines := strings.Count(block, "\n") - 2; strings.HasPrefix(block, "func main()") && lines > 12 {
+			t.Errorf("%d lines of body, more than 12:\n%s", lines, block)
 		}
 	}
+}
+
+// The README's two programs run, as they stand, but for the addresses.
+func TestReadmePrograms(t *testing.T) {
+	t.Parallel()
+	etcd := lab.Start(t, etcdtest.Options{})
+	addresses := strings.NewReplacer("127.0.0.1:2379", strings.TrimPrefix(etcd.Endpoints()[0], "http://"), "127.0.0.1:50051", freeAddr(t))
+	server := exec.CommandContext(lab.Context(t), build(t, "server", addresses))
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var stdout, stderr bytes.Buffer
+	call := build(t, "client", addresses)
+	for {
+		stdout.Reset()
+		client := exec.CommandContext(lab.Context(t), call)
+		client.Stdout, client.Stderr = &stdout, &stderr
+		if err := client.Run(); err != nil {
+			t.Fatalf("%v: %s", err, &stderr)
+		}
+		if strings.Contains(stdout.String(), "SERVING") {
+			break
+		}
+		if lab.Context(t).Err() != nil {
+			t.Fatalf("the client was not served: %s", &stdout)
+		}
+	}
+	if err := server.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Wait(); err != nil {
+		t.Errorf("the server ended with %v", err)
+	}
+	if resp, err := etcd.Client(t).Get(lab.Context(t), "my-service/", clientv3.WithPrefix()); err != nil || resp.Count != 0 {
+		t.Errorf("%d endpoints after the server has ended, %v", resp.Count, err)
+	}
+}
+
+// build builds one of the programs in examples with other addresses.
+func build(t *testing.T, name string, addresses *strings.Replacer) (path string) {
+	t.Helper()
+	dir := t.TempDir()
+	source, err := filepath.Abs("../../../examples/" + name + "/main.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed, overlay, path := filepath.Join(dir, "main.go"), filepath.Join(dir, "overlay.json"), filepath.Join(dir, name)
+	replace, err := json.Marshal(map[string]map[string]string{"Replace": {source: changed}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.WriteFile(changed, []byte(addresses.Replace(string(text))), 0o600), os.WriteFile(overlay, replace, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(lab.Context(t), "go", "build", "-overlay", overlay, "-o", path, "./examples/"+name)
+	cmd.Dir = "../../.."
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return path
+}
+
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lis.Close()
+	return lis.Addr().String()
 }
 
 // The README's commands run, as they stand, but for the address of the etcd. The demo
 // and the tests themselves are what CI runs besides.
 func TestReadmeCommands(t *testing.T) {
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := lis.Addr().String()
-	lis.Close()
+	addr := freeAddr(t)
 	var script strings.Builder
 	script.WriteString("set -e\ntrap 'kill -INT $(jobs -p); wait' EXIT\n")
 	for _, block := range readme(t, "sh") {

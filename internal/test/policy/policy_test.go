@@ -4,12 +4,14 @@
 package policy
 
 import (
+	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -41,6 +43,8 @@ var layers = []struct {
 	{"serving", ".", "a server registers; it needs no output"},
 	{"balancer/weighted", "internal/spread", "it reads gRPC's own attribute, and works with any resolver"},
 	{"balancer/zone", ". internal/endpointattr internal/spread", "it reads localities from endpoints, and knows nothing of resolvers"},
+	{"examples/server", ". serving", "a server needs no more"},
+	{"examples/client", ". resolver", "a client needs no more"},
 	{"cmd/rollcall", ". resolver endpoints serving balancer/weighted balancer/zone internal/devetcd", "the command puts everything together"},
 }
 
@@ -206,9 +210,6 @@ func TestSourceFiles(t *testing.T) {
 		if !strings.HasPrefix(text, header) {
 			t.Errorf("%s does not begin with the two-line SPDX header", path)
 		}
-		if lines := strings.Count(text, "\n"); lines > 500 && !strings.HasSuffix(path, "_test.go") {
-			t.Errorf("%s has %d lines: a file stops at 500", path, lines)
-		}
 		file, err := parser.ParseFile(token.NewFileSet(), path, text, parser.ParseComments|parser.PackageClauseOnly)
 		if err != nil {
 			t.Fatal(err)
@@ -224,6 +225,60 @@ func TestSourceFiles(t *testing.T) {
 	for folder, files := range comments {
 		if len(files) != 1 {
 			t.Errorf("package in %s has %d package comments %v, want 1", folder, len(files), files)
+		}
+	}
+}
+
+const (
+	maxFile     = 400 // lines
+	maxFunction = 60  // lines
+)
+
+// A reader takes in a file, and a function, at once.
+func TestSizes(t *testing.T) {
+	sources(t, func(path, text string) {
+		if strings.HasSuffix(path, "_test.go") {
+			return
+		}
+		if lines := strings.Count(text, "\n"); lines > maxFile {
+			t.Errorf("%s has %d lines, more than %d", path, lines, maxFile)
+		}
+		files := token.NewFileSet()
+		file, err := parser.ParseFile(files, path, text, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, decl := range file.Decls {
+			if f, ok := decl.(*ast.FuncDecl); ok {
+				if lines := files.Position(f.End()).Line - files.Position(f.Pos()).Line + 1; lines > maxFunction {
+					t.Errorf("%s: %s has %d lines, more than %d", path, f.Name.Name, lines, maxFunction)
+				}
+			}
+		}
+	})
+}
+
+// Each promise in ARCHITECTURE.md has a test that bears its name.
+func TestPromisesHaveTests(t *testing.T) {
+	text, err := os.ReadFile(root + "/ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	promises := regexp.MustCompile(`\*\*P([0-9]+) `).FindAllStringSubmatch(string(text), -1)
+	if len(promises) != 9 {
+		t.Errorf("ARCHITECTURE.md has %d promises, want P1 to P9", len(promises))
+	}
+	tests := make(map[string]bool)
+	sources(t, func(path, text string) {
+		if strings.HasSuffix(path, "_test.go") {
+			for _, name := range regexp.MustCompile(`func TestP([0-9]+)[A-Z]`).FindAllStringSubmatch(text, -1) {
+				tests[name[1]] = true
+			}
+		}
+	})
+	for _, p := range promises {
+		if !tests[p[1]] {
+			t.Errorf("no test is named after promise P%s", p[1])
 		}
 	}
 }
