@@ -58,7 +58,7 @@ func (i *Instance) SameValue(o *Instance) bool {
 	return i.Addr == o.Addr && bytes.Equal(i.Metadata, o.Metadata)
 }
 
-// Attributes reads Metadata.
+// Attributes reads Metadata anew at each call: to keep the result would double an Instance.
 func (i *Instance) Attributes() Attributes {
 	var texts fieldTexts
 	invalid := texts.read(i.Metadata)
