@@ -340,3 +340,28 @@ func TestPromisesHaveTests(t *testing.T) {
 		}
 	}
 }
+
+// Documents name files that exist, by their path or, for short, by their name.
+func TestDocumentsNameFiles(t *testing.T) {
+	exists := make(map[string]bool)
+	sources(t, func(path, _ string) { exists[path], exists[filepath.Base(path)] = true, true })
+	documents, err := filepath.Glob(root + "/docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	decisions, err := filepath.Glob(root + "/docs/decisions/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, document := range append(append(documents, decisions...), root+"/ARCHITECTURE.md", root+"/CONTRIBUTING.md") {
+		text, err := os.ReadFile(document)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range regexp.MustCompile(`[a-z_0-9/]+\.go\b`).FindAllString(string(text), -1) {
+			if _, err := os.Stat(root + "/" + name); err != nil && !exists[name] {
+				t.Errorf("%s names %s, which does not exist", document, name)
+			}
+		}
+	}
+}
