@@ -365,3 +365,38 @@ func TestDocumentsNameFiles(t *testing.T) {
 		}
 	}
 }
+
+// ARCHITECTURE.md's table of where to look names functions that are in the files before them.
+func TestWhereToLook(t *testing.T) {
+	text, err := os.ReadFile(root + "/ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(text), "## Where to look\n")
+	table, _, _ = strings.Cut(table, "\n## ")
+	var file, content string
+	functions := 0
+	for _, match := range regexp.MustCompile("`([a-zA-Z_/]+(?:\\.go)?)`").FindAllStringSubmatch(table, -1) {
+		name := match[1]
+		if !strings.HasSuffix(name, ".go") {
+			if content != "" && !strings.HasSuffix(name, "/") {
+				functions++
+				if !regexp.MustCompile(`func (\([^)]*\) )?` + name + `\(`).MatchString(content) {
+					t.Errorf("no function %s in %s", name, file)
+				}
+			}
+			continue
+		}
+		text, err := os.ReadFile(root + "/" + name)
+		if err != nil { // for short: in the folder of the file before
+			name = filepath.Join(filepath.Dir(file), name)
+			if text, err = os.ReadFile(root + "/" + name); err != nil {
+				t.Error(err)
+			}
+		}
+		file, content = name, string(text)
+	}
+	if functions < 20 {
+		t.Errorf("the table names %d functions", functions)
+	}
+}
