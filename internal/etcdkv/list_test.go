@@ -57,8 +57,8 @@ func TestPages(t *testing.T) {
 	}{
 		{"nothing", 0, 1},
 		{"one page", 7, 1},
-		{"just one page", pageSize, 1},
-		{"three pages", 2*pageSize + 1, 3},
+		{"just one page", 5_000, 1},
+		{"three pages", 10_001, 3},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
