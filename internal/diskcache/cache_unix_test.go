@@ -7,11 +7,40 @@ package diskcache
 
 import (
 	"context"
+	"io"
 	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
 )
+
+func TestDirectoryIsPrivate(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "new")
+	open(t, dir)
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("got %v, %v, want 0700", info.Mode(), err)
+	}
+}
+
+// Who reads a file while it is saved reads the old one, whole.
+func TestSaveReplacesAtOnce(t *testing.T) {
+	c := open(t, t.TempDir())
+	save(t, c, "svc", Content{Revision: 1, Entries: []byte("[]")})
+	old, err := os.Open(c.Path("svc"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.Close()
+	save(t, c, "svc", Content{Revision: 2, Entries: []byte("[1]")})
+	data, err := io.ReadAll(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := parse("svc", data); err != nil || got.Revision != 1 {
+		t.Errorf("got %+v, %v, want revision 1", got, err)
+	}
+}
 
 // A disk that hangs, here a pipe that nobody writes to, is waited for by nobody but the
 // reader, for as long as its context says; another name can be read meanwhile.
