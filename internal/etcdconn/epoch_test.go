@@ -209,7 +209,9 @@ func TestVerifyBehindAProxy(t *testing.T) {
 		if got := e.status().Verify; got != 0 {
 			e.Errorf("verify %d with an etcd that names its cluster", got)
 		}
+		e.stop()
 		e.conn.Client.Watcher = proxied{e.conn.Client.Watcher}
+		e.run()
 		sleep(60)
 		if got := e.status().Verify; got < 4 || got > 7 {
 			e.Errorf("verify %d after a minute, want one for each probe", got)

@@ -152,6 +152,13 @@ func TestOutage(t *testing.T) {
 			e.Errorf("since %v, want %v as at the beginning", got, since)
 		}
 		e.conn.FindLeader()
+		e.conn.Fail(fakeetcd.Get, rpctypes.ErrAuthFailed)
+		sleep(6)
+		e.outage("for another cause", rpctypes.ErrAuthFailed)
+		if got := e.status().Outage.Since; got != since {
+			e.Errorf("for another cause since %v, want %v", got, since)
+		}
+		e.conn.Fail(fakeetcd.Get, nil)
 		sleep(6)
 		e.outage("with a leader", nil)
 		if !closed(recovered) {
@@ -331,7 +338,11 @@ func TestRecheck(t *testing.T) {
 		recheck(0, 3)
 		e.outage("meanwhile", rpctypes.ErrNoLeader)
 		sleep(20)
+		asked := e.conn.Calls(fakeetcd.Get)
 		recheck(0, 3)
+		if n := e.conn.Calls(fakeetcd.Get); n != asked {
+			e.Error("asked because of a recheck during an outage")
+		}
 		e.stop()
 		recheck(0, 3)
 		e.stop = func() {}
