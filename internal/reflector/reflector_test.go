@@ -360,3 +360,19 @@ func TestSilence(t *testing.T) {
 		}
 	})
 }
+
+// A stream keeps the token that it was opened with: where that is refused it is replaced.
+func TestRefusedTokenReplacesTheStream(t *testing.T) {
+	bubble(t, func(e *env) {
+		_, s := e.follow("p/", Options{})
+		sleep(2)
+		before, _ := e.group.Monitor().Status()
+		e.conn.CancelWatches(rpctypes.ErrInvalidAuthToken)
+		sleep(2)
+		if after, _ := e.group.Monitor().Status(); after.Stream != before.Stream+1 {
+			e.Errorf("stream %d, want %d", after.Stream, before.Stream+1)
+		}
+		e.put("p/a")
+		e.same(s, "p/")
+	})
+}
