@@ -333,12 +333,17 @@ func TestGroupList(t *testing.T) {
 	bubble(t, func(e *env) {
 		e.put("p/a", "p/b", "q/c")
 		s := &mapStore{t: e.TB, stale: errStarting}
-		list, at, err := e.group.List(e.Context(), etcdkv.Prefix("p/"), s.NewList)
+		var list List
+		newList := func() Adder {
+			list = s.NewList()
+			return list
+		}
+		at, err := e.group.List(e.Context(), etcdkv.Prefix("p/"), newList)
 		if err != nil || at.Revision != e.store.Revision() || len(list.(*mapList).keys) != 2 {
 			e.Errorf("got %v at %v, %v", list, at, err)
 		}
 		e.conn.Fail(fakeetcd.Get, rpctypes.ErrPermissionDenied)
-		if _, _, err := e.group.List(e.Context(), etcdkv.Prefix("p/"), s.NewList); !errors.Is(err, rpctypes.ErrPermissionDenied) {
+		if _, err := e.group.List(e.Context(), etcdkv.Prefix("p/"), newList); !errors.Is(err, rpctypes.ErrPermissionDenied) {
 			e.Errorf("got %v, want the refusal", err)
 		}
 	})
