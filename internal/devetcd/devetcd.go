@@ -24,6 +24,7 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+	"google.golang.org/grpc"
 )
 
 const (
@@ -54,6 +55,7 @@ type Options struct {
 // Server is a running member.
 type Server struct {
 	etcd     *embed.Etcd
+	grpc     *grpc.Server // the one that etcd serves clients with
 	logLevel zap.AtomicLevel
 	endpoint string
 	dataDir  string
@@ -127,9 +129,10 @@ func startRetrying(ctx context.Context, opts Options, temp bool) (*Server, error
 		if err != nil {
 			return nil, err
 		}
-		e, err := startMember(ctx, cfg)
+		s, err := startMember(ctx, cfg)
 		if err == nil {
-			return &Server{etcd: e, logLevel: level, endpoint: addr, dataDir: opts.DataDir, temp: temp}, nil
+			s.logLevel, s.endpoint, s.dataDir, s.temp = level, addr, opts.DataDir, temp
+			return s, nil
 		}
 		if !errors.Is(err, syscall.EADDRINUSE) || attempt == attempts {
 			return nil, fmt.Errorf("start etcd on %s with data in %s: %w", addr, opts.DataDir, err)
@@ -183,19 +186,21 @@ func config(opts Options, client, peer string, temp bool) (*embed.Config, zap.At
 }
 
 // startMember returns once the member serves reads and writes.
-func startMember(ctx context.Context, cfg *embed.Config) (*embed.Etcd, error) {
+func startMember(ctx context.Context, cfg *embed.Config) (*Server, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	serving := make(chan *grpc.Server, 1)
+	cfg.ServiceRegister = func(s *grpc.Server) { serving <- s } // called when the member is ready
 	e, err := embed.StartEtcd(cfg)
 	if err != nil {
 		return nil, err
 	}
 	select {
-	case <-e.Server.ReadyNotify():
-		return e, nil
+	case s := <-serving:
+		return &Server{etcd: e, grpc: s}, nil
 	case err = <-e.Err():
 	case <-e.Server.StopNotify():
 		err = errors.New("etcd stopped before it was ready")
@@ -213,17 +218,19 @@ func (s *Server) Endpoint() string { return s.endpoint }
 func (s *Server) DataDir() string { return s.dataDir }
 
 // Err returns a channel that receives an error when the member fails, and is closed
-// when it ends.
+// when it ends. Close makes it receive what the listeners report.
 func (s *Server) Err() <-chan error { return s.etcd.Err() }
 
 // Close stops the member and removes a temporary data directory. Calls after the first
-// return what the first did. Streams that clients still have open are cut.
+// return what the first did. Connections that clients still have open are closed.
 func (s *Server) Close() error {
 	s.closing.Do(func() {
 		// etcd reports each of its listeners that we close as an error.
 		if s.logLevel.Level() >= zapcore.WarnLevel {
 			s.logLevel.SetLevel(zapcore.DPanicLevel)
 		}
+		// etcd would stop it gracefully, which can take 7s while a stream is open.
+		s.grpc.Stop()
 		s.etcd.Close()
 		if s.temp {
 			s.closeErr = os.RemoveAll(s.dataDir)
