@@ -17,8 +17,8 @@ import (
 // mostChanged is how many keys change in one transaction: etcd takes 128 operations.
 const mostChanged = 128
 
-// holding is a key of a service as etcd holds it.
-type holding struct {
+// storedKey is a key of a service as etcd holds it.
+type storedKey struct {
 	key            string
 	lease          clientv3.LeaseID
 	createRevision int64
@@ -31,7 +31,7 @@ type holding struct {
 // change is what was done to some keys of a service, in one transaction.
 type change struct {
 	before   *rollcall.Snapshot
-	held     []holding // sorted by key; writes has one for each
+	held     []storedKey // sorted by key; writes has one for each
 	writes   []clientv3.Op
 	revision int64
 }
@@ -39,7 +39,7 @@ type change struct {
 // change writes to all the keys that names stand for, each an id or else an address, or
 // to none. It looks again where somebody else wrote to one of them in between.
 func (a *app) change(ctx context.Context, client *clientv3.Client, service string, names []string,
-	write func(holding) (clientv3.Op, error)) (change, error) {
+	write func(storedKey) (clientv3.Op, error)) (change, error) {
 	dir, err := rollcall.SharedDirectory(client)
 	if err != nil {
 		return change{}, err
@@ -78,7 +78,7 @@ func (a *app) change(ctx context.Context, client *clientv3.Client, service strin
 }
 
 // readValues reads what is stored, and says whether it is still what was listed.
-func readValues(ctx context.Context, client *clientv3.Client, held []holding) (same bool, err error) {
+func readValues(ctx context.Context, client *clientv3.Client, held []storedKey) (same bool, err error) {
 	var gets []clientv3.Op
 	for _, h := range held {
 		gets = append(gets, clientv3.OpGet(h.key))
@@ -98,7 +98,7 @@ func readValues(ctx context.Context, client *clientv3.Client, held []holding) (s
 }
 
 // find returns the keys that names stand for, none twice.
-func find(snap *rollcall.Snapshot, names []string) (all []holding, err error) {
+func find(snap *rollcall.Snapshot, names []string) (all []storedKey, err error) {
 	for _, name := range names {
 		held := named(snap, name)
 		if len(held) == 0 {
@@ -107,8 +107,8 @@ func find(snap *rollcall.Snapshot, names []string) (all []holding, err error) {
 		}
 		all = append(all, held...)
 	}
-	slices.SortFunc(all, func(a, b holding) int { return strings.Compare(a.key, b.key) })
-	all = slices.CompactFunc(all, func(a, b holding) bool { return a.key == b.key })
+	slices.SortFunc(all, func(a, b storedKey) int { return strings.Compare(a.key, b.key) })
+	all = slices.CompactFunc(all, func(a, b storedKey) bool { return a.key == b.key })
 	if len(all) > mostChanged {
 		return nil, fail(exitOther, "those are %d keys of service %q, more than the %d that change at once; name fewer, by id",
 			len(all), snap.Service(), mostChanged)
@@ -117,26 +117,26 @@ func find(snap *rollcall.Snapshot, names []string) (all []holding, err error) {
 }
 
 // named returns the key of that id, or else those of the endpoints with that address.
-func named(snap *rollcall.Snapshot, name string) (held []holding) {
+func named(snap *rollcall.Snapshot, name string) (held []storedKey) {
 	key := rollcall.Key(snap.Service(), name)
 	for _, r := range snap.Invalid() {
 		if r.Key == key {
-			return []holding{{r.Key, r.Lease, r.CreateRevision, r.ModRevision, nil, nil, r.Cause}}
+			return []storedKey{{r.Key, r.Lease, r.CreateRevision, r.ModRevision, nil, nil, r.Cause}}
 		}
 	}
 	if i := snap.Instance(key); i != nil {
-		return []holding{holdingOf(i)}
+		return []storedKey{storedKeyOf(i)}
 	}
 	for _, i := range snap.Instances() {
 		if i.Addr == name {
-			held = append(held, holdingOf(i))
+			held = append(held, storedKeyOf(i))
 		}
 	}
 	return held
 }
 
-func holdingOf(i *rollcall.Instance) holding {
-	return holding{i.Key, i.Lease, i.CreateRevision, i.ModRevision, nil, i, nil}
+func storedKeyOf(i *rollcall.Instance) storedKey {
+	return storedKey{i.Key, i.Lease, i.CreateRevision, i.ModRevision, nil, i, nil}
 }
 
 // checkNames reads what a command calls a service and its endpoints.

@@ -133,9 +133,9 @@ func TestResolveOfNothingUsable(t *testing.T) {
 	if r.code != exitNotFound || r.stdout != "" {
 		t.Errorf("exit %d, stdout %q", r.code, r.stdout)
 	}
-	wantIn(t, "stderr", r.stderr, "1 rejected", "1 refused")
+	wantIn(t, "stderr", r.stderr, "1 invalid", "1 disallowed")
 	r = must(t, endpoint, "get", "t-none")
-	wantIn(t, "stdout", r.stdout, "LEFT OUT", "rejected: value is no endpoint", "refused:")
+	wantIn(t, "stdout", r.stdout, "LEFT OUT", "invalid: value is no endpoint", "disallowed:")
 }
 
 func TestWatchSaysWhenItIsStale(t *testing.T) {

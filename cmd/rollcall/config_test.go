@@ -75,7 +75,7 @@ func TestConfig(t *testing.T) {
 	}
 	for _, broken := range []string{`{"loadBalancingConfig":[{"no_such":{}}]}`, "no \x1b[2J JSON"} {
 		put1(t, client, key, broken)
-		wantIn(t, "get", must(t, endpoint, "get", "t-config").stdout, "SERVICE CONFIG", "refused: ")
+		wantIn(t, "get", must(t, endpoint, "get", "t-config").stdout, "SERVICE CONFIG", "invalid: ")
 		r = must(t, endpoint, "config", "get", "t-config")
 		wantIn(t, "stderr", r.stderr, "gRPC refuses it")
 		if strings.Contains(r.stdout, "\x1b") {

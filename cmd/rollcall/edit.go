@@ -91,7 +91,7 @@ func (a *app) edit(ctx context.Context, service string, names []string, field st
 		return err
 	}
 	return a.talk(ctx, func(ctx context.Context, client *clientv3.Client) error {
-		done, err := a.change(ctx, client, service, names, func(h holding) (clientv3.Op, error) {
+		done, err := a.change(ctx, client, service, names, func(h storedKey) (clientv3.Op, error) {
 			return h.with(field, value)
 		})
 		if err != nil {
@@ -102,7 +102,7 @@ func (a *app) edit(ctx context.Context, service string, names []string, field st
 }
 
 // with is the write that sets a field. What else the value holds, it keeps.
-func (h holding) with(field string, value any) (op clientv3.Op, err error) {
+func (h storedKey) with(field string, value any) (op clientv3.Op, err error) {
 	if h.instance == nil {
 		return op, fail(exitOther, "%q cannot be edited: %v; write it anew with rollcall add --force", h.key, h.cause)
 	}

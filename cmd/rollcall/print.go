@@ -15,8 +15,8 @@ import (
 	"unicode/utf8"
 )
 
-// apiVersion stands first in every JSON document. Fields may be added to it, none
-// changed or taken away.
+// apiVersion is the first field of every JSON document. From the first release on, fields may
+// be added to it, but none changed or removed.
 const apiVersion = "rollcall/v1"
 
 func (a *app) json() bool { return a.output == "json" }

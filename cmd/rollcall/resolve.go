@@ -182,7 +182,7 @@ func (c *channel) render(target string, snap *rollcall.Snapshot) resolution {
 	}
 	slices.SortFunc(r.Instances, func(a, b instance) int { return strings.Compare(a.Key, b.Key) })
 	for _, rej := range snap.Invalid() {
-		r.LeftOut = append(r.LeftOut, leftOut{rej.Key, base64Of(rej.Key), "", "rejected: " + rej.Cause.Error()})
+		r.LeftOut = append(r.LeftOut, leftOut{rej.Key, base64Of(rej.Key), "", "invalid: " + rej.Cause.Error()})
 	}
 	for _, inst := range snap.Instances() {
 		if !told[inst.Key] {
@@ -202,7 +202,7 @@ func (c *channel) cause(inst *rollcall.Instance) string {
 	}
 	switch err := rollcall.HostPort(inst.Addr); {
 	case err != nil:
-		return "refused: " + reason(err)
+		return "disallowed: " + reason(err)
 	case inst.Draining():
 		return "draining"
 	}

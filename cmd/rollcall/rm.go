@@ -43,13 +43,13 @@ func newRm(a *app) *cobra.Command {
 
 func (a *app) rm(ctx context.Context, service string, names []string) error {
 	return a.talk(ctx, func(ctx context.Context, client *clientv3.Client) error {
-		done, err := a.change(ctx, client, service, names, func(h holding) (clientv3.Op, error) {
+		done, err := a.change(ctx, client, service, names, func(h storedKey) (clientv3.Op, error) {
 			return clientv3.OpDelete(h.key), nil
 		})
 		if err != nil {
 			return err
 		}
-		if slices.ContainsFunc(done.held, func(h holding) bool { return h.lease != 0 }) {
+		if slices.ContainsFunc(done.held, func(h storedKey) bool { return h.lease != 0 }) {
 			a.say("it stood under a lease: a server that is alive and keeps itself registered will come back")
 		}
 		keys := make([]string, 0, len(done.held))

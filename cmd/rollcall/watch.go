@@ -173,7 +173,7 @@ func (w *watching) notices(old, snap *rollcall.Snapshot) {
 	}
 	for _, r := range snap.Invalid() {
 		if known[r.Key] != r.ModRevision {
-			w.a.say("rejected %q: %v", r.Key, r.Cause)
+			w.a.say("invalid %q: %v", r.Key, r.Cause)
 		}
 	}
 }
@@ -182,7 +182,7 @@ func (w *watching) notices(old, snap *rollcall.Snapshot) {
 func events(old, snap *rollcall.Snapshot) []event {
 	causes := make(map[string]string)
 	for _, r := range snap.Invalid() {
-		causes[r.Key] = "rejected: " + r.Cause.Error()
+		causes[r.Key] = "invalid: " + r.Cause.Error()
 	}
 	split := of(snap.Service())
 	var all []event
@@ -198,7 +198,7 @@ func events(old, snap *rollcall.Snapshot) []event {
 			}
 			e.Instance = renderInstance(c.New, split)
 			if err := rollcall.HostPort(c.New.Addr); err != nil {
-				e.Cause = "refused: " + reason(err)
+				e.Cause = "disallowed: " + reason(err)
 			}
 		}
 		all = append(all, e)
