@@ -94,7 +94,7 @@ func TestRm(t *testing.T) {
 		t.Errorf("second rm: exit %d, want %d", r.code, exitNotFound)
 	}
 	r = must(t, endpoint, "ls", "t-rm")
-	wantIn(t, "stdout", r.stdout, "t-rm     1          0         0")
+	wantIn(t, "stdout", r.stdout, "t-rm     1          0        0")
 	r = must(t, endpoint, "ls", "t-nothing")
 	wantIn(t, "stderr", r.stderr, `no services start with "t-nothing" at revision `)
 }

@@ -51,8 +51,8 @@ type invalid struct {
 
 // snapshot is a rollcall.Snapshot as commands show it. No slice is nil.
 type snapshot struct {
-	Revision   int64      `json:"revision"`
-	Instances  []instance `json:"instances"`
+	Revision   int64        `json:"revision"`
+	Instances  []instance   `json:"instances"`
 	Invalid    []invalid    `json:"invalid"`
 	Disallowed []disallowed `json:"disallowed"`
 }
