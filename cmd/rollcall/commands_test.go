@@ -56,7 +56,7 @@ func TestAddUnderLease(t *testing.T) {
 	if got.TTL != 3 || got.Lease == "" || got.Kind != "Instance" {
 		t.Errorf("got %+v, want a lease of 3s", got)
 	}
-	wantIn(t, "stderr", r.stderr, "nobody keeps lease "+got.Lease+" alive", "3s")
+	wantIn(t, "stderr", r.stderr, "lease "+got.Lease+" is not renewed", "3s")
 	r = must(t, endpoint, "get", "t-lease")
 	wantIn(t, "stdout", r.stdout, got.Lease, "3s")
 
@@ -107,7 +107,7 @@ func TestLsOfAnEmptyEtcd(t *testing.T) {
 func TestRmRefusesTooMany(t *testing.T) {
 	endpoint := sharedEtcd(t)
 	client := etcdClient(t, endpoint)
-	for i := range mostChanged {
+	for i := range maxChanged {
 		put1(t, client, "t-many/"+string(rune('a'+i)), `{"Addr":"10.0.0.1:80"}`)
 	}
 	put1(t, client, "t-many/one-more", `{"Addr":"10.0.0.1:80"}`)

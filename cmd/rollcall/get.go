@@ -72,8 +72,10 @@ func (a *app) get(ctx context.Context, service string) error {
 			return err
 		}
 		list := newInstanceList(service, v)
-		if list.ServiceConfig, err = storedConfig(ctx, client, service); err != nil {
-			a.say("cannot read its service config: %s", plain(err))
+		if config, err := dir.ServiceConfig(ctx, service); err != nil {
+			a.say("%s", plain(err))
+		} else {
+			list.ServiceConfig = renderConfig(config)
 		}
 		return a.printInstances(list)
 	})
