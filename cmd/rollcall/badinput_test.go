@@ -59,7 +59,7 @@ func TestBadInput(t *testing.T) {
 		{"register with bad metadata", "register svc --addr 1.2.3.4:80 --metadata {", "--metadata is not JSON", exitUsage},
 		{"register without service", "register --addr 1.2.3.4:80", "service is missing", exitUsage},
 		{"register without service, with command", "register --addr 1.2.3.4:80 -- true", "service is missing", exitUsage},
-		{"register with a command without --", "register svc --addr 1.2.3.4:80 true", "command stands after --", exitUsage},
+		{"register with a command without --", "register svc --addr 1.2.3.4:80 true", "command goes after --", exitUsage},
 		{"register with nothing after --", "register svc --addr 1.2.3.4:80 --", "no command", exitUsage},
 		{"register of a missing command", "register svc --addr 1.2.3.4:80 -- no-such-command", "cannot start", exitNoCommand},
 		{"register of a missing file", "register svc --addr 1.2.3.4:80 -- ./no-such-file", "cannot start", exitNoCommand},
