@@ -135,7 +135,7 @@ func TestResolveOfNothingUsable(t *testing.T) {
 	}
 	wantIn(t, "stderr", r.stderr, "1 invalid", "1 disallowed")
 	r = must(t, endpoint, "get", "t-none")
-	wantIn(t, "stdout", r.stdout, "LEFT OUT", "invalid: value is no endpoint", "disallowed:")
+	wantIn(t, "stdout", r.stdout, "LEFT OUT", "invalid: value is not an endpoint", "disallowed:")
 }
 
 func TestWatchSaysWhenItIsStale(t *testing.T) {
