@@ -92,7 +92,7 @@ func (r *Registrar) retire(ctx context.Context, lease clientv3.LeaseID) error {
 	return nil
 }
 
-// revoke ends a lease; that etcd does not have it is no error.
+// revoke revokes a lease. It is not an error if etcd does not have it.
 func (r *Registrar) revoke(ctx context.Context, lease clientv3.LeaseID) error {
 	if _, err := r.client.Revoke(ctx, lease); err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
 		return fmt.Errorf("revoke lease %x: %w", int64(lease), err)

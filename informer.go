@@ -49,7 +49,7 @@ func (d *Directory) startLocked(keys etcdkv.KeyRange, prefix string) *informer {
 	in := &informer{dir: d, keys: keys}
 	opts := topic.Options[Snapshot]{
 		Reason:    func() error { return d.silenceOf(in.reflector) },
-		Fallback:  d.fallbacks.recallLocked(keys),
+		Fallback:  d.fallbacks.takeLocked(keys),
 		Searching: lasting && d.fallbacks.disk != nil,
 	}
 	hasFallback := opts.Fallback != nil || opts.Searching

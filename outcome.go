@@ -14,7 +14,7 @@ import (
 	"github.com/rollcall-grpc/rollcall/internal/backoff"
 )
 
-// confirmedLocked records that the key holds what the program wanted at a time.
+// confirmedLocked records that the key has the value that the program wanted at some time.
 func (r *Registrar) confirmedLocked(g *Registration, kv *mvccpb.KeyValue, wanted []byte) {
 	again := g.observed.claimed
 	g.observed.confirm(kv, wanted)

@@ -26,9 +26,9 @@ type Phase int
 
 const (
 	Registering Phase = iota // not yet in etcd
-	Registered               // in etcd, under a lease that is kept alive
-	Lost                     // was in etcd; State.Err says why it is not, and it is being put back
-	Draining                 // in etcd, marked so that clients send nothing new
+	Registered               // in etcd, under a lease that is renewed
+	Lost                     // no longer in etcd, because of State.Err; it will be registered again
+	Draining                 // in etcd, and marked, so that clients send no new calls
 	Closed                   // removed
 )
 
@@ -129,9 +129,9 @@ func (g *Registration) Update(ctx context.Context, metadata any) error {
 	return g.set(ctx, "update", func() (desired, error) { return g.desired.with(value, g.desired.draining) })
 }
 
-// Drain marks the endpoint ("status": "draining" in its metadata), so that clients
-// finish what they have and send nothing new, also where an operator has taken the mark of
-// an earlier Drain away. Metadata that is no object cannot carry the mark: an *InputError.
+// Drain marks the endpoint ("status": "draining" in its metadata), so that clients finish their
+// calls and send no new ones. It sets the mark again if an operator has removed that of an
+// earlier Drain. If the metadata is not an object, it cannot be marked: an *InputError.
 func (g *Registration) Drain(ctx context.Context) error {
 	return g.set(ctx, "drain", func() (desired, error) {
 		o := &g.observed

@@ -20,7 +20,7 @@ import (
 // ConfigPrefix and the name of a service are the key of its gRPC service config.
 const ConfigPrefix = "_grpc_config/"
 
-// ServiceConfig is the gRPC service config of a service, as etcd holds it. It is immutable.
+// ServiceConfig is the gRPC service config of a service, as stored in etcd. It is immutable.
 type ServiceConfig struct {
 	Service     string
 	JSON        json.RawMessage // as stored, perhaps not valid; nil: the service has none
@@ -65,8 +65,8 @@ func (d *Directory) ServiceConfig(ctx context.Context, service string) (*Service
 	return decodeServiceConfig(resp.Kvs[0]), nil
 }
 
-// ErrConfigChanged is returned by PutServiceConfig and DeleteServiceConfig where somebody
-// else has written the service config meanwhile.
+// ErrConfigChanged is returned by PutServiceConfig and DeleteServiceConfig if the service
+// config was changed meanwhile.
 var ErrConfigChanged = errors.New("the service config was changed meanwhile")
 
 // PutServiceConfig writes the service config of a service, if config.ModRevision still is

@@ -32,8 +32,8 @@ type store struct {
 
 	published, events, preservations atomic.Uint64
 
-	// mu is held while content changes, by the Reflector or because a retained instance
-	// expires. Readers read the topic.
+	// mu guards the content, which the Reflector or the expiry of a retained instance
+	// changes. Readers use the topic.
 	mu           sync.Mutex
 	pending      map[string]entry // applied and not published
 	preallocated []*Instance      // for the next snapshot
@@ -63,7 +63,7 @@ func (s *store) stop() {
 
 // listing is a key range's content while it arrives. It implements reflector.List.
 type listing struct {
-	store     *store // nil for a list that nobody follows
+	store     *store // nil for a single list
 	prefix    string
 	instances []*Instance      // sorted by key
 	invalid   []*Invalid       // sorted by key
