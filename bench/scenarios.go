@@ -14,24 +14,24 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// scenario is something that happens to services, and what it costs each subject.
+// scenario is a workload that is measured for each subject.
 type scenario struct {
 	name     string
 	title    string
-	about    string // what it does, and what it does not show
+	about    string // a description, for the page
 	subjects []string
 	metrics  []metric
-	rounds   int            // so many instead of as many as asked for, but one in a quick run
-	few      map[string]int // subjects that are measured in so many rounds only, beside extra
+	rounds   int            // instead of the -rounds flag; a quick run has one
+	few      map[string]int // rounds of single subjects, beside extra
 	slow     bool           // left out of a quick run
 	run      func(address, subject string) sample
 }
 
-// metric is one figure. Less is better, but for those that say otherwise.
+// metric is a measured figure. Less is better, unless more or note is set.
 type metric struct {
 	name, unit string
-	more       bool // is better
-	note       bool // is no matter of better or worse
+	more       bool // more is better
+	note       bool // neither is better
 }
 
 var all = []string{ours, theirs, goZero, goKit}
@@ -42,14 +42,14 @@ var scenarios = slices.Concat(
 	[]scenario{
 		{
 			name: "burst", title: "A burst of 10,000 joins",
-			about:    "Another process puts 10,000 keys as fast as etcd takes them. CPU is the follower's, from the first put to the state that holds them all; the lag is from the last acknowledgement to that state.",
+			about:    "Another process puts 10,000 keys as fast as etcd accepts them. CPU is that of the subject, from the first put to the state with all keys; the lag is the time from the last acknowledgement to that state.",
 			subjects: append([]string{raw}, all...),
 			metrics:  []metric{{name: "CPU", unit: "ms"}, {name: "lag", unit: "ms"}, {name: "states", note: true}},
 			run:      func(address, subject string) sample { return burst(newFollower(subject, address), 10_000) },
 		},
 		{
 			name: "rolling", title: "A rolling restart of 1,000",
-			about:    "400 times a second an endpoint is deleted and another one put. The lag is from the last acknowledgement to the state without the last old one.",
+			about:    "400 times a second, an endpoint is deleted and another one put. The lag is the time from the last acknowledgement to the state without the last old endpoint.",
 			subjects: append([]string{raw}, all...),
 			metrics:  []metric{{name: "CPU", unit: "ms"}, {name: "lag", unit: "ms"}, {name: "states", note: true}},
 			run:      rolling,
@@ -58,7 +58,7 @@ var scenarios = slices.Concat(
 		},
 		{
 			name: "round_robin", title: "A burst of 2,000 joins under round_robin",
-			about:    "A real gRPC channel with round_robin, whose connections are never answered, so that they cost nothing. The state is counted when gRPC has taken it in.",
+			about:    "A real gRPC channel with round_robin. Its connections are never answered, so that they cost nothing. A state counts when gRPC has processed it.",
 			subjects: []string{ours, theirs},
 			metrics:  []metric{{name: "CPU", unit: "ms"}, {name: "lag", unit: "ms"}, {name: "states", note: true}},
 			run:      func(address, subject string) sample { return burst(newRoundRobin(subject, address), 2000) },
@@ -66,7 +66,7 @@ var scenarios = slices.Concat(
 		},
 		{
 			name: "rollout", title: "A rollout of 30 changes a second at 10,000 endpoints under round_robin",
-			about:    "For 4 s, once the first state has been taken in. CPU is the share of one core.",
+			about:    "For 4 s, after the first state was processed. CPU is the share of one core.",
 			subjects: []string{ours, theirs},
 			metrics:  []metric{{name: "CPU", unit: "%"}, {name: "lag", unit: "ms"}, {name: "states", note: true}},
 			run:      rollout,
@@ -74,7 +74,7 @@ var scenarios = slices.Concat(
 		},
 		{
 			name: "channels/1", title: "1,000 channels to one service of 100",
-			about:    "Channels are stand-ins that keep nothing, so that all memory is the follower's. Watches are counted at the server.",
+			about:    "The channels are stand-ins that store nothing, so that all memory is the subject's. Watches are counted at the server.",
 			subjects: all,
 			metrics: []metric{{name: "watches"}, {name: "memory", unit: "KiB a channel"}, {name: "goroutines", unit: "a channel"},
 				{name: "ready", unit: "ms"}, {name: "one change", unit: "ms to all"}},
@@ -82,7 +82,7 @@ var scenarios = slices.Concat(
 		},
 		{
 			name: "channels/100", title: "1,000 channels to 100 services of 10",
-			about:    "As before; the change is to one service, of ten channels.",
+			about:    "As above. The change is made to one service, with ten channels.",
 			subjects: all,
 			metrics: []metric{{name: "watches"}, {name: "memory", unit: "KiB a channel"}, {name: "goroutines", unit: "a channel"},
 				{name: "ready", unit: "ms"}, {name: "one change", unit: "ms to all"}},
@@ -91,31 +91,31 @@ var scenarios = slices.Concat(
 		},
 		{
 			name: "connections", title: "1,000 gRPC connections",
-			about:    "Real channels to one server in another process, until all are READY; beside a resolver that knows the address and does nothing else.",
+			about:    "Real channels to one server in another process, until all are READY, compared with a resolver that only returns a known address.",
 			subjects: []string{instant, ours, theirs},
 			metrics:  []metric{{name: "ready", unit: "ms"}, {name: "memory", unit: "KiB a channel"}},
 			run:      connections,
-			rounds:   30, few: map[string]int{theirs: 5}, // of the others a bar wants to know to a few per cent
+			rounds:   30, few: map[string]int{theirs: 5}, // the bars of the others need a precision of a few per cent
 		},
 		{
-			name: "again", title: "1,000 puts of what is there already",
-			about:    "To a service of 100. A state is one more than what was there before.",
+			name: "again", title: "1,000 puts of existing values",
+			about:    "To a service of 100 endpoints. States are those after the first one.",
 			subjects: append([]string{raw}, all...),
 			metrics:  []metric{{name: "states"}, {name: "CPU", unit: "ms"}},
 			run:      again,
 		},
 		{
 			name: "registered", title: "Endpoints of one process, idle",
-			about:    "Rollcall and etcd's manager register 10,000 under one lease, the latter with a keepalive that the user writes and nothing that would notice a key that is gone. go-zero has a lease for each, so that it registers 1,000 only; a client of go-kit keeps one lease alive, and is not here. Then the messages at etcd are counted for 7 s, two checks of Rollcall's.",
+			about:    "Rollcall and etcd's manager register 10,000 endpoints under one lease. For etcd's manager the user writes the keepalive, and a key that disappears is not noticed. go-zero has a lease for each endpoint, and registers only 1,000. go-kit is left out, since its client renews a single lease. Then the messages to etcd are counted for 7 s, which include two checks by Rollcall.",
 			subjects: []string{ours, theirs, goZero},
 			metrics: []metric{{name: "endpoints", note: true}, {name: "register", unit: "ms"}, {name: "messages", unit: "a second"},
 				{name: "keepalives", unit: "a second"}, {name: "watches"}},
 			run:    registered,
-			rounds: 1, slow: true, // what is counted is no matter of chance
+			rounds: 1, slow: true, // the count does not vary
 		},
 		{
 			name: "decode", title: "One value decoded",
-			about:    "An address and a small metadata object, as Rollcall writes them. The lower quartile of 40 batches.",
+			about:    "A value with an address and a small metadata object, as written by Rollcall. The lower quartile of 40 batches.",
 			subjects: []string{ours, "encoding/json"},
 			metrics:  []metric{{name: "time", unit: "ns"}, {name: "allocations"}},
 			run:      func(_, subject string) sample { return decode(subject) },
@@ -124,7 +124,7 @@ var scenarios = slices.Concat(
 	picks(10, 1000, 10_000),
 )
 
-// burst has n endpoints join a service that a follower follows.
+// burst adds n endpoints to a service while f follows it.
 func burst(f *follower, n int) sample {
 	write(f.address, f.subject, "burst", "fill", 0)
 	var states atomic.Int64
@@ -193,12 +193,12 @@ func again(address, subject string) sample {
 	return sample{"states": float64(states.Load() - before), "CPU": ms(cpu() - spent)}
 }
 
-// loneChanges changes one address of a service from time to time.
+// loneChanges changes one address of a service, again and again.
 func loneChanges(sizes ...int) (all []scenario) {
 	for _, n := range sizes {
 		all = append(all, scenario{
 			name: fmt.Sprintf("lone/%d", n), title: fmt.Sprintf("A lone change among %s", thousands(n)),
-			about:    "One key's address changes, and again 30 ms after that was acknowledged. A raw watch in the same process, on the same connection where the subject takes a client, says when the event came; \"more\" is what the state came later.",
+			about:    "The address of one key changes, and again 30 ms after the acknowledgement. A raw watch in the same process, on the same connection if the subject accepts a client, tells when the event arrived; \"more\" is how much later the state came.",
 			subjects: []string{ours, theirs, goZero, goKit},
 			metrics: []metric{{name: "more, p50", unit: "us"}, {name: "more, p99", unit: "us"}, {name: "since the put, p50", unit: "us"},
 				{name: "raw event since the put, p50", unit: "us", note: true}, {name: "ratio"}},
@@ -243,7 +243,7 @@ func loneChange(address, subject string, n int) sample {
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		for i := next; i < next+15; i++ { // a machine that stalls folds some into one state
+		for i := next; i < next+15; i++ { // if the machine stalls, several changes may be in one state
 			if a := addr(changed + i); s.has(a) {
 				states[a], next = now, i+1
 				break
@@ -273,17 +273,17 @@ func loneChange(address, subject string, n int) sample {
 		"raw event since the put, p50": quantile(event, 0.5), "ratio": quantile(state, 0.5) / quantile(event, 0.5)}
 }
 
-// coldStarts follow a service that is there.
+// coldStarts begin to follow an existing service.
 func coldStarts(sizes ...int) (all []scenario) {
 	for _, n := range sizes {
 		all = append(all, scenario{
 			name: fmt.Sprintf("cold/%d", n), title: fmt.Sprintf("A cold start with %s", thousands(n)),
-			about:    "From the call that begins to the first whole state, over a connection that is there. The raw calls fetch all keys and do nothing with them. Ids are addresses, as a registrar writes them; with others Rollcall's first state of 10,000 takes some 2 ms more.",
+			about:    "From the first call to the first complete state, over an existing connection. The raw calls fetch all keys and ignore them. Ids are addresses, as a Registrar writes them by default; with other ids Rollcall's first state of 10,000 takes about 2 ms more.",
 			subjects: []string{rawGet, rawStream, ours, paged, theirs, goZero, goKit},
 			metrics:  []metric{{name: "time", unit: "ms"}},
 			run:      func(address, subject string) sample { return coldStart(address, subject, n) },
 			slow:     n != 10_000,
-			rounds:   map[int]int{10_000: 80}[n], // a bar is near, and one sample is soon had but says little
+			rounds:   map[int]int{10_000: 80}[n], // a bar is near, and single samples are quick but vary
 			few:      map[string]int{rawStream: 20, theirs: 5},
 		})
 	}
@@ -309,7 +309,7 @@ func coldStart(address, subject string, n int) sample {
 		return sample{"time": ms(time.Since(began))}
 	}
 	f := newFollower(subject, address)
-	if subject == goZero || subject == goKit { // theirs is not here to be warmed
+	if subject == goZero || subject == goKit { // theirs has no connection to warm up
 		f.follow("warm", func(seen) {})
 		time.Sleep(300 * time.Millisecond)
 	}
@@ -323,8 +323,8 @@ func coldStart(address, subject string, n int) sample {
 	return sample{"time": ms((<-full).Sub(began))}
 }
 
-// serviceOf returns a service of a size, of the subject's form of values, so that it need
-// not be written anew for each measurement.
+// serviceOf returns the name of a service with n values in the subject's format. It is the same
+// for each measurement, so that the service is written only once.
 func serviceOf(subject, name string, n int) string {
 	if value(subject, "", 0) == "" {
 		return fmt.Sprintf("%s-plain-%d", name, n)
