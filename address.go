@@ -11,9 +11,9 @@ import (
 	"strings"
 )
 
-// AddressPolicy says which addresses may be dialled or advertised: nil takes the
-// address, an error refuses it. A nil policy is HostPort. The codec knows no
-// policy: what etcd holds is read as it is and refused where it would be used.
+// AddressPolicy decides which addresses may be dialled or advertised: nil allows the
+// address, an error disallows it. A nil policy is HostPort. Decode applies no policy;
+// addresses are checked where they are used.
 type AddressPolicy func(addr string) error
 
 // Check applies the policy.
@@ -24,16 +24,16 @@ func (p AddressPolicy) Check(addr string) error {
 	return p(addr)
 }
 
-// HostPort is the default AddressPolicy. It takes "host:port" with a numeric port
-// from 1 to 65535 and, as host, a name or an IP address that one peer can reach:
-// not unspecified, multicast or link-local. gRPC would dial "unix:..." as a socket
-// and a URL as whatever it names, so neither is a host here. Errors are *InputError.
+// HostPort is the default AddressPolicy. It allows "host:port" with a numeric port
+// from 1 to 65535 and a host that is a name or an IP address, but not an unspecified,
+// multicast or link-local one. "unix:..." and URLs, which gRPC would dial in other ways,
+// are disallowed. Errors are *InputError.
 func HostPort(addr string) error {
 	if ip, err := netip.ParseAddrPort(addr); err == nil && ip.Port() != 0 && reachable(ip.Addr()) {
-		return nil // nearly all
+		return nil // the common case
 	}
 	if scheme, _, _ := strings.Cut(addr, ":"); strings.EqualFold(scheme, "unix") || strings.EqualFold(scheme, "unix-abstract") {
-		return inputError("address", addr, "a machine's own sockets cannot be shared through etcd; it must be host:port")
+		return inputError("address", addr, "other machines cannot dial a local socket; it must be host:port")
 	}
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -44,7 +44,7 @@ func HostPort(addr string) error {
 	}
 	if ip, err := netip.ParseAddr(host); err == nil {
 		if !reachable(ip) {
-			return inputError("address", addr, "the host is unspecified, multicast or link-local; give one that clients can reach")
+			return inputError("address", addr, "the host is unspecified, multicast or link-local; use one that clients can reach")
 		}
 		return nil
 	}
@@ -59,9 +59,9 @@ func reachable(ip netip.Addr) bool {
 	return !ip.IsUnspecified() && !ip.IsMulticast() && !ip.IsLinkLocalUnicast() && ip.Zone() == ""
 }
 
-// AllowCIDR returns a policy that takes what HostPort takes and that is an IP address in
-// one of the prefixes. Host names are refused: what they resolve to is not known yet.
-// With it, whoever can write to etcd cannot have clients dial just anybody.
+// AllowCIDR returns a policy that allows an address if HostPort does and its host is an IP
+// address in one of the prefixes. Host names are disallowed: they may resolve to any address.
+// The policy limits where somebody who can write to etcd can direct clients.
 func AllowCIDR(prefixes ...netip.Prefix) AddressPolicy {
 	prefixes = slices.Clone(prefixes)
 	for i, p := range prefixes {
@@ -76,7 +76,7 @@ func AllowCIDR(prefixes ...netip.Prefix) AddressPolicy {
 		host, _, _ := net.SplitHostPort(addr)
 		ip, err := netip.ParseAddr(host)
 		if err != nil {
-			return inputError("address", addr, "only IP addresses in %v are allowed, no host names", prefixes)
+			return inputError("address", addr, "only IP addresses in %v are allowed, not host names", prefixes)
 		}
 		ip = ip.Unmap()
 		if !slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(ip) }) {
@@ -86,8 +86,8 @@ func AllowCIDR(prefixes ...netip.Prefix) AddressPolicy {
 	}
 }
 
-// isHostName takes letters, digits, "-", "_" and dots between labels of at most
-// 63 bytes: names as DNS and container networks have them.
+// isHostName reports whether host is a name as in DNS and container networks: labels of
+// letters, digits, "-" and "_", each of at most 63 bytes, separated by dots.
 func isHostName(host string) bool {
 	host = strings.TrimSuffix(host, ".")
 	if host == "" || len(host) > 253 {

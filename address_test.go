@@ -94,7 +94,7 @@ func TestAllowCIDR(t *testing.T) {
 		"11.1.2.3:80":        "not in [10.0.0.0/8",
 		"[2001:db9::1]:80":   "not in",
 		"127.0.0.1:80":       "not in",
-		"host:80":            "no host names",
+		"host:80":            "not host names",
 		"10.1.2.3":           "host:port",
 		"unix:/tmp/x":        "socket",
 		"169.254.169.254:80": "link-local",

@@ -27,11 +27,11 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// ClientConfig returns a configuration of etcd's client for the given endpoints that
-// notices and mends a broken way to etcd in seconds: a ping after 10 s without a
-// message, which must be answered in 3 s (a server takes one ping in 5 s at most, and
-// none while nothing is under way); reconnecting after 0.1 to 1 s; 3 s for a connection
-// to come up. etcd's own client waits up to 120 s and never pings. It logs nothing.
+// ClientConfig returns a configuration of etcd's client that detects and replaces a broken
+// connection within seconds. It pings after 10 s without a message and waits 3 s for the
+// answer (an etcd server accepts a ping every 5 s at most, and none without an active
+// call), reconnects after 0.1 to 1 s, and gives a connection attempt 3 s. By default,
+// etcd's client waits up to 120 s and never pings. The client logs nothing.
 func ClientConfig(endpoints ...string) clientv3.Config {
 	return clientv3.Config{
 		Endpoints:            endpoints,
@@ -45,9 +45,9 @@ func ClientConfig(endpoints ...string) clientv3.Config {
 	}
 }
 
-// NewClient is clientv3.New without its wait: with a user name too it returns at once
-// and authenticates when it is first used, so that a process starts while etcd is down.
-// Calls that need a new token at the same time share one login.
+// NewClient is like clientv3.New, but never waits for etcd: with a user name, it logs in
+// when it is first used, so that a process can start while etcd is down. Concurrent calls
+// that need a new token share one login.
 func NewClient(cfg clientv3.Config) (*clientv3.Client, error) {
 	var made atomic.Bool
 	var logins sharedLogin
@@ -58,8 +58,8 @@ func NewClient(cfg clientv3.Config) (*clientv3.Client, error) {
 		case !ok:
 			return invoke(ctx, method, req, reply, conn, opts...)
 		case !made.Load():
-			// clientv3.New asks for a token and fails when there is none to be had. An empty
-			// one makes it go on; the first request that is refused for it asks again.
+			// clientv3.New asks for a token and fails without one. An empty token satisfies
+			// it; the first request that etcd denies makes the client ask again.
 			return nil
 		}
 		return logins.do(ctx, answer, func() error { return invoke(ctx, method, req, reply, conn, opts...) })
@@ -70,10 +70,10 @@ func NewClient(cfg clientv3.Config) (*clientv3.Client, error) {
 	return client, err
 }
 
-// sharedLogin has concurrent logins of one client wait for the first of them.
+// sharedLogin makes concurrent logins of a client share the first of them.
 type sharedLogin struct {
-	mu    sync.Mutex
-	under *login // the one under way, nil where there is none
+	mu      sync.Mutex
+	current *login // the one under way, or nil
 }
 
 type login struct {
@@ -82,12 +82,12 @@ type login struct {
 	err   error
 }
 
-// do logs in, or takes the outcome of the login that is under way, unless that one was only
-// given up by its own caller.
+// do logs in, or waits for the login under way and returns its result. If the caller of that
+// login gave up, do tries again.
 func (s *sharedLogin) do(ctx context.Context, reply *pb.AuthenticateResponse, authenticate func() error) error {
 	for {
 		s.mu.Lock()
-		other := s.under
+		other := s.current
 		if other == nil {
 			break
 		}
@@ -103,29 +103,29 @@ func (s *sharedLogin) do(ctx context.Context, reply *pb.AuthenticateResponse, au
 		}
 	}
 	own := &login{done: make(chan struct{})}
-	s.under = own
+	s.current = own
 	s.mu.Unlock()
 	own.err = authenticate()
 	own.token = reply.Token
 	s.mu.Lock()
-	s.under = nil
+	s.current = nil
 	s.mu.Unlock()
 	close(own.done)
 	return own.err
 }
 
-// TLSFiles are the PEM files of a client of etcd. They are read anew for each connection,
-// so that certificates rotated on disk are taken up without a restart.
+// TLSFiles are the PEM files of an etcd client. They are read for each connection, so that
+// rotated certificates need no restart.
 type TLSFiles struct {
-	CA   string // certificates that sign etcd's; default: the system's
-	Cert string // the client's certificate, if etcd wants one; goes with Key
+	CA   string // the CAs that sign etcd's certificate; default: the system's
+	Cert string // the client's certificate, if etcd requires one; needs Key
 	Key  string
 }
 
-// Credentials returns credentials for grpc.WithTransportCredentials, which belong into
-// the DialOptions of a clientv3.Config: every connection is made with TLS then, whatever
-// the scheme of its endpoint. It fails with an *InputError where the files cannot be read
-// now. Where that happens later, in the middle of a rotation, what was last read holds.
+// Credentials returns credentials for grpc.WithTransportCredentials, to be used in the
+// DialOptions of a clientv3.Config. Every connection then uses TLS, whatever the scheme of
+// the endpoint. If the files cannot be read, Credentials returns an *InputError. If they
+// cannot be read later, for instance during a rotation, the last content is used.
 func (f TLSFiles) Credentials() (credentials.TransportCredentials, error) {
 	cfg, err := f.load()
 	if err != nil {
@@ -156,15 +156,15 @@ func (f TLSFiles) load() (*tls.Config, error) {
 	return cfg, nil
 }
 
-// certPool returns the certificates of a PEM file. Unlike x509.CertPool's own method it
-// refuses a file with an incomplete block, such as one that is being written.
+// certPool returns the certificates of a PEM file. Unlike x509.CertPool.AppendCertsFromPEM
+// it fails for an incomplete block: the file may be in the middle of being written.
 func certPool(data []byte) (*x509.CertPool, error) {
 	pool, blocks, certificates := x509.NewCertPool(), 0, 0
 	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
 		if blocks++; block.Type != "CERTIFICATE" {
 			continue
 		}
-		if cert, err := x509.ParseCertificate(block.Bytes); err == nil { // bundles have some that Go cannot read
+		if cert, err := x509.ParseCertificate(block.Bytes); err == nil { // bundles may have certificates that Go cannot parse
 			pool.AddCert(cert)
 			certificates++
 		}
@@ -173,21 +173,21 @@ func certPool(data []byte) (*x509.CertPool, error) {
 		return nil, fmt.Errorf("%d of its %d PEM blocks are incomplete", begun-blocks, begun)
 	}
 	if certificates == 0 {
-		return nil, errors.New("it holds no PEM certificate")
+		return nil, errors.New("no PEM certificate in it")
 	}
 	return pool, nil
 }
 
-// fileCredentials are TLS credentials made anew for each handshake.
+// fileCredentials are TLS credentials that read their files for each handshake.
 type fileCredentials struct {
 	files      TLSFiles
 	serverName string // set before use, by OverrideServerName
 
 	mu   sync.Mutex
-	last *tls.Config // what was last read
+	last *tls.Config // as last read
 }
 
-// config returns what the files hold, else what they last held and why.
+// config returns the content of the files or, with the error, the last content.
 func (c *fileCredentials) config() (*tls.Config, error) {
 	cfg, err := c.files.load()
 	c.mu.Lock()
@@ -204,7 +204,7 @@ func (c *fileCredentials) ClientHandshake(ctx context.Context, authority string,
 	cfg, loadErr := c.config()
 	secured, info, err := credentials.NewTLS(cfg).ClientHandshake(ctx, authority, conn)
 	if err != nil && loadErr != nil {
-		err = fmt.Errorf("%w (with what the files held before: %v)", err, loadErr)
+		err = fmt.Errorf("%w (with the previous content of the files: %v)", err, loadErr)
 	}
 	return secured, info, err
 }

@@ -62,13 +62,13 @@ func TestDecode(t *testing.T) {
 		{"null metadata", `{"Addr":"a:1","Metadata":null}`, "a:1", "", ""},
 		{"the last of three counts", `{"Addr":"a:1","Metadata":1,"METADATA":null,"metadata":2}`, "a:1", "2", ""},
 		{"white space", " {\n\t\"Addr\" : \"a:1\" } ", "a:1", "", ""},
-		{"no JSON", `a:1`, "", "", "value is no endpoint"},
-		{"a list", `["a:1"]`, "", "", "value is no endpoint"},
-		{"number as address", `{"Addr":1}`, "", "", "value is no endpoint"},
+		{"no JSON", `a:1`, "", "", "value is not an endpoint"},
+		{"a list", `["a:1"]`, "", "", "value is not an endpoint"},
+		{"number as address", `{"Addr":1}`, "", "", "value is not an endpoint"},
 		{"no address", `{"Addr":""}`, "", "", "value has no Addr"},
 		{"null", `null`, "", "", "value has no Addr"},
 		{"deletion", `{"Op":1,"Addr":"a:1"}`, "", "", "stored deletion"},
-		{"wrong op", `{"Op":"add","Addr":"a:1"}`, "", "", "value is no endpoint"},
+		{"wrong op", `{"Op":"add","Addr":"a:1"}`, "", "", "value is not an endpoint"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			got, err := rollcall.Decode(&mvccpb.KeyValue{Key: []byte("svc/id"), Value: []byte(row.value), Lease: 7, CreateRevision: 2, ModRevision: 3})

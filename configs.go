@@ -23,7 +23,7 @@ type configs struct {
 
 	mu       sync.Mutex              // before topic.mu
 	services map[string]*configTopic // that somebody follows
-	all      *configStore            // nil while nobody follows any
+	all      *configStore            // nil without subscribers
 	denied   bool                    // ConfigPrefix may not be read, as far as is known
 }
 
@@ -86,7 +86,7 @@ func (c *configs) reason(t *configTopic) error {
 	return c.source.silenceOf(from.reflector)
 }
 
-// release ends what nobody needs any more, and joins it.
+// release ends and joins what is no longer needed.
 func (c *configs) release(service string, t *configTopic) {
 	c.mu.Lock()
 	var ended []*configStore
@@ -160,7 +160,7 @@ func (c *configs) setDeniedLocked(from *configStore, denied bool) (ended []*conf
 	return ended
 }
 
-// configStore holds the service configs of a key range. It implements reflector.Store.
+// configStore has the service configs of a key range. It implements reflector.Store.
 type configStore struct {
 	configs   *configs
 	single    string // the service whose config it is; "": all

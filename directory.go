@@ -29,9 +29,9 @@ type DirectoryOptions struct {
 	// slog.Default().
 	Logger *slog.Logger
 
-	// CacheDir is a directory where the last snapshot of each service is kept, so that a
-	// process that starts while etcd is away begins with it, stale, until etcd answers. One
-	// directory for one etcd cluster; several processes may share it. Default: none.
+	// CacheDir is a directory for the last snapshot of each service. A process that starts
+	// while etcd is unreachable begins with it, stale, until etcd answers. Several processes
+	// may share a directory, but not clusters. Default: none.
 	CacheDir string
 
 	// SelfPreservation keeps instances callable that vanish in a mass. Default: it does not.
@@ -61,9 +61,9 @@ func (o *DirectoryOptions) validate() (err error) {
 }
 
 // Directory serves snapshots of services from shared watches: one list and one watch a
-// service, whatever the number of subscriptions, and one more for all service configs. While
-// nobody is subscribed it has no goroutine. For half an hour it remembers the last snapshots
-// of up to 128 services: who subscribes again while etcd is away gets what was known, stale.
+// service, whatever the number of subscriptions, and one more for all service configs. Without
+// subscriptions it has no goroutine. It remembers the last snapshots of up to 128 services for
+// half an hour: a new subscription gets them, stale, while etcd is unreachable.
 type Directory struct {
 	source
 	configs      *configs
@@ -179,7 +179,7 @@ func (d *Directory) subscribe(keys etcdkv.KeyRange, prefix string, changed chan 
 	}
 	in := d.informers[keys]
 	if in == nil {
-		in = newInformer(&d.source, keys, prefix, d.preservation, d.fallbacks, d.fallbacks.recallLocked(keys))
+		in = newInformer(&d.source, keys, prefix, d.preservation, d.fallbacks, d.fallbacks.takeLocked(keys))
 		d.informers[keys] = in
 		defer in.store.topic.RemindLater()
 	}

@@ -1,32 +1,29 @@
 // SPDX-FileCopyrightText: The Rollcall Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package rollcall is gRPC naming and discovery on etcd: services answer the roll by
-// holding a lease, clients follow them by name.
+// Package rollcall is gRPC naming and discovery on etcd. Servers register under the name of
+// a service, with a lease; clients follow the service by its name.
 //
 // An endpoint of a service is a key "<service>/<id>" whose value is JSON,
-// {"Op":0,"Addr":"host:port","Metadata":...}, as etcd's own naming packages and
-// etcdctl write it. This package holds what everything else stands on: the codec
-// (Encode, Decode), the immutable Snapshot of a service and its Diff, the Directory
-// that keeps snapshots by shared watches, and the Registrar that keeps endpoints
-// registered. Package resolver gives the snapshots to gRPC channels, package endpoints
-// to users of etcd's endpoints.Manager, package serving ties a gRPC server to a
-// registration.
+// {"Op":0,"Addr":"host:port","Metadata":...}, as written by etcd's naming packages. This
+// package has the codec (Encode, Decode), the immutable Snapshot of a service, the Directory,
+// which follows services by shared watches, and the Registrar, which keeps endpoints
+// registered. Package resolver gives snapshots to gRPC channels, package endpoints is a
+// drop-in for etcd's endpoints.Manager, and package serving registers a gRPC server.
 //
-// # What a consumer may observe
+// # What a subscriber may observe
 //
-// A snapshot equals the decoding of what etcd held under the prefix at one revision;
-// a value that cannot be read is no endpoint, for every reader alike. Within one
-// history of the store revisions never go backwards. Snapshots may be skipped, the
-// last one never is; an empty one is an answer. While etcd cannot be had the last
-// snapshot stays, marked stale with since-when and why. Whatever ends a watch, it is
-// opened again, and where events were lost the service is listed and the difference
-// applied.
+// A snapshot equals the decoding of the keys under a prefix at one revision. An invalid value
+// is no instance, for every client alike. Revisions never go backwards within an epoch of the
+// store, which ends when etcd loses its data or is restored from a backup. Snapshots may be
+// skipped, but never the latest. An empty snapshot is valid. While etcd is unreachable the
+// last snapshot stays, marked stale with the time and the cause. A watch that ends is opened
+// again; if events were lost, the keys are listed and the difference is applied.
 //
 // # Concurrency
 //
-// A Directory runs one goroutine a watched prefix and one for the way to etcd, from
-// the first subscription to the last; Close joins them without waiting for etcd. A
-// Registrar runs one. Snapshots and Instances are immutable and may be shared freely.
-// Subscriptions are read by one goroutine each; everything else is safe for all.
+// From the first subscription to the last, a Directory runs one goroutine for each key range
+// that it follows, and two for the connection; Close joins them without waiting for etcd. A
+// Registrar runs one, and up to 32 for writes. Snapshots and Instances are immutable. A
+// Subscription may be used by one goroutine at a time, everything else by many.
 package rollcall

@@ -9,19 +9,19 @@ import (
 	"maps"
 )
 
-// values are three of a key, merged so that an operator's edit and the program's next
-// value both count.
+// values are three versions of a key's value. They are merged, so that neither an operator's
+// edit nor the program's next value is lost.
 type values struct {
 	applied []byte // what the program wanted when the key was last written
-	current []byte // what the key held when it was last an endpoint of this Registrar
-	status  string // what an operator has set, until an operator takes it back; "": nothing
+	current []byte // the key's value when it was last an endpoint of this Registrar
+	status  string // the status that an operator has set; "": none
 }
 
-// edited reports whether the key held an operator's edit.
+// edited reports whether the value has an operator's edit.
 func (v *values) edited() bool { return v.status != "" || !bytes.Equal(v.applied, v.current) }
 
-// target returns what the key should hold: what the program wants, with what an operator
-// has edited. The program's drain wins over an operator's status.
+// target returns the value to write: the program's, with an operator's edits. The program's
+// drain wins over an operator's status.
 func (v *values) target(wanted []byte) []byte {
 	target, err := mergeEdits(v.applied, wanted, v.current)
 	if err != nil { // too large together

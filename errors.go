@@ -10,23 +10,23 @@ import (
 	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 )
 
-// Errors that callers branch on. etcd's own errors pass through unchanged, so
-// that errors.Is(err, rpctypes.ErrPermissionDenied) holds wherever etcd said so.
+// Errors that callers branch on. Errors of etcd are wrapped, so that for example
+// errors.Is(err, rpctypes.ErrPermissionDenied) works.
 var (
-	// ErrNoAnswer is the cause while etcd has not been heard at all.
+	// ErrNoAnswer is the cause while etcd has not answered at all.
 	ErrNoAnswer = etcdkv.ErrNoAnswer
-	// ErrClosed is returned by what was used after its Close.
+	// ErrClosed is returned by methods of a value that was closed.
 	ErrClosed = etcdkv.ErrClosed
-	// ErrSuperseded is the cause in a Registration's State while its key stands
-	// under a lease of somebody else: a successor took the name over.
-	ErrSuperseded = errors.New("superseded: the key stands under another lease")
+	// ErrSuperseded is the cause in a Registration's State while its key is under the lease
+	// of another process, a successor.
+	ErrSuperseded = errors.New("superseded: the key is under another lease")
 )
 
-// InputError reports a value that can never work, whatever etcd holds.
+// InputError reports an argument that is invalid, whatever the state of etcd.
 type InputError struct {
-	Field  string // what was given: "address", "service", "metadata", ...
-	Value  string // the value, perhaps shortened
-	Reason string // why it is refused and what would be taken
+	Field  string // "address", "service", "metadata", ...
+	Value  string // at most 80 bytes of it
+	Reason string // why it is invalid, and what would be valid
 }
 
 func (e *InputError) Error() string {

@@ -34,8 +34,8 @@ const (
 
 var errNotConfirmed = errors.New("known from before, not confirmed by etcd yet")
 
-// fallbacks keep the last snapshots of key ranges, for who subscribes while etcd does not
-// answer: in memory, of ranges that nobody follows any more, and on disk, for other processes.
+// fallbacks are the last snapshots of key ranges, for subscriptions made while etcd does not
+// answer: in memory, of ranges that are no longer followed, and on disk, for other processes.
 type fallbacks struct {
 	disk *diskcache.Cache // nil: none
 	log  *slog.Logger
@@ -72,11 +72,11 @@ func (f *fallbacks) close() {
 	}
 }
 
-// rememberLocked keeps a snapshot, stale from now on, and drops what is too old or too much.
+// rememberLocked adds a snapshot, stale from now on, and drops those too old or too many.
 func (f *fallbacks) rememberLocked(keys etcdkv.KeyRange, snap *Snapshot) {
 	now := time.Now()
 	snap = snap.withStaleness(cmp.Or(snap.stale, &Staleness{Since: now, Cause: errNotConfirmed}))
-	snap.retained = nil // nobody would drop them in time
+	snap.retained = nil // their expiry is not watched here
 	f.memory[keys] = remembered{snap, now}
 	oldest := keys
 	for k, r := range f.memory {
@@ -91,8 +91,8 @@ func (f *fallbacks) rememberLocked(keys etcdkv.KeyRange, snap *Snapshot) {
 	}
 }
 
-// recallLocked returns what is remembered of a range, nil for nothing, and forgets it.
-func (f *fallbacks) recallLocked(keys etcdkv.KeyRange) *Snapshot {
+// takeLocked removes and returns the snapshot of a range, or nil.
+func (f *fallbacks) takeLocked(keys etcdkv.KeyRange) *Snapshot {
 	r, ok := f.memory[keys]
 	delete(f.memory, keys)
 	if !ok || time.Since(r.at) > rememberFor {

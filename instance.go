@@ -11,9 +11,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// Instance is one endpoint of a service as etcd holds it. It is immutable and
-// shared: two snapshots of a Directory hold the same Instance of a key that
-// nothing wrote in between.
+// Instance is an endpoint of a service, as stored in etcd. It is immutable and shared: two
+// snapshots of a Directory have the same *Instance for a key that was not written in between.
 type Instance struct {
 	Key            string           // whole key: "<service>/<id>"
 	Addr           string           // as stored; not checked by any AddressPolicy
@@ -53,7 +52,7 @@ func (i *Instance) Equal(o *Instance) bool {
 		i.Lease == o.Lease && i.Key == o.Key && i.SameValue(o)
 }
 
-// SameValue reports whether both hold the same address and metadata, byte for byte.
+// SameValue reports whether both have the same address and metadata, byte for byte.
 func (i *Instance) SameValue(o *Instance) bool {
 	return i.Addr == o.Addr && bytes.Equal(i.Metadata, o.Metadata)
 }
@@ -98,11 +97,11 @@ func ParseService(name string) (string, error) {
 // Key returns the key of a service's instance: "<service>/<id>".
 func Key(service, id string) string { return service + "/" + id }
 
-// CheckKey returns an *InputError for keys under ConfigPrefix, which hold service configs:
-// no endpoint may be written there.
+// CheckKey returns an *InputError for keys under ConfigPrefix: they are for service configs,
+// not for endpoints.
 func CheckKey(key string) error {
 	if strings.HasPrefix(key, ConfigPrefix) {
-		return inputError("key", key, "keys under %q hold service configs, never endpoints; to write one, use rollcall config set SERVICE", ConfigPrefix)
+		return inputError("key", key, "keys under %q are for service configs, not for endpoints; to write one, use rollcall config set SERVICE", ConfigPrefix)
 	}
 	return nil
 }

@@ -45,8 +45,8 @@ func (r *Registrar) watchLocked(g *Registration) (err error) {
 	return nil
 }
 
-// unwatchLocked returns the subscription that nobody needs any more without this
-// registration, for the caller to close without the lock; nil where there is none.
+// unwatchLocked returns the subscription that only this registration needed, for the caller to
+// close without the lock, or nil.
 func (r *Registrar) unwatchLocked(g *Registration) (sub *Subscription) {
 	w := g.watch
 	if w == nil {
@@ -180,7 +180,7 @@ func (r *Registrar) deleteRestored(ctx context.Context) {
 	}
 	for _, key := range under.Keys {
 		if err := r.deleteRestoredKey(ctx, string(key)); err != nil {
-			r.logger().Warn("cannot delete a key that a restored etcd holds again after it was deregistered", "key", string(key), "cause", err)
+			r.logger().Warn("cannot delete a deregistered key that came back when etcd was restored", "key", string(key), "cause", err)
 		}
 	}
 }
@@ -201,7 +201,7 @@ func (r *Registrar) deleteRestoredKey(ctx context.Context, key string) error {
 	done, err := r.commit(r.client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", resp.Kvs[0].ModRevision)).
 		Then(clientv3.OpDelete(key)))
 	if err == nil && done.Succeeded {
-		r.logger().Warn("deleted a key that a restored etcd held again after it was deregistered", "key", key)
+		r.logger().Warn("deleted a deregistered key that came back when etcd was restored", "key", key)
 	}
 	return err
 }

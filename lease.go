@@ -89,8 +89,8 @@ func (r *Registrar) leased(lease clientv3.LeaseID, ttl time.Duration) {
 func (r *Registrar) keepAlive(ctx context.Context, renewals *sync.WaitGroup, cancel context.CancelCauseFunc) error {
 	for _, lease := range append(slices.Clone(r.retired), r.lease) {
 		present, ttl := lease == r.lease, r.ttl
-		// Never with a required leader: the client would go on renewing a lease that nobody
-		// holds any more (etcd#22094).
+		// Never with a required leader: the client would go on renewing a lease that no
+		// longer exists (etcd#22094).
 		alive, err := r.client.KeepAlive(ctx, lease)
 		if err != nil {
 			return fmt.Errorf("keep lease %x alive: %w", int64(lease), err)

@@ -100,7 +100,7 @@ func parseWeight(text []byte) uint32 {
 	return uint32(n)
 }
 
-// fieldTexts holds the text of each field; empty where the standard value applies.
+// fieldTexts has the text of each field, empty if the default applies.
 type fieldTexts [numFields][]byte
 
 func (t *fieldTexts) get(field int) string {

@@ -12,8 +12,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// desired is what the program wants of a registration. The zero value but for the values
-// is an endpoint that is to be kept.
+// desired is what the program wants of a registration. With both flags false the endpoint is
+// to be registered.
 type desired struct {
 	plain    []byte // the endpoint's value as the program gave it
 	value    []byte // the same, with the mark that Drain sets
@@ -60,7 +60,7 @@ type sentValue struct{ value, wanted []byte }
 const maxUnconfirmed = 16
 
 // lease returns the lease of this Registrar under which the endpoint was found, 0 for none.
-// A value that is no endpoint hides it from everybody.
+// An invalid value hides the endpoint from all clients.
 func (o *observed) lease() clientv3.LeaseID {
 	if (o.state == keyOurs || o.state == keyFormer) && isEndpoint(o.kv.Value) {
 		return clientv3.LeaseID(o.kv.Lease)
@@ -106,7 +106,7 @@ const (
 //	any phase ── read, adopt, delete, fence (3) ──> Closed
 //
 // (1) The mark is set or taken away, by Drain and Undrain or by an operator; an endpoint may
-// have it from the first put on. Other edits are kept, or merged and put, in the same phase.
+// have it from the first put on. Other edits stay, or are merged and put, in the same phase.
 //
 // (2) The lease has expired or was not renewed for its whole time, or a successor has the
 // key, or etcd refuses to have a key again that was deleted, overwritten or put without a
@@ -134,15 +134,15 @@ func reconcile(d desired, o *observed) (action, Phase) {
 	return actPut, phase
 }
 
-// pending reports whether etcd may hold something else than the program wants.
+// pending reports whether the value in etcd may differ from what the program wants.
 func pending(d desired, o *observed) bool {
 	return !o.claimed || len(o.unconfirmed) > 0 || !bytes.Equal(d.value, o.applied)
 }
 
 // observe records what a key was found to be, nil for absent, and reports whether an
 // operator has edited it: a value that the Registrar has not written is an edit, unless it
-// is older than the last write, since etcd was restored then. A value that is no endpoint
-// is never an edit.
+// is older than the last write, since etcd was restored then. An invalid value is never an
+// edit.
 func (o *observed) observe(kv *mvccpb.KeyValue, state keyState) (edited bool) {
 	o.fresh, o.kv, o.state = true, kv, state
 	if kv == nil || state == keyForeign || !isEndpoint(kv.Value) {
@@ -166,7 +166,7 @@ func (o *observed) observe(kv *mvccpb.KeyValue, state keyState) (edited bool) {
 	return edited
 }
 
-// confirm records that etcd holds a value which has what the program wanted.
+// confirm records that etcd has a value with what the program wanted.
 func (o *observed) confirm(kv *mvccpb.KeyValue, wanted []byte) {
 	o.fresh, o.kv, o.state = true, kv, keyOurs
 	o.applied, o.current, o.unconfirmed = wanted, kv.Value, nil

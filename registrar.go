@@ -96,7 +96,7 @@ func (r *Registrar) Register(service string, ep Endpoint) (*Registration, error)
 	return g, nil
 }
 
-// prepare makes a registration that is not kept yet.
+// prepare makes a registration that is not maintained yet.
 func (r *Registrar) prepare(service string, ep Endpoint) (*Registration, error) {
 	service, err := ParseService(service)
 	if err != nil {
@@ -122,9 +122,9 @@ func (r *Registrar) prepare(service string, ep Endpoint) (*Registration, error) 
 
 // Shutdown removes every endpoint, each as Registration.Shutdown does, and revokes the
 // lease. If the context ends first, or after 15 s without etcd, it returns an error; the
-// lease is then revoked all the same if etcd answers within a second more. Nothing of the
-// Registrar runs afterwards. A lease that was not revoked ends within its TTL, and the keys
-// with it.
+// lease is then still revoked if etcd answers within another second. Nothing of the
+// Registrar runs afterwards. A lease that was not revoked expires within its TTL, and with it
+// the keys.
 func (r *Registrar) Shutdown(ctx context.Context) error {
 	bounded, cancel := context.WithTimeout(ctx, shutdownTimeout)
 	defer cancel()

@@ -66,9 +66,9 @@ func (g *Registration) Update(ctx context.Context, metadata any) error {
 	return g.set(ctx, "update", func() (desired, error) { return g.desired.with(value, g.desired.draining) })
 }
 
-// Drain marks the endpoint ("status": "draining" in its metadata), so that clients
-// finish what they have and send nothing new, also where an operator has taken the mark of
-// an earlier Drain away. Metadata that is no object cannot carry the mark: an *InputError.
+// Drain marks the endpoint ("status": "draining" in its metadata), so that clients finish their
+// calls and send no new ones. It sets the mark again if an operator has removed that of an
+// earlier Drain. If the metadata is not an object, it cannot be marked: an *InputError.
 func (g *Registration) Drain(ctx context.Context) error {
 	return g.set(ctx, "drain", func() (desired, error) {
 		o := &g.observed

@@ -20,14 +20,14 @@ type fieldValues struct {
 	values []string
 }
 
-// ParseSelector reads a URL's query, such as "version=v2&zone=eu-1&zone=eu-2": every field
-// that is named must have one of the values that are given for it. Fields are weight,
-// region, zone, subzone, version and status; an instance without one has its default, which
-// for the strings is "". Anything else is an *InputError.
+// ParseSelector parses a URL's query, such as "version=v2&zone=eu-1&zone=eu-2". An instance is
+// selected if each named field has one of the given values. The fields are weight, region,
+// zone, subzone, version and status; a missing one has its default, "" for strings. Anything
+// else is an *InputError.
 func ParseSelector(query string) (Selector, error) {
 	named, err := url.ParseQuery(query)
 	if err != nil {
-		return Selector{}, inputError("selector", query, "it is no query: %v", err)
+		return Selector{}, inputError("selector", query, "not a query: %v", err)
 	}
 	var s Selector
 	for name, values := range named {

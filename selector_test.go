@@ -49,8 +49,8 @@ func TestSelectorInvalid(t *testing.T) {
 	for query, want := range map[string]string{
 		"colour=red":     `unknown field "colour"`,
 		"Zone=a":         `unknown field "Zone"`,
-		"zone=%zz":       "no query",
-		"zone=a;zone=b":  "no query",
+		"zone=%zz":       "not a query",
+		"zone=a;zone=b":  "not a query",
 		"weight=0":       `weight is "0"`,
 		"weight=heavy":   `weight is "heavy"`,
 		"weight=01":      `weight is "01"`,

@@ -48,8 +48,8 @@ type loss struct {
 	until time.Time // when it need not be retained any longer
 }
 
-// observe takes in what became of a key that held old. A key that holds an invalid value did
-// not vanish: somebody wrote it.
+// observe records a change of a key whose instance was old. A key with an invalid value has not
+// vanished: it was written.
 func (l losses) observe(key string, old *Instance, now entry, until time.Time) {
 	switch {
 	case l == nil:

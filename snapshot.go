@@ -16,20 +16,20 @@ import (
 	"github.com/rollcall-grpc/rollcall/internal/reflector"
 )
 
-// Snapshot is what etcd held under one prefix at one revision. It is immutable:
-// its slices are shared and must not be changed.
+// Snapshot is the content of a key prefix at one revision. It is immutable: its slices are
+// shared and must not be changed.
 type Snapshot struct {
 	prefix    string
 	revision  int64
 	epoch     int
 	instances []*Instance      // Invariant: sorted by key, no key in two slices.
 	invalid   []*Invalid       // Invariant: sorted by key.
-	configs   []*ServiceConfig // Invariant: sorted by service. Service configs among the keys are no endpoints.
+	configs   []*ServiceConfig // Invariant: sorted by service. Service configs are not endpoints.
 	retained  []*Instance      // Invariant: sorted by key, none in instances.
 	stale     *Staleness
 }
 
-// Invalid is a key whose value is no endpoint. Decode says what is.
+// Invalid is a key whose value is not an endpoint: see Decode.
 type Invalid struct {
 	Key            string
 	Value          []byte // as stored; it must not be changed
@@ -57,11 +57,11 @@ func (s *Snapshot) Prefix() string { return s.prefix }
 // Service is the prefix without its last "/".
 func (s *Snapshot) Service() string { return strings.TrimSuffix(s.prefix, "/") }
 
-// Revision is a revision of the store at which the snapshot held. Within one Epoch it never
-// goes backwards.
+// Revision is a revision of the store that has the content of the snapshot. Within one Epoch it
+// never goes backwards.
 func (s *Snapshot) Revision() int64 { return s.revision }
 
-// Epoch counts, from 1, the histories of the store that the Directory has followed. It grows
+// Epoch counts, from 1, the epochs of the store that the Directory has followed. It grows
 // when etcd lost its data or was restored from a backup; revisions of different epochs cannot
 // be compared. It is 0 for what was read by List or from DirectoryOptions.CacheDir, which
 // compares with none.
@@ -83,8 +83,8 @@ func (s *Snapshot) Invalid() []*Invalid { return s.invalid }
 // in views of the whole store only.
 func (s *Snapshot) ServiceConfigs() []*ServiceConfig { return s.configs }
 
-// Retained returns instances that etcd no longer holds but that SelfPreservation keeps
-// callable, sorted by key. Instances does not have them.
+// Retained returns instances that are gone from etcd but that SelfPreservation keeps callable,
+// sorted by key. Instances does not return them.
 func (s *Snapshot) Retained() []*Instance { return s.retained }
 
 // Staleness is nil while the snapshot follows etcd.
@@ -227,7 +227,7 @@ func (s *Snapshot) withStaleness(stale *Staleness) *Snapshot {
 	return &n
 }
 
-// sameContent reports whether two snapshots of a prefix hold the same writes.
+// sameContent reports whether two snapshots of a prefix have the same writes.
 func (s *Snapshot) sameContent(o *Snapshot) bool {
 	return s.epoch == o.epoch && slices.EqualFunc(s.instances, o.instances, (*Instance).Equal)
 }

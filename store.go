@@ -30,8 +30,8 @@ type store struct {
 
 	published, events, preservations atomic.Uint64
 
-	// mu is held while content changes, by the Reflector or because a retained instance
-	// expires. Readers read the topic.
+	// mu guards the content, which the Reflector or the expiry of a retained instance
+	// changes. Readers use the topic.
 	mu           sync.Mutex
 	pending      map[string]entry // applied and not published
 	preallocated []*Instance      // for the next snapshot

@@ -83,12 +83,12 @@ func (s *Subscription) Changed() <-chan struct{} { return s.subscriber.Changed()
 // Latest returns the newest snapshot, nil before the first.
 func (s *Subscription) Latest() *Snapshot { return s.informer.store.topic.Latest() }
 
-// Err returns why there is no snapshot yet: nil once there is one, and for the first
-// second, or while etcd's answer is arriving.
+// Err returns why there is no snapshot yet. It returns nil once there is one, during the first
+// second, and while etcd's answer is arriving.
 func (s *Subscription) Err() error { return s.informer.store.topic.Why() }
 
-// Refresh has the service compared with etcd, soon and at most once in 10 s: a hint that
-// something looks out of date.
+// Refresh requests a comparison of the service with etcd, which is made at most once in 10 s.
+// Call it if something looks out of date.
 func (s *Subscription) Refresh() { s.informer.reflector.Verify() }
 
 // Close ends the subscription; the last one of a service ends its watch and joins it. Calling
@@ -102,13 +102,13 @@ func (s *Subscription) Close() {
 // Delivery is a subscription whose snapshots are pushed to a function.
 type Delivery struct{ sub Subscription }
 
-// SubscribeFunc has f called with the snapshots of a service, one call at a time and perhaps
-// before SubscribeFunc returns, until the Delivery, its Directory or the etcd client is closed. Before the first snapshot f is called with the reasons why there is none yet, once
-// each: err is not nil then, and snap is. Where more than a few share a service, a Delivery has
-// no goroutine while there is nothing to deliver.
+// SubscribeFunc calls f with the snapshots of a service, one call at a time and perhaps before
+// SubscribeFunc returns, until the Delivery, its Directory or the etcd client is closed. Before
+// the first snapshot f is called with a nil snap for each new error. If more than a few
+// Deliveries share a service, an idle one has no goroutine.
 //
-// A first change is delivered at once. Later ones are held back, and folded into one, where f
-// takes more than a fifth of the time, for a second at most.
+// A first change is delivered at once. If f takes more than a fifth of the time, later changes
+// are delayed for at most a second and folded into one.
 func (d *Directory) SubscribeFunc(service string, f func(snap *Snapshot, err error)) (*Delivery, error) {
 	prefix := service + "/"
 	in, s, err := d.subscribe(etcdkv.Prefix(prefix), prefix, make(chan struct{}, 1), f)

@@ -167,18 +167,18 @@ func (r *Registrar) step(ctx context.Context, g *Registration) (done bool, err e
 	return true, nil
 }
 
-// read observes what etcd holds.
+// read reads the key and observes it.
 func (r *Registrar) read(ctx context.Context, g *Registration) error {
 	resp, err := r.client.Get(ctx, g.key)
 	if err != nil {
-		return fmt.Errorf("look up %q: %w", g.key, err)
+		return fmt.Errorf("read %q: %w", g.key, err)
 	}
 	r.observe(g, only(resp.Kvs))
 	return nil
 }
 
-// put writes the value if nobody has written since the key was observed, else it observes
-// the key.
+// put writes the value if the key is unchanged since it was observed, else it observes the
+// key.
 func (r *Registrar) put(ctx context.Context, g *Registration, kv *mvccpb.KeyValue, value, wanted []byte, lease clientv3.LeaseID) (done bool, err error) {
 	resp, err := r.write(ctx, g, kv, value, lease)
 	if err != nil {
@@ -246,11 +246,11 @@ func (r *Registrar) delete(ctx context.Context, g *Registration, kv *mvccpb.KeyV
 	return nil
 }
 
-// mark sets a key to draining, whatever else it holds.
+// mark marks a key as draining and leaves the rest of its value.
 func (r *Registrar) mark(ctx context.Context, g *Registration, kv *mvccpb.KeyValue) error {
 	marked, err := drained(kv.Value)
 	if err != nil || bytes.Equal(marked, kv.Value) {
-		return nil // what cannot carry a mark goes without
+		return nil // the value cannot be marked, or is already
 	}
 	r.mu.Lock()
 	g.observed.sending(marked, g.desired.value)
@@ -261,7 +261,7 @@ func (r *Registrar) mark(ctx context.Context, g *Registration, kv *mvccpb.KeyVal
 	return err
 }
 
-// only returns the key of an answer about one, nil where there is none.
+// only returns the one key of an answer, or nil.
 func only(kvs []*mvccpb.KeyValue) *mvccpb.KeyValue {
 	if len(kvs) == 0 {
 		return nil
@@ -269,12 +269,12 @@ func only(kvs []*mvccpb.KeyValue) *mvccpb.KeyValue {
 	return kvs[0]
 }
 
-// observe records what etcd holds, nil for nothing.
+// observe records the state of a key in etcd; kv is nil if it is absent.
 func (r *Registrar) observe(g *Registration, kv *mvccpb.KeyValue) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	state := r.keyStateLocked(kv)
-	// A new key is the create that was not answered. Of several nobody knows which one.
+	// A new key is a create that was not answered; of several, it is not known which.
 	if kv != nil && (state == keyOurs || state == keyFormer) && kv.Version == 1 && kv.ModRevision != g.observed.revision {
 		r.answeredOnlyLocked(g.key, clientv3.LeaseID(kv.Lease))
 	}

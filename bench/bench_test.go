@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// Every subject shows what etcd holds, after joins, a change and a departure: what is
+// Every subject shows the content of etcd, after joins, a change and a departure: what is
 // compared does the same work.
 func TestSubjectsFollow(t *testing.T) {
 	etcd, err := startEtcd()
@@ -32,13 +32,13 @@ func TestSubjectsFollow(t *testing.T) {
 			w.do("fill", []int{3})
 			shown := make(chan seen, 1000)
 			newFollower(subject, etcd.address).follow(service, func(s seen) { shown <- s })
-			until := func(what string, holds func(seen) bool) {
+			until := func(what string, reached func(seen) bool) {
 				t.Helper()
 				timeout := time.After(20 * time.Second)
 				for {
 					select {
 					case s := <-shown:
-						if holds(s) {
+						if reached(s) {
 							return
 						}
 					case <-timeout:

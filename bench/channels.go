@@ -22,7 +22,7 @@ import (
 	grpcresolver "google.golang.org/grpc/resolver"
 )
 
-// newRoundRobin follows with real channels.
+// newRoundRobin returns a follower that uses real channels.
 func newRoundRobin(subject, address string) *follower {
 	f := newFollower(subject, address)
 	f.real = true
@@ -41,7 +41,7 @@ func dialRoundRobin(b grpcresolver.Builder, service string, show func(seen)) {
 	conn.Connect()
 }
 
-// tap shows states when the channel has taken them in.
+// tap shows states after the channel has processed them.
 type tap struct {
 	grpcresolver.Builder
 	show func(seen)
@@ -84,7 +84,7 @@ func rollout(address, subject string) sample {
 	return sample{"CPU": 100 * float64(cpu()-spent) / float64(time.Since(began)), "lag": ms(at.Sub(last)), "states": float64(states.Load() - before)}
 }
 
-// memory returns what the heap and the stacks take, once what is garbage is gone.
+// memory returns the size of the heap and the stacks after a garbage collection.
 func memory() float64 {
 	runtime.GC()
 	runtime.GC()
@@ -133,7 +133,7 @@ func channels(address, subject string, services, n int) sample {
 	return got
 }
 
-// static is a resolver that knows.
+// static is a resolver that returns a known address.
 type static struct{ addr string }
 
 func (static) Scheme() string                            { return "etcd" }

@@ -24,7 +24,7 @@ import (
 
 var nopLogger = zap.NewNop()
 
-// must ends a process whose measurement has failed; its parent shows the text.
+// must ends the process if its measurement has failed; the parent shows the text.
 func must[T any](v T, err error) T {
 	check(err)
 	return v
@@ -37,7 +37,7 @@ func check(err error) {
 	}
 }
 
-// child is one of the processes that a measurement is made of.
+// child is the main function of the processes of a measurement.
 func child(args []string) {
 	switch args[0] {
 	case "measure":
@@ -68,8 +68,8 @@ func child(args []string) {
 	}
 }
 
-// write has another process write to a service for a subject, and returns the times that
-// it tells of.
+// write makes another process write to a service for a subject, and returns the times that
+// the process reports.
 func write(address, subject, service, what string, numbers ...int) (times []time.Time) {
 	args := []string{"child", "write", address, subject, service, what}
 	for _, n := range numbers {
@@ -89,14 +89,14 @@ type writer struct {
 	subject, service string
 }
 
-// key is the i-th: what is registered without another id has its first address for one.
+// key returns the i-th key. Its id is its first address, the default of a Registrar.
 func (w writer) key(i int) string { return w.service + "/" + addr(i) }
 
 func (w writer) put(key string, i int) clientv3.Op {
 	return clientv3.OpPut(key, value(w.subject, addr(i), i))
 }
 
-// do writes and returns when: the last acknowledgement, or the sending of each write.
+// do writes and returns the time of the last acknowledgement, or when each write was sent.
 func (w writer) do(what string, numbers []int) []time.Time {
 	ctx := context.Background()
 	switch what {
@@ -106,9 +106,9 @@ func (w writer) do(what string, numbers []int) []time.Time {
 		for i := range numbers[0] {
 			writer{w.client, w.subject, fmt.Sprintf("%s-%03d", w.service, i)}.fill(numbers[1])
 		}
-	case "join": // from, n: as fast as it goes
+	case "join": // from, n: as fast as possible
 		w.parallel(numbers[1], func(i int) { must(w.client.Do(ctx, w.put(w.key(numbers[0]+i), numbers[0]+i))) })
-	case "again": // endpoints, n: the values that are there
+	case "again": // endpoints, n: the existing values
 		w.parallel(numbers[1], func(i int) { must(w.client.Do(ctx, w.put(w.key(i%numbers[0]), i%numbers[0]))) })
 	case "change": // key, n, milliseconds after each acknowledgement: another address each time
 		var sent []time.Time
@@ -135,9 +135,8 @@ func (w writer) do(what string, numbers []int) []time.Time {
 	return []time.Time{time.Now()}
 }
 
-// fill has the service have n endpoints, and no others, unless nothing happened to it since
-// that was so: whatever does something to a service does it to its first key too, or
-// leaves the service as good as it was.
+// fill makes the service have exactly n endpoints. It does nothing if the first key shows that
+// the service is unchanged: every workload changes the first key, or restores the service.
 func (w writer) fill(n int) {
 	ctx := context.Background()
 	there := must(w.client.Get(ctx, w.service+"/", clientv3.WithPrefix(), clientv3.WithLimit(1)))
@@ -154,7 +153,7 @@ func (w writer) fill(n int) {
 	}
 }
 
-// changed is where the addresses begin that keys did not have at first.
+// changed is the first index of the addresses that keys get by changes.
 const changed = 1_000_000
 
 func (w writer) parallel(n int, do func(i int)) {
@@ -170,7 +169,7 @@ func (w writer) parallel(n int, do func(i int)) {
 	wg.Wait()
 }
 
-// cpu returns the processor time that this process has taken.
+// cpu returns the CPU time that this process has used.
 func cpu() time.Duration {
 	var r syscall.Rusage
 	check(syscall.Getrusage(syscall.RUSAGE_SELF, &r))

@@ -19,15 +19,14 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// etcd is one member as a process, with its data on disk and its limits as they are by
-// default.
+// etcd is a member in its own process, with default limits and its data on disk.
 type etcd struct {
 	address string
 	dir     string
 	cmd     *exec.Cmd
 }
 
-// startEtcd builds the etcd that ../tools/go.mod pins, if it must, and starts it.
+// startEtcd builds the etcd that ../tools/go.mod pins, if necessary, and starts it.
 func startEtcd() (*etcd, error) {
 	dir, err := os.MkdirTemp("", "rollcall-bench")
 	if err != nil {
@@ -91,7 +90,7 @@ func freeAddresses() (a, b string, err error) {
 	return both[0], both[1], nil
 }
 
-// metrics adds up the server's metrics of a name, by the value of one label ("": all).
+// metrics sums the server's metrics of a name, by the value of a label ("": all).
 func metrics(address, name, label string) (map[string]float64, error) {
 	resp, err := http.Get("http://" + address + "/metrics")
 	if err != nil {
@@ -120,7 +119,7 @@ func metrics(address, name, label string) (map[string]float64, error) {
 	return all, lines.Err()
 }
 
-// watchers returns how many watches the server holds.
+// watchers returns how many watches the server has.
 func watchers(address string) float64 {
 	all := must(metrics(address, "etcd_debugging_mvcc_watcher_total", ""))
 	return all[""]

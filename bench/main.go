@@ -1,11 +1,11 @@
 // SPDX-FileCopyrightText: The Rollcall Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command bench measures Rollcall beside other ways to do the same, and beside the limit:
-// what etcd's client costs that does nothing with what it hears. One real etcd serves the
-// whole run. Each measurement is made in a process of its own, and writes come from
-// another one, so that CPU time and memory are the measured client's alone. The subjects
-// of a scenario take turns, round by round; medians are compared.
+// Command bench measures Rollcall, other libraries for the same purpose, and the limit: the
+// cost of an etcd client that ignores what it receives. One real etcd serves the whole run.
+// Each measurement is made in its own process, and another process writes, so that CPU time
+// and memory are those of the measured client. The subjects of a scenario take turns, round by
+// round; medians are compared.
 package main
 
 import (
@@ -22,7 +22,7 @@ import (
 	"time"
 )
 
-// limit is how long a measurement may take. One that takes longer did not finish.
+// limit bounds a measurement. One that takes longer counts as not finished.
 const limit = 25 * time.Second
 
 func main() {
@@ -32,9 +32,9 @@ func main() {
 	}
 	quick := flag.Bool("quick", false, "one round of the short scenarios, in less than a minute")
 	only := flag.String("only", "", "run the scenarios whose names match a `regexp`")
-	rounds := flag.Int("rounds", 5, "how often each is measured, unless its scenario says otherwise")
-	bars := flag.Bool("bars", false, "fail where Rollcall misses a bar")
-	write := flag.String("write", "", "a `directory` whose benchmarks.md, benchmarks/results.json and plots are written anew")
+	rounds := flag.Int("rounds", 5, "how often each subject is measured, unless its scenario sets it")
+	bars := flag.Bool("bars", false, "fail if Rollcall misses a bar")
+	write := flag.String("write", "", "a `directory` whose benchmarks.md, benchmarks/results.json and plots are written")
 	flag.Parse()
 	names, err := regexp.Compile(*only)
 	if err == nil {
@@ -83,7 +83,7 @@ func run(quick bool, names *regexp.Regexp, rounds int, bars bool, write string) 
 	return nil
 }
 
-// measure runs all subjects of a scenario, round by round, each time in another order.
+// measure runs all subjects of a scenario, round by round, in changing order.
 func (sc scenario) measure(address string, rounds int, res *results) error {
 	tooSlow := make(map[string]bool)
 	for round := range rounds {
@@ -111,10 +111,10 @@ func (sc scenario) measure(address string, rounds int, res *results) error {
 	return nil
 }
 
-// sample is what one measurement found, by metric.
+// sample has the figures of one measurement, by metric.
 type sample map[string]float64
 
-// sample measures once, in a process of its own.
+// sample makes one measurement, in its own process.
 func (sc scenario) sample(address, subject string) (got sample, err error) {
 	self, err := os.Executable()
 	if err != nil {

@@ -31,7 +31,7 @@ import (
 	"github.com/rollcall-grpc/rollcall/balancer/zone"
 )
 
-// policies are balancing policies, and the configuration that each is measured with.
+// policies are balancing policies, with the configurations that are measured.
 var policies = map[string]struct{ name, config string }{
 	"pick_first":           {"pick_first", `{}`},
 	"round_robin":          {"round_robin", `{}`},
@@ -47,7 +47,7 @@ var policies = map[string]struct{ name, config string }{
 // spilling is rollcall_zone with calls that leave the zone.
 const spilling = zone.Name + ", spilling"
 
-// barred are those that bars are about. They are measured where others would take too long.
+// barred are the policies that have bars. They are measured even where others take too long.
 var barred = []string{"round_robin", weighted.Name, zone.Name}
 
 func picks(sizes ...int) (all []scenario) {
@@ -70,10 +70,10 @@ func picks(sizes ...int) (all []scenario) {
 	return all
 }
 
-// captured has another policy's picker at hand.
+// captured records the picker of another policy.
 type captured struct{ balancer.Builder }
 
-// ready is the picker that the channel uses now, and its state.
+// ready is the current picker of the channel, and its state.
 var ready atomic.Pointer[balancer.State]
 
 func (captured) Name() string { return "captured" }
@@ -96,7 +96,7 @@ func (c capturing) UpdateState(s balancer.State) {
 	c.ClientConn.UpdateState(s)
 }
 
-// pick measures a policy's picks among n endpoints that are all one server.
+// pick measures a policy's picks among n endpoints, which are all the same server.
 func pick(address, policy string, n int) sample {
 	const service = "picks"
 	write(address, ours, service, "fill", n)
@@ -111,17 +111,17 @@ func pick(address, policy string, n int) sample {
 		})))
 	conn.Connect()
 	info := balancer.PickInfo{FullMethodName: "/bench/Pick", Ctx: metadata.AppendToOutgoingContext(context.Background(), "key", "some-user")}
-	// All are connected once there are no more states: with many, gRPC works on them for long.
+	// All are connected once there are no more states, which takes long with many endpoints.
 	for before := (*balancer.State)(nil); before == nil || before != ready.Load() || before.ConnectivityState != connectivity.Ready; {
 		if before = ready.Load(); before != nil {
-			_, _ = before.Picker.Pick(info) // some connect only when asked
+			_, _ = before.Picker.Pick(info) // some policies connect only when asked
 		}
 		time.Sleep(100*time.Millisecond + time.Duration(n)*40*time.Microsecond)
 	}
 	picker := ready.Load().Picker
 	return perOp(func() {
 		if result, err := picker.Pick(info); err != nil || result.Done != nil {
-			done(result, err) // out of the way of those that need none of it
+			done(result, err) // only some policies set it
 		}
 	})
 }
@@ -131,8 +131,8 @@ func done(result balancer.PickResult, err error) {
 	result.Done(balancer.DoneInfo{})
 }
 
-// perOp measures a function, in times and in allocations: the lower quartile of many
-// batches, as what else the machine does comes in bursts.
+// perOp measures the time and the allocations of a function. It takes the lower quartile of
+// many batches, since other load on the machine comes in bursts.
 func perOp(do func()) sample {
 	const batches, long = 40, 10 * time.Millisecond
 	batch := func(n int) time.Duration {

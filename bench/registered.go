@@ -15,7 +15,7 @@ import (
 	"github.com/rollcall-grpc/rollcall"
 )
 
-// registered registers endpoints of one process and counts what arrives at etcd then.
+// registered registers endpoints in one process and then counts the messages to etcd.
 func registered(address, subject string) sample {
 	const service, ttl = "registered", 10 * time.Second
 	write(address, subject, service, "fill", 0)

@@ -20,7 +20,7 @@ import (
 	"gonum.org/v1/plot/vg/draw"
 )
 
-// cells returns a scenario's table: a header, then a row a subject.
+// cells returns the table of a scenario: a header and a row for each subject.
 func (o *outcome) cells() (rows [][]string) {
 	header := []string{""}
 	for _, m := range o.scenario.metrics {
@@ -44,7 +44,7 @@ func (o *outcome) cells() (rows [][]string) {
 	return rows
 }
 
-// print writes tables for people and returns how many bars are missed.
+// print writes tables for a terminal and returns how many bars are missed.
 func (r *results) print(out io.Writer) (missed int) {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, o := range r.Scenarios {
@@ -59,19 +59,19 @@ func (r *results) print(out io.Writer) (missed int) {
 	}
 	fmt.Fprintf(w, "\nbar\tat most\tmeasured\t\n")
 	for _, b := range r.bars() {
-		verdict := "holds"
-		if !b.holds() {
-			verdict = "MISSED"
+		result := "met"
+		if !b.met() {
+			result = "MISSED"
 			missed++
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", b.what, figure(b.most, b.unit), figure(b.measured, b.unit), verdict)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", b.what, figure(b.most, b.unit), figure(b.measured, b.unit), result)
 	}
 	_ = w.Flush()
 	fmt.Fprintln(out, "\ntook", r.Took)
 	return missed
 }
 
-// markdown returns what stands between the markers of benchmarks.md.
+// markdown returns the text between the markers in benchmarks.md.
 func (r *results) markdown() string {
 	var b strings.Builder
 	m := r.Machine
@@ -79,13 +79,13 @@ func (r *results) markdown() string {
 	for _, module := range []string{"google.golang.org/grpc", "go.etcd.io/etcd/client/v3", "github.com/zeromicro/go-zero", "github.com/go-kit/kit"} {
 		fmt.Fprintf(&b, ", %s %s", module, m.Modules[module])
 	}
-	fmt.Fprintf(&b, ". The run took %s.\n\n## What Rollcall is held to\n\n| | at most | measured | |\n|---|---|---|---|\n", r.Took)
+	fmt.Fprintf(&b, ". The run took %s.\n\n## Bars\n\nLimits that Rollcall must stay within.\n\n| | at most | measured | |\n|---|---|---|---|\n", r.Took)
 	for _, bar := range r.bars() {
-		verdict := "holds"
-		if !bar.holds() {
-			verdict = "**missed**"
+		result := "met"
+		if !bar.met() {
+			result = "**missed**"
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", bar.what, figure(bar.most, bar.unit), figure(bar.measured, bar.unit), verdict)
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", bar.what, figure(bar.most, bar.unit), figure(bar.measured, bar.unit), result)
 	}
 	for _, o := range r.Scenarios {
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n", o.scenario.title, o.scenario.about)
@@ -109,7 +109,7 @@ func (r *results) markdown() string {
 
 const from, to = "<!-- benchmarks -->\n", "<!-- /benchmarks -->\n"
 
-// write puts the tables, the samples and the plots below a directory.
+// write writes the tables, the samples and the plots to a directory.
 func (r *results) write(dir string) error {
 	page := filepath.Join(dir, "benchmarks.md")
 	text, err := os.ReadFile(page)
@@ -143,24 +143,24 @@ func (r *results) write(dir string) error {
 	return nil
 }
 
-// drawing is a plot: one metric in several scenarios, a mark a subject.
+// drawing is a plot of one metric in several scenarios, with a mark for each subject.
 type drawing struct {
 	file, title, axis string
 	metric            string
 	scenarios         []string
 	subjects          []string
-	after             string // the scenario that it stands below
+	after             string // the scenario after which it is shown
 }
 
 var plots = []drawing{
-	{"lone", "A lone change: later than the raw event, p50", "us", "more, p50", []string{"lone/1", "lone/1000", "lone/10000"}, all, "lone/10000"},
+	{"lone", "A lone change: delay after the raw event, p50", "us", "more, p50", []string{"lone/1", "lone/1000", "lone/10000"}, all, "lone/10000"},
 	{"cold", "A cold start", "ms", "time", []string{"cold/1000", "cold/10000", "cold/50000"}, []string{ours, theirs, goZero, goKit, rawGet, rawStream, paged}, "cold/50000"},
 	{"cpu", "CPU of a burst", "ms", "CPU", []string{"burst", "rolling", "round_robin"}, append(all, raw), "round_robin"},
 	{"lag", "From the last write to the state", "ms", "lag", []string{"burst", "rolling", "round_robin"}, append(all, raw), "round_robin"},
 	{"memory", "Heap and stacks a channel", "KiB", "memory", []string{"channels/1", "channels/100"}, all, "channels/100"},
 }
 
-// draw draws one, on a logarithmic axis.
+// draw draws a plot with a logarithmic axis.
 func (r *results) draw(d drawing, file string) error {
 	p := plot.New()
 	p.Title.Text, p.Y.Label.Text = d.title, d.axis
@@ -171,7 +171,7 @@ func (r *results) draw(d drawing, file string) error {
 		var points plotter.XYs
 		for j, name := range d.scenarios {
 			v := r.median(name, subject, d.metric)
-			if v > 0 { // what is not measured, or nothing, has no place on such an axis
+			if v > 0 { // NaN and 0 cannot be shown on a logarithmic axis
 				points = append(points, plotter.XY{X: float64(j) + 0.08*(float64(i)-float64(len(d.subjects)-1)/2), Y: v})
 				low, high = min(low, v), max(high, v)
 			}
@@ -188,7 +188,7 @@ func (r *results) draw(d drawing, file string) error {
 		p.Legend.Add(subject, marks)
 	}
 	if math.IsInf(low, 0) {
-		return nil // nothing of it was measured
+		return nil // nothing was measured
 	}
 	p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
 	p.Y.Min, p.Y.Max = math.Pow(10, math.Floor(math.Log10(low))), math.Pow(10, math.Ceil(math.Log10(high))+1)

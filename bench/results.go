@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// results are all that a run has measured.
+// results are the measurements of a run.
 type results struct {
 	Machine   machine
 	Began     time.Time
@@ -22,7 +22,7 @@ type results struct {
 	Scenarios []*outcome
 }
 
-// outcome is a scenario's.
+// outcome has the measurements of a scenario.
 type outcome struct {
 	Name     string
 	Subjects []*measured
@@ -30,15 +30,15 @@ type outcome struct {
 	scenario scenario
 }
 
-// measured is what one subject's samples say.
+// measured has the samples of a subject.
 type measured struct {
 	Subject  string
 	Samples  []sample
-	Unended  bool // one did not finish in time
+	Unended  bool // a measurement did not finish in time
 	Finished string
 }
 
-// machine is where the figures are from.
+// machine describes where the measurements were made.
 type machine struct {
 	CPU, Kernel, Go string
 	Cores           int
@@ -49,7 +49,7 @@ type machine struct {
 func thisMachine() machine {
 	m := machine{Cores: runtime.NumCPU(), Go: runtime.Version(), Modules: make(map[string]string)}
 	line := func(file, prefix string) string {
-		text, _ := os.ReadFile(file) // where there is none, it is not said
+		text, _ := os.ReadFile(file) // a missing file is left out
 		for l := range strings.Lines(string(text)) {
 			if rest, ok := strings.CutPrefix(l, prefix); ok {
 				return strings.Trim(rest, " \t:\n")
@@ -72,7 +72,7 @@ func thisMachine() machine {
 	return m
 }
 
-// add takes a sample in; nil is one that did not finish.
+// add adds a sample; nil means that the measurement did not finish.
 func (r *results) add(sc scenario, subject string, s sample) {
 	if len(r.Scenarios) == 0 || r.Scenarios[len(r.Scenarios)-1].Name != sc.name {
 		r.Scenarios = append(r.Scenarios, &outcome{Name: sc.name, scenario: sc})
@@ -107,7 +107,7 @@ func (o *outcome) ordered() []*measured {
 	return o.Subjects
 }
 
-// median returns the median of a metric, NaN where nothing was measured.
+// median returns the median of a metric, NaN if it was not measured.
 func (m *measured) median(metric string) float64 { return m.quantile(metric, 0.5) }
 
 func (m *measured) quantile(metric string, q float64) float64 {
@@ -121,7 +121,7 @@ func (m *measured) quantile(metric string, q float64) float64 {
 	return quantile(all, q)
 }
 
-// quantile returns the value below which a part q of all are, NaN for none at all.
+// quantile returns the q-quantile of all, NaN if all is empty.
 func quantile(all []float64, q float64) float64 {
 	if len(all) == 0 {
 		return math.NaN()
@@ -130,7 +130,7 @@ func quantile(all []float64, q float64) float64 {
 	return all[int(math.Round(q*float64(len(all)-1)))]
 }
 
-// median returns a subject's median of a metric in a scenario, NaN where there is none.
+// median returns the median of a subject's metric in a scenario, NaN if it was not measured.
 func (r *results) median(name, subject, metric string) float64 {
 	for _, o := range r.Scenarios {
 		if o.Name == name {
@@ -140,7 +140,7 @@ func (r *results) median(name, subject, metric string) float64 {
 	return math.NaN()
 }
 
-// bar is what Rollcall is held to.
+// bar is a limit that Rollcall must not exceed.
 type bar struct {
 	what     string
 	most     float64
@@ -148,9 +148,9 @@ type bar struct {
 	measured float64 // NaN: not in this run
 }
 
-func (b bar) holds() bool { return b.measured <= b.most }
+func (b bar) met() bool { return b.measured <= b.most }
 
-// bars returns what the run says of each bar that it measured.
+// bars returns the bars that the run has measured.
 func (r *results) bars() (bars []bar) {
 	add := func(what string, most float64, unit string, measured float64) {
 		if !math.IsNaN(measured) {
@@ -162,7 +162,7 @@ func (r *results) bars() (bars []bar) {
 		most float64
 	}{{1, 50}, {1000, 80}, {10_000, 250}} {
 		name := fmt.Sprintf("lone/%d", row.n)
-		add("lone change, "+thousands(row.n)+": later than the raw event, p50", row.most, " us", r.median(name, ours, "more, p50"))
+		add("lone change, "+thousands(row.n)+": delay after the raw event, p50", row.most, " us", r.median(name, ours, "more, p50"))
 		add("lone change, "+thousands(row.n)+": over the raw event", 1.15, "", r.median(name, ours, "ratio"))
 	}
 	over := func(name, metric, subject, other string) float64 {
@@ -184,7 +184,7 @@ func (r *results) bars() (bars []bar) {
 	add("1,000 puts that change nothing: states", 0, "", r.median("again", ours, "states"))
 	add("decode", 250, " ns", r.median("decode", ours, "time"))
 	add("decode", 2, " allocations", r.median("decode", ours, "allocations"))
-	add("10,000 registered, idle: keepalives a second over a lease's own (3 a TTL)", 1.5, "", r.median("registered", ours, "keepalives")/0.3)
+	add("10,000 registered, idle: keepalives a second, over those of one lease (3 a TTL)", 1.5, "", r.median("registered", ours, "keepalives")/0.3)
 	for _, n := range []int{10, 1000, 10_000} {
 		name := fmt.Sprintf("picks/%d", n)
 		for _, policy := range barred[1:] {
@@ -213,7 +213,7 @@ func (o *outcome) ahead() (all []string) {
 	return all
 }
 
-// figure writes a number with three digits that count.
+// figure formats a number with three significant digits.
 func figure(v float64, unit string) string {
 	switch {
 	case math.IsNaN(v):

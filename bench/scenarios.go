@@ -14,24 +14,24 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// scenario is something that happens to services, and what it costs each subject.
+// scenario is a workload that is measured for each subject.
 type scenario struct {
 	name     string
 	title    string
-	about    string // what it does, and what it does not show
+	about    string // a description, for the page
 	subjects []string
 	metrics  []metric
-	rounds   int            // so many instead of as many as asked for, but one in a quick run
-	few      map[string]int // subjects that are measured in so many rounds only, beside extra
+	rounds   int            // instead of the -rounds flag; a quick run has one
+	few      map[string]int // rounds of single subjects, beside extra
 	slow     bool           // left out of a quick run
 	run      func(address, subject string) sample
 }
 
-// metric is one figure. Less is better, but for those that say otherwise.
+// metric is a measured figure. Less is better, unless more or note is set.
 type metric struct {
 	name, unit string
-	more       bool // is better
-	note       bool // is no matter of better or worse
+	more       bool // more is better
+	note       bool // neither is better
 }
 
 var all = []string{ours, theirs, goZero, goKit}
@@ -74,7 +74,7 @@ var scenarios = slices.Concat(
 		},
 		{
 			name: "channels/1", title: "1,000 channels to one service of 100",
-			about:    "Channels are stand-ins that keep nothing, so that all memory is the follower's. Watches are counted at the server.",
+			about:    "The channels are stand-ins that store nothing, so that all memory is the subject's. Watches are counted at the server.",
 			subjects: all,
 			metrics: []metric{{name: "watches"}, {name: "memory", unit: "KiB a channel"}, {name: "goroutines", unit: "a channel"},
 				{name: "ready", unit: "ms"}, {name: "one change", unit: "ms to all"}},
@@ -82,7 +82,7 @@ var scenarios = slices.Concat(
 		},
 		{
 			name: "channels/100", title: "1,000 channels to 100 services of 10",
-			about:    "As before; the change is to one service, of ten channels.",
+			about:    "As above. The change is made to one service, with ten channels.",
 			subjects: all,
 			metrics: []metric{{name: "watches"}, {name: "memory", unit: "KiB a channel"}, {name: "goroutines", unit: "a channel"},
 				{name: "ready", unit: "ms"}, {name: "one change", unit: "ms to all"}},
@@ -95,7 +95,7 @@ var scenarios = slices.Concat(
 			subjects: []string{instant, ours, theirs},
 			metrics:  []metric{{name: "ready", unit: "ms"}, {name: "memory", unit: "KiB a channel"}},
 			run:      connections,
-			rounds:   30, few: map[string]int{theirs: 5}, // of the others a bar wants to know to a few per cent
+			rounds:   30, few: map[string]int{theirs: 5}, // the bars of the others need a precision of a few per cent
 		},
 		{
 			name: "again", title: "1,000 puts that change nothing",
@@ -111,7 +111,7 @@ var scenarios = slices.Concat(
 			metrics: []metric{{name: "endpoints", note: true}, {name: "register", unit: "ms"}, {name: "messages", unit: "a second"},
 				{name: "keepalives", unit: "a second"}, {name: "watches"}},
 			run:    registered,
-			rounds: 1, slow: true, // what is counted is no matter of chance
+			rounds: 1, slow: true, // the count does not vary
 		},
 		{
 			name: "decode", title: "One value decoded",
@@ -124,7 +124,7 @@ var scenarios = slices.Concat(
 	picks(10, 1000, 10_000),
 )
 
-// burst has n endpoints join a service that a follower follows.
+// burst adds n endpoints to a service while f follows it.
 func burst(f *follower, n int) sample {
 	write(f.address, f.subject, "burst", "fill", 0)
 	var states atomic.Int64
@@ -193,7 +193,7 @@ func again(address, subject string) sample {
 	return sample{"states": float64(states.Load() - before), "CPU": ms(cpu() - spent)}
 }
 
-// loneChanges changes one address of a service from time to time.
+// loneChanges changes one address of a service, again and again.
 func loneChanges(sizes ...int) (all []scenario) {
 	for _, n := range sizes {
 		all = append(all, scenario{
@@ -243,7 +243,7 @@ func loneChange(address, subject string, n int) sample {
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		for i := next; i < next+15; i++ { // a machine that stalls folds some into one state
+		for i := next; i < next+15; i++ { // if the machine stalls, several changes may be in one state
 			if a := addr(changed + i); s.has(a) {
 				states[a], next = now, i+1
 				break
@@ -273,7 +273,7 @@ func loneChange(address, subject string, n int) sample {
 		"raw event since the put, p50": quantile(event, 0.5), "ratio": quantile(state, 0.5) / quantile(event, 0.5)}
 }
 
-// coldStarts follow a service that is there.
+// coldStarts begin to follow an existing service.
 func coldStarts(sizes ...int) (all []scenario) {
 	for _, n := range sizes {
 		all = append(all, scenario{
@@ -283,7 +283,7 @@ func coldStarts(sizes ...int) (all []scenario) {
 			metrics:  []metric{{name: "time", unit: "ms"}},
 			run:      func(address, subject string) sample { return coldStart(address, subject, n) },
 			slow:     n != 10_000,
-			rounds:   map[int]int{10_000: 80}[n], // a bar is near, and one sample is soon had but says little
+			rounds:   map[int]int{10_000: 80}[n], // a bar is near, and single samples are quick but vary
 			few:      map[string]int{rawStream: 20, theirs: 5},
 		})
 	}
@@ -309,7 +309,7 @@ func coldStart(address, subject string, n int) sample {
 		return sample{"time": ms(time.Since(began))}
 	}
 	f := newFollower(subject, address)
-	if subject == goZero || subject == goKit { // theirs is not here to be warmed
+	if subject == goZero || subject == goKit { // theirs has no connection to warm up
 		f.follow("warm", func(seen) {})
 		time.Sleep(300 * time.Millisecond)
 	}
@@ -323,8 +323,8 @@ func coldStart(address, subject string, n int) sample {
 	return sample{"time": ms((<-full).Sub(began))}
 }
 
-// serviceOf returns a service of a size, of the subject's form of values, so that it need
-// not be written anew for each measurement.
+// serviceOf returns the name of a service with n values in the subject's format. It is the same
+// for each measurement, so that the service is written only once.
 func serviceOf(subject, name string, n int) string {
 	if value(subject, "", 0) == "" {
 		return fmt.Sprintf("%s-plain-%d", name, n)

@@ -26,7 +26,7 @@ import (
 	"github.com/rollcall-grpc/rollcall/resolver"
 )
 
-// The subjects. raw is the limit, the others are ways to follow a service.
+// The subjects: raw ones are the limit, the others follow a service.
 const (
 	rawGet    = "raw Get"
 	rawStream = "raw GetStream"
@@ -39,18 +39,18 @@ const (
 	instant   = "instant resolver"
 )
 
-// extra are measured in so many rounds only: no bar is about them.
+// extra are subjects without a bar, and their number of rounds.
 var extra = map[string]int{goZero: 3, goKit: 3, "pick_first": 1, "weighted_round_robin": 1, "least_request": 1, "ring_hash": 1,
 	"random_subsetting": 1, spilling: 1}
 
-// seen is what a subject shows of a service.
+// seen is the state of a service as a subject shows it.
 type seen struct {
 	n   int
 	has func(addr string) bool
 }
 
-// value is what a subject's i-th key holds for an address. Weights differ, and zone eu-1 has
-// less than its share.
+// value returns the value of a subject's i-th key. Weights differ, and zone eu-1 has less than
+// its share.
 func value(subject, addr string, i int) string {
 	if subject == goZero || subject == goKit {
 		return addr
@@ -76,8 +76,8 @@ func target(service string) grpcresolver.Target {
 	return grpcresolver.Target{URL: url.URL{Scheme: "etcd", Path: "/" + service}}
 }
 
-// follower follows services in one process, as a program that uses the subject would:
-// with one client, and what else can be shared.
+// follower follows services in one process as a program that uses the subject would, with one
+// client and everything else shared that can be.
 type follower struct {
 	subject, address string
 	client           *clientv3.Client
@@ -105,7 +105,7 @@ func newFollower(subject, address string) *follower {
 	return f
 }
 
-// streamless is a server without list streaming, such as etcd 3.6.
+// streamless simulates a server without list streams, such as etcd 3.6.
 func streamless(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	if method == "/etcdserverpb.KV/RangeStream" {
 		return nil, status.Error(codes.Unimplemented, "unknown method")
@@ -113,7 +113,7 @@ func streamless(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientCon
 	return streamer(ctx, desc, conn, method, opts...)
 }
 
-// follow calls show with what a service has become, at each state, until the process ends.
+// follow calls show with each state of a service, until the process ends.
 func (f *follower) follow(service string, show func(seen)) {
 	switch {
 	case f.subject == raw:
@@ -166,7 +166,7 @@ func (c *channel) ParseServiceConfig(string) *serviceconfig.ParseResult {
 	return &serviceconfig.ParseResult{}
 }
 
-// stateSeen looks at a state: etcd's package fills Addresses, Rollcall Endpoints.
+// stateSeen reads a state: etcd's package sets Addresses, Rollcall Endpoints.
 func stateSeen(s grpcresolver.State) seen {
 	return seen{max(len(s.Endpoints), len(s.Addresses)), func(a string) bool {
 		return slices.ContainsFunc(s.Endpoints, func(ep grpcresolver.Endpoint) bool { return len(ep.Addresses) > 0 && ep.Addresses[0].Addr == a }) ||

@@ -9,38 +9,38 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// Endpoint is an address that a service can be reached at.
+// Endpoint is an address at which a service can be reached.
 type Endpoint struct {
 	// Addr is the address, "host:port" for gRPC.
 	Addr string
-	// Metadata is anything that encoding/json writes. What is read back is what
-	// encoding/json makes of it: objects are map[string]any, numbers float64.
+	// Metadata is any value that encoding/json can write. It is read back as encoding/json
+	// does: objects are map[string]any, numbers float64.
 	Metadata any
 }
 
-// Operation says what an Update does.
+// Operation is what an Update does.
 type Operation uint8
 
 const (
-	// Add sets an endpoint, new or not.
+	// Add sets an endpoint, whether it exists or not.
 	Add Operation = iota
-	// Delete takes an endpoint out.
+	// Delete deletes an endpoint.
 	Delete
 )
 
-// Update is one endpoint that was, or is to be, added or deleted.
+// Update is the addition or deletion of an endpoint.
 type Update struct {
 	Op       Operation
 	Key      string   // whole key, "<target>/<id>"
 	Endpoint Endpoint // empty for Delete
 }
 
-// WatchChannel receives what changed, a slice for one or several revisions of etcd:
-// what one transaction changed is never split. It is closed only when the context of
-// the watch ends or the client is closed.
+// WatchChannel receives changes. A slice covers one or more revisions of etcd; the changes of
+// a transaction are never split. The channel is closed only when the context of the watch
+// ends or the client is closed.
 type WatchChannel <-chan []*Update
 
-// Key2EndpointMap holds endpoints by their whole key.
+// Key2EndpointMap maps whole keys to endpoints.
 type Key2EndpointMap map[string]Endpoint
 
 // UpdateWithOpts is an Update with options for etcd, such as a lease.
@@ -61,26 +61,25 @@ func NewDeleteUpdateOpts(key string, opts ...clientv3.OpOption) *UpdateWithOpts 
 
 // Manager manages the endpoints of one target.
 type Manager interface {
-	// Update adds and deletes endpoints in one transaction: all of them or none. A key
-	// outside the target, an unknown operation, an endpoint that cannot be encoded, one at a
-	// key under "_grpc_config/" and options that reach beyond the key or that the operation
-	// does not take are InvalidArgument; more than the server takes at once is a *LimitError.
-	// Nothing is written then. A key may be deleted and then added, which comes to adding it,
-	// and not be named twice otherwise.
+	// Update adds and deletes endpoints in one transaction: all or none. It returns
+	// InvalidArgument for a key that is not under the target, or is under "_grpc_config/",
+	// for an unknown operation, for an endpoint that cannot be encoded, and for options that
+	// affect other keys or do not fit the operation. It returns a *LimitError for more than
+	// the server accepts in a request. After an error, nothing is written. A key may appear
+	// only once, except that a deletion before an addition of the same key is ignored.
 	Update(ctx context.Context, updates []*UpdateWithOpts) error
 
 	// AddEndpoint sets one endpoint.
 	AddEndpoint(ctx context.Context, key string, endpoint Endpoint, opts ...clientv3.OpOption) error
-	// DeleteEndpoint takes one endpoint out. One that is not there is no error.
+	// DeleteEndpoint deletes one endpoint. It is not an error if there is none.
 	DeleteEndpoint(ctx context.Context, key string, opts ...clientv3.OpOption) error
 
-	// List returns the target's endpoints from etcd itself, linearizably: what the
-	// caller wrote before is there. Values that are no endpoints are left out.
+	// List reads the target's endpoints from etcd, linearizably. Invalid values are left
+	// out.
 	List(ctx context.Context) (Key2EndpointMap, error)
-	// NewWatchChannel returns a channel whose first message holds what is there (none is
-	// sent for a target without endpoints) and whose further ones hold what changed. It
-	// waits for etcd's first answer and fails with the context or for want of rights.
-	// The watch outlives every fault of etcd's; cancel the context to end it. Closing the
-	// client ends it too.
+	// NewWatchChannel returns a channel that first receives the existing endpoints, if there
+	// are any, and then the changes. It waits for etcd's first answer, and fails if ctx ends
+	// or permission is denied. No failure of etcd ends the watch: cancel ctx, or close the
+	// client.
 	NewWatchChannel(ctx context.Context) (WatchChannel, error)
 }

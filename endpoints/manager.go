@@ -25,15 +25,15 @@ type manager struct {
 	target    string
 }
 
-// NewManager returns the manager of a target, "foo/bar/my-service", whose endpoints are
-// the keys under "foo/bar/my-service/". It fails without a client or target. Managers
-// of one client share one watch a target.
+// NewManager returns the manager of a target, such as "foo/bar/my-service", whose endpoints
+// are the keys under "foo/bar/my-service/". It fails if the client is nil or the target empty.
+// All managers of a client share one watch for each target.
 func NewManager(client *clientv3.Client, target string) (Manager, error) {
 	if client == nil {
 		return nil, errors.New("endpoints: the etcd client is nil")
 	}
 	if target == "" {
-		return nil, errors.New("endpoints: the target is empty; give a service's name, such as foo/bar/my-service")
+		return nil, errors.New("endpoints: the target is empty; use the name of a service, such as foo/bar/my-service")
 	}
 	directory, err := rollcall.SharedDirectory(client)
 	if err != nil {
@@ -42,12 +42,12 @@ func NewManager(client *clientv3.Client, target string) (Manager, error) {
 	return &manager{client: client, directory: directory, target: target}, nil
 }
 
-// LimitError says that an Update was larger than the server takes at once. Nothing was
-// written.
+// LimitError reports that an Update was larger than the server accepts in a request. Nothing
+// was written.
 type LimitError struct {
-	Operations int   // that the update holds
-	Bytes      int   // of its keys and values, about
-	Cause      error // the server's own error
+	Operations int   // number of operations
+	Bytes      int   // approximate size of keys and values
+	Cause      error // the server's error
 }
 
 func (e *LimitError) Error() string {
@@ -56,17 +56,17 @@ func (e *LimitError) Error() string {
 		e.Operations, e.Bytes, e.Cause)
 }
 
-// Unwrap returns the server's own error.
+// Unwrap returns the server's error.
 func (e *LimitError) Unwrap() error { return e.Cause }
 
-// GRPCStatus makes the error InvalidArgument for those who look at its code.
+// GRPCStatus returns InvalidArgument.
 func (e *LimitError) GRPCStatus() *status.Status {
 	return status.New(codes.InvalidArgument, e.Error())
 }
 
 func (m *manager) Update(ctx context.Context, updates []*UpdateWithOpts) error {
 	ops := make([]clientv3.Op, 0, len(updates))
-	deleted := make(map[string]int) // where in ops a key is deleted, and nothing but it
+	deleted := make(map[string]int) // index in ops of the deletion of a single key
 	size := 0
 	for _, update := range updates {
 		op, err := m.operation(update)
@@ -74,8 +74,8 @@ func (m *manager) Update(ctx context.Context, updates []*UpdateWithOpts) error {
 			return err
 		}
 		size += len(op.KeyBytes()) + len(op.ValueBytes())
-		// etcd takes a key once in a transaction. A deletion before an addition of the
-		// same key, as etcd's documentation has it, comes to the addition alone.
+		// etcd accepts a key only once in a transaction. Its documentation shows a deletion
+		// before an addition of the same key, which amounts to the addition.
 		if i, ok := deleted[update.Key]; ok && update.Op == Add {
 			ops[i] = op
 			delete(deleted, update.Key)
@@ -93,7 +93,7 @@ func (m *manager) Update(ctx context.Context, updates []*UpdateWithOpts) error {
 	return err
 }
 
-// overLimit knows the server's refusals, and the client's own, of what is too large.
+// overLimit reports whether the server or the client found a request too large.
 func overLimit(err error) bool {
 	return errors.Is(err, rpctypes.ErrTooManyOps) || errors.Is(err, rpctypes.ErrRequestTooLarge) ||
 		status.Code(err) == codes.ResourceExhausted && strings.Contains(err.Error(), "larger than max")
@@ -123,9 +123,9 @@ func (m *manager) operation(update *UpdateWithOpts) (clientv3.Op, error) {
 	return clientv3.Op{}, status.Errorf(codes.InvalidArgument, "endpoints: key %q: unknown operation %d", update.Key, update.Op)
 }
 
-// build makes an update's operation and checks that its options have left it as intended,
-// and on the update's key alone. It judges the operation rather than the options, of which
-// there may be new ones. Options that clientv3 panics on are an error too.
+// build makes an update's operation and checks that the options have changed neither its kind
+// nor its key. It checks the operation, not the options, since there may be new options. If
+// clientv3 panics on an option, build returns an error.
 func build(update *UpdateWithOpts, make func() clientv3.Op, intended func(clientv3.Op) bool) (op clientv3.Op, err error) {
 	defer func() {
 		if problem := recover(); problem != nil {
@@ -135,7 +135,7 @@ func build(update *UpdateWithOpts, make func() clientv3.Op, intended func(client
 	op = make()
 	if !intended(op) || string(op.KeyBytes()) != update.Key || len(op.RangeBytes()) > 0 {
 		return clientv3.Op{}, status.Errorf(codes.InvalidArgument,
-			"endpoints: key %q: its options turn the operation into one on other keys or values; name each key in an Update of its own", update.Key)
+			"endpoints: key %q: its options extend the operation to other keys or values; use an Update for each key", update.Key)
 	}
 	return op, nil
 }
@@ -160,11 +160,11 @@ func (m *manager) List(ctx context.Context) (Key2EndpointMap, error) {
 	return all, nil
 }
 
-// endpointOf renders an instance with its metadata decoded.
+// endpointOf converts an instance and decodes its metadata.
 func endpointOf(inst *rollcall.Instance) Endpoint {
 	ep := Endpoint{Addr: inst.Addr}
 	if inst.Metadata != nil {
-		// The codec has checked that it is JSON.
+		// Decode has checked that it is JSON.
 		_ = json.Unmarshal(inst.Metadata, &ep.Metadata)
 	}
 	return ep

@@ -16,7 +16,7 @@ func (m *manager) NewWatchChannel(ctx context.Context) (WatchChannel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("endpoints: watch %q: %w", m.target, err)
 	}
-	// A closed client brings nothing more, ever: whoever ranges over the channel is let go.
+	// End the watch when the client is closed, so that a range over the channel ends.
 	ctx, cancel := context.WithCancelCause(ctx)
 	unhook := context.AfterFunc(m.client.Ctx(), func() { cancel(rollcall.ErrClosed) })
 	end := func() {
@@ -39,7 +39,7 @@ func (m *manager) NewWatchChannel(ctx context.Context) (WatchChannel, error) {
 	return updates, nil
 }
 
-// withCause puts the context's cause in the place of its error.
+// withCause adds the cause of the context's end, if it has ended.
 func withCause(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
 		return fmt.Errorf("%w: %w", cause, err)
@@ -47,7 +47,7 @@ func withCause(ctx context.Context, err error) error {
 	return err
 }
 
-// send writes differences of snapshots until the context ends.
+// send sends the differences between snapshots until ctx ends.
 func send(ctx context.Context, sub *rollcall.Subscription, snap *rollcall.Snapshot, updates chan<- []*Update) {
 	var sent *rollcall.Snapshot
 	for {
@@ -66,7 +66,7 @@ func send(ctx context.Context, sub *rollcall.Subscription, snap *rollcall.Snapsh
 	}
 }
 
-// deltas renders changes as updates, in the order of their keys.
+// deltas converts changes to updates, sorted by key.
 func deltas(changes []rollcall.Change) []*Update {
 	updates := make([]*Update, len(changes))
 	for i, c := range changes {

@@ -122,7 +122,7 @@ func (b *builder) Build(target grpcresolver.Target, cc grpcresolver.ClientConn, 
 		return nil, status.Errorf(codes.Unavailable, "rollcall: %v", err)
 	}
 	n := name{service, selector.String()}
-	r := &etcdResolver{cc: cc, selection: b.acquire(n, selector), nobody: nobodyFor(target),
+	r := &etcdResolver{cc: cc, selection: b.acquire(n, selector), emptyState: emptyStateFor(target),
 		name: n, log: b.log, order: newOrder(), turn: make(chan struct{}, 1)}
 	r.release = sync.OnceFunc(func() { b.release(n) })
 	r.turn <- struct{}{} // deliveries wait until all is set
@@ -154,10 +154,10 @@ func ParseTarget(u url.URL) (service string, selector rollcall.Selector, err err
 	}
 	name = strings.TrimPrefix(name, "/")
 	if u.Fragment != "" {
-		return "", selector, targetError(u, `a fragment has no meaning here; write "#" as %23 if the name holds one`)
+		return "", selector, targetError(u, `a fragment has no meaning here; write "#" as %23 if it is part of the name`)
 	}
 	if selector, err = rollcall.ParseSelector(u.RawQuery); err != nil {
-		return "", selector, targetError(u, err.Error()+`; write "?" as %3F if the name holds one`)
+		return "", selector, targetError(u, err.Error()+`; write "?" as %3F if it is part of the name`)
 	}
 	if service, err = rollcall.ParseService(name); err != nil {
 		return "", selector, targetError(u, "it names no service; write etcd:///my-service")

@@ -21,7 +21,7 @@ type candidates struct {
 	snap       *rollcall.Snapshot // that the rest is a function of; nil at first
 	disallowed map[string]rollcall.Disallowed
 	selection  selection
-	fallback   bool // the selection is a fallback, and several is not kept up
+	fallback   bool // the selection is a fallback, and several is not maintained
 	version    int  // of the selection: grows when a channel could see a difference
 
 	// Invariant: by address, all candidates of an address, unless there are none or one that

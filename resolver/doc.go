@@ -27,9 +27,8 @@
 //
 // # Service config
 //
-// The key "_grpc_config/<service>" holds a service config as JSON. It is laid over
-// [Options].DefaultServiceConfig, field by field of its top level, and followed as it
-// changes. A config that gRPC rejects is logged and changes nothing. A deleted one gives way
+// The key "_grpc_config/<service>" has a service config, as JSON. Its top-level fields replace
+// those of [Options].DefaultServiceConfig. Channels follow its changes. A config that gRPC rejects is logged and changes nothing. A deleted one gives way
 // to the default, or to an empty one. Without either nothing is sent, so that
 // grpc.WithDefaultServiceConfig applies. A channel with grpc.WithDisableServiceConfig reads
 // none; a client without permission to read it resolves without it. The first state waits
@@ -39,18 +38,18 @@
 //
 // Build does no I/O. While etcd has not answered, calls fail with UNAVAILABLE and
 // etcd's own error after 1 s. Calls to a service without endpoints fail with an error that
-// names service, prefix, revision and reason. Both heal by themselves. Once endpoints are
-// known they are kept while etcd cannot be reached.
+// names service, prefix, revision and reason. Both recover by themselves. While etcd is
+// unreachable the last known endpoints stay.
 //
 // When the last endpoint of a service leaves, the channel is given one endpoint without
 // addresses, and then the error: with no endpoint at all, gRPC's policies fail calls with
 // errors of their own. A balancer must expect endpoints without addresses; see gRFC A61 and
-// grpc's resolver.ValidateEndpoints. Channels through an HTTP proxy are given no endpoint
-// instead, and their calls fail with the policy's own error.
+// grpc's resolver.ValidateEndpoints. A channel that uses an HTTP proxy gets an empty list instead,
+// and its calls fail with the policy's own error.
 //
 // # Concurrency
 //
 // A channel is updated by one goroutine at a time, which ends in Close; a slow channel
 // delays no other. The channels of one builder with the same service and selector share
-// one selection. Where more than a few share a service, idle channels hold no goroutine.
+// one selection. If more than a few channels share a service, an idle one has no goroutine.
 package resolver

@@ -9,13 +9,13 @@ import (
 	grpcresolver "google.golang.org/grpc/resolver"
 )
 
-// preallocated holds memory for the next state of a large service, got and touched between
-// two changes: see BenchmarkPreallocated.
+// preallocated is memory for the next state of a large service, allocated between two changes:
+// see BenchmarkPreallocated.
 type preallocated struct {
 	memory atomic.Pointer[[]grpcresolver.Endpoint]
 }
 
-// take returns the memory, nil where there is none.
+// take returns the memory, or nil.
 func (p *preallocated) take() []grpcresolver.Endpoint {
 	if memory := p.memory.Swap(nil); memory != nil {
 		return *memory

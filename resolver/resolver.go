@@ -18,18 +18,18 @@ import (
 	"github.com/rollcall-grpc/rollcall"
 )
 
-// etcdResolver feeds one channel from its subscriptions.
+// etcdResolver updates one channel from its subscriptions.
 type etcdResolver struct {
-	cc        grpcresolver.ClientConn
-	sub       *rollcall.Delivery       // of the endpoints
-	configs   *rollcall.ConfigDelivery // of the service config; nil: the channel wants none
-	selection *sharedSelection
-	nobody    []grpcresolver.Endpoint // what the channel is told when there are no endpoints any more
-	name      name
-	log       *onceLog
-	order     order
-	release   func() // of the selection
-	closed    atomic.Bool
+	cc         grpcresolver.ClientConn
+	sub        *rollcall.Delivery       // of the endpoints
+	configs    *rollcall.ConfigDelivery // of the service config; nil: the channel wants none
+	selection  *sharedSelection
+	emptyState []grpcresolver.Endpoint // what the channel gets when the last endpoint has left
+	name       name
+	log        *onceLog
+	order      order
+	release    func() // of the selection
+	closed     atomic.Bool
 
 	turn     chan struct{}      // full while the channel is told, which may take long; guards what follows
 	snap     *rollcall.Snapshot // the last; nil before the first
@@ -106,7 +106,7 @@ func (r *etcdResolver) show() {
 	if version != has && (len(state) > 0 || r.shown > 0) {
 		r.shown, r.callable, r.reported, r.config.changed = version, len(state) > 0, "", false
 		if !r.callable {
-			state = r.nobody
+			state = r.emptyState
 		}
 		// The error is a balancer's opinion of the state. The watch brings the next
 		// state when there is one; asking again would bring the same.
@@ -118,24 +118,23 @@ func (r *etcdResolver) show() {
 	}
 }
 
-// nobody is the state of a service whose last endpoint has left: an endpoint without
-// addresses. Without any endpoint most of gRPC's policies fail calls with words of their own
-// ("no children to pick from"); here each has a child, which fails them with the error that
-// is reported next. gRFC A61 allows for such endpoints.
-var nobody = []grpcresolver.Endpoint{ringhash.SetHashKey(grpcresolver.Endpoint{}, "nobody")}
+// noEndpoints is the state of a service whose last endpoint has left: an endpoint without
+// addresses. Without an endpoint most of gRPC's policies fail calls with their own error ("no
+// children to pick from"). With it they have a child, which fails calls with the error that
+// is reported next. gRFC A61 allows such endpoints.
+var noEndpoints = []grpcresolver.Endpoint{ringhash.SetHashKey(grpcresolver.Endpoint{}, "nobody")}
 
-// nobodyFor returns the state of a service whose last endpoint has left. A channel that goes
-// through a proxy gets no endpoint: gRPC loses the hash key on that way, and ring_hash then
-// looks for an address.
-func nobodyFor(target grpcresolver.Target) []grpcresolver.Endpoint {
+// emptyStateFor returns noEndpoints for a target, or an empty list if the channel uses a proxy:
+// gRPC then loses the hash key, and ring_hash requires an address.
+func emptyStateFor(target grpcresolver.Target) []grpcresolver.Endpoint {
 	proxy, err := http.ProxyFromEnvironment(&http.Request{URL: &url.URL{Scheme: "https", Host: target.Endpoint()}})
 	if proxy != nil || err != nil {
 		return []grpcresolver.Endpoint{}
 	}
-	return nobody
+	return noEndpoints
 }
 
-// report tells the channel why there is nobody to call, unless that is what it was told last.
+// report tells the channel why there is no endpoint to call, unless it was told so last.
 func (r *etcdResolver) report() {
 	if err := r.emptyError(); err.Error() != r.reported {
 		r.reported = err.Error()
@@ -143,7 +142,7 @@ func (r *etcdResolver) report() {
 	}
 }
 
-// emptyError tells a caller why there is nobody to call.
+// emptyError returns the error of calls to a service without usable endpoints.
 func (r *etcdResolver) emptyError() error {
 	snap, disallowed := r.selection.snapshot()
 	text := fmt.Sprintf("rollcall: service %q has no endpoints: no usable key under %q at revision %d", snap.Service(), snap.Prefix(), snap.Revision())
@@ -165,7 +164,7 @@ func (r *etcdResolver) emptyError() error {
 	return errors.New(text)
 }
 
-// ResolveNow has the feed compare itself with etcd, at most once in 10 s for a service.
+// ResolveNow requests a consistency check, which is made at most once in 10 s for a service.
 func (r *etcdResolver) ResolveNow(grpcresolver.ResolveNowOptions) { r.sub.Refresh() }
 
 // Close ends the resolver and joins it; etcd is not waited for. An update that the

@@ -81,10 +81,10 @@ func (c *serviceConfig) take(stored json.RawMessage) error {
 func overlay(under, over json.RawMessage) (json.RawMessage, error) {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(over, &fields); err != nil {
-		return nil, fmt.Errorf("it is no JSON object: %w", err)
+		return nil, fmt.Errorf("not a JSON object: %w", err)
 	}
 	if fields == nil {
-		return nil, errors.New("it is null, no JSON object")
+		return nil, errors.New("not a JSON object, but null")
 	}
 	if under == nil {
 		return over, nil

@@ -149,9 +149,9 @@ func TestCheckServiceConfig(t *testing.T) {
 		`{}`: "",
 		`{"loadBalancingConfig":[{"no_such":{}}]}`:       "no_such",
 		`{"methodConfig":[{"name":[{}],"timeout":"x"}]}`: "timeout",
-		`null`: "no JSON object",
-		`[]`:   "no JSON object",
-		`{`:    "no JSON object",
+		`null`: "not a JSON object",
+		`[]`:   "not a JSON object",
+		`{`:    "not a JSON object",
 	} {
 		err := CheckServiceConfig(config)
 		if (err == nil) != (want == "") {

@@ -12,10 +12,10 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 )
 
-// healthStream is the receiving end of the health service's own Watch, without a wire:
-// it is called for every change of a status at once.
+// healthStream receives changes of a service's status from the health server's Watch, in
+// process.
 type healthStream struct {
-	grpc.ServerStream // nil: Watch sends and looks at the context, nothing else
+	grpc.ServerStream // nil: Watch calls only Send and Context
 	ctx               context.Context
 	cancel            context.CancelFunc
 	done              chan struct{}
@@ -23,7 +23,7 @@ type healthStream struct {
 	changed           chan struct{} // capacity 1
 }
 
-// watchHealth follows a service's status until close.
+// watchHealth follows the status of a service until close.
 func watchHealth(srv *health.Server, service string) *healthStream {
 	s := &healthStream{changed: make(chan struct{}, 1), done: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancel(context.Background())

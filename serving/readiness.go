@@ -15,9 +15,9 @@ import (
 // been registered, and 503 with a line that gives the reason before that, while the server or one
 // of its registrations is draining, and after it has left.
 //
-// An outage does not make a server unready: its clients keep calling it while etcd is away,
-// or its lease is lost, and a probe that took all replicas out at once would end what the
-// outage left. It is no liveness probe.
+// An outage of etcd, or the loss of a lease, does not make a server unready: its clients keep
+// calling it, and taking all replicas out of service at once would make the outage worse. Do
+// not use the handler as a liveness probe.
 func (s *Server) Readiness() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		if why := s.unready(); why != "" {

@@ -215,7 +215,7 @@ func (s *Server) drain(ctx context.Context, regs []*rollcall.Registration) {
 		if state, _ := g.State(); state.Phase != rollcall.Registered && state.Phase != rollcall.Draining {
 			return
 		}
-		var unmarked *rollcall.InputError // metadata that is no object carries no mark
+		var unmarked *rollcall.InputError // metadata that is not an object cannot be marked
 		if err := g.Drain(ctx); err == nil {
 			marked <- true
 		} else if !errors.As(err, &unmarked) {

@@ -79,7 +79,7 @@ func parse(data json.RawMessage, env rollcall.Locality) (*settings, error) {
 }
 
 // parseChild returns the first policy of a list that is registered in this program, as gRPC
-// does with loadBalancingConfig; round_robin where there is no list.
+// does with loadBalancingConfig; round_robin without a list.
 func parseChild(list []map[string]json.RawMessage) (childPolicy, error) {
 	if list == nil {
 		list = []map[string]json.RawMessage{{roundrobin.Name: json.RawMessage("{}")}}

@@ -38,7 +38,7 @@
 //
 // Each group (the caller's subzone, the rest of the zone, the rest of the region, anywhere)
 // has a child policy of its own. It is made when calls first go there, so that a healthy
-// zone keeps no connections to others, and kept for five minutes after they stopped. Calls
+// zone has no connections to others, and stays for five minutes after they stopped. Calls
 // wait while no group that should have them is connected. A group that has not connected
 // within 10 s, or whose members are all unhealthy, counts as having no capacity. Health
 // checks and outlier ejections of single members are the child's alone, and take nothing
@@ -52,7 +52,7 @@
 // # Concurrency
 //
 // The policy has one timer and no goroutine. Calls into the children are made one at a time,
-// under policy.children; what they report is kept under policy.mu, which is taken last.
+// under policy.children; policy.mu, which is taken last, guards what they report.
 package zone
 
 import (

@@ -21,12 +21,12 @@ func newAdd(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "add SERVICE HOST:PORT",
 		Short: "Add an endpoint that cannot register itself",
-		Long: "add writes the key SERVICE/ID. It stays until somebody removes it, whether the server\n" +
-			"lives or not: servers that can should register (see rollcall register). With --ttl it\n" +
-			"is written under a lease that nobody keeps alive, so that it goes by itself once that\n" +
-			"time is up. A key that exists is left as it is, unless --force replaces it. A server\n" +
-			"that keeps that key registered then keeps the new value, under its own lease; with --ttl\n" +
-			"it makes way, and puts its own value back once the time is up.",
+		Long: "add writes the key SERVICE/ID. The key stays until it is removed, even if the server\n" +
+			"dies: servers that can register themselves should (see rollcall register). With --ttl\n" +
+			"the key is under a lease that is not renewed, and etcd removes it after that time. An\n" +
+			"existing key is replaced only with --force. If a running server has it registered, the\n" +
+			"server keeps the new value, under its own lease; with --ttl the server waits and puts\n" +
+			"its own value back after that time.",
 		Example: "  rollcall add my-service 10.0.0.7:50051\n" +
 			"  rollcall add my-service 10.0.0.7:50051 --id blue-1 --metadata '{\"weight\":10,\"zone\":\"eu-1\"}'\n" +
 			"  rollcall add my-service 10.0.0.7:50051 --ttl 1h --force",
@@ -46,7 +46,7 @@ func newAdd(a *app) *cobra.Command {
 		},
 	}
 	flags.add(cmd.Flags())
-	cmd.Flags().DurationVar(&flags.ttl, "ttl", 0, "write it under a lease of this time, which nobody keeps alive (default: no lease)")
+	cmd.Flags().DurationVar(&flags.ttl, "ttl", 0, "write it under a lease of this time, which is not renewed (default: no lease)")
 	cmd.Flags().BoolVar(&force, "force", false, "replace the key if it exists")
 	return cmd
 }
@@ -81,8 +81,8 @@ func (a *app) add(ctx context.Context, e entry, ttl time.Duration, force bool) e
 	})
 }
 
-// put writes the endpoint: a key that is there stays, or with force is replaced and
-// returned as it was.
+// put writes the endpoint and returns the revision. An existing key is an error or, with
+// force, replaced and returned as it was.
 func put(ctx context.Context, client *clientv3.Client, e entry, lease clientv3.LeaseID, force bool) (int64, *mvccpb.KeyValue, error) {
 	key := e.key()
 	write := clientv3.OpPut(key, string(e.value), clientv3.WithLease(lease))
@@ -101,7 +101,7 @@ func put(ctx context.Context, client *clientv3.Client, e entry, lease clientv3.L
 			modRevision, old = kvs[0].ModRevision, kvs[0]
 		}
 		if old != nil && !force {
-			return 0, nil, fail(exitOther, "%q exists already, with value %s of revision %d; give --force to replace it, or another --id",
+			return 0, nil, fail(exitOther, "%q exists already, with value %s at revision %d; use --force to replace it, or another --id",
 				key, shorten(string(old.Value), 80), old.ModRevision)
 		}
 	}
@@ -110,14 +110,14 @@ func put(ctx context.Context, client *clientv3.Client, e entry, lease clientv3.L
 func (a *app) printAdded(row instance, old *mvccpb.KeyValue) error {
 	switch {
 	case row.Lease != "":
-		a.say("nobody keeps lease %s alive: the key goes %ds after it was written", row.Lease, row.TTL)
+		a.say("lease %s is not renewed: etcd removes the key %ds after it was written", row.Lease, row.TTL)
 		if old != nil && old.Lease != 0 {
-			a.say("the key was under lease %x: if its server still keeps it registered, the server makes way until then, "+
+			a.say("the key was under lease %x: if its server is still running, it waits until then "+
 				"and puts its own value back", old.Lease)
 		}
 	case old != nil && old.Lease != 0:
-		a.say("the key was under lease %x: if its server still keeps it registered, the server takes the new value "+
-			"under its lease, and the key goes with the server; otherwise the key stays until it is removed", old.Lease)
+		a.say("the key was under lease %x: if its server is still running, the server takes the new value "+
+			"under its lease, and removes the key when it stops; otherwise the key stays until it is removed", old.Lease)
 	}
 	if a.json() {
 		return a.printJSON(newWritten(row))

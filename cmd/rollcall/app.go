@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// app is what every command shares: streams, environment and global flags.
+// app holds what all commands share: streams, environment and global flags.
 type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
@@ -33,11 +33,11 @@ type app struct {
 
 const rootHelp = `rollcall shows, changes and follows what gRPC services have registered in etcd.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 etcd cannot be reached,
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 not found, 4 etcd unreachable,
 5 not permitted, 6 timed out, 130 and 143 interrupted.
 
-Every global flag can come from the environment: ROLLCALL_ENDPOINTS and so on, or else
-etcdctl's own ETCDCTL_ENDPOINTS and so on.`
+Global flags can be set in the environment: ROLLCALL_ENDPOINTS and so on, or else
+etcdctl's ETCDCTL_ENDPOINTS and so on.`
 
 func newRoot(a *app) *cobra.Command {
 	root := &cobra.Command{
@@ -74,7 +74,7 @@ func newRoot(a *app) *cobra.Command {
 	return root
 }
 
-// group adds commands to root under a title of the help.
+// group adds commands to root under a title in the help.
 func group(root *cobra.Command, id, title string, commands ...*cobra.Command) {
 	root.AddGroup(&cobra.Group{ID: id, Title: title})
 	for _, cmd := range commands {
@@ -83,23 +83,23 @@ func group(root *cobra.Command, id, title string, commands ...*cobra.Command) {
 	root.AddCommand(commands...)
 }
 
-// unknownCommand refuses what names no command of its parent, with those spelt alike.
+// unknownCommand fails for a name that is not a command of its parent, and suggests similar ones.
 func unknownCommand(parent *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
 	parent.SuggestionsMinimumDistance = 2
-	meant := ""
+	hint := ""
 	if like := parent.SuggestionsFor(args[0]); len(like) > 0 {
-		meant = "; did you mean " + strings.Join(like, " or ") + "?"
+		hint = "; did you mean " + strings.Join(like, " or ") + "?"
 	}
-	return fail(exitUsage, "unknown command %q%s; see %s --help", args[0], meant, parent.CommandPath())
+	return fail(exitUsage, "unknown command %q%s; see %s --help", args[0], hint, parent.CommandPath())
 }
 
 func newHelp() *cobra.Command {
 	return &cobra.Command{
 		Use:     "help [COMMAND]",
-		Short:   "Say how a command is used",
+		Short:   "Show how to use a command",
 		Example: "  rollcall help register",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			about, rest, err := cmd.Root().Find(args)
@@ -115,7 +115,7 @@ func newHelp() *cobra.Command {
 	}
 }
 
-// usageArgs makes a wrong number of arguments a usage error.
+// usageArgs makes wrong arguments a usage error.
 func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
@@ -125,8 +125,8 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	}
 }
 
-// run executes one command line: data goes to stdout, an error as one line to stderr,
-// and its kind is the code returned. A signal is no error to speak of.
+// run executes a command line and returns the exit code. Data goes to stdout, an error to
+// stderr, in one line. The end by a signal is not reported.
 func (a *app) run(ctx context.Context, args []string) int {
 	root := newRoot(a)
 	root.InitDefaultCompletionCmd(args...)
@@ -143,7 +143,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 	return exitCode(err)
 }
 
-// checkCompletionUsage gives cobra's own command the exit code of wrong usage.
+// checkCompletionUsage makes wrong arguments of cobra's completion command a usage error.
 func checkCompletionUsage(root *cobra.Command) {
 	for _, cmd := range root.Commands() {
 		if cmd.Name() != "completion" {
@@ -162,7 +162,7 @@ func (a *app) say(format string, args ...any) {
 	fmt.Fprintf(a.stderr, "rollcall: %s\n", safe(oneLine(fmt.Sprintf(format, args...))))
 }
 
-// deadline bounds a command's talk with etcd by the dial time-out.
+// deadline bounds a command's calls to etcd by the dial timeout.
 func (a *app) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, a.dialTimeout)
 }

@@ -45,7 +45,7 @@ func TestUsers(t *testing.T) {
 		code            int
 		want            string
 	}{
-		{"nobody", "get open", "", exitNotPermitted, "no user was named"},
+		{"nobody", "get open", "", exitNotPermitted, "denied access without a user"},
 		{"nobody adds", "add open 10.0.0.2:80", "", exitNotPermitted, "user name is empty"},
 		{"wrong password", "get open --user bob:wrong", "", exitNotPermitted, `as user "bob": `},
 		{"unknown user", "ls --user eve:x", "", exitNotPermitted, "authentication failed"},

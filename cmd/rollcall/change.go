@@ -14,32 +14,32 @@ import (
 	"github.com/rollcall-grpc/rollcall"
 )
 
-// mostChanged is how many keys change in one transaction: etcd takes 128 operations.
-const mostChanged = 128
+// maxChanged bounds the keys changed in one transaction: etcd allows 128 operations.
+const maxChanged = 128
 
-// holding is a key of a service as etcd holds it.
-type holding struct {
+// storedKey is a key of a service as it is in etcd.
+type storedKey struct {
 	key            string
 	lease          clientv3.LeaseID
 	createRevision int64
 	modRevision    int64
 	value          []byte             // as stored
-	instance       *rollcall.Instance // nil for a value that is no endpoint, with the cause
+	instance       *rollcall.Instance // nil if the value is invalid: see cause
 	cause          error
 }
 
-// change is what was done to some keys of a service, in one transaction.
+// change is a transaction on some keys of a service.
 type change struct {
 	before   *rollcall.Snapshot
-	held     []holding // sorted by key; writes has one for each
+	keys     []storedKey // sorted by key; writes has one for each
 	writes   []clientv3.Op
 	revision int64
 }
 
-// change writes to all the keys that names stand for, each an id or else an address, or
-// to none. It looks again where somebody else wrote to one of them in between.
+// change writes to all keys that the names select, or to none. A name is an id or, if there
+// is no such id, an address. If a key was changed meanwhile, change starts over.
 func (a *app) change(ctx context.Context, client *clientv3.Client, service string, names []string,
-	write func(holding) (clientv3.Op, error)) (change, error) {
+	write func(storedKey) (clientv3.Op, error)) (change, error) {
 	dir, err := rollcall.SharedDirectory(client)
 	if err != nil {
 		return change{}, err
@@ -49,26 +49,26 @@ func (a *app) change(ctx context.Context, client *clientv3.Client, service strin
 		if c.before, err = dir.List(ctx, service); err != nil {
 			return c, fmt.Errorf("list service %q: %w", service, err)
 		}
-		if c.held, err = find(c.before, names); err != nil {
+		if c.keys, err = find(c.before, names); err != nil {
 			return c, err
 		}
-		if same, err := readValues(ctx, client, c.held); err != nil {
-			return c, fmt.Errorf("read %d keys of service %q: %w", len(c.held), service, err)
+		if same, err := readValues(ctx, client, c.keys); err != nil {
+			return c, fmt.Errorf("read %d keys of service %q: %w", len(c.keys), service, err)
 		} else if !same {
 			continue
 		}
 		var same []clientv3.Cmp
-		for _, h := range c.held {
-			op, err := write(h)
+		for _, k := range c.keys {
+			op, err := write(k)
 			if err != nil {
 				return c, err
 			}
 			c.writes = append(c.writes, op)
-			same = append(same, clientv3.Compare(clientv3.ModRevision(h.key), "=", h.modRevision))
+			same = append(same, clientv3.Compare(clientv3.ModRevision(k.key), "=", k.modRevision))
 		}
 		resp, err := client.Txn(ctx).If(same...).Then(c.writes...).Commit()
 		if err != nil {
-			return c, fmt.Errorf("write to %d keys of service %q: %w", len(c.held), service, err)
+			return c, fmt.Errorf("write to %d keys of service %q: %w", len(c.keys), service, err)
 		}
 		if resp.Succeeded {
 			c.revision = resp.Header.Revision
@@ -77,69 +77,69 @@ func (a *app) change(ctx context.Context, client *clientv3.Client, service strin
 	}
 }
 
-// readValues reads what is stored, and says whether it is still what was listed.
-func readValues(ctx context.Context, client *clientv3.Client, held []holding) (same bool, err error) {
+// readValues reads the stored values. It reports whether no key was changed since it was listed.
+func readValues(ctx context.Context, client *clientv3.Client, keys []storedKey) (same bool, err error) {
 	var gets []clientv3.Op
-	for _, h := range held {
-		gets = append(gets, clientv3.OpGet(h.key))
+	for _, k := range keys {
+		gets = append(gets, clientv3.OpGet(k.key))
 	}
 	resp, err := client.Txn(ctx).Then(gets...).Commit()
 	if err != nil {
 		return false, err
 	}
-	for i := range held {
+	for i := range keys {
 		kvs := resp.Responses[i].GetResponseRange().Kvs
-		if len(kvs) == 0 || kvs[0].ModRevision != held[i].modRevision {
+		if len(kvs) == 0 || kvs[0].ModRevision != keys[i].modRevision {
 			return false, nil
 		}
-		held[i].value = kvs[0].Value
+		keys[i].value = kvs[0].Value
 	}
 	return true, nil
 }
 
-// find returns the keys that names stand for, none twice.
-func find(snap *rollcall.Snapshot, names []string) (all []holding, err error) {
+// find returns the keys that the names select, each once.
+func find(snap *rollcall.Snapshot, names []string) (all []storedKey, err error) {
 	for _, name := range names {
-		held := named(snap, name)
-		if len(held) == 0 {
+		keys := named(snap, name)
+		if len(keys) == 0 {
 			return nil, fail(exitNotFound, "service %q has neither an id nor an address %q at revision %d; see rollcall get %s",
 				snap.Service(), name, snap.Revision(), snap.Service())
 		}
-		all = append(all, held...)
+		all = append(all, keys...)
 	}
-	slices.SortFunc(all, func(a, b holding) int { return strings.Compare(a.key, b.key) })
-	all = slices.CompactFunc(all, func(a, b holding) bool { return a.key == b.key })
-	if len(all) > mostChanged {
-		return nil, fail(exitOther, "those are %d keys of service %q, more than the %d that change at once; name fewer, by id",
-			len(all), snap.Service(), mostChanged)
+	slices.SortFunc(all, func(a, b storedKey) int { return strings.Compare(a.key, b.key) })
+	all = slices.CompactFunc(all, func(a, b storedKey) bool { return a.key == b.key })
+	if len(all) > maxChanged {
+		return nil, fail(exitOther, "%d keys of service %q are more than the %d that one transaction can change; name fewer, by id",
+			len(all), snap.Service(), maxChanged)
 	}
 	return all, nil
 }
 
-// named returns the key of that id, or else those of the endpoints with that address.
-func named(snap *rollcall.Snapshot, name string) (held []holding) {
+// named returns the key with that id or, if there is none, the keys with that address.
+func named(snap *rollcall.Snapshot, name string) (keys []storedKey) {
 	key := rollcall.Key(snap.Service(), name)
 	for _, r := range snap.Invalid() {
 		if r.Key == key {
-			return []holding{{r.Key, r.Lease, r.CreateRevision, r.ModRevision, nil, nil, r.Cause}}
+			return []storedKey{{r.Key, r.Lease, r.CreateRevision, r.ModRevision, nil, nil, r.Cause}}
 		}
 	}
 	if i := snap.Instance(key); i != nil {
-		return []holding{holdingOf(i)}
+		return []storedKey{storedKeyOf(i)}
 	}
 	for _, i := range snap.Instances() {
 		if i.Addr == name {
-			held = append(held, holdingOf(i))
+			keys = append(keys, storedKeyOf(i))
 		}
 	}
-	return held
+	return keys
 }
 
-func holdingOf(i *rollcall.Instance) holding {
-	return holding{i.Key, i.Lease, i.CreateRevision, i.ModRevision, nil, i, nil}
+func storedKeyOf(i *rollcall.Instance) storedKey {
+	return storedKey{i.Key, i.Lease, i.CreateRevision, i.ModRevision, nil, i, nil}
 }
 
-// checkNames reads what a command calls a service and its endpoints.
+// checkNames checks the names of a service and of its endpoints.
 func checkNames(service string, names []string) (string, error) {
 	service, err := rollcall.ParseService(service)
 	if err == nil && slices.Contains(names, "") {

@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// endWithThread has the kernel send a command SIGTERM when the thread ends that starts it,
-// as it does when this process is killed.
+// endWithThread makes the kernel send the command SIGTERM when the thread that starts it ends,
+// for instance because this process is killed.
 func endWithThread(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 }

@@ -7,5 +7,5 @@ package main
 
 import "os/exec"
 
-// endWithThread does nothing: only Linux tells a command that its parent was killed.
+// endWithThread does nothing: only Linux can signal a command when its parent is killed.
 func endWithThread(*exec.Cmd) {}

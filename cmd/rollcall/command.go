@@ -14,57 +14,57 @@ import (
 	"time"
 )
 
-// Exit codes of a command that cannot be started, as shells have them.
+// Exit codes of a command that cannot be started, as in shells.
 const (
 	exitCannotRun = 126
 	exitNoCommand = 127
 )
 
-// killGrace is how long a command that could not be registered has to end.
+// killGrace is how long a command may take to end after its registration failed.
 const killGrace = 10 * time.Second
 
-// accompany starts a command and keeps the endpoint registered until it ends.
-func (d *desk) accompany(ctx context.Context, command []string, signals <-chan os.Signal) error {
+// runCommand starts a command and keeps the endpoint registered until the command ends.
+func (s *registerSession) runCommand(ctx context.Context, command []string, signals <-chan os.Signal) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	cmd := exec.Command(command[0], command[1:]...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = d.a.stdin, d.a.stdout, d.a.stderr
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = s.a.stdin, s.a.stdout, s.a.stderr
 	endWithThread(cmd)
-	runtime.LockOSThread() // which then lives until the command has ended
+	runtime.LockOSThread() // the thread must live until the command has ended
 	defer runtime.UnlockOSThread()
 	if err := cmd.Start(); err != nil {
-		d.abandon()
+		s.abort()
 		return cannotStart(command[0], err)
 	}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		_ = cmd.Wait() // ProcessState tells the same
+		_ = cmd.Wait() // ProcessState has the result
 	}()
-	// From here on signals are the command's; what ends the registration is its end.
-	keeping, stop := context.WithCancel(context.WithoutCancel(ctx))
+	// From here on the command handles signals; its end ends the registration.
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	kept := make(chan error, 1)
-	go func() { kept <- d.keep(keeping) }()
-	failed := escort(cmd.Process, signals, kept, ended)
+	maintained := make(chan error, 1)
+	go func() { maintained <- s.maintain(running) }()
+	failed := forwardSignals(cmd.Process, signals, maintained, ended)
 	stop()
 	if failed == nil {
-		failed = <-kept
+		failed = <-maintained
 	}
 	if failed != nil {
-		d.abandon()
+		s.abort()
 		return failed
 	}
-	if err := d.leave(ctx); err != nil {
-		d.a.say("%s", d.a.explain(err))
+	if err := s.deregister(ctx); err != nil {
+		s.a.say("%s", s.a.explain(err))
 	}
 	return exitOf(cmd.ProcessState)
 }
 
-// escort passes signals on until the command has ended. A registration that failed ends
-// the command and is returned.
-func escort(command *os.Process, signals <-chan os.Signal, kept <-chan error, ended <-chan struct{}) (failed error) {
+// forwardSignals forwards signals to the command until it has ended. If the registration
+// fails, forwardSignals ends the command and returns the error.
+func forwardSignals(command *os.Process, signals <-chan os.Signal, maintained <-chan error, ended <-chan struct{}) (failed error) {
 	var tooLong <-chan time.Time
 	for {
 		select {
@@ -72,8 +72,8 @@ func escort(command *os.Process, signals <-chan os.Signal, kept <-chan error, en
 			if !fromTerminal(sig) {
 				_ = command.Signal(sig)
 			}
-		case failed = <-kept:
-			kept = nil
+		case failed = <-maintained:
+			maintained = nil
 			_ = command.Signal(syscall.SIGTERM)
 			tooLong = time.After(killGrace)
 		case <-tooLong:
@@ -84,20 +84,20 @@ func escort(command *os.Process, signals <-chan os.Signal, kept <-chan error, en
 	}
 }
 
-// cannotStart gives a command that cannot be started the code that a shell would.
+// cannotStart returns the error of a command that cannot be started, with a shell's exit code.
 func cannotStart(name string, err error) error {
 	code := exitCannotRun
 	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
 		code = exitNoCommand
 	}
-	var about *exec.Error
-	if errors.As(err, &about) {
-		err = about.Err
+	var execErr *exec.Error
+	if errors.As(err, &execErr) {
+		err = execErr.Err
 	}
 	return fail(code, "cannot start %q: %v; nothing was registered", name, err)
 }
 
-// exitOf passes a command's own exit code on, without a word.
+// exitOf returns the command's exit code as an error without a message, nil for 0.
 func exitOf(state *os.ProcessState) error {
 	code := state.ExitCode()
 	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {

@@ -56,7 +56,7 @@ func TestAddUnderLease(t *testing.T) {
 	if got.TTL != 3 || got.Lease == "" || got.Kind != "Instance" {
 		t.Errorf("got %+v, want a lease of 3s", got)
 	}
-	wantIn(t, "stderr", r.stderr, "nobody keeps lease "+got.Lease+" alive", "3s")
+	wantIn(t, "stderr", r.stderr, "lease "+got.Lease+" is not renewed", "3s")
 	r = must(t, endpoint, "get", "t-lease")
 	wantIn(t, "stdout", r.stdout, got.Lease, "3s")
 
@@ -94,7 +94,7 @@ func TestRm(t *testing.T) {
 		t.Errorf("second rm: exit %d, want %d", r.code, exitNotFound)
 	}
 	r = must(t, endpoint, "ls", "t-rm")
-	wantIn(t, "stdout", r.stdout, "t-rm     1          0         0")
+	wantIn(t, "stdout", r.stdout, "t-rm     1          0        0")
 	r = must(t, endpoint, "ls", "t-nothing")
 	wantIn(t, "stderr", r.stderr, `no services start with "t-nothing" at revision `)
 }
@@ -107,7 +107,7 @@ func TestLsOfAnEmptyEtcd(t *testing.T) {
 func TestRmRefusesTooMany(t *testing.T) {
 	endpoint := sharedEtcd(t)
 	client := etcdClient(t, endpoint)
-	for i := range mostChanged {
+	for i := range maxChanged {
 		put1(t, client, "t-many/"+string(rune('a'+i)), `{"Addr":"10.0.0.1:80"}`)
 	}
 	put1(t, client, "t-many/one-more", `{"Addr":"10.0.0.1:80"}`)
@@ -133,9 +133,9 @@ func TestResolveOfNothingUsable(t *testing.T) {
 	if r.code != exitNotFound || r.stdout != "" {
 		t.Errorf("exit %d, stdout %q", r.code, r.stdout)
 	}
-	wantIn(t, "stderr", r.stderr, "1 rejected", "1 refused")
+	wantIn(t, "stderr", r.stderr, "1 invalid", "1 disallowed")
 	r = must(t, endpoint, "get", "t-none")
-	wantIn(t, "stdout", r.stdout, "LEFT OUT", "rejected: value is no endpoint", "refused:")
+	wantIn(t, "stdout", r.stdout, "LEFT OUT", "invalid: value is not an endpoint", "disallowed:")
 }
 
 func TestWatchSaysWhenItIsStale(t *testing.T) {

@@ -24,16 +24,16 @@ import (
 // maxConfig is the largest service config that is read: etcd takes requests of 1.5 MiB.
 const maxConfig = 1 << 20
 
-// serviceConfig is a service config as etcd has it.
+// serviceConfig is a service config as commands show it.
 type serviceConfig struct {
 	Key         string          `json:"key"`
 	ModRevision int64           `json:"modRevision"`
-	Config      json.RawMessage `json:"config"`          // the text as a string where it is no JSON
-	Cause       string          `json:"cause,omitempty"` // why gRPC refuses it
+	Config      json.RawMessage `json:"config"`          // a string if the stored text is not JSON
+	Cause       string          `json:"cause,omitempty"` // why it is invalid
 	text        string
 }
 
-// serviceConfigDoc is one service config, or what was done to it, as JSON.
+// serviceConfigDoc is a service config, or a change of one, as JSON.
 type serviceConfigDoc struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
@@ -47,8 +47,8 @@ func newConfig(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config get|set|rm SERVICE",
 		Short: "Show or change a service's gRPC service config",
-		Long: "config reads and writes the gRPC service config of a service, at " + rollcall.ConfigPrefix + "SERVICE: its\n" +
-			"balancing policy, time-outs, retries and health checks. Channels that resolve the\n" +
+		Long: "config reads and writes the gRPC service config of a service, the key " + rollcall.ConfigPrefix + "SERVICE:\n" +
+			"balancing policy, timeouts, retries and health checks. Channels that resolve the\n" +
 			"service through Rollcall follow it at once.",
 		Example: "  rollcall config set my-service policy.json\n  rollcall config get my-service\n  rollcall config rm my-service",
 		Args:    unknownCommand,
@@ -60,9 +60,10 @@ func newConfig(a *app) *cobra.Command {
 
 func newConfigGet(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:     "get SERVICE",
-		Short:   "Show a service config",
-		Long:    "get prints the service config, and says whether gRPC takes it. None is exit code 3.",
+		Use:   "get SERVICE",
+		Short: "Show a service config",
+		Long: "get prints the service config, and reports whether gRPC accepts it. If there is none, the\n" +
+			"exit code is 3.",
 		Example: "  rollcall config get my-service",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -70,16 +71,7 @@ func newConfigGet(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.talk(cmd.Context(), func(ctx context.Context, client *clientv3.Client) error {
-				config, err := storedConfig(ctx, client, service)
-				if err != nil {
-					return err
-				}
-				if config == nil {
-					return noConfig(service)
-				}
-				return a.printConfig(service, config)
-			})
+			return a.getConfig(cmd.Context(), service)
 		},
 	}
 }
@@ -89,10 +81,10 @@ func newConfigSet(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "set SERVICE [FILE|-]",
 		Short: "Write a service config",
-		Long: "set reads a service config, JSON, from a file or from standard input, has gRPC check it,\n" +
-			"shows what changes and writes it. What gRPC refuses is not written. A policy of your\n" +
-			"own is not known here: name one of gRPC's after it, for programs that do not have it.\n" +
-			"If somebody else writes in between nothing is written, exit code 1.",
+		Long: "set reads a service config, JSON, from a file or from standard input, checks it as gRPC\n" +
+			"does, shows the difference and writes it. An invalid one is not written. rollcall does\n" +
+			"not know your own policies: list one of gRPC's after them. If the service config is\n" +
+			"changed meanwhile, nothing is written and the exit code is 1.",
 		Example: "  rollcall config set my-service policy.json\n" +
 			`  echo '{"loadBalancingConfig":[{"round_robin":{}}]}' | rollcall config set my-service` + "\n" +
 			"  rollcall config set my-service policy.json --dry-run",
@@ -107,12 +99,12 @@ func newConfigSet(a *app) *cobra.Command {
 				return err
 			}
 			if err := resolver.CheckServiceConfig(text); err != nil {
-				return fail(exitUsage, "gRPC refuses the service config: %s; nothing was written", reason(err))
+				return fail(exitUsage, "invalid service config: %s; nothing was written", reason(err))
 			}
 			return a.setConfig(cmd.Context(), service, text, dryRun)
 		},
 	}
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check it and show what would change, and write nothing")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check it and show the difference, but write nothing")
 	return cmd
 }
 
@@ -121,8 +113,8 @@ func newConfigRm(a *app) *cobra.Command {
 		Use:     "rm SERVICE",
 		Aliases: []string{"remove", "delete"},
 		Short:   "Remove a service config",
-		Long: "rm deletes the service config. Channels fall back to the resolver's default, or to\n" +
-			"gRPC's. None to remove is exit code 3.",
+		Long: "rm deletes the service config. Channels fall back to their own default. If there is none\n" +
+			"to remove, the exit code is 3.",
 		Example: "  rollcall config rm my-service",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -148,31 +140,23 @@ func noConfig(service string) error {
 	return fail(exitNotFound, "service %q has no service config: no key %q", service, rollcall.ConfigPrefix+service)
 }
 
-// storedConfig returns what etcd has, nil where there is none.
-func storedConfig(ctx context.Context, client *clientv3.Client, service string) (*serviceConfig, error) {
-	resp, err := client.Get(ctx, rollcall.ConfigPrefix+service)
-	if err != nil {
-		return nil, fmt.Errorf("read the service config of %q: %w", service, err)
+// renderConfig returns a service config as commands show it, nil if the service has none.
+func renderConfig(stored *rollcall.ServiceConfig) *serviceConfig {
+	if stored.JSON == nil {
+		return nil
 	}
-	if len(resp.Kvs) == 0 {
-		return nil, nil
-	}
-	c := newServiceConfig(service, string(resp.Kvs[0].Value), resp.Kvs[0].ModRevision)
-	return &c, nil
-}
-
-func newServiceConfig(service, text string, modRevision int64) serviceConfig {
-	c := serviceConfig{Key: rollcall.ConfigPrefix + service, ModRevision: modRevision, text: text}
-	if err := resolver.CheckServiceConfig(text); err != nil {
+	c := &serviceConfig{Key: rollcall.ConfigPrefix + stored.Service, ModRevision: stored.ModRevision,
+		Config: stored.JSON, text: string(stored.JSON)}
+	if err := resolver.CheckServiceConfig(c.text); err != nil {
 		c.Cause = reason(err)
 	}
-	if c.Config = json.RawMessage(text); !json.Valid(c.Config) {
-		c.Config, _ = json.Marshal(text)
+	if !json.Valid(c.Config) {
+		c.Config, _ = json.Marshal(c.text)
 	}
 	return c
 }
 
-// indented is the config for people: JSON with a field a line.
+// indented returns the JSON with a line a field.
 func (c *serviceConfig) indented() string {
 	if c == nil {
 		return ""
@@ -184,7 +168,7 @@ func (c *serviceConfig) indented() string {
 	return b.String() + "\n"
 }
 
-// read returns the text of a file, or of standard input.
+// read returns the text of a file or of standard input.
 func (a *app) read(file []string) (string, error) {
 	in, name := a.stdin, "standard input"
 	if len(file) > 0 && file[0] != "-" {
@@ -204,44 +188,55 @@ func (a *app) read(file []string) (string, error) {
 	case text == "":
 		return "", fail(exitUsage, "%s is empty: want a service config, such as {\"loadBalancingConfig\":[{\"round_robin\":{}}]}", name)
 	case len(data) > maxConfig:
-		return "", fail(exitUsage, "%s has over %d bytes, more than etcd takes", name, maxConfig)
+		return "", fail(exitUsage, "%s has over %d bytes, more than etcd accepts", name, maxConfig)
 	}
 	return text, nil
 }
 
-var errMeanwhile = errors.New("somebody else wrote it in between; nothing was written; see rollcall config get, and try again")
-
-func (a *app) setConfig(ctx context.Context, service, text string, dryRun bool) error {
+func (a *app) getConfig(ctx context.Context, service string) error {
 	return a.talk(ctx, func(ctx context.Context, client *clientv3.Client) error {
-		old, err := storedConfig(ctx, client, service)
+		dir, err := rollcall.SharedDirectory(client)
 		if err != nil {
 			return err
 		}
-		config := newServiceConfig(service, text, 0)
-		var before string
-		var revision int64
-		if old != nil {
-			before, revision = old.text, old.ModRevision
+		stored, err := dir.ServiceConfig(ctx, service)
+		if err != nil {
+			return err
 		}
-		config.ModRevision = revision
-		changed := before != text
-		if changed && !dryRun {
-			resp, err := client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(config.Key), "=", revision)).
-				Then(clientv3.OpPut(config.Key, text)).Commit()
-			if err != nil {
-				return fmt.Errorf("write the service config of %q: %w", service, err)
-			}
-			if !resp.Succeeded {
-				return fmt.Errorf("the service config of %q: %w", service, errMeanwhile)
-			}
-			config.ModRevision = resp.Header.Revision
+		if config := renderConfig(stored); config != nil {
+			return a.printConfig(service, config)
 		}
-		a.expectService(ctx, client, service)
-		return a.printConfigChange(service, old, &config, changed, dryRun)
+		return noConfig(service)
 	})
 }
 
-// expectService points out a config for a service that nobody has registered.
+func (a *app) setConfig(ctx context.Context, service, text string, dryRun bool) error {
+	return a.talk(ctx, func(ctx context.Context, client *clientv3.Client) error {
+		dir, err := rollcall.SharedDirectory(client)
+		if err != nil {
+			return err
+		}
+		before, err := dir.ServiceConfig(ctx, service)
+		if err != nil {
+			return err
+		}
+		after := &rollcall.ServiceConfig{Service: service, JSON: json.RawMessage(text), ModRevision: before.ModRevision}
+		changed := string(before.JSON) != text
+		if changed && !dryRun {
+			after, err = dir.PutServiceConfig(ctx, *after)
+			if errors.Is(err, rollcall.ErrConfigChanged) {
+				return fmt.Errorf("%w; nothing was written; see rollcall config get, and try again", err)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		a.expectService(ctx, client, service)
+		return a.printConfigChange(service, renderConfig(before), renderConfig(after), changed, dryRun)
+	})
+}
+
+// expectService points out that a service has no endpoints: its name may be misspelt.
 func (a *app) expectService(ctx context.Context, client *clientv3.Client, service string) {
 	resp, err := client.Get(ctx, service+"/", clientv3.WithPrefix(), clientv3.WithCountOnly())
 	if err == nil && resp.Count == 0 {
@@ -251,7 +246,7 @@ func (a *app) expectService(ctx context.Context, client *clientv3.Client, servic
 
 func (a *app) printConfig(service string, config *serviceConfig) error {
 	if config.Cause != "" {
-		a.say("gRPC refuses it, channels keep what they had: %s", config.Cause)
+		a.say("the service config is invalid, channels ignore it: %s", config.Cause)
 	}
 	if a.json() {
 		return a.printJSON(serviceConfigDoc{APIVersion: apiVersion, Kind: "ServiceConfig", Service: service, serviceConfig: *config})
@@ -269,17 +264,17 @@ func (a *app) printConfigChange(service string, before, after *serviceConfig, ch
 	}
 	switch {
 	case !changed:
-		a.say("%q holds that already, since revision %d", after.Key, after.ModRevision)
+		a.say("%q is the same already, since revision %d", after.Key, after.ModRevision)
 	case dryRun:
-		a.say("%q was not written: it is a dry run", after.Key)
+		a.say("%q was not written: this is a dry run", after.Key)
 	default:
-		a.say("%q is written, at revision %d", after.Key, after.ModRevision)
+		a.say("%q was written at revision %d", after.Key, after.ModRevision)
 	}
 	_, err := fmt.Fprint(a.stdout, safeLines(diff))
 	return err
 }
 
-// safeLines is safe for a text of several lines.
+// safeLines applies safe to each line of a text.
 func safeLines(text string) string {
 	lines := strings.Split(text, "\n")
 	for i, line := range lines {

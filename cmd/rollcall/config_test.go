@@ -40,11 +40,11 @@ func TestConfig(t *testing.T) {
 		t.Fatalf("exit %d, stderr %q, value %s", r.code, r.stderr, got)
 	}
 	wantIn(t, "diff", r.stdout, "+  \"loadBalancingConfig\": [", "+      \"round_robin\": {}")
-	wantIn(t, "stderr", r.stderr, "is written", `service "t-config" has no endpoints`)
+	wantIn(t, "stderr", r.stderr, "was written at", `service "t-config" has no endpoints`)
 	put1(t, client, "t-config/a", `{"Addr":"10.0.0.1:80"}`)
 	before := revisionOf(t, client)
 	r = set(roundRobin, "-")
-	wantIn(t, "stderr", r.stderr, "holds that already")
+	wantIn(t, "stderr", r.stderr, "is the same already")
 	if strings.Contains(r.stderr, "no endpoints") || r.stdout != "" {
 		t.Errorf("stdout %q, stderr %q", r.stdout, r.stderr)
 	}
@@ -66,7 +66,7 @@ func TestConfig(t *testing.T) {
 		}
 	}
 	if after := revisionOf(t, client); after != before {
-		t.Error("what was refused, unchanged or a dry run was written")
+		t.Error("what was invalid, unchanged or a dry run was written")
 	}
 
 	wantIn(t, "get", must(t, endpoint, "get", "t-config").stdout, "SERVICE CONFIG", "valid")
@@ -75,9 +75,9 @@ func TestConfig(t *testing.T) {
 	}
 	for _, broken := range []string{`{"loadBalancingConfig":[{"no_such":{}}]}`, "no \x1b[2J JSON"} {
 		put1(t, client, key, broken)
-		wantIn(t, "get", must(t, endpoint, "get", "t-config").stdout, "SERVICE CONFIG", "refused: ")
+		wantIn(t, "get", must(t, endpoint, "get", "t-config").stdout, "SERVICE CONFIG", "invalid: ")
 		r = must(t, endpoint, "config", "get", "t-config")
-		wantIn(t, "stderr", r.stderr, "gRPC refuses it")
+		wantIn(t, "stderr", r.stderr, "the service config is invalid")
 		if strings.Contains(r.stdout, "\x1b") {
 			t.Error("control characters went through")
 		}

@@ -24,18 +24,18 @@ import (
 func newDemo(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "demo",
-		Short: "Show Rollcall at work, on an etcd and servers of its own",
-		Long: "demo starts an etcd and gRPC servers, each a process of its own, and calls etcd:///" + demoService + "\n" +
-			"all the time while servers join, die and drain and etcd itself is killed. Each step is\n" +
-			"measured. The exit code is 0 only if every step kept its promise. It takes half a minute,\n" +
-			"needs nothing and leaves nothing behind.",
+		Short: "Show Rollcall at work, with its own etcd and servers",
+		Long: "demo starts an etcd and gRPC servers, each in its own process, and calls etcd:///" + demoService + "\n" +
+			"all the time, while servers join, die and drain and etcd is killed. Each step is measured.\n" +
+			"The exit code is 0 only if every step keeps its promise. It takes half a minute, needs\n" +
+			"nothing and leaves nothing behind.",
 		Example: "  rollcall demo\n  rollcall demo -o json",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.demo(cmd.Context()) },
 	}
 }
 
-// outcome is one step as it went.
+// outcome is the result of a step.
 type outcome struct {
 	Name    string   `json:"name"`
 	Promise string   `json:"promise"`
@@ -71,7 +71,7 @@ func (a *app) demo(ctx context.Context) error {
 	return nil
 }
 
-// setStage starts etcd, a channel and the callers. The servers are the first step's.
+// setStage starts etcd, a channel and the callers. The first step starts the servers.
 func (a *app) setStage(ctx context.Context) (s *stage, closeStage func(), err error) {
 	var closers []func()
 	closeStage = func() {
@@ -119,7 +119,7 @@ func (a *app) setStage(ctx context.Context) (s *stage, closeStage func(), err er
 	return s, closeStage, nil
 }
 
-// playAll plays the steps until one cannot be played.
+// playAll plays the steps until one returns an error.
 func (a *app) playAll(ctx context.Context, s *stage) ([]outcome, error) {
 	terminal := isTerminal(a.stderr)
 	var outcomes []outcome
@@ -188,7 +188,7 @@ func (a *app) reportDemo(outcomes []outcome) error {
 	}
 	_, err := fmt.Fprint(a.stdout, `
 Try next:
-  rollcall dev                                    an etcd to play with; in another terminal, its export line, then
+  rollcall dev                                    an etcd to play with; in another terminal, paste its export line, then
   rollcall register my-service --addr 127.0.0.1:50051
   rollcall ls
   rollcall watch my-service
@@ -196,7 +196,7 @@ Try next:
 	return err
 }
 
-// isTerminal says whether w is one, for progress that redraws.
+// isTerminal reports whether w is a terminal, where progress can be redrawn.
 func isTerminal(w any) bool {
 	f, ok := w.(*os.File)
 	if !ok {

@@ -19,14 +19,14 @@ import (
 	"time"
 )
 
-// child is a process of the demo's: rollcall itself with other arguments.
+// child is a process of the demo: rollcall with other arguments.
 type child struct {
 	name    string
 	cmd     *exec.Cmd
 	stdin   io.Closer
 	stderr  bytes.Buffer
-	started time.Time     // when it said that it was ready
-	done    chan struct{} // it has ended
+	started time.Time     // when it reported that it was ready
+	done    chan struct{} // closed when it has ended
 }
 
 // spawn starts rollcall with args and waits for its first line.
@@ -76,16 +76,16 @@ func spawn(ctx context.Context, name string, args ...string) (*child, error) {
 	}
 }
 
-// kill is kill -9, and waits for the end.
+// kill kills the process, as kill -9 does, and waits for its end.
 func (c *child) kill() {
 	_ = c.cmd.Process.Kill()
 	<-c.done
 }
 
-// stop asks the child to end, as an operator would, and waits for it.
+// stop asks the process to end, as an operator would, and waits for its end.
 func (c *child) stop() error {
 	if c.cmd.Process.Signal(syscall.SIGTERM) != nil {
-		_ = c.stdin.Close() // where there are no signals, the end of its input does it
+		_ = c.stdin.Close() // on systems without signals, the end of stdin stops it
 	}
 	select {
 	case <-c.done:
@@ -96,7 +96,7 @@ func (c *child) stop() error {
 	}
 }
 
-// lab is the demo's cast: an etcd and servers, each a process.
+// lab runs the processes of the demo: an etcd and servers.
 type lab struct {
 	dir      string
 	endpoint string
@@ -139,7 +139,7 @@ func (l *lab) startServer(ctx context.Context, name string) (*child, error) {
 	return c, err
 }
 
-// close ends every process, hard, and removes the data.
+// close kills every process and removes the data.
 func (l *lab) close() error {
 	for _, c := range l.servers {
 		c.kill()

@@ -14,11 +14,11 @@ import (
 )
 
 const (
-	loadCallers = 4                // callers that call one after the other
-	loadPause   = time.Millisecond // between two calls of one caller: leaves the machine to the others
+	loadCallers = 4                // concurrent callers
+	loadPause   = time.Millisecond // between two calls of a caller, to leave CPU to the servers
 )
 
-// load calls the service all the time and keeps count.
+// load calls the service all the time and counts calls and failures.
 type load struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -31,7 +31,7 @@ type load struct {
 	sample error // the last failure
 }
 
-// startLoad begins to call conn until stop.
+// startLoad calls conn until stop.
 func startLoad(conn *grpc.ClientConn) *load {
 	l := &load{calls: make(map[string]int), first: make(map[string]time.Time), last: make(map[string]time.Time)}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -75,14 +75,14 @@ func (l *load) call(ctx context.Context, conn *grpc.ClientConn) {
 	l.last[name.Value] = now
 }
 
-// tally is what happened between two looks.
+// tally counts what happened between two resets.
 type tally struct {
 	Calls  map[string]int
 	Failed int
 	Sample error
 }
 
-// reset returns what was counted since the last reset.
+// reset returns the counts since the last reset.
 func (l *load) reset() tally {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -91,8 +91,8 @@ func (l *load) reset() tally {
 	return t
 }
 
-// firstCall waits until a server has answered and returns when it first did since the
-// last reset.
+// firstCall waits until a server has answered since the last reset and returns the time of its
+// first answer.
 func (l *load) firstCall(ctx context.Context, server string) (time.Time, error) {
 	for {
 		l.mu.Lock()
@@ -108,7 +108,7 @@ func (l *load) firstCall(ctx context.Context, server string) (time.Time, error) 
 	}
 }
 
-// lastCall returns when a server last answered.
+// lastCall returns the time of the last answer of a server.
 func (l *load) lastCall(server string) time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -20,7 +20,7 @@ const (
 	demoCalls  = 3000
 )
 
-// stage is what the demo's steps play on.
+// stage is what the steps of the demo work with.
 type stage struct {
 	lab       *lab
 	load      *load
@@ -29,15 +29,14 @@ type stage struct {
 	sub       *rollcall.Subscription
 }
 
-// step is one act: what it promises and how it is played. play returns the figures and
-// whether the promise was kept.
+// step is a part of the demo. play returns the figures and whether the promise was kept.
 type step struct {
 	name    string
 	promise string
 	play    func(context.Context, *stage) (figures []figure, kept bool, err error)
 }
 
-// figure is one measured value.
+// figure is a measured value.
 type figure struct {
 	Name  string  `json:"name"`
 	Value float64 `json:"value"`
@@ -83,7 +82,7 @@ func playJoin(ctx context.Context, s *stage) ([]figure, bool, error) {
 			return nil, false, err
 		}
 	}
-	s.load.reset() // before they joined there was nobody to call
+	s.load.reset() // drop the calls made before any server had joined
 	t, err := s.collect(ctx, demoCalls)
 	if err != nil {
 		return nil, false, err
@@ -166,7 +165,7 @@ func playOutage(ctx context.Context, s *stage) ([]figure, bool, error) {
 		}
 	}
 	live := time.Since(back)
-	// Whoever did not keep its lease alive is out of etcd after that.
+	// After that, a server that did not renew its lease is gone from etcd.
 	if err := pause(ctx, demoTTL+time.Second); err != nil {
 		return nil, false, err
 	}
@@ -180,7 +179,7 @@ func playOutage(ctx context.Context, s *stage) ([]figure, bool, error) {
 	return figures, t.Failed == 0 && alive == 3, nil
 }
 
-// collect counts until so many calls were answered.
+// collect counts until the given number of calls was answered.
 func (s *stage) collect(ctx context.Context, calls int) (tally, error) {
 	sum := tally{Calls: make(map[string]int)}
 	for sum.total() < calls {

@@ -19,8 +19,8 @@ func newDev(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dev",
 		Short: "Run an etcd for development",
-		Long: "dev runs an etcd of one member on this machine's loopback until it is interrupted.\n" +
-			"Without --data-dir its data goes with it.",
+		Long: "dev runs a single etcd member on the loopback interface until it is interrupted. Its\n" +
+			"data is removed at the end, unless --data-dir is given.",
 		Example: "  rollcall dev\n  rollcall dev --data-dir ./etcd-data --listen 127.0.0.1:12379",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -33,9 +33,9 @@ func newDev(a *app) *cobra.Command {
 			return a.dev(ctx, opts)
 		},
 	}
-	cmd.Flags().StringVar(&opts.DataDir, "data-dir", "", "keep the data here (default: a directory that is removed)")
-	cmd.Flags().StringVar(&opts.ClientAddr, "listen", "127.0.0.1:2379", "address for clients; port 0 takes a free one")
-	cmd.Flags().BoolVar(&untilEnd, "until-eof", false, "stop when the input ends, for a parent that may die")
+	cmd.Flags().StringVar(&opts.DataDir, "data-dir", "", "directory for the data, which stays (default: a temporary directory)")
+	cmd.Flags().StringVar(&opts.ClientAddr, "listen", "127.0.0.1:2379", "address for clients; with port 0, a free port is chosen")
+	cmd.Flags().BoolVar(&untilEnd, "until-eof", false, "stop when stdin ends, as when the parent process dies")
 	_ = cmd.Flags().MarkHidden("until-eof")
 	return cmd
 }
@@ -59,8 +59,8 @@ func (a *app) dev(ctx context.Context, opts devetcd.Options) error {
 	return err
 }
 
-// untilEOF returns a context that ends when stdin does: a child whose parent is gone,
-// or wants it to stop, has no more input.
+// untilEOF returns a context that ends when stdin does: when the parent process ends or
+// closes the pipe.
 func untilEOF(ctx context.Context, stdin io.Reader) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
 	go func() {

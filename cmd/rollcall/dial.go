@@ -19,7 +19,7 @@ import (
 	"github.com/rollcall-grpc/rollcall"
 )
 
-// client returns a client of the cluster that the flags name. It connects when used.
+// client returns an etcd client configured by the flags. It connects when it is used.
 func (a *app) client() (*clientv3.Client, error) {
 	cfg := rollcall.ClientConfig(a.endpoints...)
 	cfg.DialTimeout = a.dialTimeout
@@ -34,14 +34,14 @@ func (a *app) client() (*clientv3.Client, error) {
 	return client, nil
 }
 
-// secure has the client speak TLS where a file or an endpoint asks for it.
+// secure configures TLS if a file or an https endpoint is given.
 func (a *app) secure(cfg *clientv3.Config) error {
 	https := slices.ContainsFunc(a.endpoints, func(e string) bool { return strings.HasPrefix(e, "https://") })
 	if a.cacert == "" && a.cert == "" && a.key == "" && !https {
 		return nil
 	}
 	if (a.cert == "") != (a.key == "") {
-		return fail(exitUsage, "--cert and --key go together")
+		return fail(exitUsage, "--cert and --key go together; give both")
 	}
 	creds, err := rollcall.TLSFiles{CA: a.cacert, Cert: a.cert, Key: a.key}.Credentials()
 	if err != nil {
@@ -51,7 +51,7 @@ func (a *app) secure(cfg *clientv3.Config) error {
 	return nil
 }
 
-// talk runs one exchange with etcd, all of it within the dial time-out.
+// talk connects to etcd and runs exchange, both within the dial timeout.
 func (a *app) talk(ctx context.Context, exchange func(context.Context, *clientv3.Client) error) error {
 	ctx, cancel := a.deadline(ctx)
 	defer cancel()
@@ -66,9 +66,8 @@ func (a *app) talk(ctx context.Context, exchange func(context.Context, *clientv3
 	return exchange(ctx, client)
 }
 
-// connect waits until the client has a connection and fails as soon as every endpoint
-// has failed, with the connection's own error: etcd's client would wait for its context
-// and say no more than that it ended.
+// connect waits until the client is connected. It fails as soon as every endpoint has failed,
+// with the error of the connection; etcd's client would wait until its context ends.
 func connect(ctx context.Context, client *clientv3.Client) error {
 	conn := client.ActiveConnection()
 	for {
@@ -91,8 +90,8 @@ func connect(ctx context.Context, client *clientv3.Client) error {
 	}
 }
 
-// connectionError asks for the error that a connection failed with: a call that does
-// not wait for the connection answers with it. Any other answer means there is one.
+// connectionError returns the error with which the connection failed, or nil: a call that does
+// not wait for the connection returns that error.
 func connectionError(ctx context.Context, conn *grpc.ClientConn) error {
 	_, err := pb.NewKVClient(conn).Range(ctx, &pb.RangeRequest{Key: []byte{0}, Serializable: true, CountOnly: true},
 		grpc.WaitForReady(false))

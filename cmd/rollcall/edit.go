@@ -20,7 +20,7 @@ import (
 	"github.com/rollcall-grpc/rollcall"
 )
 
-// edited are endpoints whose metadata was changed.
+// edited lists endpoints whose metadata was changed.
 type edited struct {
 	APIVersion string     `json:"apiVersion"`
 	Kind       string     `json:"kind"`
@@ -34,10 +34,9 @@ func newDrain(a *app) *cobra.Command {
 		Use:   "drain SERVICE ID|HOST:PORT...",
 		Short: "Take endpoints out of new calls",
 		Long: "drain sets \"status\": \"draining\" in the endpoints' metadata: clients send them no new\n" +
-			"calls, and what is running ends in its own time. A server that keeps itself registered\n" +
-			"keeps the mark until its process is restarted, or until rollcall undrain. If all\n" +
-			"endpoints of a service drain, clients use them all the same. Of several names all are\n" +
-			"marked, or none.",
+			"calls, and running calls go on. A server that is registered keeps the mark until its\n" +
+			"process restarts, or until rollcall undrain. If all endpoints of a service drain,\n" +
+			"clients call them nevertheless. Of several names, all are marked or none.",
 		Example: "  rollcall drain my-service blue-1\n  rollcall drain my-service 10.0.0.7:50051 10.0.0.8:50051",
 		Args:    usageArgs(cobra.MinimumNArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -49,9 +48,9 @@ func newDrain(a *app) *cobra.Command {
 func newUndrain(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "undrain SERVICE ID|HOST:PORT...",
-		Short: "Have drained endpoints called again",
-		Long: "undrain takes \"status\" out of the endpoints' metadata, which then is \"serving\". A server\n" +
-			"that drains because it shuts down deletes its key all the same.",
+		Short: "Let drained endpoints take calls again",
+		Long: "undrain removes \"status\" from the endpoints' metadata; the default is \"serving\". A server\n" +
+			"that drains because it shuts down still deletes its key.",
 		Example: "  rollcall undrain my-service blue-1",
 		Args:    usageArgs(cobra.MinimumNArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -65,23 +64,22 @@ func newWeight(a *app) *cobra.Command {
 		Use:   "weight SERVICE ID|HOST:PORT N",
 		Short: "Set an endpoint's weight",
 		Long: "weight sets \"weight\" in an endpoint's metadata, a whole number from 1 to 4294967295. An\n" +
-			"endpoint without one has weight 1. Clients whose balancing policy reads it, such as\n" +
-			"rollcall_weighted, follow at once, without a new connection. A server that keeps itself\n" +
-			"registered keeps the weight until its program sets another one, or its process is\n" +
-			"restarted.",
+			"endpoint without one has weight 1. Clients whose balancing policy reads weights, such\n" +
+			"as rollcall_weighted, follow at once, without a new connection. A server that is\n" +
+			"registered keeps the weight until its program sets another one or its process restarts.",
 		Example: "  rollcall weight my-service blue-1 10",
 		Args:    usageArgs(cobra.ExactArgs(3)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			weight, err := strconv.ParseUint(args[2], 10, 32)
 			if err != nil || weight == 0 {
-				return fail(exitUsage, "weight %q: want a whole number from 1 to 4294967295; to have an endpoint not called, see rollcall drain", args[2])
+				return fail(exitUsage, "weight %q: want a whole number from 1 to 4294967295; to stop calls to an endpoint, see rollcall drain", args[2])
 			}
 			return a.edit(cmd.Context(), args[0], args[1:2], "weight", weight)
 		},
 	}
 }
 
-// edit sets a field of the endpoints' metadata; nil takes it out. Leases stay.
+// edit sets a field of the endpoints' metadata, or removes it if value is nil. Leases stay.
 func (a *app) edit(ctx context.Context, service string, names []string, field string, value any) error {
 	service, err := checkNames(service, names)
 	if err != nil {
@@ -91,8 +89,8 @@ func (a *app) edit(ctx context.Context, service string, names []string, field st
 		return err
 	}
 	return a.talk(ctx, func(ctx context.Context, client *clientv3.Client) error {
-		done, err := a.change(ctx, client, service, names, func(h holding) (clientv3.Op, error) {
-			return h.with(field, value)
+		done, err := a.change(ctx, client, service, names, func(k storedKey) (clientv3.Op, error) {
+			return k.with(field, value)
 		})
 		if err != nil {
 			return err
@@ -101,27 +99,27 @@ func (a *app) edit(ctx context.Context, service string, names []string, field st
 	})
 }
 
-// with is the write that sets a field. What else the value holds, it keeps.
-func (h holding) with(field string, value any) (op clientv3.Op, err error) {
-	if h.instance == nil {
-		return op, fail(exitOther, "%q cannot be edited: %v; write it anew with rollcall add --force", h.key, h.cause)
+// with returns the write that sets a field and leaves the rest of the value as it is.
+func (k storedKey) with(field string, value any) (op clientv3.Op, err error) {
+	if k.instance == nil {
+		return op, fail(exitOther, "%q cannot be edited: %v; replace it with rollcall add --force", k.key, k.cause)
 	}
-	metadata, err := rollcall.WithField(h.instance.Metadata, field, value)
+	metadata, err := rollcall.WithField(k.instance.Metadata, field, value)
 	var data []byte
 	if err == nil {
-		data, err = rollcall.Encode(h.instance.Addr, metadata)
+		data, err = rollcall.Encode(k.instance.Addr, metadata)
 	}
 	if err == nil {
-		data, err = withOthers(data, h.value)
+		data, err = withOthers(data, k.value)
 	}
 	if err != nil {
-		return op, fail(exitOther, "%q cannot be edited: %w", h.key, err)
+		return op, fail(exitOther, "%q cannot be edited: %w", k.key, err)
 	}
-	return clientv3.OpPut(h.key, string(data), clientv3.WithIgnoreLease()), nil
+	return clientv3.OpPut(k.key, string(data), clientv3.WithIgnoreLease()), nil
 }
 
-// withOthers returns an endpoint's value with those fields of an older one that mean nothing
-// to gRPC, but may to whoever wrote them.
+// withOthers adds to an endpoint's value the fields of an older value that gRPC naming does
+// not know: they may matter to whoever wrote them.
 func withOthers(value, old []byte) ([]byte, error) {
 	var fields, others map[string]json.RawMessage
 	if err := errors.Join(json.Unmarshal(value, &fields), json.Unmarshal(old, &others)); err != nil {
@@ -145,9 +143,9 @@ func (a *app) printEdited(service string, done change) error {
 	for _, inst := range done.before.Instances() {
 		serving[inst.Key] = !inst.Draining()
 	}
-	for i, h := range done.held {
-		inst, err := rollcall.Decode(&mvccpb.KeyValue{Key: []byte(h.key), Value: done.writes[i].ValueBytes(), Lease: int64(h.lease),
-			CreateRevision: h.createRevision, ModRevision: done.revision})
+	for i, k := range done.keys {
+		inst, err := rollcall.Decode(&mvccpb.KeyValue{Key: []byte(k.key), Value: done.writes[i].ValueBytes(), Lease: int64(k.lease),
+			CreateRevision: k.createRevision, ModRevision: done.revision})
 		if err != nil {
 			return err
 		}
@@ -157,7 +155,7 @@ func (a *app) printEdited(service string, done change) error {
 		rows = append(rows, []string{row.ID, row.Addr, metadataText(row.Metadata), row.Lease, strconv.FormatInt(row.ModRevision, 10)})
 	}
 	if !slices.Contains(slices.Collect(maps.Values(serving)), true) {
-		a.say("every endpoint of service %q drains: clients call them all the same, rather than none", service)
+		a.say("every endpoint of service %q is draining: clients call them nevertheless, rather than none", service)
 	}
 	if a.json() {
 		return a.printJSON(e)

@@ -62,7 +62,7 @@ func TestEdit(t *testing.T) {
 		name, want string
 		code       int
 	}{
-		{"garbage", `"t-edit/garbage" cannot be edited: value is no endpoint`, exitOther},
+		{"garbage", `"t-edit/garbage" cannot be edited: value is not an endpoint`, exitOther},
 		{"text", `"t-edit/text" cannot be edited`, exitOther},
 		{"missing", `neither an id nor an address "missing"`, exitNotFound},
 	} {

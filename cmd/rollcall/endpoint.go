@@ -28,7 +28,7 @@ func (f *endpointFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.metadata, "metadata", "", `JSON, such as '{"weight":10,"zone":"eu-1"}'`)
 }
 
-// entry is what is to be written.
+// entry is an endpoint to be written.
 type entry struct {
 	service string
 	ep      rollcall.Endpoint
@@ -37,7 +37,7 @@ type entry struct {
 
 func (e entry) key() string { return rollcall.Key(e.service, e.ep.ID) }
 
-// parse checks what was typed, before anything is asked of etcd.
+// parse checks the arguments and flags, without asking etcd.
 func (f *endpointFlags) parse(service, addr string) (e entry, err error) {
 	if e.service, err = rollcall.ParseService(service); err != nil {
 		return e, err
@@ -55,7 +55,7 @@ func (f *endpointFlags) parse(service, addr string) (e entry, err error) {
 	if f.metadata != "" {
 		var metadata json.RawMessage
 		if err := json.Unmarshal([]byte(f.metadata), &metadata); err != nil {
-			return e, fail(exitUsage, "--metadata is no JSON: %v; quote it, such as --metadata '{\"weight\":10}'", err)
+			return e, fail(exitUsage, "--metadata is not JSON: %v; quote it, such as --metadata '{\"weight\":10}'", err)
 		}
 		e.ep.Metadata = metadata
 	}
@@ -65,7 +65,7 @@ func (f *endpointFlags) parse(service, addr string) (e entry, err error) {
 	return e, nil
 }
 
-// warn tells of metadata fields that Rollcall would read and cannot.
+// warn reports metadata fields whose values Rollcall cannot read.
 func (a *app) warn(e entry) {
 	inst, err := rollcall.Decode(&mvccpb.KeyValue{Key: []byte(e.key()), Value: e.value})
 	if err != nil {
@@ -76,18 +76,18 @@ func (a *app) warn(e entry) {
 	}
 }
 
-// checkTTL refuses a lease that is shorter than any.
+// checkTTL rejects a TTL below 1s, the shortest that etcd grants.
 func checkTTL(ttl time.Duration) error {
 	if ttl < time.Second {
-		return fail(exitUsage, "--ttl %v: a lease lives at least 1s", ttl)
+		return fail(exitUsage, "--ttl %v: a lease has at least 1s", ttl)
 	}
 	return nil
 }
 
-// wholeSeconds rounds up, as a lease is counted.
+// wholeSeconds rounds up to seconds, the unit of a lease.
 func wholeSeconds(ttl time.Duration) int64 { return int64((ttl + time.Second - 1) / time.Second) }
 
-// written is one endpoint that was written, as JSON.
+// written is an endpoint that was written, as JSON.
 type written struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
@@ -98,14 +98,13 @@ func newWritten(inst instance) written {
 	return written{APIVersion: apiVersion, Kind: "Instance", instance: inst}
 }
 
-// writtenTable is the same as a table.
+// writtenTable is an endpoint that was written, as a table.
 func writtenTable(i instance) string {
 	return table([]string{"KEY", "LEASE", "TTL", "MOD"},
 		[]string{i.Key, i.Lease, ttlText(i.TTL), strconv.FormatInt(i.ModRevision, 10)})
 }
 
-// revoke gives a lease back that nothing stands under. It is a courtesy: nobody keeps
-// the lease alive.
+// revoke revokes a lease that no key is under. If that fails, the lease expires.
 func (a *app) revoke(ctx context.Context, client *clientv3.Client, lease clientv3.LeaseID) {
 	if lease == clientv3.NoLease {
 		return
@@ -113,6 +112,6 @@ func (a *app) revoke(ctx context.Context, client *clientv3.Client, lease clientv
 	ctx, cancel := a.deadline(context.WithoutCancel(ctx))
 	defer cancel()
 	if _, err := client.Revoke(ctx, lease); err != nil {
-		a.say("revoke lease %x: %s; it ends by itself", int64(lease), plain(err))
+		a.say("revoke lease %x: %s; it expires by itself", int64(lease), plain(err))
 	}
 }

@@ -29,7 +29,7 @@ const (
 	exitTimeout      = 6
 )
 
-// exitError gives an error its exit code. A nil err exits without a word.
+// exitError gives an error an exit code. With a nil err nothing is printed.
 type exitError struct {
 	code int
 	err  error
@@ -44,7 +44,7 @@ func (e *exitError) Error() string {
 
 func (e *exitError) Unwrap() error { return e.err }
 
-// silent says whether the code is all that there is to say.
+// silent reports whether err is an exit code without a message.
 func silent(err error) bool {
 	var exit *exitError
 	return errors.As(err, &exit) && exit.err == nil
@@ -64,7 +64,7 @@ func isSignal(err error) bool {
 	return errors.As(err, &sig)
 }
 
-// exitCode returns the code of an error's kind.
+// exitCode returns the exit code for an error.
 func exitCode(err error) int {
 	var exit *exitError
 	var sig signalError
@@ -83,7 +83,7 @@ func exitCode(err error) int {
 	case timedOut(err):
 		return exitTimeout
 	case errors.Is(err, rollcall.ErrNoAnswer), isEtcd(err, codes.Unavailable),
-		status.Code(err) == codes.Unavailable, status.Code(err) == codes.Unimplemented: // it is no etcd
+		status.Code(err) == codes.Unavailable, status.Code(err) == codes.Unimplemented: // not an etcd
 		return exitUnreachable
 	}
 	return exitOther
@@ -99,7 +99,7 @@ func notPermitted(err error) bool {
 	return status.Code(err) == codes.PermissionDenied || status.Code(err) == codes.Unauthenticated
 }
 
-// timedOut says whether etcd was reached and took too long.
+// timedOut reports whether etcd was reached but took too long.
 func timedOut(err error) bool {
 	for _, late := range []error{context.DeadlineExceeded, rpctypes.ErrTimeout, rpctypes.ErrTimeoutDueToLeaderFail,
 		rpctypes.ErrTimeoutDueToConnectionLost, rpctypes.ErrTimeoutWaitAppliedIndex} {
@@ -110,7 +110,7 @@ func timedOut(err error) bool {
 	return status.Code(err) == codes.DeadlineExceeded
 }
 
-// cancelled says whether an error is only that its context was cancelled.
+// cancelled reports whether err only says that its context was cancelled.
 func cancelled(err error) bool {
 	return errors.Is(err, context.Canceled) || status.Code(err) == codes.Canceled
 }
@@ -120,18 +120,18 @@ func isEtcd(err error, code codes.Code) bool {
 	return errors.As(err, &etcd) && etcd.Code() == code
 }
 
-// explain names the endpoints and the way out where an error is about etcd.
+// explain returns the message for an error; one about etcd names the endpoints and the way out.
 func (a *app) explain(err error) string {
 	where := strings.Join(a.endpoints, ", ")
 	switch exitCode(err) {
 	case exitUnreachable:
 		return fmt.Sprintf("cannot reach etcd at %s: %s; %s", where, plain(err), wayOut(plain(err)))
 	case exitNotPermitted:
-		who := "no user was named"
+		who := "without a user"
 		if user, _, _ := strings.Cut(a.user, ":"); user != "" {
 			who = "as user " + strconv.Quote(user)
 		}
-		return fmt.Sprintf("etcd at %s refused, %s: %s; see --user, --password and the user's roles", where, who, plain(err))
+		return fmt.Sprintf("etcd at %s denied access %s: %s; see --user, --password and the user's roles", where, who, plain(err))
 	case exitTimeout:
 		return fmt.Sprintf("etcd at %s did not answer within %v: %s; see --dial-timeout", where, a.dialTimeout, plain(err))
 	}
@@ -141,7 +141,7 @@ func (a *app) explain(err error) string {
 	return plain(err)
 }
 
-// wayOut says what to look at when a connection failed for a cause.
+// wayOut suggests what to check when a connection failed.
 func wayOut(cause string) string {
 	switch {
 	case strings.Contains(cause, "handshake"):
@@ -157,7 +157,7 @@ var (
 	dialPrefix = regexp.MustCompile(`(?:last )?connection error: (?:desc = )?"(?:transport: )?(?:Error while dialing: )?((?:[^"\\]|\\.)*)"`)
 )
 
-// plain takes gRPC's wrapping off the text of an error, and leaves its cause.
+// plain returns the text of an error without gRPC's prefixes.
 func plain(err error) string {
 	text := grpcPrefix.ReplaceAllString(err.Error(), "")
 	return dialPrefix.ReplaceAllStringFunc(text, func(match string) string {

@@ -13,7 +13,7 @@ import (
 )
 
 // globalFlags are the flags that the environment may set, each as ROLLCALL_NAME; all
-// but the last also as ETCDCTL_NAME. The credentials are looked up in credentials.
+// but the last also as ETCDCTL_NAME. For the credentials see resolveCredentials.
 var globalFlags = []string{"endpoints", "cacert", "cert", "key", "dial-timeout", "output"}
 
 func (a *app) addFlags(flags *pflag.FlagSet) {
@@ -24,7 +24,7 @@ func (a *app) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&a.user, "user", "", "name or name:password of an etcd user")
 	flags.StringVar(&a.password, "password", "", "password of --user")
 	flags.StringVar(&a.passwordFile, "password-file", "", "file that holds the password of --user")
-	flags.DurationVar(&a.dialTimeout, "dial-timeout", 2*time.Second, "how long etcd may take to answer")
+	flags.DurationVar(&a.dialTimeout, "dial-timeout", 2*time.Second, "time within which etcd must answer")
 	flags.StringVarP(&a.output, "output", "o", "table", "table or json")
 }
 
@@ -54,7 +54,7 @@ func (a *app) resolveFlags(cmd *cobra.Command) error {
 		return fail(exitUsage, "unknown output %q: want table or json", a.output)
 	}
 	if a.dialTimeout <= 0 {
-		return fail(exitUsage, "--dial-timeout %v: it must be positive, such as 2s", a.dialTimeout)
+		return fail(exitUsage, "--dial-timeout %v: must be positive, such as 2s", a.dialTimeout)
 	}
 	return a.resolveCredentials()
 }
@@ -63,9 +63,9 @@ func envName(prefix, flag string) string {
 	return prefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
-// resolveCredentials fills user and password from the first source that has them:
-// flags, ROLLCALL_*, ETCDCTL_*. A password of a farther source never goes over one
-// of a nearer source, whatever their spelling: in --user, a password, a file.
+// resolveCredentials sets user and password from the first source that has them: flags,
+// ROLLCALL_*, ETCDCTL_*. A password from an earlier source wins, in whatever form it is
+// given: in --user, as a password or as a file.
 func (a *app) resolveCredentials() error {
 	given := map[string]string{"user": a.user, "password": a.password, "password-file": a.passwordFile}
 	sources := []func(name string) string{
@@ -74,7 +74,7 @@ func (a *app) resolveCredentials() error {
 		func(name string) string { value, _ := a.getenv(envName("ETCDCTL_", name)); return value },
 	}
 	a.user, a.password, a.passwordFile = "", "", ""
-	known := false // the password, that is
+	known := false // whether the password is known
 	for _, from := range sources {
 		user, password, file := from("user"), from("password"), from("password-file")
 		if password != "" && file != "" && !known {
@@ -94,8 +94,8 @@ func (a *app) resolveCredentials() error {
 	return a.checkCredentials()
 }
 
-// checkCredentials reads the password's file. A user without a password would be sent
-// to etcd as nobody, so it is refused.
+// checkCredentials reads the password file. A user without a password is an error: etcd's
+// client would not log in at all.
 func (a *app) checkCredentials() error {
 	if a.user == "" {
 		return nil
@@ -107,7 +107,7 @@ func (a *app) checkCredentials() error {
 		}
 		a.password = strings.TrimRight(string(data), "\r\n")
 		if a.password == "" {
-			return fail(exitUsage, "--password-file %s: it is empty", a.passwordFile)
+			return fail(exitUsage, "--password-file %s: the file is empty", a.passwordFile)
 		}
 	}
 	if a.password == "" {

@@ -25,22 +25,22 @@ type instanceList struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
 	Service    string `json:"service"`
-	view
+	snapshot
 	ServiceConfig *serviceConfig `json:"serviceConfig,omitempty"`
 }
 
-func newInstanceList(service string, v view) instanceList {
-	return instanceList{APIVersion: apiVersion, Kind: "InstanceList", Service: service, view: v}
+func newInstanceList(service string, v snapshot) instanceList {
+	return instanceList{APIVersion: apiVersion, Kind: "InstanceList", Service: service, snapshot: v}
 }
 
 func newGet(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "get SERVICE",
 		Short: "Show the endpoints of a service",
-		Long: "get shows every key under SERVICE/ as etcd holds it now: its endpoints with their\n" +
-			"leases, below them what clients leave out, with the cause, and its service config. A\n" +
-			"service without any key is not found: exit code 3. Long metadata is cut in tables;\n" +
-			"JSON has all of it, and keyBase64 beside each key that is not UTF-8.",
+		Long: "get shows every key under SERVICE/: the endpoints with their leases, the keys that\n" +
+			"clients leave out, with the cause, and the service config. If there is no key at all,\n" +
+			"the exit code is 3. Tables shorten long metadata; JSON has all of it, and keyBase64\n" +
+			"beside each key that is not UTF-8.",
 		Example: "  rollcall get my-service\n  rollcall get my-service -o json | jq -r '.instances[].addr'",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -64,7 +64,7 @@ func (a *app) get(ctx context.Context, service string) error {
 			return fmt.Errorf("list service %q: %w", service, err)
 		}
 		if len(snap.Instances())+len(snap.Invalid()) == 0 {
-			return fail(exitNotFound, "service %q is not there: no key under %q at revision %d; see rollcall ls",
+			return fail(exitNotFound, "service %q not found: no key under %q at revision %d; see rollcall ls",
 				service, snap.Prefix(), snap.Revision())
 		}
 		v := render(snap, of(service))
@@ -72,16 +72,18 @@ func (a *app) get(ctx context.Context, service string) error {
 			return err
 		}
 		list := newInstanceList(service, v)
-		if list.ServiceConfig, err = storedConfig(ctx, client, service); err != nil {
-			a.say("whether it has a service config is not known: %s", plain(err))
+		if config, err := dir.ServiceConfig(ctx, service); err != nil {
+			a.say("%s", plain(err))
+		} else {
+			list.ServiceConfig = renderConfig(config)
 		}
 		return a.printInstances(list)
 	})
 }
 
-// fillTTL looks up what the leases were granted. A lease that etcd will not tell of
-// leaves its time out; it does not spoil the list.
-func (a *app) fillTTL(ctx context.Context, client *clientv3.Client, v view) error {
+// fillTTL looks up the granted TTL of each lease. Where etcd does not tell it, it is left
+// out and a message says so.
+func (a *app) fillTTL(ctx context.Context, client *clientv3.Client, v snapshot) error {
 	rows := make(map[string][]*instance)
 	for i := range v.Instances {
 		rows[v.Instances[i].Lease] = append(rows[v.Instances[i].Lease], &v.Instances[i])
@@ -112,12 +114,12 @@ func (a *app) fillTTL(ctx context.Context, client *clientv3.Client, v view) erro
 		return cause
 	}
 	if cause, ok := <-causes; ok {
-		a.say("the time of %d leases is not known: %s", len(causes)+1, plain(cause))
+		a.say("cannot look up the TTL of %d leases: %s", len(causes)+1, plain(cause))
 	}
 	return nil
 }
 
-// grantedTTL returns a lease's granted seconds, 0 where it is gone.
+// grantedTTL returns the seconds that a lease was granted, 0 if it has ended.
 func grantedTTL(ctx context.Context, client *clientv3.Client, lease string) (int64, error) {
 	id, err := strconv.ParseInt(lease, 16, 64)
 	if err != nil {
@@ -145,7 +147,7 @@ func (a *app) printInstances(list instanceList) error {
 		}
 		b.WriteString(table(rows...))
 	}
-	if left := leftOutTable(list.view); left != "" {
+	if left := leftOutTable(list.snapshot); left != "" {
 		if b.Len() > 0 {
 			b.WriteString("\n")
 		}
@@ -154,7 +156,7 @@ func (a *app) printInstances(list instanceList) error {
 	if config := list.ServiceConfig; config != nil {
 		state := "valid"
 		if config.Cause != "" {
-			state = "refused: " + config.Cause
+			state = "invalid: " + config.Cause
 		}
 		b.WriteString("\n" + table([]string{"SERVICE CONFIG", "MOD"}, []string{state, strconv.FormatInt(config.ModRevision, 10)}))
 	}

@@ -170,7 +170,7 @@ func TestWatchGolden(t *testing.T) {
 		return strings.Contains(asJSON.stdout.String(), `"DELETE","revision":18`) && strings.Contains(asTable.stdout.String(), "- twin")
 	})
 	put1(t, client, "shop/cart/a", `garbage`)
-	both(`rejected "shop/cart/a"`)
+	both(`invalid "shop/cart/a"`)
 	for _, s := range []*session{asTable, asJSON} {
 		s.cancel(signalError{syscall.SIGTERM})
 		if code := s.end(t); code != 143 {

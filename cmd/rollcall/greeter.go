@@ -20,7 +20,7 @@ import (
 	"github.com/rollcall-grpc/rollcall/serving"
 )
 
-// The demo's service: one call that answers with the server's name.
+// The demo's service has one method, which returns the server's name.
 const (
 	demoService   = "demo/greeter"
 	greeterMethod = "/rollcall.demo.Greeter/Hello"
@@ -51,7 +51,7 @@ var greeterDesc = grpc.ServiceDesc{
 	}},
 }
 
-// newDemoServer is one of the demo's servers, run as a process of its own.
+// newDemoServer returns the hidden command that runs a server of the demo.
 func newDemoServer(a *app) *cobra.Command {
 	var name string
 	var ttl time.Duration
@@ -66,7 +66,7 @@ func newDemoServer(a *app) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&name, "name", "greeter", "the server's name and id")
-	cmd.Flags().DurationVar(&ttl, "ttl", 3*time.Second, "the lease's time")
+	cmd.Flags().DurationVar(&ttl, "ttl", 3*time.Second, "the TTL of the lease")
 	return cmd
 }
 

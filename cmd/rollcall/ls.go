@@ -20,8 +20,8 @@ type serviceRow struct {
 	Service       string `json:"service"`
 	ServiceBase64 string `json:"serviceBase64,omitempty"` // where the name is not UTF-8
 	Instances     int    `json:"instances"`
-	Invalid       int    `json:"rejected"`
-	Disallowed    int    `json:"refused"`
+	Invalid       int    `json:"invalid"`
+	Disallowed    int    `json:"disallowed"`
 }
 
 type serviceList struct {
@@ -37,8 +37,8 @@ func newLs(a *app) *cobra.Command {
 		Aliases: []string{"list"},
 		Short:   "List services",
 		Long: "ls lists the services whose keys start with PREFIX, or all, and counts what each has:\n" +
-			"instances, rejected keys (their value is no endpoint) and refused instances (their\n" +
-			"address cannot be dialled). A key is taken as SERVICE/ID, split at its last \"/\".",
+			"instances, invalid keys (their value is not an endpoint) and disallowed instances (their\n" +
+			"address cannot be dialled). A key is split into SERVICE/ID at its last \"/\".",
 		Example: "  rollcall ls\n  rollcall ls team-a/\n  rollcall ls -o json",
 		Args:    usageArgs(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -61,9 +61,9 @@ func (a *app) ls(ctx context.Context, prefix string) error {
 	})
 }
 
-// services counts what each service has, sorted by name. Keys without a service are
-// left out, and service configs are none.
-func services(v view) serviceList {
+// services counts the keys of each service, sorted by name. Keys without a service and
+// service configs are left out.
+func services(v snapshot) serviceList {
 	counts := make(map[string]*serviceRow)
 	at := func(key, service string) *serviceRow {
 		if service == "" || strings.HasPrefix(key, rollcall.ConfigPrefix) {
@@ -77,11 +77,11 @@ func services(v view) serviceList {
 	for _, inst := range v.Instances {
 		at(inst.Key, inst.Service).Instances++
 	}
-	for _, rej := range v.Invalid {
-		at(rej.Key, rej.Service).Invalid++
+	for _, i := range v.Invalid {
+		at(i.Key, i.Service).Invalid++
 	}
-	for _, ref := range v.Disallowed {
-		at(ref.Key, ref.Service).Disallowed++
+	for _, d := range v.Disallowed {
+		at(d.Key, d.Service).Disallowed++
 	}
 	list := serviceList{APIVersion: apiVersion, Kind: "ServiceList", Revision: v.Revision, Services: make([]serviceRow, 0, len(counts))}
 	for _, row := range counts {
@@ -103,7 +103,7 @@ func (a *app) printServices(prefix string, list serviceList) error {
 		a.say("no services %sat revision %d", which, list.Revision)
 		return nil
 	}
-	rows := [][]string{{"SERVICE", "INSTANCES", "REJECTED", "REFUSED"}}
+	rows := [][]string{{"SERVICE", "INSTANCES", "INVALID", "DISALLOWED"}}
 	for _, s := range list.Services {
 		rows = append(rows, []string{s.Service, strconv.Itoa(s.Instances), strconv.Itoa(s.Invalid), strconv.Itoa(s.Disallowed)})
 	}

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The Rollcall Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command rollcall shows, changes and follows what gRPC services have registered in
-// etcd, and shows Rollcall at work: rollcall demo.
+// Command rollcall shows, changes and follows the endpoints that gRPC services have
+// registered in etcd. rollcall demo shows Rollcall at work.
 package main
 
 import (
@@ -18,7 +18,7 @@ func main() {
 }
 
 // run executes the command line and returns the exit code. The first SIGINT or SIGTERM
-// ends the command's context, so that it can clean up; the second ends the process.
+// cancels the command's context, so that it can clean up; the second ends the process.
 func run(args []string) int {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
@@ -33,7 +33,7 @@ func run(args []string) int {
 		case <-ctx.Done():
 		}
 	}()
-	slog.SetDefault(slog.New(slog.DiscardHandler)) // commands say in their own words what happens
+	slog.SetDefault(slog.New(slog.DiscardHandler)) // commands report events themselves
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.LookupEnv}
 	return a.run(ctx, args)
 }

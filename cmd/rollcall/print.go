@@ -15,8 +15,8 @@ import (
 	"unicode/utf8"
 )
 
-// apiVersion stands first in every JSON document. Fields may be added to it, none
-// changed or taken away.
+// apiVersion is the first field of every JSON document. From the first release on, fields may
+// be added to it, but none changed or removed.
 const apiVersion = "rollcall/v1"
 
 func (a *app) json() bool { return a.output == "json" }
@@ -24,7 +24,7 @@ func (a *app) json() bool { return a.output == "json" }
 // printJSON writes a document, indented.
 func (a *app) printJSON(v any) error { return a.writeJSON(v, "  ") }
 
-// printLine writes a document as one line, at once.
+// printLine writes a document on one line.
 func (a *app) printLine(v any) error { return a.writeJSON(v, "") }
 
 func (a *app) writeJSON(v any, indent string) error {
@@ -59,8 +59,7 @@ func table(rows ...[]string) string {
 	return b.String()
 }
 
-// safe escapes what is not printable, so that what others wrote into etcd cannot steer
-// a terminal.
+// safe escapes unprintable characters, so that values in etcd cannot control the terminal.
 func safe(s string) string {
 	if utf8.ValidString(s) && !strings.ContainsFunc(s, unprintable) {
 		return s
@@ -83,8 +82,8 @@ func safe(s string) string {
 
 func unprintable(r rune) bool { return !unicode.IsPrint(r) }
 
-// safeJSON escapes what is not printable in a JSON text, which stays the same value:
-// outside of strings JSON has only ASCII.
+// safeJSON escapes unprintable characters in a JSON text. The value stays the same: JSON has
+// only ASCII outside of strings.
 func safeJSON(text []byte) []byte {
 	out := make([]byte, 0, len(text))
 	for len(text) > 0 {
@@ -103,7 +102,7 @@ func safeJSON(text []byte) []byte {
 	return out
 }
 
-// shorten cuts what would spoil a table.
+// shorten cuts s to at most most characters.
 func shorten(s string, most int) string {
 	if utf8.RuneCountInString(s) <= most {
 		return s

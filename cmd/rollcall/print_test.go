@@ -93,7 +93,7 @@ func TestExitCodesAndTexts(t *testing.T) {
 		{"refused connection", fmt.Errorf("get: %w", dial), exitUnreachable, "cannot reach etcd at a:1, b:2: get: dial tcp 1.2.3.4:1: connect: connection refused; is it running?"},
 		{"no leader", rpctypes.ErrNoLeader, exitUnreachable, "no leader"},
 		{"no answer", rollcall.ErrNoAnswer, exitUnreachable, "no answer"},
-		{"denied", fmt.Errorf("put: %w", rpctypes.ErrPermissionDenied), exitNotPermitted, `refused, as user "bob": put: etcdserver: permission denied`},
+		{"denied", fmt.Errorf("put: %w", rpctypes.ErrPermissionDenied), exitNotPermitted, `denied access as user "bob": put: etcdserver: permission denied`},
 		{"deadline", fmt.Errorf("get: %w", context.DeadlineExceeded), exitTimeout, "did not answer"},
 		{"deadline of gRPC", status.Error(codes.DeadlineExceeded, "late"), exitTimeout, "late"},
 		{"etcd's own time-out", rpctypes.ErrTimeout, exitTimeout, "request timed out"},

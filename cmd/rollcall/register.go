@@ -26,13 +26,13 @@ func newRegister(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "register SERVICE --addr HOST:PORT [-- COMMAND ARGS...]",
 		Short: "Keep an endpoint registered, for as long as a command runs",
-		Long: "register keeps an endpoint in etcd under a lease until it is interrupted, then takes\n" +
-			"it out and exits with 0. With a COMMAND it starts that, registers it, passes SIGINT,\n" +
-			"SIGTERM and SIGHUP on, takes the endpoint out when the command has ended and exits with\n" +
-			"its code (128+n after signal n; 127 and 126 where it cannot be started). If etcd cannot\n" +
-			"be had at the start it exits with 4 and the command is not started; later failures of\n" +
-			"etcd are waited out. A process that dies stays listed until its lease ends: --ttl. On\n" +
-			"Linux the COMMAND gets SIGTERM when register itself is killed, rather than run on unlisted.",
+		Long: "register keeps an endpoint in etcd under a lease until it is interrupted, then removes it\n" +
+			"and exits with 0. With a COMMAND it starts the command and registers the endpoint,\n" +
+			"forwards SIGINT, SIGTERM and SIGHUP, removes the endpoint when the command has ended and\n" +
+			"exits with its code (128+n after signal n; 127 or 126 if it cannot be started). If etcd\n" +
+			"is unreachable at the start, the exit code is 4 and the command is not started; after\n" +
+			"that, register waits until etcd is back. If the process dies, the endpoint stays until\n" +
+			"its lease expires (--ttl). On Linux, if register is killed, the COMMAND gets SIGTERM.",
 		Example: "  rollcall register my-service --addr 10.0.0.7:50051\n" +
 			"  rollcall register my-service --addr 10.0.0.7:50051 --ttl 5s -- ./my-server --port 50051",
 		Args: usageArgs(func(cmd *cobra.Command, args []string) error {
@@ -55,20 +55,19 @@ func newRegister(a *app) *cobra.Command {
 	}
 	flags.add(cmd.Flags())
 	cmd.Flags().StringVar(&addr, "addr", "", "where clients reach the service, HOST:PORT")
-	cmd.Flags().DurationVar(&flags.ttl, "ttl", 10*time.Second, "how long it stays listed when this process dies; whole seconds")
+	cmd.Flags().DurationVar(&flags.ttl, "ttl", 10*time.Second, "how long the endpoint stays if this process dies; whole seconds")
 	return cmd
 }
 
-// registerArgs checks the arguments around "--", which stood before args[dash]; -1
-// where there was none.
+// registerArgs checks the arguments. The "--" was before args[dash]; dash is -1 without one.
 func registerArgs(args []string, dash int) error {
 	switch {
 	case len(args) == 0 || dash == 0:
 		return errors.New("the service is missing")
 	case dash < 0 && len(args) > 1, dash > 1:
-		return errors.New("more than a service is given; the command stands after --")
+		return errors.New("too many arguments; the command goes after --")
 	case dash == len(args):
-		return errors.New("no command stands after --")
+		return errors.New("no command after --")
 	}
 	return nil
 }
@@ -80,11 +79,11 @@ func (a *app) register(ctx context.Context, e entry, ttl time.Duration, command 
 	}
 	defer client.Close()
 	signals := make(chan os.Signal, 8)
-	hears := []os.Signal{os.Interrupt, syscall.SIGTERM}
-	if !signal.Ignored(syscall.SIGHUP) { // as nohup has it
-		hears = append(hears, syscall.SIGHUP)
+	handled := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // nohup ignores it
+		handled = append(handled, syscall.SIGHUP)
 	}
-	signal.Notify(signals, hears...)
+	signal.Notify(signals, handled...)
 	defer signal.Stop(signals)
 	until := time.Now().Add(a.dialTimeout)
 	starting, cancel := context.WithDeadline(ctx, until)
@@ -100,80 +99,80 @@ func (a *app) register(ctx context.Context, e entry, ttl time.Duration, command 
 	if err != nil {
 		return err
 	}
-	d := &desk{a: a, client: client, registrar: registrar, entry: e, until: until, out: a.stdout}
+	s := &registerSession{a: a, client: client, registrar: registrar, entry: e, until: until, out: a.stdout}
 	if len(command) == 0 {
-		return d.attend(ctx, signals)
+		return s.runUntilSignal(ctx, signals)
 	}
-	d.out = a.stderr // the command's output stays its own
-	return d.accompany(ctx, command, signals)
+	s.out = a.stderr // stdout is the command's
+	return s.runCommand(ctx, command, signals)
 }
 
-// desk keeps one endpoint registered.
-type desk struct {
+// registerSession keeps one endpoint registered.
+type registerSession struct {
 	a         *app
 	client    *clientv3.Client
 	registrar *rollcall.Registrar
 	entry     entry
-	until     time.Time // registered by then, or not at all
+	until     time.Time // when the endpoint must be registered
 	out       io.Writer
 }
 
-// attend keeps the endpoint until a signal comes or the context ends. A second signal
-// ends the process, endpoint or not.
-func (d *desk) attend(ctx context.Context, signals chan os.Signal) error {
-	keeping, stop := context.WithCancel(ctx)
+// runUntilSignal keeps the endpoint registered until a signal arrives or ctx ends. A second
+// signal ends the process.
+func (s *registerSession) runUntilSignal(ctx context.Context, signals chan os.Signal) error {
+	running, stop := context.WithCancel(ctx)
 	var signalled sync.WaitGroup
 	signalled.Go(func() {
 		defer stop()
 		select {
 		case <-signals:
 			signal.Stop(signals)
-		case <-keeping.Done():
+		case <-running.Done():
 		}
 	})
-	err := d.keep(keeping)
+	err := s.maintain(running)
 	stop()
 	signalled.Wait()
 	if err != nil {
-		d.abandon()
+		s.abort()
 		return err
 	}
-	if err := d.leave(ctx); err != nil {
+	if err := s.deregister(ctx); err != nil {
 		return err
 	}
-	d.a.say("%q is taken out", d.entry.key())
+	s.a.say("%q was removed", s.entry.key())
 	return nil
 }
 
-// keep registers the endpoint, says so, and tells what becomes of it until the context
-// ends. It fails if the endpoint is not in etcd within the dial time-out.
-func (d *desk) keep(ctx context.Context) error {
-	starting, cancel := context.WithDeadline(ctx, d.until)
+// maintain registers the endpoint, prints it and reports changes of its state until ctx ends.
+// It fails if the endpoint is not in etcd within the dial timeout.
+func (s *registerSession) maintain(ctx context.Context) error {
+	starting, cancel := context.WithDeadline(ctx, s.until)
 	defer cancel()
-	reg, err := d.registrar.Register(d.entry.service, d.entry.ep)
+	reg, err := s.registrar.Register(s.entry.service, s.entry.ep)
 	if err != nil {
 		return err
 	}
-	if err := settled(starting, reg); err != nil {
-		return unlessEnded(ctx, err)
+	if err := awaitRegistered(starting, reg); err != nil {
+		return unlessCancelled(ctx, err)
 	}
-	if err := d.announce(starting, reg); err != nil {
-		return unlessEnded(ctx, err)
+	if err := s.printRegistered(starting, reg); err != nil {
+		return unlessCancelled(ctx, err)
 	}
-	d.follow(ctx, reg)
+	s.reportState(ctx, reg)
 	return nil
 }
 
-// unlessEnded drops an error that comes of being told to stop.
-func unlessEnded(ctx context.Context, err error) error {
+// unlessCancelled returns err, or nil if ctx has ended: the error is then its consequence.
+func unlessCancelled(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil
 	}
 	return err
 }
 
-// settled waits until a registration is in etcd. It does not wait for rights to come.
-func settled(ctx context.Context, reg *rollcall.Registration) error {
+// awaitRegistered waits until a registration is in etcd. A lack of permission is an error.
+func awaitRegistered(ctx context.Context, reg *rollcall.Registration) error {
 	for {
 		state, changed := reg.State()
 		switch {
@@ -185,16 +184,16 @@ func settled(ctx context.Context, reg *rollcall.Registration) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return reg.Wait(ctx) // which says what it waited for
+			return reg.Wait(ctx) // its error names the cause
 		}
 	}
 }
 
-// announce prints what etcd holds now.
-func (d *desk) announce(ctx context.Context, reg *rollcall.Registration) error {
-	resp, err := d.client.Get(ctx, reg.Key())
+// printRegistered prints the endpoint as it is in etcd.
+func (s *registerSession) printRegistered(ctx context.Context, reg *rollcall.Registration) error {
+	resp, err := s.client.Get(ctx, reg.Key())
 	if err != nil {
-		return fmt.Errorf("look up %q: %w", reg.Key(), err)
+		return fmt.Errorf("read %q: %w", reg.Key(), err)
 	}
 	if len(resp.Kvs) == 0 {
 		return fail(exitOther, "%q was removed as soon as it was registered", reg.Key())
@@ -203,29 +202,29 @@ func (d *desk) announce(ctx context.Context, reg *rollcall.Registration) error {
 	if err != nil {
 		return fmt.Errorf("%q: %w", reg.Key(), err)
 	}
-	row := renderInstance(inst, of(d.entry.service))
+	row := renderInstance(inst, of(s.entry.service))
 	state, _ := reg.State()
 	row.TTL = int64(state.TTL / time.Second)
-	if d.a.json() {
-		to := *d.a
-		to.stdout = d.out
+	if s.a.json() {
+		to := *s.a
+		to.stdout = s.out
 		return to.printLine(newWritten(row))
 	}
-	_, err = fmt.Fprint(d.out, writtenTable(row))
+	_, err = fmt.Fprint(s.out, writtenTable(row))
 	return err
 }
 
-// follow tells what becomes of a registration until the context ends.
-func (d *desk) follow(ctx context.Context, reg *rollcall.Registration) {
-	told := ""
+// reportState reports changes of a registration's state until ctx ends.
+func (s *registerSession) reportState(ctx context.Context, reg *rollcall.Registration) {
+	reported := ""
 	for {
 		state, changed := reg.State()
-		state.Err = d.underlying(state.Err)
+		state.Err = s.connectionCause(state.Err)
 		text := stateText(reg.Key(), state)
-		if text != told && (told != "" || state.Phase != rollcall.Registered) {
-			d.a.say("%s", text)
+		if text != reported && (reported != "" || state.Phase != rollcall.Registered) {
+			s.a.say("%s", text)
 		}
-		told = text
+		reported = text
 		select {
 		case <-changed:
 		case <-ctx.Done():
@@ -237,35 +236,34 @@ func (d *desk) follow(ctx context.Context, reg *rollcall.Registration) {
 func stateText(key string, s rollcall.State) string {
 	switch {
 	case errors.Is(s.Err, rollcall.ErrSuperseded):
-		return fmt.Sprintf("%q belongs to another process now, under another lease; waiting until that is gone", key)
+		return fmt.Sprintf("%q was taken over by another process, under another lease; waiting until that one is gone", key)
 	case s.Err != nil:
-		return fmt.Sprintf("%q is lost: %s; putting it back", key, plain(s.Err))
+		return fmt.Sprintf("%q is not registered: %s; trying to register it again", key, plain(s.Err))
 	}
 	return fmt.Sprintf("%q is %s, under lease %s", key, s.Phase, leaseText(s.Lease))
 }
 
-// abandon leaves nothing behind of a registration that failed: what cannot be deleted goes
-// with the lease.
-func (d *desk) abandon() { d.registrar.Close() }
+// abort ends a registration that failed. If etcd does not answer, its key expires with the lease.
+func (s *registerSession) abort() { s.registrar.Close() }
 
-// leave takes the endpoint out, whatever ended the context.
-func (d *desk) leave(ctx context.Context) error {
-	ctx, cancel := d.a.deadline(context.WithoutCancel(ctx))
+// deregister removes the endpoint, even if ctx has ended.
+func (s *registerSession) deregister(ctx context.Context) error {
+	ctx, cancel := s.a.deadline(context.WithoutCancel(ctx))
 	defer cancel()
-	if err := d.registrar.Shutdown(ctx); err != nil {
-		return fmt.Errorf("deregister %q, which etcd drops when its lease ends: %w", d.entry.key(), d.underlying(err))
+	if err := s.registrar.Shutdown(ctx); err != nil {
+		return fmt.Errorf("deregister %q, which etcd removes when its lease ends: %w", s.entry.key(), s.connectionCause(err))
 	}
 	return nil
 }
 
-// underlying is the connection's own error where etcd was waited for in vain.
-func (d *desk) underlying(err error) error {
+// connectionCause returns the error of the connection in place of a timeout, if it has one.
+func (s *registerSession) connectionCause(err error) error {
 	if err == nil || !timedOut(err) {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), d.a.dialTimeout/4)
+	ctx, cancel := context.WithTimeout(context.Background(), s.a.dialTimeout/4)
 	defer cancel()
-	if cause := connectionError(ctx, d.client.ActiveConnection()); cause != nil {
+	if cause := connectionError(ctx, s.client.ActiveConnection()); cause != nil {
 		return cause
 	}
 	return err

@@ -42,7 +42,7 @@ func TestRegister(t *testing.T) {
 		t.Fatal(err)
 	}
 	put1(t, client, key, `{"Addr":"10.0.0.2:80"}`, clientv3.WithLease(grant.ID))
-	eventually(t, "the successor is told of", func() bool { return strings.Contains(s.stderr.String(), "belongs to another process") })
+	eventually(t, "the successor is reported", func() bool { return strings.Contains(s.stderr.String(), "was taken over by another process") })
 	if _, err := client.Revoke(t.Context(), grant.ID); err != nil {
 		t.Fatal(err)
 	}
@@ -91,10 +91,10 @@ func TestRegisterWithoutEtcd(t *testing.T) {
 
 func TestStateText(t *testing.T) {
 	for want, state := range map[string]rollcall.State{
-		`"k" is registered, under lease 1f`:                                                   {Phase: rollcall.Registered, Lease: 0x1f},
-		`"k" is draining, under lease 1f`:                                                     {Phase: rollcall.Draining, Lease: 0x1f},
-		`"k" is lost: boom; putting it back`:                                                  {Phase: rollcall.Lost, Err: errors.New("boom")},
-		`"k" belongs to another process now, under another lease; waiting until that is gone`: {Phase: rollcall.Lost, Err: rollcall.ErrSuperseded},
+		`"k" is registered, under lease 1f`:                                                          {Phase: rollcall.Registered, Lease: 0x1f},
+		`"k" is draining, under lease 1f`:                                                            {Phase: rollcall.Draining, Lease: 0x1f},
+		`"k" is not registered: boom; trying to register it again`:                                   {Phase: rollcall.Lost, Err: errors.New("boom")},
+		`"k" was taken over by another process, under another lease; waiting until that one is gone`: {Phase: rollcall.Lost, Err: rollcall.ErrSuperseded},
 	} {
 		if got := stateText("k", state); got != want {
 			t.Errorf("got %q, want %q", got, want)
@@ -256,7 +256,7 @@ func TestSignals(t *testing.T) {
 	for sig, want := range map[syscall.Signal]int{syscall.SIGINT: 130, syscall.SIGTERM: 143} {
 		p := launch(t, endpoint, "watch", "t-signals", "-o", "json")
 		line, _ := p.stdout.ReadString('\n')
-		wantIn(t, "first line", line, `"kind":"InstanceList"`, `"instances":[]`, `"rejected":[]`, `"refused":[]`)
+		wantIn(t, "first line", line, `"kind":"InstanceList"`, `"instances":[]`, `"invalid":[]`, `"disallowed":[]`)
 		p.signal(t, sig)
 		if code, _ := p.end(t); code != want || p.stderr.String() != "" {
 			t.Errorf("%v: exit %d with %q, want %d", sig, code, p.stderr.String(), want)

@@ -25,20 +25,20 @@ type instance struct {
 	ID             string          `json:"id"`
 	Addr           string          `json:"addr"`
 	Metadata       json.RawMessage `json:"metadata"`
-	Lease          string          `json:"lease,omitempty"` // hexadecimal, as etcdctl has it
-	TTL            int64           `json:"ttl,omitempty"`   // granted seconds, where they were asked for
+	Lease          string          `json:"lease,omitempty"` // hexadecimal, as in etcdctl
+	TTL            int64           `json:"ttl,omitempty"`   // granted seconds, if they were looked up
 	CreateRevision int64           `json:"createRevision"`
 	ModRevision    int64           `json:"modRevision"`
 }
 
-// refused is an instance that no client may dial.
-type refused struct {
+// disallowed is an instance whose address the address policy does not allow.
+type disallowed struct {
 	instance
 	Cause string `json:"cause"`
 }
 
-// rejected is a key whose value is no endpoint.
-type rejected struct {
+// invalid is a key whose value is not an endpoint.
+type invalid struct {
 	Key            string `json:"key"`
 	KeyBase64      string `json:"keyBase64,omitempty"`
 	Service        string `json:"service"`
@@ -49,12 +49,12 @@ type rejected struct {
 	Cause          string `json:"cause"`
 }
 
-// view is a snapshot as commands show it. No slice is nil.
-type view struct {
-	Revision   int64      `json:"revision"`
-	Instances  []instance `json:"instances"`
-	Invalid    []rejected `json:"rejected"`
-	Disallowed []refused  `json:"refused"`
+// snapshot is a rollcall.Snapshot as commands show it. No slice is nil.
+type snapshot struct {
+	Revision   int64        `json:"revision"`
+	Instances  []instance   `json:"instances"`
+	Invalid    []invalid    `json:"invalid"`
+	Disallowed []disallowed `json:"disallowed"`
 }
 
 // splitter splits a key into service and id.
@@ -65,25 +65,25 @@ func of(service string) splitter {
 	return func(key string) (string, string) { return service, strings.TrimPrefix(key, service+"/") }
 }
 
-// render is the one way from a snapshot to what is shown.
-func render(snap *rollcall.Snapshot, split splitter) view {
-	taken, left := snap.Partition(nil)
-	v := view{
+// render returns a snapshot as commands show it.
+func render(snap *rollcall.Snapshot, split splitter) snapshot {
+	allowed, barred := snap.Partition(nil)
+	v := snapshot{
 		Revision:   snap.Revision(),
-		Instances:  make([]instance, 0, len(taken)),
-		Invalid:    make([]rejected, 0, len(snap.Invalid())),
-		Disallowed: make([]refused, 0, len(left)),
+		Instances:  make([]instance, 0, len(allowed)),
+		Invalid:    make([]invalid, 0, len(snap.Invalid())),
+		Disallowed: make([]disallowed, 0, len(barred)),
 	}
-	for _, inst := range taken {
+	for _, inst := range allowed {
 		v.Instances = append(v.Instances, renderInstance(inst, split))
 	}
-	for _, ref := range left {
-		v.Disallowed = append(v.Disallowed, refused{renderInstance(ref.Instance, split), reason(ref.Cause)})
+	for _, d := range barred {
+		v.Disallowed = append(v.Disallowed, disallowed{renderInstance(d.Instance, split), reason(d.Cause)})
 	}
-	for _, rej := range snap.Invalid() {
-		service, id := split(rej.Key)
-		v.Invalid = append(v.Invalid, rejected{Key: rej.Key, KeyBase64: base64Of(rej.Key), Service: service, ID: id, Lease: leaseText(rej.Lease),
-			CreateRevision: rej.CreateRevision, ModRevision: rej.ModRevision, Cause: rej.Cause.Error()})
+	for _, i := range snap.Invalid() {
+		service, id := split(i.Key)
+		v.Invalid = append(v.Invalid, invalid{Key: i.Key, KeyBase64: base64Of(i.Key), Service: service, ID: id, Lease: leaseText(i.Lease),
+			CreateRevision: i.CreateRevision, ModRevision: i.ModRevision, Cause: i.Cause.Error()})
 	}
 	return v
 }
@@ -94,8 +94,8 @@ func renderInstance(inst *rollcall.Instance, split splitter) instance {
 		Lease: leaseText(inst.Lease), CreateRevision: inst.CreateRevision, ModRevision: inst.ModRevision}
 }
 
-// base64Of returns a key in base64 if JSON cannot hold it: JSON is UTF-8, and bytes that
-// are not become U+FFFD, so that different keys look alike. Of other keys it returns "".
+// base64Of returns a key in base64 if it is not UTF-8, else "". JSON shows the bytes of such
+// a key as U+FFFD, so that different keys look alike.
 func base64Of(key string) string {
 	if utf8.ValidString(key) {
 		return ""
@@ -103,7 +103,8 @@ func base64Of(key string) string {
 	return base64.StdEncoding.EncodeToString([]byte(key))
 }
 
-// reason is the cause of a refused address without the address, which stands beside it.
+// reason returns the text of an error; of an InputError, without the value that is shown
+// beside it.
 func reason(err error) string {
 	var input *rollcall.InputError
 	if errors.As(err, &input) {
@@ -119,7 +120,7 @@ func leaseText(lease clientv3.LeaseID) string {
 	return fmt.Sprintf("%x", int64(lease))
 }
 
-// metadataText is metadata for a table: on one line, and cut where it is long.
+// metadataText is metadata for a table: on one line, at most 60 characters.
 func metadataText(metadata json.RawMessage) string {
 	var b bytes.Buffer
 	if json.Compact(&b, metadata) != nil {
@@ -136,17 +137,17 @@ func ttlText(seconds int64) string {
 	return fmt.Sprintf("%ds", seconds)
 }
 
-// leftOutTable lists what readers leave out and why; it is empty where they take all.
-func leftOutTable(v view) string {
+// leftOutTable lists what clients leave out and why. It is empty if they use everything.
+func leftOutTable(v snapshot) string {
 	if len(v.Invalid)+len(v.Disallowed) == 0 {
 		return ""
 	}
 	rows := [][]string{{"LEFT OUT", "ADDR", "CAUSE"}}
 	for _, r := range v.Invalid {
-		rows = append(rows, []string{r.ID, "", "rejected: " + r.Cause})
+		rows = append(rows, []string{r.ID, "", "invalid: " + r.Cause})
 	}
 	for _, r := range v.Disallowed {
-		rows = append(rows, []string{r.ID, r.Addr, "refused: " + r.Cause})
+		rows = append(rows, []string{r.ID, r.Addr, "disallowed: " + r.Cause})
 	}
 	return table(rows...)
 }

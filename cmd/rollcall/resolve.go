@@ -33,7 +33,7 @@ type resolution struct {
 	ServiceConfig json.RawMessage `json:"serviceConfig,omitempty"`
 }
 
-// leftOut is a key that the channel does not see.
+// leftOut is a key that the channel does not get.
 type leftOut struct {
 	Key       string `json:"key"`
 	KeyBase64 string `json:"keyBase64,omitempty"`
@@ -45,11 +45,11 @@ func newResolve(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "resolve TARGET",
 		Short: "Show what a gRPC channel would see",
-		Long: "resolve hands a target to the same resolver that gRPC channels use and shows the\n" +
-			"endpoints it gives them, and below them what it leaves out and why. A bare name is\n" +
-			"taken as etcd:///NAME. A query selects by metadata: weight, region, zone, subzone,\n" +
-			"version, status. A target without endpoints is an error, exit code 3.\n" +
-			"The order of endpoints is each channel's own; here they are sorted by key.",
+		Long: "resolve passes a target to the resolver that gRPC channels use and shows the endpoints\n" +
+			"that it returns, and what it leaves out and why. A bare name means etcd:///NAME. A\n" +
+			"query selects by metadata: weight, region, zone, subzone, version, status. If there\n" +
+			"are no endpoints, the exit code is 3. Endpoints are sorted by key here; each channel\n" +
+			"has an order of its own.",
 		Example: "  rollcall resolve my-service\n  rollcall resolve 'my-service?zone=eu-1&zone=eu-2'\n" +
 			"  rollcall resolve etcd:///team-a/my-service -o json",
 		Args: usageArgs(cobra.ExactArgs(1)),
@@ -63,7 +63,7 @@ func newResolve(a *app) *cobra.Command {
 	}
 }
 
-// parseTarget reads a target as gRPC does, and a bare name as a service of etcd.
+// parseTarget parses a target as gRPC does; a bare name is a service.
 func parseTarget(text string) (grpcresolver.Target, error) {
 	name, selector, _ := strings.Cut(text, "?")
 	u := &url.URL{Scheme: resolver.Scheme, Path: "/" + name, RawQuery: selector}
@@ -88,8 +88,7 @@ func (a *app) resolve(ctx context.Context, target grpcresolver.Target) error {
 		if err != nil {
 			return err
 		}
-		// The directory's own answer comes first: it tells what went wrong by kind,
-		// and the resolver shares it.
+		// Ask the directory first: its errors have types, the resolver's have not.
 		service, _, err := resolver.ParseTarget(target.URL)
 		if err != nil {
 			return err
@@ -125,12 +124,12 @@ func (a *app) resolve(ctx context.Context, target grpcresolver.Target) error {
 	})
 }
 
-// channel is a grpcresolver.ClientConn that keeps the first answer of its resolver.
+// channel is a grpcresolver.ClientConn that records the first result of its resolver.
 type channel struct {
-	answered chan struct{} // has one element once the answer below is there
+	answered chan struct{} // has one element once the result below is set
 	told     bool
 	state    grpcresolver.State
-	config   json.RawMessage // the last that was taken
+	config   json.RawMessage // the last valid one
 	err      error
 }
 
@@ -142,15 +141,15 @@ func (c *channel) UpdateState(state grpcresolver.State) error {
 
 func (c *channel) ReportError(err error) { c.answer(func() { c.err = err }) }
 
-func (c *channel) answer(keep func()) {
+func (c *channel) answer(record func()) {
 	if !c.told {
 		c.told = true
-		keep()
+		record()
 		c.answered <- struct{}{}
 	}
 }
 
-// NewAddress is what old resolvers call.
+// NewAddress is part of ClientConn; only old resolvers call it.
 func (c *channel) NewAddress(addresses []grpcresolver.Address) {
 	_ = c.UpdateState(grpcresolver.State{Addresses: addresses})
 }
@@ -165,7 +164,7 @@ func (c *channel) ParseServiceConfig(text string) *serviceconfig.ParseResult {
 	return &serviceconfig.ParseResult{}
 }
 
-// render is what the channel was told, beside what its service holds.
+// render compares the channel's endpoints with the service's snapshot.
 func (c *channel) render(target string, snap *rollcall.Snapshot) resolution {
 	split := of(snap.Service())
 	r := resolution{APIVersion: apiVersion, Kind: "Resolution", Target: target, Revision: snap.Revision(),
@@ -181,8 +180,8 @@ func (c *channel) render(target string, snap *rollcall.Snapshot) resolution {
 		}
 	}
 	slices.SortFunc(r.Instances, func(a, b instance) int { return strings.Compare(a.Key, b.Key) })
-	for _, rej := range snap.Invalid() {
-		r.LeftOut = append(r.LeftOut, leftOut{rej.Key, base64Of(rej.Key), "", "rejected: " + rej.Cause.Error()})
+	for _, i := range snap.Invalid() {
+		r.LeftOut = append(r.LeftOut, leftOut{i.Key, base64Of(i.Key), "", "invalid: " + i.Cause.Error()})
 	}
 	for _, inst := range snap.Instances() {
 		if !told[inst.Key] {
@@ -193,7 +192,7 @@ func (c *channel) render(target string, snap *rollcall.Snapshot) resolution {
 	return r
 }
 
-// cause says why the channel was not told of an instance.
+// cause returns why the channel did not get an instance.
 func (c *channel) cause(inst *rollcall.Instance) string {
 	for _, ep := range c.state.Endpoints {
 		if other := resolver.InstanceFromEndpoint(ep); other != nil && other.Addr == inst.Addr {
@@ -202,7 +201,7 @@ func (c *channel) cause(inst *rollcall.Instance) string {
 	}
 	switch err := rollcall.HostPort(inst.Addr); {
 	case err != nil:
-		return "refused: " + reason(err)
+		return "disallowed: " + reason(err)
 	case inst.Draining():
 		return "draining"
 	}

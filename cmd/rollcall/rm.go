@@ -26,9 +26,9 @@ func newRm(a *app) *cobra.Command {
 		Use:     "rm SERVICE ID|HOST:PORT...",
 		Aliases: []string{"remove", "delete"},
 		Short:   "Remove endpoints",
-		Long: "rm deletes the key SERVICE/ID or, where there is none, every endpoint of SERVICE with\n" +
-			"that address. Of several names all are removed, or none. A server that keeps itself\n" +
-			"registered comes back: stop it instead. Nothing to remove is an error, exit code 3.",
+		Long: "rm deletes the key SERVICE/ID or, if there is none, every endpoint of SERVICE with that\n" +
+			"address. Of several names, all are removed or none. A server that is still running\n" +
+			"registers again: stop it instead. If there is nothing to remove, the exit code is 3.",
 		Example: "  rollcall rm my-service blue-1\n  rollcall rm my-service 10.0.0.7:50051",
 		Args:    usageArgs(cobra.MinimumNArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -43,18 +43,18 @@ func newRm(a *app) *cobra.Command {
 
 func (a *app) rm(ctx context.Context, service string, names []string) error {
 	return a.talk(ctx, func(ctx context.Context, client *clientv3.Client) error {
-		done, err := a.change(ctx, client, service, names, func(h holding) (clientv3.Op, error) {
-			return clientv3.OpDelete(h.key), nil
+		done, err := a.change(ctx, client, service, names, func(k storedKey) (clientv3.Op, error) {
+			return clientv3.OpDelete(k.key), nil
 		})
 		if err != nil {
 			return err
 		}
-		if slices.ContainsFunc(done.held, func(h holding) bool { return h.lease != 0 }) {
-			a.say("it stood under a lease: a server that is alive and keeps itself registered will come back")
+		if slices.ContainsFunc(done.keys, func(k storedKey) bool { return k.lease != 0 }) {
+			a.say("it was under a lease: if its server is still running, it will come back")
 		}
-		keys := make([]string, 0, len(done.held))
-		for _, h := range done.held {
-			keys = append(keys, h.key)
+		keys := make([]string, 0, len(done.keys))
+		for _, k := range done.keys {
+			keys = append(keys, k.key)
 		}
 		return a.printRemoved(keys, done.revision)
 	})

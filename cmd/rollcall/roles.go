@@ -20,8 +20,8 @@ import (
 
 var roleKinds = []string{"registrar", "resolver", "bridge", "operator"}
 
-// permission is what a role may do with a range of keys, as etcd has it: from Key up to,
-// not including, RangeEnd; without one the key alone.
+// permission is an etcd permission on the keys from Key up to, not including, RangeEnd; on Key
+// alone if RangeEnd is empty.
 type permission struct {
 	Access   string `json:"access"` // "read" or "readwrite"
 	Key      string `json:"key"`
@@ -37,7 +37,7 @@ type role struct {
 	Applied     bool         `json:"applied"`
 }
 
-// permissions says what a kind of client needs of the services, and no more.
+// permissions returns the least permissions that a kind of client needs for the services.
 func permissions(kind string, services []string) (all []permission) {
 	if kind == "bridge" && len(services) == 0 {
 		return []permission{under("read", "")}
@@ -73,14 +73,14 @@ func newRoles(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "roles registrar|resolver|bridge|operator [SERVICE]...",
 		Short: "Print or apply the etcd role that a client needs",
-		Long: "roles says which rights a client needs of an etcd with authentication, and no more:\n\n" +
+		Long: "roles shows the least permissions that a client needs in an etcd with authentication:\n\n" +
 			"  registrar   writes the endpoints of the services: servers\n" +
 			"  resolver    reads them, and the services' configs: gRPC clients\n" +
-			"  bridge      the same; without services, the whole store: who reads for many others\n" +
-			"  operator    writes both: who drains, sets weights and service configs by hand\n\n" +
-			"By default it prints the commands of etcdctl that make the role and touches nothing.\n" +
-			"With --apply it makes the role itself, as a --user who may; what the role may do\n" +
-			"already stays and is pointed out. Every SERVICE is named in full.",
+			"  bridge      the same; without services, the whole store: proxies for many clients\n" +
+			"  operator    writes both: people who drain, set weights and service configs\n\n" +
+			"By default it prints the etcdctl commands that create the role and changes nothing.\n" +
+			"With --apply it creates the role, as a --user who may do so; permissions that the role\n" +
+			"already has stay, and are reported. SERVICE is a full name, not a prefix.",
 		Example: "  rollcall roles resolver my-service\n" +
 			"  rollcall roles registrar my-service --name my-service-server --grant-to my-server --apply --user root:secret",
 		ValidArgs: roleKinds,
@@ -102,7 +102,7 @@ func newRoles(a *app) *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&f.name, "name", "", `name of the role (default "rollcall-" and the kind)`)
 	flags.StringVar(&f.to, "grant-to", "", "an existing etcd user who gets the role")
-	flags.BoolVar(&f.apply, "apply", false, "make the role instead of printing how")
+	flags.BoolVar(&f.apply, "apply", false, "create the role instead of printing the commands")
 	return cmd
 }
 
@@ -133,7 +133,7 @@ func (f rolesFlags) role(kind string, names []string) (role, error) {
 	return r, nil
 }
 
-// applyRole makes the role, or adds to it what it lacks.
+// applyRole creates the role, or adds the permissions that it lacks.
 func (a *app) applyRole(ctx context.Context, r role) error {
 	return a.talk(ctx, func(ctx context.Context, client *clientv3.Client) error {
 		if _, err := client.RoleAdd(ctx, r.Name); err != nil && !errors.Is(err, rpctypes.ErrRoleAlreadyExist) {
@@ -144,9 +144,9 @@ func (a *app) applyRole(ctx context.Context, r role) error {
 			return fmt.Errorf("read role %q: %w", r.Name, err)
 		}
 		for _, p := range r.Permissions {
-			kind, more := p.withWhat(had.Perm)
+			kind, more := p.merge(had.Perm)
 			if more {
-				a.say("role %q may also write %q to %q, from before; see etcdctl role revoke-permission", r.Name, p.Key, p.RangeEnd)
+				a.say("role %q may also write %q to %q, as before; to revoke that, see etcdctl role revoke-permission", r.Name, p.Key, p.RangeEnd)
 			}
 			if _, err := client.RoleGrantPermission(ctx, r.Name, p.Key, p.RangeEnd, kind); err != nil {
 				return fmt.Errorf("grant role %q %s on %q: %w", r.Name, p.Access, p.Key, err)
@@ -156,7 +156,7 @@ func (a *app) applyRole(ctx context.Context, r role) error {
 			if !slices.ContainsFunc(r.Permissions, func(q permission) bool {
 				return q.Key == string(p.Key) && q.RangeEnd == string(p.RangeEnd)
 			}) {
-				a.say("role %q may also %s %q to %q, from before; see etcdctl role revoke-permission",
+				a.say("role %q may also %s %q to %q, as before; to revoke that, see etcdctl role revoke-permission",
 					r.Name, strings.ToLower(p.PermType.String()), p.Key, p.RangeEnd)
 			}
 		}
@@ -165,7 +165,7 @@ func (a *app) applyRole(ctx context.Context, r role) error {
 		}
 		if _, err := client.UserGrantRole(ctx, r.User, r.Name); err != nil {
 			if errors.Is(err, rpctypes.ErrUserNotFound) {
-				return fail(exitNotFound, "--grant-to %s: etcd has no such user; role %q is made; see etcdctl user add", r.User, r.Name)
+				return fail(exitNotFound, "--grant-to %s: etcd has no such user; role %q was created; see etcdctl user add", r.User, r.Name)
 			}
 			return fmt.Errorf("grant role %q to user %q: %w", r.Name, r.User, err)
 		}
@@ -173,9 +173,9 @@ func (a *app) applyRole(ctx context.Context, r role) error {
 	})
 }
 
-// withWhat returns a permission together with what a role has had of the same range, which
-// a grant would take away, and reports whether that is more than the permission.
-func (p permission) withWhat(had []*authpb.Permission) (kind clientv3.PermissionType, more bool) {
+// merge returns the type that includes p and the permission that a role already has on the same
+// range, which a grant would replace. It reports whether that is more than p.
+func (p permission) merge(had []*authpb.Permission) (kind clientv3.PermissionType, more bool) {
 	if p.Access == "readwrite" {
 		return clientv3.PermissionType(authpb.READWRITE), false
 	}
@@ -220,7 +220,7 @@ func (a *app) printRole(r role) error {
 	return err
 }
 
-// shellQuote returns a word that a shell takes as it is, on one line of a terminal.
+// shellQuote quotes a word for a shell, on one line and without unprintable characters.
 func shellQuote(s string) string {
 	plain := func(r rune) bool {
 		return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("/._-:@%+=,", r)

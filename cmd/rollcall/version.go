@@ -14,7 +14,7 @@ import (
 	"google.golang.org/grpc"
 )
 
-// versionInfo says what this binary was built from.
+// versionInfo is what this binary was built from.
 type versionInfo struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`

@@ -15,13 +15,12 @@ import (
 	"github.com/rollcall-grpc/rollcall"
 )
 
-// event is one instance that came, changed or went. Its revision is the one up to
-// which the watch has shown everything.
+// event is an instance that was added, changed or removed.
 type event struct {
-	Type     string   `json:"type"` // PUT or DELETE
-	Revision int64    `json:"revision"`
-	Instance instance `json:"instance"`        // as it is now, or as it last was
-	Cause    string   `json:"cause,omitempty"` // why clients leave it out although the key is there
+	Type     string   `json:"type"`            // PUT or DELETE
+	Revision int64    `json:"revision"`        // of the snapshot that has the change
+	Instance instance `json:"instance"`        // for DELETE, as it was
+	Cause    string   `json:"cause,omitempty"` // why clients leave it out although the key exists
 	sign     string   // how a table shows the type
 }
 
@@ -30,9 +29,9 @@ func newWatch(a *app) *cobra.Command {
 		Use:   "watch SERVICE",
 		Short: "Follow the endpoints of a service",
 		Long: "watch shows the endpoints of a service and then every change until it is interrupted:\n" +
-			"+ came, ~ changed, - went. As JSON it is a line an event, after a first line with what\n" +
-			"is there. Changes that follow one another closely may be shown as one. It outlives\n" +
-			"failures of etcd; while it cannot follow it says so on stderr.",
+			"+ added, ~ changed, - removed. JSON has the endpoints on the first line, then an event\n" +
+			"a line. Changes in quick succession may be shown as one. While etcd is unreachable,\n" +
+			"watch says so on stderr, waits and goes on.",
 		Example: "  rollcall watch my-service\n  rollcall watch my-service -o json | jq -r 'select(.type == \"PUT\").instance.addr'",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -85,8 +84,8 @@ func (a *app) watch(ctx context.Context, service string) error {
 	}
 }
 
-// first waits for a subscription's first snapshot. What etcd will never grant ends the
-// wait; the other causes may pass, and the last one is told when time is up.
+// first waits for a subscription's first snapshot. An error that may pass is returned only
+// when ctx ends.
 func first(ctx context.Context, sub *rollcall.Subscription) (*rollcall.Snapshot, error) {
 	snap, err := sub.First(ctx)
 	switch {
@@ -98,7 +97,7 @@ func first(ctx context.Context, sub *rollcall.Subscription) (*rollcall.Snapshot,
 	return snap, err
 }
 
-// watching writes what a watch sees.
+// watching prints a watch.
 type watching struct {
 	a        *app
 	service  string
@@ -143,7 +142,7 @@ func (w *watching) print(events []event) error {
 	return nil
 }
 
-// line is an event for a table that nobody knows the end of: columns grow, never shrink.
+// line returns an event as a row. Columns only grow: the rows to come are not known.
 func (w *watching) line(now time.Time, e event) string {
 	id, addr := safe(e.Instance.ID), safe(e.Instance.Addr)
 	w.id, w.addr = max(w.id, utf8.RuneCountInString(id)), max(w.addr, utf8.RuneCountInString(addr))
@@ -154,16 +153,16 @@ func (w *watching) line(now time.Time, e event) string {
 	return strings.TrimRight(text, " ")
 }
 
-// notices says on stderr what is no event: staleness, new epochs of the store, keys whose values
-// are no endpoints.
+// notices reports on stderr what is not an event: staleness, a new epoch of the store, invalid
+// keys.
 func (w *watching) notices(old, snap *rollcall.Snapshot) {
 	if old.Epoch() > 0 && snap.Epoch() != old.Epoch() {
-		w.a.say("etcd lost its data or was restored from a backup; following what it holds now, from revision %d", snap.Revision())
+		w.a.say("etcd lost its data or was restored from a backup; following its new content from revision %d", snap.Revision())
 	}
 	was, is := old.Staleness(), snap.Staleness()
 	switch {
 	case is != nil && (was == nil || was.Cause.Error() != is.Cause.Error()):
-		w.a.say("stale since %s: %s; what is shown was true then", is.Since.Format(time.TimeOnly), plain(is.Cause))
+		w.a.say("stale since %s: %s; showing the endpoints of that time", is.Since.Format(time.TimeOnly), plain(is.Cause))
 	case is == nil && was != nil:
 		w.a.say("up to date again, at revision %d", snap.Revision())
 	}
@@ -173,16 +172,16 @@ func (w *watching) notices(old, snap *rollcall.Snapshot) {
 	}
 	for _, r := range snap.Invalid() {
 		if known[r.Key] != r.ModRevision {
-			w.a.say("rejected %q: %v", r.Key, r.Cause)
+			w.a.say("invalid %q: %v", r.Key, r.Cause)
 		}
 	}
 }
 
-// events are what a reader of old must be told to have snap, sorted by key.
+// events returns the changes from old to snap, sorted by key.
 func events(old, snap *rollcall.Snapshot) []event {
 	causes := make(map[string]string)
 	for _, r := range snap.Invalid() {
-		causes[r.Key] = "rejected: " + r.Cause.Error()
+		causes[r.Key] = "invalid: " + r.Cause.Error()
 	}
 	split := of(snap.Service())
 	var all []event
@@ -198,7 +197,7 @@ func events(old, snap *rollcall.Snapshot) []event {
 			}
 			e.Instance = renderInstance(c.New, split)
 			if err := rollcall.HostPort(c.New.Addr); err != nil {
-				e.Cause = "refused: " + reason(err)
+				e.Cause = "disallowed: " + reason(err)
 			}
 		}
 		all = append(all, e)

@@ -1,12 +1,12 @@
 // SPDX-FileCopyrightText: The Rollcall Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package devetcd runs one etcd member inside this process, for demonstrations and
-// development: on the loopback interface only, without TLS and without users.
+// Package devetcd runs an etcd member in this process, for demonstrations and development. It
+// listens on the loopback interface only, without TLS and without users.
 //
 // # Concurrency
 //
-// A Server may be used from several goroutines. Close joins what etcd started.
+// A Server may be used by many goroutines. Close joins the goroutines of etcd.
 package devetcd
 
 import (
@@ -24,29 +24,29 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+	"google.golang.org/grpc"
 )
 
 const (
-	// attempts bounds how often ports are chosen anew: between choosing a free one and
-	// binding it, another process may take it.
+	// attempts bounds how often ports are chosen: between choosing a free port and binding
+	// it, another process may take it.
 	attempts = 5
-	// startTimeout bounds the wait for the member to elect itself, which takes about a
+	// startTimeout bounds the wait until the member has elected itself, which takes about a
 	// second.
 	startTimeout = 30 * time.Second
 )
 
-// Options says where the member listens and keeps its data. The zero value works.
+// Options configures a member. The zero value works.
 type Options struct {
-	// DataDir is the data directory; it is made when missing, and reopened with all its
-	// data when not. Empty: a temporary directory, removed by Close, and nothing is
-	// synced to disk.
+	// DataDir is the data directory. It is created, or reopened with its data. Default: a
+	// temporary directory, which Close removes; nothing is synced to disk.
 	DataDir string
-	// ClientAddr is the host:port that clients dial. The host must be a loopback
-	// address. Empty, or port 0: a free port is chosen.
+	// ClientAddr is the host:port that clients dial. The host must be a loopback address;
+	// with port 0 a free port is chosen. Default "127.0.0.1:0".
 	ClientAddr string
 	// Name is the member's name. Default "rollcall-dev".
 	Name string
-	// LogLevel is the least level of etcd's own messages on stderr: "debug", "info",
+	// LogLevel is the lowest level of etcd's messages on stderr: "debug", "info",
 	// "warn", "error", "dpanic", "panic" or "fatal". Default "error".
 	LogLevel string
 }
@@ -54,6 +54,7 @@ type Options struct {
 // Server is a running member.
 type Server struct {
 	etcd     *embed.Etcd
+	grpc     *grpc.Server // the one that etcd serves clients with
 	logLevel zap.AtomicLevel
 	endpoint string
 	dataDir  string
@@ -63,9 +64,8 @@ type Server struct {
 	closeErr error
 }
 
-// Start runs a member and returns once it answers. When it cannot, nothing is left
-// behind, and the error names the address or directory that is the cause. ctx bounds
-// only the start.
+// Start runs a member and returns once it answers. After an error nothing is left behind; the
+// error names the address or directory that caused it. ctx bounds only the start.
 func Start(ctx context.Context, opts Options) (*Server, error) {
 	opts, err := opts.validate()
 	if err != nil {
@@ -98,7 +98,7 @@ func (o Options) validate() (Options, error) {
 		return o, fmt.Errorf("client address %q: %w", o.ClientAddr, err)
 	}
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return o, fmt.Errorf("client address %q: not a loopback address; a development etcd lets everyone write", o.ClientAddr)
+		return o, fmt.Errorf("client address %q: not a loopback address; everybody who reaches a development etcd can write to it", o.ClientAddr)
 	}
 	if o.Name == "" {
 		o.Name = "rollcall-dev"
@@ -112,7 +112,7 @@ func (o Options) validate() (Options, error) {
 	return o, nil
 }
 
-// startRetrying starts again with other ports when one that was ours to choose is taken.
+// startRetrying tries other ports while a port that it chose is in use.
 func startRetrying(ctx context.Context, opts Options, temp bool) (*Server, error) {
 	for attempt := 1; ; attempt++ {
 		addr, err := bindable(opts.ClientAddr)
@@ -127,9 +127,10 @@ func startRetrying(ctx context.Context, opts Options, temp bool) (*Server, error
 		if err != nil {
 			return nil, err
 		}
-		e, err := startMember(ctx, cfg)
+		s, err := startMember(ctx, cfg)
 		if err == nil {
-			return &Server{etcd: e, logLevel: level, endpoint: addr, dataDir: opts.DataDir, temp: temp}, nil
+			s.logLevel, s.endpoint, s.dataDir, s.temp = level, addr, opts.DataDir, temp
+			return s, nil
 		}
 		if !errors.Is(err, syscall.EADDRINUSE) || attempt == attempts {
 			return nil, fmt.Errorf("start etcd on %s with data in %s: %w", addr, opts.DataDir, err)
@@ -137,12 +138,12 @@ func startRetrying(ctx context.Context, opts Options, temp bool) (*Server, error
 	}
 }
 
-// bindable returns addr with a free port in the place of port 0, or an error when
-// nothing can listen there.
+// bindable returns addr with port 0 replaced by a free port, or an error if the address
+// cannot be listened on.
 func bindable(addr string) (string, error) {
 	ln, err := net.Listen("tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return "", fmt.Errorf("%s is in use, perhaps by another etcd: stop that one or choose another address: %w", addr, err)
+		return "", fmt.Errorf("%s is in use, perhaps by another etcd: stop it or choose another address: %w", addr, err)
 	}
 	if err != nil {
 		return "", err
@@ -156,9 +157,9 @@ func bindable(addr string) (string, error) {
 	return net.JoinHostPort(host, port), err
 }
 
-// config describes a cluster of one. The peer address may differ from the one that a
-// reopened data directory has stored: a member without peers dials none.
-// The level returned changes what the member logs while it runs.
+// config returns the configuration of a cluster of one member. The peer address may differ
+// from the one stored in a reopened data directory: a single member dials no peers.
+// Changing the returned level changes what the running member logs.
 func config(opts Options, client, peer string, temp bool) (*embed.Config, zap.AtomicLevel, error) {
 	clientURLs := []url.URL{{Scheme: "http", Host: client}}
 	peerURLs := []url.URL{{Scheme: "http", Host: peer}}
@@ -183,19 +184,21 @@ func config(opts Options, client, peer string, temp bool) (*embed.Config, zap.At
 }
 
 // startMember returns once the member serves reads and writes.
-func startMember(ctx context.Context, cfg *embed.Config) (*embed.Etcd, error) {
+func startMember(ctx context.Context, cfg *embed.Config) (*Server, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	serving := make(chan *grpc.Server, 1)
+	cfg.ServiceRegister = func(s *grpc.Server) { serving <- s } // called when the member is ready
 	e, err := embed.StartEtcd(cfg)
 	if err != nil {
 		return nil, err
 	}
 	select {
-	case <-e.Server.ReadyNotify():
-		return e, nil
+	case s := <-serving:
+		return &Server{etcd: e, grpc: s}, nil
 	case err = <-e.Err():
 	case <-e.Server.StopNotify():
 		err = errors.New("etcd stopped before it was ready")
@@ -213,17 +216,19 @@ func (s *Server) Endpoint() string { return s.endpoint }
 func (s *Server) DataDir() string { return s.dataDir }
 
 // Err returns a channel that receives an error when the member fails, and is closed
-// when it ends.
+// when it ends. Close makes it receive what the listeners report.
 func (s *Server) Err() <-chan error { return s.etcd.Err() }
 
 // Close stops the member and removes a temporary data directory. Calls after the first
-// return what the first did. Streams that clients still have open are cut.
+// return what the first did. Connections that clients still have open are closed.
 func (s *Server) Close() error {
 	s.closing.Do(func() {
-		// etcd reports each of its listeners that we close as an error.
+		// etcd logs an error for each listener that it closes.
 		if s.logLevel.Level() >= zapcore.WarnLevel {
 			s.logLevel.SetLevel(zapcore.DPanicLevel)
 		}
+		// etcd would stop it gracefully, which can take 7s while a stream is open.
+		s.grpc.Stop()
 		s.etcd.Close()
 		if s.temp {
 			s.closeErr = os.RemoveAll(s.dataDir)

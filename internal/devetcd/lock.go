@@ -14,16 +14,16 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 )
 
-// checkUnlocked fails when another member has dir open. etcd itself would wait for the
-// lock for ever, and say so only in its log.
+// checkUnlocked returns an error if another member has dir open. etcd would wait for the lock
+// for ever, and tell only its log.
 func checkUnlocked(dir string) error {
 	path := filepath.Join(dir, "member", "snap", "db")
 	if _, err := os.Stat(path); err != nil {
-		return nil // nothing there yet, or nothing that can be read: etcd's to report
+		return nil // missing, or not readable, which etcd reports
 	}
 	db, err := bolt.Open(path, 0o600, &bolt.Options{ReadOnly: true, Timeout: 200 * time.Millisecond})
 	if errors.Is(err, bolterrors.ErrTimeout) {
-		return fmt.Errorf("data directory %s is in use by another etcd: stop that one or choose another directory", dir)
+		return fmt.Errorf("data directory %s is in use by another etcd: stop it or choose another directory", dir)
 	}
 	if err != nil {
 		return fmt.Errorf("open data directory %s: %w", dir, err)

@@ -41,7 +41,7 @@ func Instance(ep grpcresolver.Endpoint) *rollcall.Instance {
 }
 
 // Attributes returns what the metadata of an endpoint's instance says. Without an instance
-// it is no more than the weight that gRPC's own policies read.
+// it has only the weight that gRPC's own policies read.
 func Attributes(ep grpcresolver.Endpoint) rollcall.Attributes {
 	if inst := Instance(ep); inst != nil {
 		return inst.Attributes()

@@ -44,9 +44,9 @@ type Topic[T any] struct {
 
 // Options are the settings of a Topic.
 type Options[T any] struct {
-	// Reason returns why there is no value yet, where Fail was not called. Required.
+	// Reason returns why there is no value yet, if Fail was not called. Required.
 	Reason func() error
-	// Fallback is a value of before, for ShowFallback; nil: none.
+	// Fallback is an earlier value, for ShowFallback. Default: none.
 	Fallback *T
 	// Searching is set while SetFallback may yet be called, until Searched.
 	Searching bool
@@ -74,7 +74,7 @@ func (t *Topic[T]) Publish(value *T, confirmed bool) {
 	t.wakeLocked()
 }
 
-// Fail says why there is no value yet.
+// Fail sets the reason why there is no value yet.
 func (t *Topic[T]) Fail(err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -135,8 +135,8 @@ func (t *Topic[T]) Searched() {
 	}
 }
 
-// Why returns why there is no value: nil once there is one, and while a fallback, which is
-// better than a reason, is about to be shown.
+// Why returns why there is no value. It returns nil once there is one, and while a fallback may
+// still be shown.
 func (t *Topic[T]) Why() error {
 	t.mu.Lock()
 	hopeful, err := t.value != nil || t.opts.Searching || t.opts.Fallback != nil, t.err
@@ -150,8 +150,8 @@ func (t *Topic[T]) Why() error {
 	return t.opts.Reason()
 }
 
-// RemindLater has subscribers look from time to time why there is no value, until there is
-// one or nobody subscribes.
+// RemindLater wakes subscribers from time to time, to report why there is no value, until there
+// is one or no subscriber.
 func (t *Topic[T]) RemindLater() {
 	time.AfterFunc(AnswerTimeout, func() {
 		t.mu.Lock()

@@ -62,9 +62,9 @@ type Conn struct {
 	cut     chan struct{} // nil while the link is up, closed when it is mended
 	member  *state        // nil while the member has a leader, else what it knew then
 	lag     int64
-	lost    int      // answers to lose
-	delayed int      // writes to hold up
-	late    []func() // those that are held up
+	lost    int      // how many answers to lose
+	delayed int      // how many writes to delay
+	late    []func() // the delayed writes
 	chunk   int      // 0: no GetStream
 	torn    *tear
 	hook    func(context.Context, Call) error

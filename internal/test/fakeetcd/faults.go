@@ -9,8 +9,8 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
 
-// Cut takes the link away: streams break, and until Mend calls wait for their
-// deadlines and watches get nothing. A stream that is frozen stays as it is.
+// Cut cuts the connection: streams break, and until Mend calls wait for their deadlines and
+// watches receive nothing. A frozen stream stays as it is.
 func (c *Conn) Cut() {
 	c.store.mu.Lock()
 	defer c.store.mu.Unlock()
@@ -20,7 +20,7 @@ func (c *Conn) Cut() {
 	c.failStreamsLocked(errBroken, func(p *pipe) bool { return !p.isFrozen() })
 }
 
-// Mend gives the link back. Watches resume, which their consumers cannot see.
+// Mend undoes Cut. Watches resume without their consumers noticing.
 func (c *Conn) Mend() {
 	c.store.mu.Lock()
 	defer c.store.mu.Unlock()
@@ -30,12 +30,12 @@ func (c *Conn) Mend() {
 	}
 }
 
-// Freeze lets nothing pass on the streams that are open now, as on a half-open
-// connection: neither side learns of it. Calls and new streams work, as with a
-// second member; Cut as well for a client that has but one.
+// Freeze stops everything on the streams that are open now, as on a half-open connection: neither
+// side notices. Calls and new streams work, as if by another member; use Cut as well for a client
+// of a single member.
 func (c *Conn) Freeze() { c.setFrozen(true) }
 
-// Thaw lets pass what Freeze has held up.
+// Thaw undoes Freeze: what was sent meanwhile arrives.
 func (c *Conn) Thaw() { c.setFrozen(false) }
 
 func (c *Conn) setFrozen(frozen bool) {
@@ -46,11 +46,10 @@ func (c *Conn) setFrozen(frozen bool) {
 	}
 }
 
-// LoseLeader partitions this client's member from all others. It answers
-// serializable reads from what it has, refuses what requires a leader, ends such
-// streams at once (etcd: after three election time-outs), gives up other calls
-// after 7 s, and its watches hear no more. Keepalives that require no leader
-// hear nothing either.
+// LoseLeader partitions this client's member from all others. It answers serializable reads from
+// its data, fails what requires a leader, ends such streams at once (etcd: after three election
+// timeouts), and gives up other calls after 7 s. Its watches, and keepalives that require no
+// leader, receive nothing.
 func (c *Conn) LoseLeader() {
 	c.store.mu.Lock()
 	defer c.store.mu.Unlock()
@@ -76,19 +75,18 @@ func (c *Conn) Lag(n int64) {
 	c.lag = n
 }
 
-// SetHook sets what is called before each call is done; its error is the call's.
-// It may use the Store and the Conn, and wait. Of a Watch an error is the reason
-// with which etcd refuses one, which ends that watch; of a KeepAlive it ends the
-// stream; of a Progress it only keeps the answer back. FailNext and Fail are hooks
-// made ready.
+// SetHook sets a function that runs before each call; the call fails with its error. The hook may
+// use the Store and the Conn, and wait. An error for a Watch cancels that watch, one for a
+// KeepAlive ends the stream, and one for a Progress suppresses the answer. FailNext and Fail are
+// ready-made hooks.
 func (c *Conn) SetHook(hook func(ctx context.Context, call Call) error) {
 	c.store.mu.Lock()
 	defer c.store.mu.Unlock()
 	c.hook = hook
 }
 
-// FailNext makes the next calls of the method fail, one for each error; nil lets
-// one pass. Errors may be rpctypes.ErrX, gRPC statuses or a context's.
+// FailNext makes the next calls of the method fail, one for each error; nil lets a call succeed.
+// Errors may be rpctypes.ErrX, gRPC statuses or those of contexts.
 func (c *Conn) FailNext(m Method, errs ...error) {
 	c.store.mu.Lock()
 	defer c.store.mu.Unlock()
@@ -102,23 +100,23 @@ func (c *Conn) Fail(m Method, err error) {
 	c.always[m] = err
 }
 
-// LoseAnswers applies the next n puts, transactions and grants, but the client
-// hears nothing and runs into its deadline.
+// LoseAnswers applies the next n puts, transactions and grants, but drops the answers, so that the
+// client reaches its deadline.
 func (c *Conn) LoseAnswers(n int) {
 	c.store.mu.Lock()
 	defer c.store.mu.Unlock()
 	c.lost = n
 }
 
-// DelayWrites holds up the next n puts, transactions and grants, as a connection does that
-// freezes: the client runs into its deadline, and Land has them happen all the same.
+// DelayWrites delays the next n puts, transactions and grants, as a frozen connection does: the
+// client reaches its deadline, but Land applies them later.
 func (c *Conn) DelayWrites(n int) {
 	c.store.mu.Lock()
 	defer c.store.mu.Unlock()
 	c.delayed = n
 }
 
-// Land ends DelayWrites, and applies what was held up.
+// Land ends DelayWrites and applies the delayed writes.
 func (c *Conn) Land() {
 	c.store.mu.Lock()
 	defer c.store.mu.Unlock()
@@ -128,32 +126,32 @@ func (c *Conn) Land() {
 	c.delayed, c.late = 0, nil
 }
 
-// StreamRanges makes GetStream answer in chunks of so many keys. With 0, as at
-// first, it answers Unimplemented, as servers before 3.7.
+// StreamRanges makes GetStream answer in chunks of the given number of keys. With 0, the default, it
+// answers Unimplemented, as servers before 3.7 do.
 func (c *Conn) StreamRanges(chunk int) {
 	c.store.mu.Lock()
 	defer c.store.mu.Unlock()
 	c.chunk = chunk
 }
 
-// TearRangeStream ends the next GetStream with the error, after so many chunks.
-// With nil it stalls there.
+// TearRangeStream ends the next GetStream with the error, after the given number of chunks. With nil
+// it stalls there.
 func (c *Conn) TearRangeStream(after int, err error) {
 	c.store.mu.Lock()
 	defer c.store.mu.Unlock()
 	c.torn = &tear{after: after, err: asStatus(err)}
 }
 
-// BreakStreams breaks all streams, as a restarted member does. clientv3 opens
-// them again, which consumers of watches cannot see.
+// BreakStreams breaks all streams, as a restart of a member does. clientv3 opens them again without
+// the consumers of watches noticing.
 func (c *Conn) BreakStreams() {
 	c.store.mu.Lock()
 	defer c.store.mu.Unlock()
 	c.failStreamsLocked(errBroken, anyStream)
 }
 
-// CloseWatches cancels all watches from the server's side, for no reason given:
-// clientv3 closes their channels with no error.
+// CloseWatches cancels all watches at the server, without a reason: clientv3 closes their channels
+// without an error.
 func (c *Conn) CloseWatches() {
 	c.store.mu.Lock()
 	defer c.store.mu.Unlock()

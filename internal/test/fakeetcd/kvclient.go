@@ -153,7 +153,7 @@ func (k kvClient) Compact(ctx context.Context, r *etcdserverpb.CompactionRequest
 	})
 }
 
-// checkSizeLocked refuses what the client would not send or the server not take.
+// checkSizeLocked fails for requests over the limit of the client or the server.
 func (s *Store) checkSizeLocked(r proto.Message) error {
 	switch size := proto.Size(r); {
 	case size > maxSend:

@@ -18,7 +18,7 @@ const (
 	maxLease   = 9_000_000_000 // seconds, as etcd's
 )
 
-// lease is the clock of a lease; which keys it holds is in the state.
+// lease is the clock of a lease; its keys are in the state.
 type lease struct {
 	ttl     int64 // seconds
 	expires time.Time

@@ -46,11 +46,11 @@ func (l leaseClient) LeaseTimeToLive(ctx context.Context, r *etcdserverpb.LeaseT
 	call := Call{Method: TimeToLive, Lease: clientv3.LeaseID(r.ID), Request: r}
 	return unary(ctx, l.c, call, false, func(s *Store) (*etcdserverpb.LeaseTimeToLiveResponse, error) {
 		resp := &etcdserverpb.LeaseTimeToLiveResponse{Header: l.headerLocked(), ID: r.ID, TTL: -1}
-		held, ok := s.leases[r.ID]
+		lease, ok := s.leases[r.ID]
 		if !ok {
 			return resp, nil
 		}
-		resp.TTL, resp.GrantedTTL = int64(time.Until(held.expires)/time.Second), held.ttl
+		resp.TTL, resp.GrantedTTL = int64(time.Until(lease.expires)/time.Second), lease.ttl
 		if r.Keys {
 			for _, key := range s.state.leaseKeys(r.ID) {
 				resp.Keys = append(resp.Keys, []byte(key))

@@ -15,8 +15,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// checkRevision refuses a read at a revision that is not there. latest is the
-// newest that the answering member knows; 0 asks for that one.
+// checkRevision fails for a revision that does not exist. latest is the newest that the answering
+// member knows; revision 0 means latest.
 func (s *state) checkRevision(revision, latest int64) error {
 	switch {
 	case revision > latest:
@@ -62,8 +62,8 @@ func filtered(kv *mvccpb.KeyValue, r *etcdserverpb.RangeRequest) bool {
 		r.MinCreateRevision != 0 && kv.CreateRevision < r.MinCreateRevision
 }
 
-// order sorts what comes sorted by key. As in etcd a target other than the key
-// sorts also where no order is given.
+// order sorts keys, which are sorted by key. As in etcd, a target other than the key sorts even if no
+// order is given.
 func order(kvs []*mvccpb.KeyValue, r *etcdserverpb.RangeRequest) {
 	var by func(a, b *mvccpb.KeyValue) int
 	switch r.SortTarget {
@@ -96,7 +96,7 @@ func checkRange(r *etcdserverpb.RangeRequest) error {
 	return checkKey(r.Key)
 }
 
-// checkRangeStream refuses what etcd streams for no one.
+// checkRangeStream fails for requests that etcd does not stream.
 func checkRangeStream(r *etcdserverpb.RangeRequest) error {
 	if err := checkRange(r); err != nil {
 		return err
@@ -111,8 +111,7 @@ func checkRangeStream(r *etcdserverpb.RangeRequest) error {
 	return nil
 }
 
-// chunks cuts an answer as a stream sends it: header, count and more come with
-// the last one.
+// chunks splits an answer as a stream sends it: header, count and more are in the last chunk.
 func chunks(whole *etcdserverpb.RangeResponse, size int) []*etcdserverpb.RangeResponse {
 	var out []*etcdserverpb.RangeResponse
 	kvs := whole.Kvs

@@ -12,7 +12,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
 
-// version is what a key held from one revision on.
+// version is the value of a key from one revision on.
 type version struct {
 	revision int64
 	kv       *mvccpb.KeyValue // nil: deleted; never changed once stored
@@ -62,7 +62,7 @@ func (s *state) clone() *state {
 	return c
 }
 
-// at returns what the key held at the revision, or nil.
+// at returns the value of a key at the revision, or nil.
 func (s *state) at(key string, revision int64) *mvccpb.KeyValue {
 	vs := s.versions[key]
 	i := sort.Search(len(vs), func(i int) bool { return vs[i].revision > revision })
@@ -72,8 +72,8 @@ func (s *state) at(key string, revision int64) *mvccpb.KeyValue {
 	return vs[i-1].kv
 }
 
-// span returns what the keys in [key, end) held at the revision, sorted by key.
-// No end means that one key, "\x00" all from key on.
+// span returns the values of the keys in [key, end) at the revision, sorted by key. Without an end it
+// is the key alone; with "\x00", all keys from key on.
 func (s *state) span(key, end []byte, revision int64) []*mvccpb.KeyValue {
 	if len(end) == 0 {
 		if kv := s.at(string(key), revision); kv != nil {
@@ -114,7 +114,7 @@ func (s *state) since(revision int64) []commit {
 	return s.log[i:]
 }
 
-// compact forgets what no read at revision or later can see.
+// compact drops what no read at revision or later can see.
 func (s *state) compact(revision int64) error {
 	switch {
 	case revision <= s.compacted:
@@ -156,7 +156,7 @@ func (s *state) record(key string, v version) {
 	s.versions[key] = append(s.versions[key], v)
 }
 
-// cloneKV copies for the outside; as after a wire, empty bytes are nil.
+// cloneKV copies a key-value for a client; empty bytes become nil, as when decoded.
 func cloneKV(kv *mvccpb.KeyValue) *mvccpb.KeyValue {
 	if kv == nil {
 		return nil

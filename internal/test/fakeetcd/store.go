@@ -37,7 +37,7 @@ type Store struct {
 	conns    map[*Conn]struct{}
 }
 
-// Snapshot is a Store's data at one moment, with their history.
+// Snapshot is the data of a Store at one moment, including past revisions.
 type Snapshot struct {
 	state *state
 	ttls  map[int64]int64
@@ -113,22 +113,22 @@ func (s *Store) Watches() int {
 	return n
 }
 
-// Put writes behind all clients' backs and returns the revision.
+// Put writes without a client and returns the revision.
 func (s *Store) Put(key, value string) int64 {
 	return s.write(func(w *write) {
 		w.put(&etcdserverpb.PutRequest{Key: []byte(key), Value: []byte(value)})
 	})
 }
 
-// Delete deletes behind all clients' backs and returns the revision.
+// Delete deletes without a client and returns the revision.
 func (s *Store) Delete(key string) int64 {
 	return s.write(func(w *write) {
 		w.remove(&etcdserverpb.DeleteRangeRequest{Key: []byte(key)})
 	})
 }
 
-// Compact forgets the history before the revision. Like etcd's it fails when the
-// revision is in the future or was compacted before.
+// Compact drops the revisions before revision. As in etcd it fails if the revision is in the
+// future or already compacted.
 func (s *Store) Compact(revision int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -161,10 +161,9 @@ func (s *Store) Snapshot() *Snapshot {
 	return snap
 }
 
-// Restore puts a snapshot's data in the place of the present ones, as restarted
-// members do: all streams break, leases have their full TTL again, the term
-// stays. A bump above 0 raises the revision by so much and marks all before it as
-// compacted (etcdutl's --bump-revision with --mark-compacted).
+// Restore replaces the data by those of a snapshot, as if members restarted with it: all streams
+// break, leases have their full TTL again, the term stays. A bump above 0 is added to the
+// revision, and all before is compacted (etcdutl's --bump-revision with --mark-compacted).
 func (s *Store) Restore(snap *Snapshot, bump int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -196,7 +195,7 @@ func (s *Store) breakAllLocked() {
 	}
 }
 
-// write applies a change, tells the watches, and returns the revision.
+// write applies a change, notifies the watches, and returns the revision.
 func (s *Store) write(change func(w *write)) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -36,8 +36,7 @@ func newPipe(ctx context.Context) *pipe {
 	}
 }
 
-// fail ends the stream, also a frozen one. What the server has sent before still
-// arrives.
+// fail ends the stream, even a frozen one. Messages that the server has sent before still arrive.
 func (p *pipe) fail(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -81,8 +80,8 @@ func (*pipe) RecvMsg(any) error            { return errUntyped }
 
 var errUntyped = status.Error(codes.Unimplemented, "fakeetcd: streams are typed")
 
-// stream is both ends of a gRPC stream. Its queues have no bound, so that a slow
-// client holds nobody up.
+// stream is both ends of a gRPC stream. Its queues are unbounded, so that a slow client delays no
+// other.
 type stream[Req, Resp any] struct {
 	*pipe
 	in  []*Req  // guarded by pipe.mu
@@ -93,19 +92,19 @@ func newStream[Req, Resp any](ctx context.Context) *stream[Req, Resp] {
 	return &stream[Req, Resp]{pipe: newPipe(ctx)}
 }
 
-// Send is the client's. Like gRPC's it does not wait for the server.
+// Send is the client's Send. Like gRPC's it does not wait for the server.
 func (s *stream[Req, Resp]) Send(req *Req) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil || s.ctx.Err() != nil {
-		return io.EOF // Recv says why
+		return io.EOF // Recv returns the reason
 	}
 	s.in = append(s.in, req)
 	s.wakeLocked()
 	return nil
 }
 
-// Recv is the client's.
+// Recv is the client's Recv.
 func (s *stream[Req, Resp]) Recv() (*Resp, error) {
 	for {
 		if err := s.ctx.Err(); err != nil {

@@ -33,7 +33,7 @@ func (w *write) txn(r *etcdserverpb.TxnRequest) (*etcdserverpb.TxnResponse, erro
 	return resp, nil
 }
 
-// checkOp refuses what the data do not allow, before anything is written.
+// checkOp fails for what the data do not allow, before anything is written.
 func (w *write) checkOp(op *etcdserverpb.RequestOp) error {
 	switch {
 	case op.GetRequestPut() != nil:
@@ -60,7 +60,7 @@ func (w *write) compareAll(cmps []*etcdserverpb.Compare) bool {
 	for _, c := range cmps {
 		kvs := w.span(c.Key, c.RangeEnd, w.revision)
 		if len(kvs) == 0 {
-			// There is no value to compare with; the numbers are 0.
+			// The key does not exist: a value compares as false, and numbers are 0.
 			if c.Target == etcdserverpb.Compare_VALUE || !compareOne(c, &mvccpb.KeyValue{}) {
 				return false
 			}
@@ -100,7 +100,7 @@ func compareOne(c *etcdserverpb.Compare, kv *mvccpb.KeyValue) bool {
 	}
 }
 
-// checkTxn refuses what etcd refuses whatever the data are.
+// checkTxn fails for transactions that are invalid whatever the data are.
 func checkTxn(r *etcdserverpb.TxnRequest, maxOps int) error {
 	if max(len(r.Compare), len(r.Success), len(r.Failure)) > maxOps {
 		return rpctypes.ErrGRPCTooManyOps

@@ -14,8 +14,7 @@ import (
 	"google.golang.org/grpc"
 )
 
-// maxBatch is how many revisions etcd puts into one response to a watch that is
-// behind.
+// maxBatch is how many revisions etcd puts into one response to a watch that lags.
 const maxBatch = 1000
 
 // watchClient is etcdserverpb.WatchClient on a Conn.
@@ -53,8 +52,7 @@ func (w watchClient) Watch(ctx context.Context, _ ...grpc.CallOption) (grpc.Bidi
 	return ws, nil
 }
 
-// openStream makes the stream known, or ends it at once where a leader is
-// missing or the link is gone again.
+// openStream registers the stream, or ends it at once if it has no leader or the connection is cut.
 func (c *Conn) openStream(p *pipe, ws *watchStream) {
 	c.store.mu.Lock()
 	defer c.store.mu.Unlock()
@@ -163,8 +161,8 @@ func (ws *watchStream) cancelledLocked(id int64) {
 	ws.answer(&etcdserverpb.WatchResponse{Header: header, WatchId: id, Canceled: true})
 }
 
-// progress answers for all watches of the stream, or not at all while one of
-// them waits for a revision that is still to come.
+// progress answers for all watches of the stream, but not while one of them waits for a future
+// revision.
 func (ws *watchStream) progress(r *etcdserverpb.WatchProgressRequest) {
 	if ws.conn.note(ws.ctx, Call{Method: Progress, Request: r}) != nil {
 		return
@@ -179,7 +177,7 @@ func (ws *watchStream) progress(r *etcdserverpb.WatchProgressRequest) {
 	ws.answer(&etcdserverpb.WatchResponse{Header: ws.conn.headerLocked(latest), WatchId: clientv3.InvalidWatchID})
 }
 
-// catchUpLocked sends every watch what it has not seen.
+// catchUpLocked sends every watch the events that it has not received.
 func (c *Conn) catchUpLocked() {
 	view := c.viewLocked()
 	for ws := range c.watches {
@@ -200,8 +198,8 @@ func (ws *watchStream) catchUpLocked(view *state) {
 	})
 }
 
-// sendLocked sends one watch what it has not seen: one response for one
-// revision, and for many, as etcd does, at most maxBatch of them in each.
+// sendLocked sends a watch the events that it has not received. As in etcd, a response has at most
+// maxBatch revisions.
 func (ws *watchStream) sendLocked(w *watcher, view *state) {
 	var batch []*mvccpb.Event
 	revisions := 0
@@ -226,7 +224,7 @@ func (ws *watchStream) sendLocked(w *watcher, view *state) {
 	w.next = max(w.next, view.revision+1)
 }
 
-// pick returns copies of the events that the watch is to see.
+// pick returns copies of the events for the watch.
 func (w *watcher) pick(c commit, compacted int64) []*mvccpb.Event {
 	var out []*mvccpb.Event
 	for _, e := range c.events {

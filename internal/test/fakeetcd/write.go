@@ -9,7 +9,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
 
-// write gathers the changes of one revision. Reads through it see them.
+// write collects the changes of one revision. Reads through it see them.
 type write struct {
 	*state
 	events []*mvccpb.Event
@@ -34,7 +34,7 @@ func (w *write) commit() {
 	w.log = append(w.log, commit{revision: w.revision, events: w.events})
 }
 
-// checkPut refuses what etcd refuses before it writes anything.
+// checkPut fails for a put that etcd would not accept.
 func (w *write) checkPut(r *etcdserverpb.PutRequest) error {
 	if _, ok := w.attached[r.Lease]; r.Lease != 0 && !ok {
 		return rpctypes.ErrGRPCLeaseNotFound

@@ -1,5 +1,5 @@
 // SPDX-FileCopyrightText: The Rollcall Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package policy holds the project's rules about its own source, as tests.
+// Package policy tests the project's rules about its own source.
 package policy

@@ -1,20 +1,18 @@
 // SPDX-FileCopyrightText: The Rollcall Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package random drives Rollcall through random histories: writes, leases that expire, and
-// everything that goes wrong, under many subscriptions, watch channels, gRPC resolvers
-// and registrations at once. When the faults are over all of them must come to show what
-// etcd holds; and at no time may one go backwards, show what etcd never held, or drop what
-// it knows because etcd is away.
+// Package random runs Rollcall through random histories: writes, expiring leases and faults, with
+// many subscriptions, watch channels, gRPC resolvers and registrations at once. When the faults
+// are over, all of them must show the content of etcd. At no time may one go backwards, show
+// what was never in etcd, or drop endpoints because etcd is unreachable.
 //
-// A history is a list of steps that a person can read, one a line ("put s0/a", "cut 1",
-// "wait 5s"). It is played on the fake etcd in virtual time, where hours cost seconds, or
-// on real etcd processes:
+// A history is a readable list of steps, one a line ("put s0/a", "cut 1", "wait 5s"). It runs on
+// the fake etcd in virtual time, where hours take seconds, or on real etcd processes:
 //
 //	go test ./internal/test/random -run TestRandom -hours 1000
 //	go test ./internal/test/random -run TestSoak -soak 20m -v
 //
-// Both print the seed that they began with; -seed plays the same histories again. One that
-// fails in virtual time is made as short as it can be and kept in testdata/histories,
-// where every file is played by TestHistories.
+// Both print their seed; -seed runs the same histories again. A history that fails in virtual
+// time is shortened as far as possible and saved in testdata/histories. TestHistories runs every
+// file there.
 package random
