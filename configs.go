@@ -30,7 +30,8 @@ type configs struct {
 // configTopic is the service config of one service.
 type configTopic struct {
 	topic *topic.Topic[ServiceConfig]
-	own   *configStore // nil: it is followed with all others
+	at    reflector.Version // where the store stood when the value was last known to be right
+	own   *configStore      // nil: it is followed with all others
 }
 
 // ConfigDelivery is a subscription to a service config, which is pushed to a function.
@@ -55,7 +56,7 @@ func (c *configs) subscribe(service string, f func(*ServiceConfig, error)) *Conf
 		if c.denied {
 			t.own = c.newStore(etcdkv.SingleKey(ConfigPrefix + service))
 		} else if c.all.synced {
-			t.topic.Publish(c.all.configLocked(service), true)
+			c.all.publishLocked(service, t)
 		}
 		t.topic.RemindLater()
 	}
@@ -100,6 +101,9 @@ func (c *configs) release(service string, t *configTopic) {
 	}
 	c.mu.Unlock()
 	stopAll(ended)
+	if len(ended) > 0 {
+		t.topic.Close(ErrClosed) // which ends its reminders
+	}
 }
 
 // close ends everything and returns what closes when deliveries under way have ended.
@@ -168,6 +172,7 @@ type configStore struct {
 	stop      func() // ends and joins the Reflector
 
 	// Guarded by configs.mu.
+	at      reflector.Version         // of content
 	content map[string]*ServiceConfig // by service
 	changed map[string]bool           // not published yet, by service
 	synced  bool
@@ -209,25 +214,35 @@ func (l *configList) Add(kvs []*mvccpb.KeyValue) {
 	}
 }
 
-// Replace implements reflector.List. What a member without a leader has is taken as it is: an
-// older config does no harm.
-func (l *configList) Replace(reflector.Version, error) bool {
+// Replace implements reflector.List. What a member without a leader has is taken like any list:
+// a config that is late does no harm.
+func (l *configList) Replace(at reflector.Version, _ error) bool {
 	s, c := l.store, l.store.configs
 	c.mu.Lock()
 	var ended []*configStore
 	if s.single == "" {
 		ended = c.setDeniedLocked(s, false)
 	}
-	s.content, s.synced = l.content, true
+	s.at, s.content, s.synced = at, l.content, true
 	clear(s.changed)
 	for service, t := range c.followersLocked(s) {
-		if now := s.configLocked(service); !now.equal(t.topic.Latest()) {
-			t.topic.Publish(now, true)
-		}
+		s.publishLocked(service, t)
 	}
 	c.mu.Unlock()
 	stopAll(ended)
 	return true
+}
+
+// publishLocked gives a service its config, unless that is what it has, or it has followed
+// another store that was ahead: this one then catches up.
+func (s *configStore) publishLocked(service string, t *configTopic) {
+	if t.at.Epoch == s.at.Epoch && t.at.Revision > s.at.Revision {
+		return
+	}
+	t.at = s.at
+	if config := s.configLocked(service); !config.equal(t.topic.Latest()) {
+		t.topic.Publish(config, true)
+	}
 }
 
 // Differences implements reflector.List.
@@ -263,13 +278,14 @@ func (s *configStore) Apply(events []*clientv3.Event) {
 }
 
 // Publish implements reflector.Store.
-func (s *configStore) Publish(int64) {
+func (s *configStore) Publish(revision int64) {
 	c := s.configs
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	s.at.Revision = max(s.at.Revision, revision)
 	for service := range s.changed {
 		if t := c.services[service]; t != nil && c.followsLocked(t, s) {
-			t.topic.Publish(s.configLocked(service), true)
+			s.publishLocked(service, t)
 		}
 	}
 	clear(s.changed)

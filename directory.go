@@ -201,6 +201,7 @@ func (d *Directory) release(in *informer) {
 	d.mu.Unlock()
 	if last {
 		in.stop()
+		in.store.topic.Close(ErrClosed) // which ends its reminders
 	}
 }
 

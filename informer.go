@@ -14,6 +14,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/connectivity"
 
+	"github.com/rollcall-grpc/rollcall/internal/background"
 	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 	"github.com/rollcall-grpc/rollcall/internal/reflector"
 	"github.com/rollcall-grpc/rollcall/internal/topic"
@@ -123,7 +124,7 @@ func newInformer(s *source, keys etcdkv.KeyRange, prefix string, preservation Se
 	in.reflector, stopReflector = s.reflect(keys, in.store, false)
 	stopFallback := func() {}
 	if hasFallback {
-		stopFallback = start(func(ctx context.Context) { f.serve(ctx, in.store, in.reflector.Silence, s.connState) })
+		stopFallback = background.Start(func(ctx context.Context) { f.serve(ctx, in.store, in.reflector.Silence, s.connState) })
 	}
 	in.stop = func() {
 		stopReflector()
@@ -133,19 +134,11 @@ func newInformer(s *source, keys etcdkv.KeyRange, prefix string, preservation Se
 	return in
 }
 
-// service returns the name of the service that the informer follows, or its prefix.
-func (in *informer) service() string { return strings.TrimSuffix(in.store.empty.prefix, "/") }
-
-// start runs a function in a goroutine and returns what cancels and joins it.
-func start(run func(context.Context)) (stop func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		run(ctx)
-	}()
-	return func() {
-		cancel()
-		<-done
+// service returns the name of the service that the informer follows, "" for a view of many.
+func (in *informer) service() string {
+	service, _ := strings.CutSuffix(in.store.empty.prefix, "/")
+	if len(service) == len(in.store.empty.prefix) {
+		return ""
 	}
+	return service
 }

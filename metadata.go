@@ -65,7 +65,7 @@ const (
 var fields = [numFields]struct {
 	name     string
 	number   bool                   // in JSON; otherwise a string
-	standard string                 // what an absent, null or empty field stands for
+	standard string                 // what an absent or empty field stands for, and null but for numbers
 	want     string                 // describes valid values
 	valid    func(text []byte) bool // nil: any text
 	selects  bool                   // a Selector may name it

@@ -14,6 +14,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/rollcall-grpc/rollcall/internal/background"
 	"github.com/rollcall-grpc/rollcall/internal/backoff"
 	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 )
@@ -41,7 +42,7 @@ func NewRegistrar(directory *Directory, opts RegistrarOptions) (*Registrar, erro
 		wake: make(chan struct{}, 1), batch: maxBatch, regs: make(map[string]*Registration),
 		unanswered: make(map[string][]clientv3.LeaseID), watches: make(map[string]*keyWatch),
 		deregistered: make(map[string]bool), edits: make(map[string]values), cleared: make(map[string]bool)}
-	r.stop = start(r.run)
+	r.stop = background.Start(r.run)
 	return r, nil
 }
 

@@ -72,7 +72,8 @@ var ErrConfigChanged = errors.New("the service config was changed meanwhile")
 
 // PutServiceConfig writes the service config of a service, if config.ModRevision still is
 // that of the one that it replaces, 0 for none, and returns it as written. Its JSON must be an
-// object, else it is an *InputError; resolver.CheckServiceConfig checks it as gRPC does.
+// object, and the service must have a name, else it is an *InputError;
+// resolver.CheckServiceConfig checks it as gRPC does.
 func (d *Directory) PutServiceConfig(ctx context.Context, config ServiceConfig) (*ServiceConfig, error) {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(config.JSON, &fields); err != nil || fields == nil {
@@ -95,11 +96,10 @@ func (d *Directory) DeleteServiceConfig(ctx context.Context, config ServiceConfi
 }
 
 func (d *Directory) writeConfig(ctx context.Context, config ServiceConfig, write func(key string) clientv3.Op) (revision int64, err error) {
-	service, err := ParseService(config.Service)
-	if err != nil {
+	if _, err := ParseService(config.Service); err != nil {
 		return 0, err
 	}
-	key := ConfigPrefix + service
+	key := ConfigPrefix + config.Service // taken as it is, as by Subscribe
 	call, cancel := context.WithTimeout(ctx, etcdkv.CallTimeout)
 	defer cancel()
 	done, err := d.client.Txn(call).If(clientv3.Compare(clientv3.ModRevision(key), "=", config.ModRevision)).Then(write(key)).Commit()

@@ -11,10 +11,11 @@ import (
 // Stats are the figures of a Directory.
 type Stats struct {
 	// Now.
-	Services  int // followed: one watch each
-	Fallbacks int // remembered without a subscriber
-	Retained  int // instances retained by SelfPreservation
-	Stale     int // services whose snapshot is stale, or that have none yet
+	Services   int // followed: one watch each
+	KeyWatches int // of single keys, by Registrars
+	Fallbacks  int // remembered without a subscriber
+	Retained   int // instances retained by SelfPreservation
+	Stale      int // services whose snapshot is stale, or that have none yet
 
 	// Since the Directory was made.
 	Lists             uint64 // lists begun, those of consistency checks among them
@@ -26,7 +27,8 @@ type Stats struct {
 
 // ServiceStats are the figures of one service that a Directory follows.
 type ServiceStats struct {
-	Service     string // or the prefix, of a view of many services
+	Prefix      string // of the keys that are followed, "<service>/" or what was asked for
+	Service     string // "" for a view of many services
 	Subscribers int
 	Snapshot    *Snapshot // the latest; nil before the first
 	Err         error     // why there is none yet
@@ -43,7 +45,6 @@ func (d *Directory) Stats() Stats {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := Stats{
-		Services:          len(d.informers),
 		Fallbacks:         len(d.fallbacks.memory),
 		Lists:             counters.Lists,
 		Watches:           counters.Watches,
@@ -51,7 +52,12 @@ func (d *Directory) Stats() Stats {
 		SelfPreservations: d.preservations,
 		Epochs:            status.Epoch - 1,
 	}
-	for _, in := range d.informers {
+	for keys, in := range d.informers {
+		if keys.IsSingleKey() {
+			s.KeyWatches++
+			continue
+		}
+		s.Services++
 		s.SelfPreservations += in.store.preservations.Load()
 		snap := in.store.topic.Latest()
 		if snap == nil || snap.stale != nil {
@@ -64,7 +70,7 @@ func (d *Directory) Stats() Stats {
 	return s
 }
 
-// ServiceStats returns the figures of the services that are followed now, sorted by service.
+// ServiceStats returns the figures of the services that are followed now, sorted by prefix.
 func (d *Directory) ServiceStats() []ServiceStats {
 	d.mu.Lock()
 	informers := make([]*informer, 0, len(d.informers))
@@ -77,9 +83,9 @@ func (d *Directory) ServiceStats() []ServiceStats {
 	stats := make([]ServiceStats, len(informers))
 	for i, in := range informers {
 		t := in.store.topic
-		stats[i] = ServiceStats{Service: in.service(), Subscribers: t.Count(), Snapshot: t.Latest(), Err: t.Why(),
+		stats[i] = ServiceStats{Prefix: in.store.empty.prefix, Service: in.service(), Subscribers: t.Count(), Snapshot: t.Latest(), Err: t.Why(),
 			Events: in.store.events.Load(), Published: in.store.published.Load()}
 	}
-	slices.SortFunc(stats, func(a, b ServiceStats) int { return strings.Compare(a.Service, b.Service) })
+	slices.SortFunc(stats, func(a, b ServiceStats) int { return strings.Compare(a.Prefix, b.Prefix) })
 	return stats
 }

@@ -38,6 +38,7 @@ type store struct {
 	synced       bool             // a list was published
 	lost         losses           // nil without SelfPreservation
 	expiry       *time.Timer      // when what is retained changes; nil: nothing is
+	began        *Snapshot        // with which self-preservation began, to be logged; nil: none
 	stopped      bool
 }
 
@@ -74,7 +75,7 @@ func (s *store) NewList() reflector.List {
 func (l *storeList) Replace(at reflector.Version, stale error) bool {
 	s := l.store
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	if fallback := s.topic.Unconfirmed(); stale != nil && fallback != nil && fallback.revision > at.Revision {
 		return false
 	}
@@ -164,7 +165,7 @@ func (s *store) Apply(events []*clientv3.Event) {
 // Publish implements reflector.Store.
 func (s *store) Publish(revision int64) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	snap := s.topic.Latest().next(s.pending, revision, s.preallocated)
 	s.retainLocked(snap)
 	s.publishLocked(snap)
@@ -221,6 +222,17 @@ func (s *store) observeLocked(key string, old *Instance, now entry) {
 	s.lost.observe(key, old, now, time.Now().Add(s.preservation.Retain))
 }
 
+// unlock releases mu, then logs that self-preservation has begun.
+func (s *store) unlock() {
+	snap := s.began
+	s.began = nil
+	s.mu.Unlock()
+	if snap != nil {
+		s.log.Warn("most instances vanished at once; retaining them", "prefix", snap.prefix,
+			"retained", len(snap.retained), "left", len(snap.instances), "for", s.preservation.Retain)
+	}
+}
+
 // retainLocked adds the retained instances to a snapshot that is not published yet, and comes
 // back when they change.
 func (s *store) retainLocked(snap *Snapshot) {
@@ -233,8 +245,7 @@ func (s *store) retainLocked(snap *Snapshot) {
 	snap.retained, next = s.lost.retained(s.preservation.Share, len(snap.instances), time.Now())
 	if len(snap.retained) > 0 && begins {
 		s.preservations.Add(1)
-		s.log.Warn("most instances vanished at once; retaining them", "prefix", snap.prefix,
-			"retained", len(snap.retained), "left", len(snap.instances), "for", s.preservation.Retain)
+		s.began = snap
 	}
 	if s.expiry != nil {
 		s.expiry.Stop()
@@ -248,7 +259,7 @@ func (s *store) retainLocked(snap *Snapshot) {
 // expire drops what has been retained for long enough.
 func (s *store) expire() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	shown := s.topic.Latest()
 	if s.stopped || shown == nil {
 		return

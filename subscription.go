@@ -133,8 +133,12 @@ func (d *Delivery) Close() { d.sub.Close() }
 // when it changes, one call at a time and perhaps before SubscribeServiceConfigFunc returns,
 // until the ConfigDelivery, its Directory or the etcd client is closed. Before the first f is
 // called with the reasons why there is none yet, once each: err is not nil then, and config is.
-// For a service without one config.JSON is nil. Without the right to read it, it is asked for
-// again every 5 min.
+// For a service without one config.JSON is nil. While etcd cannot be reached the last one
+// stays; it is not marked as stale.
+//
+// One watch follows the service configs of all services. Where the role may not read them all,
+// each one that is asked for is watched by itself, and the others are tried again every 5 min on
+// average; so is one that the role may not read.
 func (d *Directory) SubscribeServiceConfigFunc(service string, f func(config *ServiceConfig, err error)) (*ConfigDelivery, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

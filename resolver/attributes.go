@@ -39,7 +39,7 @@ type endpointAttributes struct {
 }
 
 // attributeCache holds what was read from some metadata: most endpoints of a service have
-// the same few. See BenchmarkState.
+// the same few. A nil one holds nothing. See BenchmarkState.
 type attributeCache map[string]endpointAttributes
 
 const maxCached = 64
@@ -49,7 +49,7 @@ func (c attributeCache) of(inst *rollcall.Instance) endpointAttributes {
 	if !ok {
 		a := inst.Attributes()
 		is = endpointAttributes{weightAttribute(a.Weight), a.HashKey}
-		if len(c) < maxCached {
+		if c != nil && len(c) < maxCached {
 			c[string(inst.Metadata)] = is
 		}
 	}

@@ -36,10 +36,6 @@ type Options struct {
 	// etcd; one that is in etcd is laid over it, field by field of the outermost object.
 	// Default: none, so that grpc.WithDefaultServiceConfig applies.
 	DefaultServiceConfig string
-
-	// under is what a service config in etcd is laid over where DefaultServiceConfig is
-	// empty. Nothing is sent until there is one in etcd.
-	under string
 }
 
 // NewBuilder returns a builder with default options on the client's shared Directory, for
@@ -63,6 +59,14 @@ func NewBuilder(client *clientv3.Client) (grpcresolver.Builder, error) {
 //
 // It rests on gRPC's package resolver, which is experimental.
 func NewBuilderWithOptions(directory *rollcall.Directory, opts Options) (grpcresolver.Builder, error) {
+	b, err := newBuilder(directory, opts)
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+func newBuilder(directory *rollcall.Directory, opts Options) (*builder, error) {
 	if directory == nil {
 		return nil, errors.New("resolver: no Directory; make one with rollcall.NewDirectory, or call NewBuilder with an etcd client")
 	}
@@ -82,6 +86,9 @@ type builder struct {
 	directory *rollcall.Directory
 	opts      Options
 	log       *onceLog
+	// under is what a service config in etcd is laid over where there is no
+	// DefaultServiceConfig. Nothing is sent until there is one in etcd.
+	under string
 
 	mu         sync.Mutex
 	selections map[name]*sharedSelection // those that a channel uses
@@ -128,7 +135,7 @@ func (b *builder) Build(target grpcresolver.Target, cc grpcresolver.ClientConn, 
 	r.turn <- struct{}{} // deliveries wait until all is set
 	defer func() { <-r.turn }()
 	if !opts.DisableServiceConfig { // asked for first: its answer is short
-		r.config.start(cc, b.opts)
+		r.config.start(cc, b.opts.DefaultServiceConfig, b.under)
 		r.configs, err = b.directory.SubscribeServiceConfigFunc(service, r.deliverConfig)
 	}
 	if err == nil {

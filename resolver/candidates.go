@@ -24,8 +24,8 @@ type candidates struct {
 	fallback   bool // the selection is a fallback, and several is not maintained
 	version    int  // of the selection: grows when a channel could see a difference
 
-	// Invariant: by address, all candidates of an address, unless there are none or one that
-	// is selected: most addresses need no slice of their own. See BenchmarkStateJoined.
+	// Invariant: several has, by address, the candidates of each address that has more than
+	// one, or whose only one is draining. See BenchmarkStateJoined.
 	several map[string][]*rollcall.Instance
 }
 
@@ -73,13 +73,13 @@ func (c *candidates) apply(snap *rollcall.Snapshot) (d disallowedChanges) {
 func (c *candidates) replace(snap *rollcall.Snapshot) (d disallowedChanges) {
 	s := selectFrom(snap, c.selector, c.policy)
 	before := c.selection
-	c.snap, c.fallback, c.selection = snap, s.fallback, newSelection(snap.Prefix(), s.instances, s.index)
+	c.snap, c.fallback, c.selection = snap, s.fallback, newSelection(s.instances, s.index)
 	if !c.selection.looksLike(&before) {
 		c.version++
 	}
 	c.several = make(map[string][]*rollcall.Instance)
 	if !c.fallback {
-		if !addressesAreIDs(s.others, snap.Prefix()) {
+		if !addressesAreIDs(s.others) {
 			c.selection.buildIndex() // some may share the address of a selected one
 		}
 		for _, inst := range s.others {

@@ -31,10 +31,11 @@ func NewClient(client *clientv3.Client, service string, opts ...grpc.DialOption)
 	if err != nil {
 		return nil, err
 	}
-	builder, err := NewBuilderWithOptions(directory, Options{under: roundRobin})
+	builder, err := newBuilder(directory, Options{})
 	if err != nil {
 		return nil, err
 	}
+	builder.under = roundRobin
 	target := url.URL{Scheme: Scheme, Path: "/" + service}
 	defaults := []grpc.DialOption{grpc.WithResolvers(builder), grpc.WithDefaultServiceConfig(roundRobin)}
 	return grpc.NewClient(target.String(), append(defaults, opts...)...)

@@ -4,8 +4,6 @@
 package resolver
 
 import (
-	"strings"
-
 	"github.com/rollcall-grpc/rollcall"
 )
 
@@ -45,7 +43,7 @@ func selectFrom(snap *rollcall.Snapshot, selector rollcall.Selector, policy roll
 		s.fallback = true
 		s.instances, s.others = s.others, nil
 	}
-	s.keepNewest(snap.Prefix())
+	s.keepNewest()
 	return s
 }
 
@@ -65,8 +63,8 @@ func (s *selected) addRetained(snap *rollcall.Snapshot, selector rollcall.Select
 }
 
 // keepNewest keeps one instance of each address.
-func (s *selected) keepNewest(prefix string) {
-	if addressesAreIDs(s.instances, prefix) {
+func (s *selected) keepNewest() {
+	if addressesAreIDs(s.instances) {
 		return // no two have the same
 	}
 	s.index = make(map[string]int, len(s.instances))
@@ -86,9 +84,9 @@ func (s *selected) keepNewest(prefix string) {
 	s.instances = newest
 }
 
-func addressesAreIDs(instances []*rollcall.Instance, prefix string) bool {
+func addressesAreIDs(instances []*rollcall.Instance) bool {
 	for _, inst := range instances {
-		if strings.TrimPrefix(inst.Key, prefix) != inst.Addr {
+		if inst.ID() != inst.Addr {
 			return false
 		}
 	}

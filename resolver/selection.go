@@ -4,8 +4,6 @@
 package resolver
 
 import (
-	"strings"
-
 	grpcresolver "google.golang.org/grpc/resolver"
 
 	"github.com/rollcall-grpc/rollcall"
@@ -14,28 +12,25 @@ import (
 // selection is what a channel may call, one instance an address, in no order. It is dense,
 // so that a state is a copy of endpoints; states share what these point to.
 type selection struct {
-	prefix    string // of all keys
 	endpoints []grpcresolver.Endpoint
 	hashes    []uint64             // of their keys
 	instances []*rollcall.Instance // the latest writes; an endpoint may carry an earlier one that looked the same
 	index     map[string]int       // by address; nil until buildIndex
-	cache     attributeCache
-	hashKeys  bool // an instance has, or had, a "hash_key"
+	hashKeys  bool                 // an instance has, or had, a "hash_key"
 }
 
 // newSelection returns a selection of instances, which becomes its own, and of their index,
 // which may be nil.
-func newSelection(prefix string, instances []*rollcall.Instance, index map[string]int) selection {
+func newSelection(instances []*rollcall.Instance, index map[string]int) selection {
 	s := selection{
-		prefix:    prefix,
 		endpoints: make([]grpcresolver.Endpoint, len(instances)),
 		hashes:    make([]uint64, len(instances)),
 		instances: instances,
 		index:     index,
-		cache:     make(attributeCache),
 	}
+	cache := make(attributeCache)
 	for i, inst := range instances {
-		s.endpoints[i] = s.endpoint(inst, []grpcresolver.Address{{Addr: inst.Addr}})
+		s.endpoints[i] = s.endpoint(inst, []grpcresolver.Address{{Addr: inst.Addr}}, cache)
 		s.hashes[i] = hashOf(inst.Key)
 	}
 	s.separateHashKeys()
@@ -69,10 +64,10 @@ func (s *selection) set(addr string, inst *rollcall.Instance) {
 	case there && looksSame(inst, s.instances[i]):
 		s.instances[i] = inst
 	case there:
-		s.endpoints[i], s.hashes[i], s.instances[i] = s.endpoint(inst, s.endpoints[i].Addresses), hashOf(inst.Key), inst
+		s.endpoints[i], s.hashes[i], s.instances[i] = s.endpoint(inst, s.endpoints[i].Addresses, nil), hashOf(inst.Key), inst
 	case inst != nil:
 		s.index[addr] = len(s.instances)
-		s.endpoints = append(s.endpoints, s.endpoint(inst, []grpcresolver.Address{{Addr: addr}}))
+		s.endpoints = append(s.endpoints, s.endpoint(inst, []grpcresolver.Address{{Addr: addr}}, nil))
 		s.hashes, s.instances = append(s.hashes, hashOf(inst.Key)), append(s.instances, inst)
 	}
 }
@@ -87,8 +82,8 @@ func (s *selection) drop(i int) {
 	s.endpoints, s.hashes, s.instances = s.endpoints[:last], s.hashes[:last], s.instances[:last]
 }
 
-func (s *selection) endpoint(inst *rollcall.Instance, addrs []grpcresolver.Address) grpcresolver.Endpoint {
-	a := s.cache.of(inst)
+func (s *selection) endpoint(inst *rollcall.Instance, addrs []grpcresolver.Address, cache attributeCache) grpcresolver.Endpoint {
+	a := cache.of(inst)
 	s.hashKeys = s.hashKeys || a.hashKey != ""
 	return newEndpoint(inst, addrs, a.weight, s.hashKey(inst, a))
 }
@@ -98,7 +93,7 @@ func (s *selection) hashKey(inst *rollcall.Instance, a endpointAttributes) strin
 	if a.hashKey != "" {
 		return a.hashKey
 	}
-	return strings.TrimPrefix(inst.Key, s.prefix)
+	return inst.ID()
 }
 
 // separateHashKeys makes the hash keys of all endpoints different: of those with the same,
@@ -109,18 +104,19 @@ func (s *selection) separateHashKeys() {
 	if !s.hashKeys {
 		return // ids differ
 	}
+	cache := make(attributeCache)
 	owners := make(map[string]*rollcall.Instance, len(s.instances))
 	for _, inst := range s.instances {
-		hashKey := s.hashKey(inst, s.cache.of(inst))
+		hashKey := s.hashKey(inst, cache.of(inst))
 		if owner := owners[hashKey]; owner == nil || inst.Key < owner.Key {
 			owners[hashKey] = inst
 		}
 	}
 	for i, inst := range s.instances {
-		a := s.cache.of(inst)
+		a := cache.of(inst)
 		hashKey := s.hashKey(inst, a)
 		if owners[hashKey] != inst {
-			hashKey += "\x00" + strings.TrimPrefix(inst.Key, s.prefix)
+			hashKey += "\x00" + inst.ID()
 		}
 		if ep := s.endpoints[i]; hashKeyOf(ep) != hashKey {
 			s.endpoints[i] = newEndpoint(inst, ep.Addresses, a.weight, hashKey)

@@ -31,14 +31,14 @@ type serviceConfig struct {
 	changed bool                       // since it was told
 }
 
-func (c *serviceConfig) start(cc grpcresolver.ClientConn, opts Options) {
+func (c *serviceConfig) start(cc grpcresolver.ClientConn, standard, under string) {
 	c.parse = cc.ParseServiceConfig
 	switch {
-	case opts.DefaultServiceConfig != "":
-		c.under = json.RawMessage(opts.DefaultServiceConfig)
+	case standard != "":
+		c.under = json.RawMessage(standard)
 		c.set(c.under)
-	case opts.under != "":
-		c.under = json.RawMessage(opts.under)
+	case under != "":
+		c.under = json.RawMessage(under)
 	}
 }
 

@@ -86,3 +86,9 @@ func Wake(wake chan<- struct{}) {
 	default:
 	}
 }
+
+// Renew closes a channel, which wakes all who wait for that, and puts another one in its place.
+func Renew(c *chan struct{}) {
+	close(*c)
+	*c = make(chan struct{})
+}

@@ -31,10 +31,21 @@ func (m *Monitor) Floor() Floor {
 // alone must last for a second: a follower that caught up by a snapshot may have one for a
 // moment.
 func (m *Monitor) ObserveResponse(revision int64, term uint64, before Floor) (epoch int) {
+	epoch, ended := m.observeResponse(revision, term, before)
+	if ended {
+		m.opts.Logger.Warn("etcd lost its data or was restored from a backup; following what it holds now",
+			"revision", revision, "term", term, "lastRevision", before.Revision, "lastTerm", before.Term)
+	}
+	return epoch
+}
+
+// observeResponse does what ObserveResponse does, and reports whether the epoch of before has
+// ended with this response.
+func (m *Monitor) observeResponse(revision int64, term uint64, before Floor) (epoch int, ended bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if before.Epoch != m.status.Epoch {
-		return before.Epoch
+		return before.Epoch, false
 	}
 	if term >= before.Term {
 		m.termFellAt = time.Time{}
@@ -45,13 +56,11 @@ func (m *Monitor) ObserveResponse(revision int64, term uint64, before Floor) (ep
 		}
 	}
 	if revision < before.Revision || !m.termFellAt.IsZero() && time.Since(m.termFellAt) >= verifyPeriod {
-		m.Logger.Warn("etcd lost its data or was restored from a backup; following what it holds now",
-			"revision", revision, "term", term, "lastRevision", before.Revision, "lastTerm", before.Term)
-		m.floor, m.termFellAt = Floor{}, time.Time{}
+		m.floor, m.termFellAt, ended = Floor{}, time.Time{}, true
 		m.changeLocked(func(s *Status) { s.Epoch++ })
 	}
 	m.floor.Revision, m.floor.Term = max(m.floor.Revision, revision), max(m.floor.Term, term)
-	return m.status.Epoch
+	return m.status.Epoch, ended
 }
 
 // ObserveRevision takes in a revision that a member has reached in an epoch: that of an
@@ -93,13 +102,13 @@ func (m *Monitor) suspectEpochLocked() {
 // cannot tell, and another one is tried; the watch of its range may live on, and reports the
 // refusal to its owner.
 func (m *Monitor) verifyEpoch(ctx context.Context) error {
-	keys, readable := m.ProbeKeys(verifyKeys)
+	keys, readable := m.opts.ProbeKeys(verifyKeys)
 	if !readable {
 		return nil
 	}
 	for _, key := range keys {
 		before := m.Floor()
-		resp, err := etcdkv.Get(clientv3.WithRequireLeader(ctx), m.Client, key)
+		resp, err := etcdkv.Get(clientv3.WithRequireLeader(ctx), m.opts.Client, key)
 		if errors.Is(err, rpctypes.ErrPermissionDenied) {
 			continue
 		}

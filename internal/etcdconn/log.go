@@ -34,7 +34,7 @@ func (m *Monitor) logOutcome(err error) {
 	m.mu.Unlock()
 	switch {
 	case err == nil && !was.since.IsZero():
-		m.Logger.Info("etcd reachable again", "etcd", m.etcd(), "after", now.Sub(was.since).Round(time.Millisecond))
+		m.opts.Logger.Info("etcd reachable again", "etcd", m.etcd(), "after", now.Sub(was.since).Round(time.Millisecond))
 	case err != nil && was.since.IsZero():
 		m.logOutage("", "keeping", err)
 	}
@@ -66,11 +66,11 @@ func (m *Monitor) logOutage(still, keeping string, cause error, more ...any) {
 		message = "etcd " + still + "refuses the login"
 	}
 	args := []any{"etcd", m.etcd()}
-	if services, endpoints := m.LastKnown(); services > 0 {
+	if services, endpoints := m.opts.LastKnown(); services > 0 {
 		message += "; " + keeping + " last known endpoints"
 		args = append(args, "endpoints", endpoints, "services", services)
 	}
-	m.Logger.Warn(message, append(append(args, "cause", cause), more...)...)
+	m.opts.Logger.Warn(message, append(append(args, "cause", cause), more...)...)
 }
 
-func (m *Monitor) etcd() string { return strings.Join(m.Client.Endpoints(), ",") }
+func (m *Monitor) etcd() string { return strings.Join(m.opts.Client.Endpoints(), ",") }

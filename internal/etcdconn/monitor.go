@@ -42,7 +42,7 @@ type Options struct {
 
 // Monitor watches over the connection of one client.
 type Monitor struct {
-	Options
+	opts Options
 	wake chan struct{} // capacity 1
 
 	mu        sync.Mutex
@@ -91,7 +91,7 @@ type Floor struct {
 
 // New returns a Monitor, which does nothing until Run.
 func New(opts Options) *Monitor {
-	return &Monitor{Options: opts, wake: make(chan struct{}, 1), status: Status{Epoch: 1},
+	return &Monitor{opts: opts, wake: make(chan struct{}, 1), status: Status{Epoch: 1},
 		changed: make(chan struct{}), recovered: make(chan struct{}), checked: make(chan struct{}), conn: connectivity.Idle}
 }
 
@@ -123,16 +123,10 @@ func (m *Monitor) Recovered() <-chan struct{} {
 func (m *Monitor) changeLocked(change func(s *Status)) {
 	was := m.status
 	change(&m.status)
-	renew(&m.changed)
+	backoff.Renew(&m.changed)
 	if was.Epoch != m.status.Epoch || was.Outage != nil && m.status.Outage == nil {
-		renew(&m.recovered)
+		backoff.Renew(&m.recovered)
 	}
-}
-
-// renew closes a channel and puts another one in its place.
-func renew(c *chan struct{}) {
-	close(*c)
-	*c = make(chan struct{})
 }
 
 // Reset drops what may be out of date because Run has not run for a while.

@@ -413,7 +413,7 @@ func TestStreamContext(t *testing.T) {
 		defer cancel()
 		before := e.conn.Calls(fakeetcd.WatchStream)
 		for _, wctx := range []context.Context{e.monitor.StreamContext(ctx, 7), e.monitor.StreamContext(ctx, 7),
-			e.monitor.StreamContext(ctx, 8), New(e.monitor.Options).StreamContext(ctx, 7), clientv3.WithRequireLeader(ctx)} {
+			e.monitor.StreamContext(ctx, 8), New(e.monitor.opts).StreamContext(ctx, 7), clientv3.WithRequireLeader(ctx)} {
 			<-etcdkv.Watch(wctx, e.conn.Client, etcdkv.SingleKey("a"), 0)
 		}
 		if n := e.conn.Calls(fakeetcd.WatchStream) - before; n != 4 {

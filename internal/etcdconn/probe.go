@@ -24,10 +24,10 @@ var errProbeEnded = errors.New("watch ended without a reason")
 // there is no watch that could tell, then probes the stream where that was silent, then
 // verifies the epoch where that is suspect.
 func (m *Monitor) check(ctx context.Context) error {
-	if cause := etcdkv.Disconnected(ctx, m.Client); cause != nil {
+	if cause := etcdkv.Disconnected(ctx, m.opts.Client); cause != nil {
 		return cause
 	}
-	_, readable := m.ProbeKeys(1)
+	_, readable := m.opts.ProbeKeys(1)
 	m.mu.Lock()
 	down := m.status.Outage != nil
 	ask := m.recheck || down || !readable
@@ -68,22 +68,22 @@ func (m *Monitor) prove(ctx context.Context, ask, probe, suspect bool) error {
 // token was refused: then clientv3 logs in, once for all that wait for the answer.
 func (m *Monitor) ask(ctx context.Context) error {
 	err := rpctypes.ErrInvalidAuthToken
-	if conn := m.Client.ActiveConnection(); conn != nil { // nil: a client made of parts, in tests
+	if conn := m.opts.Client.ActiveConnection(); conn != nil { // nil: a client made of parts, in tests
 		call, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), etcdkv.CallTimeout)
 		defer cancel()
 		_, err = pb.NewKVClient(conn).Range(call, &pb.RangeRequest{Key: []byte(m.probeKey()), CountOnly: true}, grpc.WaitForReady(false))
-		err = etcdkv.Explain(ctx, m.Client, rpctypes.Error(err))
+		err = etcdkv.Explain(ctx, m.opts.Client, rpctypes.Error(err))
 	}
 	if etcdkv.TokenRefused(err) {
-		_, err = etcdkv.Get(clientv3.WithRequireLeader(ctx), m.Client, m.probeKey(), clientv3.WithCountOnly())
+		_, err = etcdkv.Get(clientv3.WithRequireLeader(ctx), m.opts.Client, m.probeKey(), clientv3.WithCountOnly())
 	}
 	if err != nil && !etcdkv.IsAnswer(err) {
 		if errors.As(err, new(rpctypes.EtcdError)) {
-			err = fmt.Errorf("etcd at %s: %w", strings.Join(m.Client.Endpoints(), ", "), err)
+			err = fmt.Errorf("etcd at %s: %w", strings.Join(m.opts.Client.Endpoints(), ", "), err)
 		}
 		return err
 	}
-	if _, readable := m.ProbeKeys(1); !readable { // there is no stream to hear from
+	if _, readable := m.opts.ProbeKeys(1); !readable { // there is no stream to hear from
 		m.mu.Lock()
 		m.lastMessage = time.Now()
 		m.mu.Unlock()
@@ -100,7 +100,7 @@ func (m *Monitor) probeStream(ctx context.Context) error {
 	status, _ := m.Status()
 	pctx, cancel := context.WithTimeout(m.StreamContext(ctx, status.Stream), etcdkv.CallTimeout)
 	defer cancel()
-	resp, ok := <-etcdkv.Watch(pctx, m.Client, etcdkv.SingleKey(m.probeKey()), 0)
+	resp, ok := <-etcdkv.Watch(pctx, m.opts.Client, etcdkv.SingleKey(m.probeKey()), 0)
 	switch err := etcdkv.Typed(resp.Err()); {
 	case ok && (resp.Created || etcdkv.IsAnswer(err) && (m.proven(status.Stream) || !etcdkv.TokenRefused(err))):
 		m.ObserveMessage(status.Stream, resp.Header)
@@ -115,7 +115,7 @@ func (m *Monitor) probeStream(ctx context.Context) error {
 		return err
 	case pctx.Err() != nil:
 		m.ReplaceStream(status.Stream)
-		return etcdkv.NoAnswer(m.Client)
+		return etcdkv.NoAnswer(m.opts.Client)
 	}
 	m.ReplaceStream(status.Stream)
 	return errProbeEnded
@@ -145,7 +145,7 @@ func (m *Monitor) endReplacedStreams(ctx context.Context) {
 	m.mu.Unlock()
 	for _, stream := range streams {
 		wctx, cancel := context.WithTimeout(m.StreamContext(ctx, stream), etcdkv.CallTimeout)
-		resp, ok := <-etcdkv.Watch(wctx, m.Client, etcdkv.SingleKey(m.probeKey()), 0)
+		resp, ok := <-etcdkv.Watch(wctx, m.opts.Client, etcdkv.SingleKey(m.probeKey()), 0)
 		cancel()
 		if !ok || !resp.Created && !etcdkv.IsAnswer(etcdkv.Typed(resp.Err())) {
 			m.mu.Lock()
@@ -157,7 +157,7 @@ func (m *Monitor) endReplacedStreams(ctx context.Context) {
 
 // probeKey returns a key to ask for, if possible one that may be read.
 func (m *Monitor) probeKey() string {
-	if keys, _ := m.ProbeKeys(1); len(keys) > 0 {
+	if keys, _ := m.opts.ProbeKeys(1); len(keys) > 0 {
 		return keys[0]
 	}
 	return "\x00"

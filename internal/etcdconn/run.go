@@ -19,12 +19,12 @@ import (
 func (m *Monitor) Run(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(m.Client.Ctx(), cancel)()
+	defer context.AfterFunc(m.opts.Client.Ctx(), cancel)()
 	var others sync.WaitGroup
 	defer others.Wait()
 	m.begin()
 	defer m.end()
-	if conn := m.Client.ActiveConnection(); conn != nil {
+	if conn := m.opts.Client.ActiveConnection(); conn != nil {
 		others.Go(func() { m.followConn(ctx, conn) })
 	}
 	var retry backoff.Backoff
@@ -55,7 +55,7 @@ func (m *Monitor) end() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.running--
-	renew(&m.checked)
+	backoff.Renew(&m.checked)
 	if m.status.Outage != nil {
 		m.changeLocked(func(s *Status) { s.Outage = nil })
 	}
@@ -134,7 +134,7 @@ func (m *Monitor) setOutcome(ctx context.Context, err error, retry time.Duration
 	if err != nil && ctx.Err() == nil {
 		m.nextCheck = now.Add(retry)
 	}
-	renew(&m.checked)
+	backoff.Renew(&m.checked)
 	m.mu.Unlock()
 	if ctx.Err() == nil {
 		m.logOutcome(err)

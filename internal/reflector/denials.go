@@ -14,8 +14,10 @@ import (
 	"github.com/rollcall-grpc/rollcall/internal/etcdconn"
 )
 
-// gatherFor is how long refusals are gathered before they are logged in one line.
-const gatherFor = time.Second
+const (
+	gatherFor   = time.Second            // refusals are gathered for so long before they are logged in one line
+	forgetAfter = 2 * etcdconn.LogPeriod // services that nobody follows for so long are refused anew
+)
 
 // denialLog logs that services may not be read: one line for all of them, one a minute while
 // that lasts, and one when it is over. Guarded by Group.mu.
@@ -25,6 +27,7 @@ type denialLog struct {
 	said    bool        // a line was written since
 	first   string      // the first service of the last line
 	granted bool        // one that was refused may be read
+	idle    time.Time   // since when none is refused, for want of followers; zero: some are
 	timer   *time.Timer // of the next update; nil before the first
 }
 
@@ -40,6 +43,21 @@ func (d *denialLog) noteLocked(g *Group, r *Reflector, was, now access) {
 	}
 }
 
+// idleLocked notes that no service is refused.
+func (d *denialLog) idleLocked(now time.Time) {
+	if d.idle.IsZero() {
+		d.idle = now
+	}
+}
+
+// stopLocked ends the timer when no Reflector is left.
+func (d *denialLog) stopLocked() {
+	d.idleLocked(time.Now())
+	if d.timer != nil {
+		d.timer.Stop()
+	}
+}
+
 func (d *denialLog) afterLocked(g *Group, wait time.Duration) {
 	if d.timer == nil {
 		d.timer = time.AfterFunc(wait, g.logDenials)
@@ -52,7 +70,12 @@ func (d *denialLog) afterLocked(g *Group, wait time.Duration) {
 func (g *Group) logDenials() {
 	status, _ := g.monitor.Status()
 	g.mu.Lock()
-	level, message, args := g.denials.nextLocked(g, time.Now(), status.Outage != nil)
+	var level slog.Level
+	var message string
+	var args []any
+	if len(g.access) > 0 {
+		level, message, args = g.denials.nextLocked(g, time.Now(), status.Outage != nil)
+	}
 	g.mu.Unlock()
 	if message != "" {
 		g.log.Log(context.Background(), level, message, args...)
@@ -63,10 +86,18 @@ func (g *Group) logDenials() {
 // there may be another. During an outage, which is logged itself, none is due.
 func (d *denialLog) nextLocked(g *Group, now time.Time, outage bool) (level slog.Level, message string, args []any) {
 	refused, example := g.refusedServicesLocked()
+	if refused == 0 {
+		d.idleLocked(now)
+	} else if !d.idle.IsZero() {
+		if now.Sub(d.idle) >= forgetAfter {
+			d.since = time.Time{}
+		}
+		d.idle = time.Time{}
+	}
 	args = []any{"etcd", strings.Join(g.client.Endpoints(), ",")}
 	switch {
 	case refused > 0 && d.since.IsZero():
-		*d = denialLog{since: now, logged: d.logged, timer: d.timer}
+		*d = denialLog{since: now, logged: d.logged, timer: d.timer} // idle is over
 		d.afterLocked(g, gatherFor)
 	case refused > 0:
 		wait := max(d.since.Add(gatherFor).Sub(now), d.logged.Add(etcdconn.LogPeriod).Sub(now))
@@ -89,13 +120,6 @@ func (d *denialLog) nextLocked(g *Group, now time.Time, outage bool) (level slog
 		if d.said {
 			level, message = slog.LevelInfo, "etcd grants access to services again"
 			args = append(args, "after", now.Sub(d.since).Round(time.Millisecond))
-		}
-		d.since = time.Time{}
-	case !d.since.IsZero():
-		// Nobody follows them any more: who does next may be refused again.
-		if wait := max(d.since.Sub(now), d.logged.Sub(now)) + 2*etcdconn.LogPeriod; wait > 0 {
-			d.afterLocked(g, wait)
-			return level, "", nil
 		}
 		d.since = time.Time{}
 	}

@@ -13,6 +13,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/rollcall-grpc/rollcall/internal/background"
+	"github.com/rollcall-grpc/rollcall/internal/backoff"
 	"github.com/rollcall-grpc/rollcall/internal/etcdconn"
 	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 )
@@ -86,10 +88,10 @@ func (g *Group) Start(keys etcdkv.KeyRange, store Store, opts Options) (r *Refle
 	g.access[r] = accessUnknown
 	if g.stopMonitor == nil {
 		g.monitor.Reset()
-		g.stopMonitor = start(g.monitor.Run)
+		g.stopMonitor = background.Start(g.monitor.Run)
 	}
 	g.mu.Unlock()
-	join := start(r.run)
+	join := background.Start(r.run)
 	return r, func() {
 		join()
 		g.forget(r)
@@ -102,6 +104,7 @@ func (g *Group) forget(r *Reflector) {
 	delete(g.access, r)
 	stop := func() {}
 	if len(g.access) == 0 && g.stopMonitor != nil {
+		g.denials.stopLocked()
 		stop, g.stopMonitor = g.stopMonitor, nil
 	}
 	g.mu.Unlock()
@@ -119,8 +122,7 @@ func (g *Group) setAccess(r *Reflector, now access) {
 	}
 	g.access[r] = now
 	if was == accessRefused && now == accessGranted {
-		close(g.granted)
-		g.granted = make(chan struct{})
+		backoff.Renew(&g.granted)
 	}
 	g.denials.noteLocked(g, r, was, now)
 }
@@ -159,17 +161,6 @@ func (g *Group) probeKeys(n int) (keys []string, readable bool) {
 		return other, false
 	}
 	return keys, true
-}
-
-// start runs a function in a goroutine and returns what cancels and joins it.
-func start(run func(context.Context)) (stop func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	wg.Go(func() { run(ctx) })
-	return func() {
-		cancel()
-		wg.Wait()
-	}
 }
 
 // listError names the range that could not be listed.

@@ -17,10 +17,12 @@ type Store interface {
 	Apply(events []*clientv3.Event)
 	// Publish publishes all that was applied, as the content at a revision, live.
 	Publish(revision int64)
-	// SetStatus says whether the content follows etcd: stale is why not, nil while it does.
+	// SetStatus sets whether the content follows etcd: stale is the reason why not, nil while it
+	// does.
 	// etcdkv.ErrClientClosed is the last status.
 	SetStatus(stale error)
-	// Size returns how many keys the published content has, and their greatest ModRevision.
+	// Size returns how many keys the content has, and their greatest ModRevision, with or without
+	// what is not published yet: a difference counts if it lasts.
 	Size() (keys int, modRevision int64)
 }
 
@@ -37,7 +39,7 @@ type List interface {
 	// leader gave is stale for that cause, and may be older than what the store has: then
 	// it reports false and changes nothing.
 	Replace(at Version, stale error) bool
-	// Differences compares the published content with the list, by key.
+	// Differences compares the content with the list, by key; see Store.Size.
 	Differences() map[string]Difference
 }
 

@@ -84,6 +84,7 @@ func (t *Topic[T]) Fail(err error) {
 	}
 }
 
+// Latest returns the value, nil before the first.
 func (t *Topic[T]) Latest() *T {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -151,12 +152,12 @@ func (t *Topic[T]) Why() error {
 }
 
 // RemindLater wakes subscribers from time to time, to report why there is no value, until there
-// is one or no subscriber.
+// is one or the Topic is closed.
 func (t *Topic[T]) RemindLater() {
 	time.AfterFunc(AnswerTimeout, func() {
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		if t.value == nil && t.closed == nil && len(t.subscribers) > 0 {
+		if t.value == nil && t.closed == nil {
 			t.wakeLocked()
 			t.RemindLater()
 		}

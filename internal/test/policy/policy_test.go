@@ -30,6 +30,7 @@ var layers = []struct {
 	reason  string
 }{
 	{"internal/backoff", "", "it waits, and knows nothing"},
+	{"internal/background", "", "it starts goroutines, whatever they do"},
 	{"internal/jsonscan", "", "it reads JSON, whatever it means"},
 	{"internal/throttle", "", "it decides on times alone"},
 	{"internal/spread", "", "it divides picks, whoever they are for"},
@@ -37,9 +38,9 @@ var layers = []struct {
 	{"internal/etcdkv", "", "it talks to etcd, and knows nothing of instances"},
 	{"internal/diskcache", "", "it keeps bytes on disk, whatever they mean"},
 	{"internal/etcdconn", "internal/backoff internal/etcdkv", "it judges the connection, and knows no range of keys"},
-	{"internal/reflector", "internal/backoff internal/etcdkv internal/etcdconn internal/throttle", "it copies ranges of keys, and knows nothing of instances"},
+	{"internal/reflector", "internal/backoff internal/background internal/etcdkv internal/etcdconn internal/throttle", "it copies ranges of keys, and knows nothing of instances"},
 	{"internal/topic", "internal/backoff internal/etcdkv internal/throttle", "it tells subscribers, whatever of"},
-	{".", "internal/backoff internal/diskcache internal/etcdkv internal/etcdconn internal/jsonscan internal/reflector internal/topic", "the root package is the domain: outputs hang below it"},
+	{".", "internal/backoff internal/background internal/diskcache internal/etcdkv internal/etcdconn internal/jsonscan internal/reflector internal/topic", "the root package is the domain: outputs hang below it"},
 	{"internal/endpointattr", ".", "resolver and balancers share it, and nothing else"},
 	{"resolver", ". internal/endpointattr", "outputs never import each other"},
 	{"endpoints", ".", "outputs never import each other"},

@@ -1,0 +1,22 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package background
+
+import (
+	"context"
+	"testing"
+)
+
+func TestStart(t *testing.T) {
+	ended := false
+	stop := Start(func(ctx context.Context) {
+		<-ctx.Done()
+		ended = true
+	})
+	stop()
+	if !ended {
+		t.Error("stop has not joined what runs")
+	}
+	stop() // does nothing
+}
