@@ -33,7 +33,7 @@ var layers = []struct {
 	{"internal/devetcd", "", "it is an etcd, and knows nothing of Rollcall"},
 	{"internal/etcdkv", "", "it talks to etcd, and knows nothing of instances"},
 	{"internal/diskcache", "", "it keeps bytes on disk, whatever they mean"},
-	{"internal/etcdconn", "internal/backoff internal/etcdkv", "it judges the connection, and knows no range of keys"},
+	{"internal/etcdconn", "internal/backoff internal/etcdkv", "it monitors the connection, and does not know key ranges"},
 	{"internal/reflector", "internal/backoff internal/etcdkv internal/etcdconn internal/throttle", "it copies ranges of keys, and knows nothing of instances"},
 	{"internal/topic", "internal/backoff internal/etcdkv internal/throttle", "it tells subscribers, whatever of"},
 	{".", "internal/backoff internal/diskcache internal/etcdkv internal/etcdconn internal/jsonscan internal/reflector internal/topic", "the root package is the domain: outputs hang below it"},
