@@ -19,7 +19,7 @@ import (
 // configs follows the service configs of all services by one Reflector on ConfigPrefix. Where
 // the role may not read that, each service has a Reflector on its own key.
 type configs struct {
-	dir *Directory
+	source *source
 
 	mu       sync.Mutex              // before topic.mu
 	services map[string]*configTopic // that somebody follows
@@ -39,21 +39,6 @@ type ConfigDelivery struct {
 	service    string
 	topic      *configTopic
 	subscriber *topic.Subscriber[ServiceConfig]
-}
-
-// SubscribeServiceConfigFunc has f called with the service config of a service, at once and
-// when it changes, one call at a time and perhaps before SubscribeServiceConfigFunc returns,
-// until the ConfigDelivery, its Directory or the etcd client is closed. Before the first f is
-// called with the reasons why there is none yet, once each: err is not nil then, and config is.
-// For a service without one config.JSON is nil. Without the right to read it, it is asked for
-// again every 5 min.
-func (d *Directory) SubscribeServiceConfigFunc(service string, f func(config *ServiceConfig, err error)) (*ConfigDelivery, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err := d.usableLocked(); err != nil {
-		return nil, err
-	}
-	return d.configs.subscribe(service, f), nil
 }
 
 func (c *configs) subscribe(service string, f func(*ServiceConfig, error)) *ConfigDelivery {
@@ -98,7 +83,7 @@ func (c *configs) reason(t *configTopic) error {
 	if from == nil {
 		return nil
 	}
-	return c.dir.silenceOf(from.reflector)
+	return c.source.silenceOf(from.reflector)
 }
 
 // release ends and joins what is no longer needed.
@@ -193,7 +178,7 @@ func (c *configs) newStore(keys etcdkv.KeyRange) *configStore {
 	if keys.IsSingleKey() {
 		s.single = keys.Key[len(ConfigPrefix):]
 	}
-	s.reflector, s.stop = c.dir.group.Start(keys, s, reflector.Options{CheckPeriod: c.dir.checkPeriod, Optional: true})
+	s.reflector, s.stop = c.source.reflect(keys, s, true)
 	return s
 }
 

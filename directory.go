@@ -4,13 +4,10 @@
 package rollcall
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -68,13 +65,10 @@ func (o *DirectoryOptions) validate() (err error) {
 // subscriptions it has no goroutine. It remembers the last snapshots of up to 128 services for
 // half an hour: a new subscription gets them, stale, while etcd is unreachable.
 type Directory struct {
-	client      *clientv3.Client
-	logger      swappableLogger
-	group       *reflector.Group
-	configs     *configs
-	fallbacks   *fallbacks
-	checkPeriod time.Duration
-	opts        DirectoryOptions
+	source
+	configs      *configs
+	fallbacks    *fallbacks
+	preservation SelfPreservation
 
 	mu            sync.Mutex // before configs.mu
 	closed        bool
@@ -91,13 +85,13 @@ func NewDirectory(client *clientv3.Client, opts DirectoryOptions) (*Directory, e
 	if err := opts.validate(); err != nil {
 		return nil, err
 	}
-	d := &Directory{client: client, opts: opts, checkPeriod: opts.ConsistencyCheckPeriod, informers: make(map[etcdkv.KeyRange]*informer)}
+	d := &Directory{preservation: opts.SelfPreservation, informers: make(map[etcdkv.KeyRange]*informer)}
+	d.client, d.checkPeriod, d.log = client, opts.ConsistencyCheckPeriod, slog.New(&d.logger)
 	d.SetLogger(opts.Logger)
-	log := slog.New(&d.logger)
-	d.group = reflector.NewGroup(client, log, d.lastKnown)
-	d.configs = &configs{dir: d, services: make(map[string]*configTopic)}
+	d.group = reflector.NewGroup(client, d.log, d.lastKnown)
+	d.configs = &configs{source: &d.source, services: make(map[string]*configTopic)}
 	var err error
-	if d.fallbacks, err = newFallbacks(opts.CacheDir, log); err != nil {
+	if d.fallbacks, err = newFallbacks(opts.CacheDir, d.log); err != nil {
 		return nil, err
 	}
 	return d, nil
@@ -176,88 +170,52 @@ func (d *Directory) Close() {
 	d.fallbacks.close()
 }
 
-// List reads a service from etcd itself, linearizably: what was written before the
-// call is there. While etcd cannot be reached it waits until the context ends; the error
-// then wraps the context's and the reason why etcd did not answer.
-func (d *Directory) List(ctx context.Context, service string) (*Snapshot, error) {
-	return d.ListPrefix(ctx, service+"/")
+// subscribe adds a subscriber to a key range; prefix is what its snapshots have.
+func (d *Directory) subscribe(keys etcdkv.KeyRange, prefix string, changed chan struct{}, deliver func(*Snapshot, error)) (*informer, *topic.Subscriber[Snapshot], error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.usableLocked(); err != nil {
+		return nil, nil, err
+	}
+	in := d.informers[keys]
+	if in == nil {
+		in = newInformer(&d.source, keys, prefix, d.preservation, d.fallbacks, d.fallbacks.takeLocked(keys))
+		d.informers[keys] = in
+		defer in.store.topic.RemindLater()
+	}
+	return in, in.store.topic.Subscribe(changed, deliver), nil
 }
 
-// ListPrefix is List for every key that starts with prefix.
-func (d *Directory) ListPrefix(ctx context.Context, prefix string) (*Snapshot, error) {
-	var retry backoff.Backoff
-	var cause error // why etcd has not answered
-	for {
-		recovered := d.recovered()
-		var got *listing
-		_, at, err := d.group.List(ctx, etcdkv.Prefix(prefix), func() reflector.List {
-			got = &listing{prefix: prefix}
-			return got
-		})
-		if err == nil {
-			return (&Snapshot{prefix: prefix}).replacedBy(got, at), nil
-		}
-		if ctx.Err() == nil && !etcdkv.IsTemporary(err) {
-			return nil, fmt.Errorf("list %q: %w", prefix, err)
-		}
-		if ctx.Err() == nil {
-			cause = err
-		}
-		if backoff.Sleep(ctx, retry.Next(), recovered) != nil {
-			if cause == nil {
-				cause = cmp.Or(etcdkv.Disconnected(context.WithoutCancel(ctx), d.client), etcdkv.NoAnswer(d.client))
-			}
-			return nil, fmt.Errorf("list %q: %w: %w", prefix, ctx.Err(), cause)
+// release ends an informer whose last subscriber has left, joins it, and remembers what it
+// knew.
+func (d *Directory) release(in *informer) {
+	d.mu.Lock()
+	last := in.store.topic.Count() == 0 && d.informers[in.keys] == in
+	if last {
+		delete(d.informers, in.keys)
+		d.preservations += in.store.preservations.Load()
+		if snap := in.store.topic.Known(); snap != nil && !in.keys.IsSingleKey() {
+			d.fallbacks.rememberLocked(in.keys, snap)
 		}
 	}
-}
-
-// outage returns why etcd cannot be reached now, nil where it can, as far as is known.
-func (d *Directory) outage() error {
-	if status, _ := d.group.Monitor().Status(); status.Outage != nil {
-		return status.Outage.Cause
+	d.mu.Unlock()
+	if last {
+		in.stop()
 	}
-	return nil
 }
 
-// recovered returns a channel that closes when waiting longer makes no sense: etcd can be
-// reached again, or has another epoch.
-func (d *Directory) recovered() <-chan struct{} { return d.group.Monitor().Recovered() }
-
-// silenceOf returns why a Reflector has found nothing yet, nil while there is hope.
-func (d *Directory) silenceOf(r *reflector.Reflector) error {
-	if cause := d.outage(); cause != nil {
-		return cause
+// lastKnown returns of how many services endpoints are known, and how many endpoints.
+func (d *Directory) lastKnown() (services, endpoints int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for keys, in := range d.informers {
+		if keys.IsSingleKey() {
+			continue
+		}
+		services++
+		if snap := in.store.topic.Known(); snap != nil {
+			endpoints += len(snap.instances)
+		}
 	}
-	if r.Silence() >= topic.AnswerTimeout {
-		return fmt.Errorf("%w within %v", etcdkv.NoAnswer(d.client), topic.AnswerTimeout)
-	}
-	return nil
-}
-
-// swappableLogger is a handler that passes everything on to a logger that can be replaced, to
-// slog.Default() where there is none.
-type swappableLogger struct{ to atomic.Pointer[slog.Logger] }
-
-func (s *swappableLogger) logger() *slog.Logger {
-	if log := s.to.Load(); log != nil {
-		return log
-	}
-	return slog.Default()
-}
-
-func (s *swappableLogger) Enabled(ctx context.Context, level slog.Level) bool {
-	return s.logger().Handler().Enabled(ctx, level)
-}
-
-func (s *swappableLogger) Handle(ctx context.Context, r slog.Record) error {
-	return s.logger().Handler().Handle(ctx, r)
-}
-
-func (s *swappableLogger) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return s.logger().Handler().WithAttrs(attrs)
-}
-
-func (s *swappableLogger) WithGroup(name string) slog.Handler {
-	return s.logger().Handler().WithGroup(name)
+	return services, endpoints
 }

@@ -101,18 +101,18 @@ func (f *fallbacks) takeLocked(keys etcdkv.KeyRange) *Snapshot {
 	return r.snap
 }
 
-// serve shows the fallback of an informer where etcd does not answer in time, and from then on
-// saves its snapshots. It ends with the context.
-func (f *fallbacks) serve(ctx context.Context, in *informer) {
-	f.show(ctx, in)
+// serve shows the fallback of a store where etcd does not answer in time, and from then on
+// saves its snapshots. It ends with the context. Silence is how long etcd has not answered.
+func (f *fallbacks) serve(ctx context.Context, s *store, silence func() time.Duration, state func() connectivity.State) {
+	f.show(ctx, s, silence, state())
 	if f.disk != nil && ctx.Err() == nil {
-		f.save(ctx, in)
+		f.save(ctx, s)
 	}
 }
 
-func (f *fallbacks) show(ctx context.Context, in *informer) {
-	t := in.store.topic
-	began, state := time.Now(), in.connState()
+func (f *fallbacks) show(ctx context.Context, s *store, silence func() time.Duration, state connectivity.State) {
+	t := s.topic
+	began := time.Now()
 	grace := showAfter
 	known := t.Known() != nil
 	if state == connectivity.TransientFailure || known && state != connectivity.Ready { // every process begins without a connection
@@ -121,7 +121,7 @@ func (f *fallbacks) show(ctx context.Context, in *informer) {
 	if !known {
 		slow := time.AfterFunc(topic.AnswerTimeout, t.Searched) // the disk may take longer
 		defer slow.Stop()
-		f.load(ctx, in)
+		f.load(ctx, s, silence)
 	}
 	t.Searched()
 	if t.Unconfirmed() != nil && awaitValue(ctx, t, grace-time.Since(began)) == nil {
@@ -140,29 +140,29 @@ func awaitValue(ctx context.Context, t *topic.Topic[Snapshot], d time.Duration) 
 	return ctx.Err()
 }
 
-// load reads the snapshot on disk once etcd has been silent for a while: reading a large file
-// would compete for the processor with what etcd sends.
-func (f *fallbacks) load(ctx context.Context, in *informer) {
-	for in.store.topic.Latest() == nil {
-		wait := readAfter - in.reflector.Silence()
+// load reads what is kept on disk. It begins once etcd has said nothing for a while: reading
+// a large file would take the processor from what etcd sends.
+func (f *fallbacks) load(ctx context.Context, s *store, silence func() time.Duration) {
+	for s.topic.Latest() == nil {
+		wait := readAfter - silence()
 		if wait <= 0 {
 			break
 		}
-		if awaitValue(ctx, in.store.topic, wait) != nil {
+		if awaitValue(ctx, s.topic, wait) != nil {
 			return
 		}
 	}
-	prefix := in.store.empty.prefix
+	prefix := s.empty.prefix
 	var snap *Snapshot
 	var err error
-	if in.store.topic.Latest() != nil || !f.disk.Do(ctx, func() { snap, err = f.read(prefix) }) {
+	if s.topic.Latest() != nil || !f.disk.Do(ctx, func() { snap, err = f.read(prefix) }) {
 		return
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
 		f.log.Warn("ignoring the cached snapshot", "file", f.disk.Path(prefix), "cause", err)
-	case in.store.topic.SetFallback(snap):
+	case s.topic.SetFallback(snap):
 		f.log.Info("etcd has not answered yet; the cache has what was last known", "prefix", prefix,
 			"endpoints", len(snap.instances), "saved", snap.stale.Since)
 	}
@@ -212,8 +212,8 @@ func (f *fallbacks) write(snap *Snapshot) error {
 
 // save writes live snapshots to disk: the first at once, then the newest every savePeriod,
 // less often where a write takes long, and one that stays the same every rewritePeriod.
-func (f *fallbacks) save(ctx context.Context, in *informer) {
-	news := in.store.topic.Observer()
+func (f *fallbacks) save(ctx context.Context, s *store) {
+	news := s.topic.Observer()
 	var saved *Snapshot
 	var failure string
 	rewrite := time.NewTicker(rewritePeriod)
@@ -227,7 +227,7 @@ func (f *fallbacks) save(ctx context.Context, in *informer) {
 		case <-ctx.Done():
 			return
 		}
-		snap := in.store.topic.Latest()
+		snap := s.topic.Latest()
 		if snap == nil || snap.stale != nil || saved != nil && saved.sameContent(snap) {
 			continue
 		}

@@ -5,9 +5,13 @@ package rollcall
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
+	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/connectivity"
 
 	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
@@ -15,53 +19,111 @@ import (
 	"github.com/rollcall-grpc/rollcall/internal/topic"
 )
 
+// source is what a Directory reads with.
+type source struct {
+	client      *clientv3.Client
+	logger      swappableLogger
+	log         *slog.Logger // writes to logger
+	group       *reflector.Group
+	checkPeriod time.Duration // of consistency checks
+}
+
+// reflect keeps a store in line with a key range, until stop.
+func (s *source) reflect(keys etcdkv.KeyRange, store reflector.Store, optional bool) (r *reflector.Reflector, stop func()) {
+	return s.group.Start(keys, store, reflector.Options{CheckPeriod: s.checkPeriod, Optional: optional})
+}
+
+// outage returns why etcd cannot be reached now, nil where it can, as far as is known.
+func (s *source) outage() error {
+	if status, _ := s.group.Monitor().Status(); status.Outage != nil {
+		return status.Outage.Cause
+	}
+	return nil
+}
+
+// recovered returns a channel that closes when waiting longer makes no sense: etcd can be
+// reached again, or has another epoch.
+func (s *source) recovered() <-chan struct{} { return s.group.Monitor().Recovered() }
+
+// silenceOf returns why a Reflector has found nothing yet, nil while there is hope.
+func (s *source) silenceOf(r *reflector.Reflector) error {
+	if cause := s.outage(); cause != nil {
+		return cause
+	}
+	if r.Silence() >= topic.AnswerTimeout {
+		return fmt.Errorf("%w within %v", etcdkv.NoAnswer(s.client), topic.AnswerTimeout)
+	}
+	return nil
+}
+
+// connState returns the state of the client's connection; Ready where there is none to ask,
+// as with a client made of parts.
+func (s *source) connState() connectivity.State {
+	if conn := s.client.ActiveConnection(); conn != nil {
+		return conn.GetState()
+	}
+	return connectivity.Ready
+}
+
+// swappableLogger is a handler that passes everything on to a logger that can be replaced, to
+// slog.Default() where there is none.
+type swappableLogger struct{ to atomic.Pointer[slog.Logger] }
+
+func (s *swappableLogger) logger() *slog.Logger {
+	if log := s.to.Load(); log != nil {
+		return log
+	}
+	return slog.Default()
+}
+
+func (s *swappableLogger) Enabled(ctx context.Context, level slog.Level) bool {
+	return s.logger().Handler().Enabled(ctx, level)
+}
+
+func (s *swappableLogger) Handle(ctx context.Context, r slog.Record) error {
+	return s.logger().Handler().Handle(ctx, r)
+}
+
+func (s *swappableLogger) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return s.logger().Handler().WithAttrs(attrs)
+}
+
+func (s *swappableLogger) WithGroup(name string) slog.Handler {
+	return s.logger().Handler().WithGroup(name)
+}
+
 // informer follows one key range for all who subscribe to it: a Reflector that fills a store,
 // with a fallback while etcd does not answer. It runs from the first subscription to the last.
 type informer struct {
-	dir       *Directory
+	source    *source
 	keys      etcdkv.KeyRange
 	store     *store
 	reflector *reflector.Reflector
 	stop      func() // ends and joins what runs
 }
 
-// subscribe adds a subscriber to a key range; prefix is what its snapshots have.
-func (d *Directory) subscribe(keys etcdkv.KeyRange, prefix string, changed chan struct{}, deliver func(*Snapshot, error)) (*informer, *topic.Subscriber[Snapshot], error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err := d.usableLocked(); err != nil {
-		return nil, nil, err
-	}
-	in := d.informers[keys]
-	if in == nil {
-		in = d.startLocked(keys, prefix)
-		d.informers[keys] = in
-		defer in.store.topic.RemindLater()
-	}
-	return in, in.store.topic.Subscribe(changed, deliver), nil
-}
-
-func (d *Directory) startLocked(keys etcdkv.KeyRange, prefix string) *informer {
-	preservation, lasting := d.opts.SelfPreservation, !keys.IsSingleKey()
-	if !lasting {
-		preservation = SelfPreservation{}
-	}
-	in := &informer{dir: d, keys: keys}
+// newInformer begins to follow a key range; prefix is what its snapshots have, and remembered
+// its last snapshot, if any.
+func newInformer(s *source, keys etcdkv.KeyRange, prefix string, preservation SelfPreservation, f *fallbacks, remembered *Snapshot) *informer {
+	in := &informer{source: s, keys: keys}
 	opts := topic.Options[Snapshot]{
-		Reason:    func() error { return d.silenceOf(in.reflector) },
-		Fallback:  d.fallbacks.takeLocked(keys),
-		Searching: lasting && d.fallbacks.disk != nil,
+		Reason:    func() error { return s.silenceOf(in.reflector) },
+		Fallback:  remembered,
+		Searching: !keys.IsSingleKey() && f.disk != nil,
 	}
 	hasFallback := opts.Fallback != nil || opts.Searching
 	if hasFallback {
 		opts.Observer = make(chan struct{}, 1)
 	}
-	in.store = newStore(topic.New(opts), prefix, preservation, slog.New(&d.logger))
+	if keys.IsSingleKey() {
+		preservation = SelfPreservation{}
+	}
+	in.store = newStore(topic.New(opts), prefix, preservation, s.log)
 	var stopReflector func()
-	in.reflector, stopReflector = d.group.Start(keys, in.store, reflector.Options{CheckPeriod: d.checkPeriod})
+	in.reflector, stopReflector = s.reflect(keys, in.store, false)
 	stopFallback := func() {}
 	if hasFallback {
-		stopFallback = start(func(ctx context.Context) { d.fallbacks.serve(ctx, in) })
+		stopFallback = start(func(ctx context.Context) { f.serve(ctx, in.store, in.reflector.Silence, s.connState) })
 	}
 	in.stop = func() {
 		stopReflector()
@@ -71,48 +133,8 @@ func (d *Directory) startLocked(keys etcdkv.KeyRange, prefix string) *informer {
 	return in
 }
 
-// release ends an informer whose last subscriber has left, joins it, and remembers what it
-// knew.
-func (d *Directory) release(in *informer) {
-	d.mu.Lock()
-	last := in.store.topic.Count() == 0 && d.informers[in.keys] == in
-	if last {
-		delete(d.informers, in.keys)
-		d.preservations += in.store.preservations.Load()
-		if snap := in.store.topic.Known(); snap != nil && !in.keys.IsSingleKey() {
-			d.fallbacks.rememberLocked(in.keys, snap)
-		}
-	}
-	d.mu.Unlock()
-	if last {
-		in.stop()
-	}
-}
-
-// connState returns the state of the client's connection; Ready where there is none to ask,
-// as with a client made of parts.
-func (in *informer) connState() connectivity.State {
-	if conn := in.dir.client.ActiveConnection(); conn != nil {
-		return conn.GetState()
-	}
-	return connectivity.Ready
-}
-
-// lastKnown returns of how many services endpoints are known, and how many endpoints.
-func (d *Directory) lastKnown() (services, endpoints int) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for keys, in := range d.informers {
-		if keys.IsSingleKey() {
-			continue
-		}
-		services++
-		if snap := in.store.topic.Known(); snap != nil {
-			endpoints += len(snap.instances)
-		}
-	}
-	return services, endpoints
-}
+// service returns the name of the service that the informer follows, or its prefix.
+func (in *informer) service() string { return strings.TrimSuffix(in.store.empty.prefix, "/") }
 
 // start runs a function in a goroutine and returns what cancels and joins it.
 func start(run func(context.Context)) (stop func()) {
@@ -127,6 +149,3 @@ func start(run func(context.Context)) (stop func()) {
 		<-done
 	}
 }
-
-// service returns the name of the service that the informer follows, or its prefix.
-func (in *informer) service() string { return strings.TrimSuffix(in.store.empty.prefix, "/") }

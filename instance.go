@@ -6,8 +6,6 @@ package rollcall
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
-	"os"
 	"strings"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -59,6 +57,20 @@ func (i *Instance) SameValue(o *Instance) bool {
 	return i.Addr == o.Addr && bytes.Equal(i.Metadata, o.Metadata)
 }
 
+// Attributes reads Metadata anew at each call: to keep the result would double an Instance.
+func (i *Instance) Attributes() Attributes {
+	var texts fieldTexts
+	invalid := texts.read(i.Metadata)
+	return Attributes{
+		Weight:   max(parseWeight(texts[fieldWeight]), 1),
+		Locality: Locality{texts.get(fieldRegion), texts.get(fieldZone), texts.get(fieldSubzone)},
+		Version:  texts.get(fieldVersion),
+		HashKey:  texts.get(fieldHashKey),
+		Draining: string(texts[fieldStatus]) == StatusDraining,
+		Invalid:  invalid,
+	}
+}
+
 // Draining returns Attributes().Draining, at hardly any cost.
 func (i *Instance) Draining() bool {
 	if !bytes.Contains(i.Metadata, []byte(StatusDraining)) && bytes.IndexByte(i.Metadata, '\\') < 0 {
@@ -69,29 +81,8 @@ func (i *Instance) Draining() bool {
 	return string(texts[fieldStatus]) == StatusDraining
 }
 
-// Locality is where an endpoint or a client runs, from the outermost part to the
-// innermost, as in xDS. An empty part is unknown.
-type Locality struct {
-	Region  string
-	Zone    string
-	Subzone string
-}
-
-// LocalityFromEnv returns the locality that the environment names: ROLLCALL_REGION,
-// ROLLCALL_ZONE and ROLLCALL_SUBZONE.
-func LocalityFromEnv() Locality {
-	return Locality{
-		Region:  os.Getenv("ROLLCALL_REGION"),
-		Zone:    os.Getenv("ROLLCALL_ZONE"),
-		Subzone: os.Getenv("ROLLCALL_SUBZONE"),
-	}
-}
-
-// String returns the locality in the form that gRPC's xDS uses in metrics (gRFC A78):
-// {region="eu", zone="eu-1", sub_zone=""}.
-func (l Locality) String() string {
-	return fmt.Sprintf("{region=%q, zone=%q, sub_zone=%q}", l.Region, l.Zone, l.Subzone)
-}
+// ConfigPrefix and the name of a service are the key of its gRPC service config.
+const ConfigPrefix = "_grpc_config/"
 
 // ParseService returns the service that a user's spelling names, without one trailing
 // "/". A name that is empty or consists of slashes is an *InputError.

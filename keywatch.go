@@ -22,22 +22,6 @@ const (
 	maxBatch      = 100 // keys that are looked up at once; a server takes 128 operations by default
 )
 
-// keyWatch is a watch that covers the keys of some registrations: one key, or a whole
-// service where there are many.
-type keyWatch struct {
-	name string // the key, or the service's prefix
-	sub  *Subscription
-
-	// Guarded by Registrar.mu.
-	regs   int                    // how many use it
-	last   *Snapshot              // last observed
-	unseen map[*Registration]bool // written, and not yet seen in a snapshot
-}
-
-func newKeyWatch(name string) *keyWatch {
-	return &keyWatch{name: name, unseen: make(map[*Registration]bool)}
-}
-
 // watchLocked subscribes to a watch that covers the registration's key.
 func (r *Registrar) watchLocked(g *Registration) (err error) {
 	prefix := g.service + "/"
@@ -80,9 +64,11 @@ func (r *Registrar) unwatchLocked(g *Registration) (sub *Subscription) {
 	return w.sub
 }
 
-// observeWatchesLocked makes those registrations dirty whose keys, as the watches show them,
-// are not as they were last read or written.
-func (r *Registrar) observeWatchesLocked() {
+// observeWatches makes those registrations dirty whose keys, as the watches show them, are not
+// as they were last read or written.
+func (r *Registrar) observeWatches() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for _, w := range r.watches {
 		snap := w.sub.Latest()
 		if snap == nil || snap == w.last || snap.Staleness() != nil {

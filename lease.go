@@ -4,6 +4,7 @@
 package rollcall
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,86 +16,16 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/rollcall-grpc/rollcall/internal/backoff"
-	"github.com/rollcall-grpc/rollcall/internal/etcdconn"
 	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 )
 
 const (
-	fleetSpread     = 500 * time.Millisecond // a fleet that lost its leases together does not come back together
-	maxFormer       = 8                      // earlier leases that are remembered
-	verifyKeysEvery = 5 * time.Second        // longest time between two reads of keys that no live watch covers
+	fleetSpread = 500 * time.Millisecond // a fleet that lost its leases together does not come back together
+	maxFormer   = 8                      // earlier leases that are remembered
 )
 
-// What ends the maintenance of a lease. A lease that was not renewed for its whole time may
-// have expired, or not.
-var (
-	errNotRenewed    = errors.New("lease was not renewed")
-	errLeaseReplaced = errors.New("lease was replaced")
-)
-
-// run maintains a lease and reconciles the registrations, until the context or the client
-// ends.
-func (r *Registrar) run(ctx context.Context) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(r.client.Ctx(), cancel)()
-	defer func() {
-		if r.client.Ctx().Err() != nil {
-			r.clientClosed()
-		}
-	}()
-	var retry backoff.Backoff
-	for ctx.Err() == nil {
-		if r.idle() {
-			_ = backoff.Sleep(ctx, time.Hour, r.wake)
-			continue
-		}
-		err := r.ensureLease(ctx)
-		if err == nil {
-			began := time.Now()
-			err = r.maintain(ctx)
-			if time.Since(began) > backoff.Ceiling {
-				retry.Reset()
-			}
-		}
-		switch {
-		case ctx.Err() != nil:
-			return
-		case errors.Is(err, errLeaseReplaced):
-			continue
-		}
-		if errors.Is(err, errNotRenewed) {
-			r.counts.leasesUnrenewed.Add(1)
-		}
-		r.interrupted(err)
-		_ = backoff.Sleep(ctx, retry.Next(), r.directory.recovered())
-	}
-}
-
-// clientClosed ends every registration.
-func (r *Registrar) clientClosed() {
-	r.mu.Lock()
-	r.closed = true
-	var subs []*Subscription
-	for _, g := range r.regs {
-		subs = append(subs, r.unwatchLocked(g))
-		r.finishLocked(g, etcdkv.ErrClientClosed)
-	}
-	r.mu.Unlock()
-	r.logEvents()
-	for _, sub := range subs {
-		if sub != nil {
-			sub.Close()
-		}
-	}
-}
-
-// idle reports whether no lease is needed.
-func (r *Registrar) idle() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.regs) == 0 && r.lease == 0
-}
+// errLeaseReplaced ends the maintenance of a lease that was given up for another one.
+var errLeaseReplaced = errors.New("lease was replaced")
 
 // ensureLease leaves the Registrar with a lease that etcd has: the one it had, if that
 // still lives, else a new one.
@@ -153,127 +84,6 @@ func (r *Registrar) leased(lease clientv3.LeaseID, ttl time.Duration) {
 	}
 }
 
-// interrupted records why registrations are not, or may not be, in etcd.
-func (r *Registrar) interrupted(err error) {
-	err = r.explain(err)
-	r.logger().Debug("registrations interrupted", "cause", err)
-	r.mu.Lock()
-	for _, g := range r.regs {
-		g.dirty = true
-		if !g.desired.removed {
-			r.missingLocked(g, err)
-		}
-	}
-	r.mu.Unlock()
-	r.logEvents()
-}
-
-// explain adds what is known of the connection to an error that may come from it, such as
-// a time-out.
-func (r *Registrar) explain(err error) error {
-	if errors.Is(err, rpctypes.ErrLeaseNotFound) || !concernsAll(err) && !errors.Is(err, errNotRenewed) {
-		return err
-	}
-	if cause := r.directory.outage(); cause != nil {
-		return fmt.Errorf("%w: %w", err, cause)
-	}
-	if errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, ErrNoAnswer) {
-		return fmt.Errorf("%w: %w", err, etcdkv.NoAnswer(r.client))
-	}
-	return err
-}
-
-// maintain keeps the lease alive and reconciles registrations until the lease is in doubt:
-// its keepalives went unanswered for its whole time, or a write found that etcd does not have
-// it. That cancels the calls under way, which may be waiting for an etcd that is gone.
-func (r *Registrar) maintain(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	var renewals sync.WaitGroup
-	defer renewals.Wait()
-	defer cancel(nil)
-	if err := r.keepAlive(ctx, &renewals, cancel); err != nil {
-		return err
-	}
-	chores := r.newChores()
-	defer chores.stop()
-	var retry backoff.Backoff
-	for {
-		due, err := r.reconcileAll(ctx)
-		if err == nil {
-			retry.Reset()
-			var fence time.Time
-			fence, err = r.fence(ctx)
-			due = backoff.Earlier(due, fence)
-		}
-		r.logEvents()
-		switch {
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case errors.Is(err, rpctypes.ErrLeaseNotFound), errors.Is(err, errLeaseReplaced):
-			return err
-		case err != nil: // which other registrations would meet too
-			r.logger().Debug("cannot write registrations", "cause", err)
-			due = backoff.Earlier(due, time.Now().Add(min(retry.Next(), time.Second)))
-		}
-		if err := r.wait(ctx, chores, due, err != nil); err != nil {
-			return err
-		}
-	}
-}
-
-// chores are due from time to time while a lease is maintained.
-type chores struct {
-	verify  *time.Ticker
-	restore *time.Timer
-	remind  *time.Ticker
-}
-
-func (r *Registrar) newChores() *chores {
-	return &chores{
-		verify:  time.NewTicker(min(max(r.ttl/3, time.Second), verifyKeysEvery)),
-		restore: time.NewTimer(r.restoredPause()),
-		remind:  time.NewTicker(etcdconn.LogPeriod),
-	}
-}
-
-func (c *chores) stop() {
-	c.verify.Stop()
-	c.restore.Stop()
-	c.remind.Stop()
-}
-
-// wait does chores until a registration is dirty or due. While etcd fails, it waits for
-// the time or the connection, whatever is dirty.
-func (r *Registrar) wait(ctx context.Context, c *chores, due time.Time, failing bool) error {
-	wake, recovered := r.wake, (<-chan struct{})(nil)
-	if failing {
-		wake, recovered = nil, r.directory.recovered()
-	}
-	timer := time.NewTimer(time.Until(due))
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-c.verify.C:
-			if r.verifyKeys(ctx) && !failing {
-				return nil
-			}
-		case <-c.restore.C:
-			r.deleteRestored(ctx)
-			c.restore.Reset(r.restoredPause())
-		case <-c.remind.C:
-			r.remind()
-		case <-wake:
-			return nil
-		case <-recovered:
-			return nil
-		case <-timer.C:
-			return nil
-		}
-	}
-}
-
 // keepAlive renews the lease, and those that are retired and may still have keys, until
 // the context ends; it cancels when the lease was not renewed for its whole time.
 func (r *Registrar) keepAlive(ctx context.Context, renewals *sync.WaitGroup, cancel context.CancelCauseFunc) error {
@@ -307,4 +117,139 @@ func (r *Registrar) keepAlive(ctx context.Context, renewals *sync.WaitGroup, can
 	return nil
 }
 
-func leaseText(lease clientv3.LeaseID) string { return fmt.Sprintf("%x", int64(lease)) }
+// forget records that etcd does not have a lease: no key is under it, and no create that
+// was sent under it can happen.
+func (r *Registrar) forget(lease clientv3.LeaseID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.retired = slices.DeleteFunc(r.retired, func(l clientv3.LeaseID) bool { return l == lease })
+	for key, leases := range r.unanswered {
+		leases = slices.DeleteFunc(leases, func(l clientv3.LeaseID) bool { return l == lease })
+		if r.unanswered[key] = leases; len(leases) == 0 {
+			delete(r.unanswered, key)
+		}
+	}
+	for _, g := range r.regs {
+		if clientv3.LeaseID(g.observed.kv.GetLease()) == lease {
+			g.observed.forget()
+			g.dirty = true
+			if !g.desired.removed && (g.state.Phase == Registered || g.state.Phase == Draining) {
+				r.missingLocked(g, fmt.Errorf("lease %x: %w", int64(lease), rpctypes.ErrLeaseNotFound))
+			}
+		}
+		g.observed.landing = len(r.unanswered[g.key]) > 0
+		if act, _ := reconcile(g.desired, &g.observed); act == actFinish {
+			r.finishLocked(g, nil)
+		}
+	}
+}
+
+// revoke ends a lease; that etcd does not have it is no error.
+func (r *Registrar) revoke(ctx context.Context, lease clientv3.LeaseID) error {
+	if _, err := r.client.Revoke(ctx, lease); err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+		return fmt.Errorf("revoke lease %x: %w", int64(lease), err)
+	}
+	return nil
+}
+
+var errNotMoved = errors.New("it has not been moved yet")
+
+// fence makes it impossible that a closed registration comes back: a create that was sent
+// under a lease and never answered may happen as long as etcd has that lease. It moves the
+// other registrations to another lease, and revokes the one. What fails is due again later.
+func (r *Registrar) fence(ctx context.Context) (due time.Time, err error) {
+	r.mu.Lock()
+	retired := slices.Clone(r.retired)
+	present, living := slices.Contains(retired, r.lease), false
+	if present {
+		for _, g := range r.regs {
+			living = living || !g.desired.removed
+		}
+	}
+	r.mu.Unlock()
+	if len(retired) == 0 {
+		r.fenceRetry, r.fenceDue = backoff.Backoff{}, time.Time{}
+		return time.Now().Add(backoff.Never), nil
+	}
+	if time.Now().Before(r.fenceDue) {
+		return r.fenceDue, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, etcdkv.CallTimeout)
+	defer cancel()
+	if living {
+		if err = r.grant(ctx); err == nil {
+			r.counts.leasesReplaced.Add(1)
+			return due, errLeaseReplaced
+		}
+	} else {
+		var errs []error
+		for _, lease := range retired {
+			errs = append(errs, r.retire(ctx, lease))
+		}
+		if err = errors.Join(errs...); err == nil && present {
+			r.leased(0, 0)
+			return due, errLeaseReplaced
+		}
+	}
+	if err == nil {
+		return time.Now().Add(backoff.Never), nil
+	}
+	r.logger().Debug("cannot retire a lease yet", "cause", err)
+	r.fenceDue = time.Now().Add(r.fenceRetry.Next())
+	return r.fenceDue, nil
+}
+
+// retire revokes a lease once no registration is under it.
+func (r *Registrar) retire(ctx context.Context, lease clientv3.LeaseID) error {
+	if lease != r.lease {
+		under, err := r.client.TimeToLive(ctx, lease, clientv3.WithAttachedKeys())
+		if errors.Is(err, rpctypes.ErrLeaseNotFound) || err == nil && under.TTL <= 0 {
+			r.forget(lease)
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("look up lease %x: %w", int64(lease), err)
+		}
+		if err := r.vacated(lease); err != nil {
+			return err
+		}
+		for _, key := range under.Keys { // an operator's, who put it under our lease
+			if err := r.moveOther(ctx, string(key), lease); err != nil {
+				return err
+			}
+		}
+	}
+	if err := r.revoke(ctx, lease); err != nil {
+		return err
+	}
+	r.forget(lease)
+	return nil
+}
+
+// vacated returns why a lease cannot be revoked yet: a registration is under it.
+func (r *Registrar) vacated(lease clientv3.LeaseID) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, g := range r.regs {
+		if !g.desired.removed && g.observed.lease() == lease {
+			return fmt.Errorf("retire lease %x: %q is still under it: %w", int64(lease), g.key, cmp.Or(g.state.Err, errNotMoved))
+		}
+	}
+	return nil
+}
+
+// moveOther moves a key that others have put under a lease of ours to the present one.
+func (r *Registrar) moveOther(ctx context.Context, key string, from clientv3.LeaseID) error {
+	r.mu.Lock()
+	ours := r.regs[key] != nil || r.deregistered[key]
+	r.mu.Unlock()
+	if ours {
+		return nil
+	}
+	_, err := r.commit(r.client.Txn(ctx).If(clientv3.Compare(clientv3.LeaseValue(key), "=", from)).
+		Then(clientv3.OpPut(key, "", clientv3.WithIgnoreValue(), clientv3.WithLease(r.lease))))
+	if err != nil {
+		return fmt.Errorf("move %q to lease %x: %w", key, int64(r.lease), err)
+	}
+	return nil
+}

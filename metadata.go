@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"os"
 	"strconv"
 
 	"github.com/rollcall-grpc/rollcall/internal/jsonscan"
@@ -188,20 +189,6 @@ func unmarshalField(value json.RawMessage, number bool) (text []byte, ok bool) {
 	return []byte(s), err == nil
 }
 
-// Attributes reads Metadata.
-func (i *Instance) Attributes() Attributes {
-	var texts fieldTexts
-	invalid := texts.read(i.Metadata)
-	return Attributes{
-		Weight:   max(parseWeight(texts[fieldWeight]), 1),
-		Locality: Locality{texts.get(fieldRegion), texts.get(fieldZone), texts.get(fieldSubzone)},
-		Version:  texts.get(fieldVersion),
-		HashKey:  texts.get(fieldHashKey),
-		Draining: string(texts[fieldStatus]) == StatusDraining,
-		Invalid:  invalid,
-	}
-}
-
 // WithField returns metadata with a field set to a value, or without it where the value
 // is nil; other fields stay as they are, and an object without any becomes nil. Metadata
 // that is neither null nor an object has no fields: an *InputError.
@@ -227,4 +214,28 @@ func WithField(metadata json.RawMessage, name string, value any) (json.RawMessag
 		return nil, nil
 	}
 	return json.Marshal(fields)
+}
+
+// Locality is where an endpoint or a client runs, from the outermost part to the
+// innermost, as in xDS. An empty part is unknown.
+type Locality struct {
+	Region  string
+	Zone    string
+	Subzone string
+}
+
+// LocalityFromEnv returns the locality that the environment names: ROLLCALL_REGION,
+// ROLLCALL_ZONE and ROLLCALL_SUBZONE.
+func LocalityFromEnv() Locality {
+	return Locality{
+		Region:  os.Getenv("ROLLCALL_REGION"),
+		Zone:    os.Getenv("ROLLCALL_ZONE"),
+		Subzone: os.Getenv("ROLLCALL_SUBZONE"),
+	}
+}
+
+// String returns the locality in the form that gRPC's xDS uses in metrics (gRFC A78):
+// {region="eu", zone="eu-1", sub_zone=""}.
+func (l Locality) String() string {
+	return fmt.Sprintf("{region=%q, zone=%q, sub_zone=%q}", l.Region, l.Zone, l.Subzone)
 }

@@ -6,15 +6,25 @@ package rollcall
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/rollcall-grpc/rollcall/internal/backoff"
+	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 )
 
-// confirmedLocked records that the key has the value that the program wanted at some time.
+// maxDeregistered is how many deregistered keys are remembered.
+const maxDeregistered = 10_000
+
+// errNotRenewed ends the maintenance of a lease that nobody has renewed for its whole time: it
+// may have expired, or not.
+var errNotRenewed = errors.New("lease was not renewed")
+
+// confirmedLocked records that the key holds what the program wanted at a time.
 func (r *Registrar) confirmedLocked(g *Registration, kv *mvccpb.KeyValue, wanted []byte) {
 	again := g.observed.claimed
 	g.observed.confirm(kv, wanted)
@@ -75,19 +85,6 @@ func (r *Registrar) failedLocked(g *Registration, err error) {
 	}
 	g.setLocked(phase, err)
 }
-
-// event is what happened to a registration.
-type event struct {
-	level slog.Level
-	text  string
-	key   string
-	cause error
-}
-
-const (
-	levelInfo = slog.LevelInfo
-	levelWarn = slog.LevelWarn
-)
 
 // noteLocked records an event for logEvents.
 func (r *Registrar) noteLocked(level slog.Level, text string, g *Registration, cause error) {
@@ -152,3 +149,45 @@ func causeOf(err error) string {
 	}
 	return err.Error()
 }
+
+// finishLocked ends a registration. Its key may have another one already.
+func (r *Registrar) finishLocked(g *Registration, err error) {
+	if r.regs[g.key] == g {
+		delete(r.regs, g.key)
+	}
+	if r.lease != 0 && len(r.deregistered) < maxDeregistered {
+		r.deregistered[g.key] = true
+	}
+	if !g.observed.edited() {
+		delete(r.edits, g.key)
+	} else if len(r.edits) < maxDeregistered {
+		r.edits[g.key] = g.observed.values
+	}
+	if g.desired.removed && g.observed.fresh && g.observed.state == keyAbsent && g.state.Phase != Closed {
+		r.noteLocked(levelInfo, "deregistered", g, nil)
+	}
+	g.setLocked(Closed, err)
+}
+
+// concernsAll reports whether an error tells about the lease or the connection, rather
+// than about one key.
+func concernsAll(err error) bool {
+	return errors.Is(err, rpctypes.ErrLeaseNotFound) || errors.Is(err, context.Canceled) || etcdkv.IsTemporary(err)
+}
+
+// explain adds what is known of the connection to an error that may come from it, such as
+// a time-out.
+func (r *Registrar) explain(err error) error {
+	if errors.Is(err, rpctypes.ErrLeaseNotFound) || !concernsAll(err) && !errors.Is(err, errNotRenewed) {
+		return err
+	}
+	if cause := r.directory.outage(); cause != nil {
+		return fmt.Errorf("%w: %w", err, cause)
+	}
+	if errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, ErrNoAnswer) {
+		return fmt.Errorf("%w: %w", err, etcdkv.NoAnswer(r.client))
+	}
+	return err
+}
+
+func leaseText(lease clientv3.LeaseID) string { return fmt.Sprintf("%x", int64(lease)) }

@@ -5,6 +5,7 @@ package rollcall
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -188,4 +189,31 @@ func (o *observed) sent(value []byte) (wanted []byte, ok bool) {
 		}
 	}
 	return nil, false
+}
+
+// Phase is the state of a registration in etcd.
+type Phase int
+
+const (
+	Registering Phase = iota // not yet in etcd
+	Registered               // in etcd, under a lease that is kept alive
+	Lost                     // was in etcd; State.Err says why it is not, and it is being put back
+	Draining                 // in etcd, marked so that clients send nothing new
+	Closed                   // removed
+)
+
+func (p Phase) String() string {
+	names := [...]string{"registering", "registered", "lost", "draining", "closed"}
+	if p < 0 || int(p) >= len(names) {
+		return fmt.Sprintf("Phase(%d)", int(p))
+	}
+	return names[p]
+}
+
+// phaseOf returns the phase of an endpoint whose value is in etcd.
+func phaseOf(value []byte) Phase {
+	if _, metadata, err := decodeValue(value); err == nil && (&Instance{Metadata: metadata}).Draining() {
+		return Draining
+	}
+	return Registered
 }

@@ -7,12 +7,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -22,61 +19,10 @@ import (
 )
 
 const (
-	defaultTTL      = 10 * time.Second
-	shutdownTimeout = 15 * time.Second       // of a Shutdown that etcd does not answer: a broken connection is given up after 13 s
-	closeTimeout    = 650 * time.Millisecond // of a Close, which revokes leases for another closeRevoke
-	closeRevoke     = 300 * time.Millisecond
-	maxDeregistered = 10_000 // deregistered keys that are remembered
+	defaultTTL   = 10 * time.Second
+	closeTimeout = 650 * time.Millisecond // of a Close, which revokes leases for another closeRevoke
+	closeRevoke  = 300 * time.Millisecond
 )
-
-// RegistrarOptions are the settings of a Registrar; the zero value works.
-type RegistrarOptions struct {
-	TTL    time.Duration // how long a dead process stays listed; default 10 s, at least 1 s, rounded up to seconds
-	Policy AddressPolicy // what may be advertised; default HostPort
-	Logger *slog.Logger  // default: the Directory's
-}
-
-// Registrar keeps endpoints in etcd under one lease, for as long as it lives, whatever
-// happens to etcd, the network or the process in between. Closing its client ends it; a
-// closed Directory does not.
-type Registrar struct {
-	directory *Directory // watches the keys
-	client    *clientv3.Client
-	opts      RegistrarOptions
-	wake      chan struct{} // capacity 1: a registration is dirty
-	stop      func()        // cancels and joins run
-	counts    registrarCounts
-
-	// Owned by run.
-	batch      int             // keys to look up at once
-	fenceRetry backoff.Backoff // of a fence that fails
-	fenceDue   time.Time       // when it is tried again
-
-	mu       sync.Mutex
-	closed   bool
-	regs     map[string]*Registration // by key
-	lease    clientv3.LeaseID         // 0 while there is none. Invariant: only run changes it; shutdown does after run
-	ttl      time.Duration            // of the lease, as etcd granted it
-	leasedAt time.Time                // when it did
-	former   []clientv3.LeaseID       // leases before this one, the latest last; a restored etcd may have them again
-	retired  []clientv3.LeaseID       // leases to be revoked, lest a create happen under them; see fence
-	// unanswered has, by key, a lease for each create that was sent under it and never
-	// answered. It may happen as long as etcd has the lease.
-	unanswered map[string][]clientv3.LeaseID
-
-	watches    map[string]*keyWatch // by name
-	keyWatches int                  // how many of them are of one key
-
-	deregistered map[string]bool   // keys deregistered under this lease; a restored etcd may have them again
-	edits        map[string]values // by key: what an operator had edited when it was deregistered
-	cleared      map[string]bool   // causes of refusals that have gone
-	events       []event           // to be logged
-}
-
-// registrarCounts are cumulative; RegistrarStats describes them.
-type registrarCounts struct {
-	leases, renewals, leasesExpired, leasesUnrenewed, leasesReplaced, writes, writeFailures atomic.Uint64
-}
 
 // NewRegistrar returns a Registrar that uses the Directory's client, and its watches to
 // see what becomes of its keys. With a client alone, give it SharedDirectory(client). It
@@ -97,13 +43,6 @@ func NewRegistrar(directory *Directory, opts RegistrarOptions) (*Registrar, erro
 		deregistered: make(map[string]bool), edits: make(map[string]values), cleared: make(map[string]bool)}
 	r.stop = start(r.run)
 	return r, nil
-}
-
-func (r *Registrar) logger() *slog.Logger {
-	if r.opts.Logger != nil {
-		return r.opts.Logger
-	}
-	return r.directory.Logger()
 }
 
 // Check returns why Register would refuse an endpoint: an *InputError, or ErrClosed after
@@ -255,25 +194,6 @@ func timeLeft(ctx context.Context) time.Duration {
 		return backoff.Never
 	}
 	return time.Until(deadline)
-}
-
-// finishLocked ends a registration. Its key may have another one already.
-func (r *Registrar) finishLocked(g *Registration, err error) {
-	if r.regs[g.key] == g {
-		delete(r.regs, g.key)
-	}
-	if r.lease != 0 && len(r.deregistered) < maxDeregistered {
-		r.deregistered[g.key] = true
-	}
-	if !g.observed.edited() {
-		delete(r.edits, g.key)
-	} else if len(r.edits) < maxDeregistered {
-		r.edits[g.key] = g.observed.values
-	}
-	if g.desired.removed && g.observed.fresh && g.observed.state == keyAbsent && g.state.Phase != Closed {
-		r.noteLocked(levelInfo, "deregistered", g, nil)
-	}
-	g.setLocked(Closed, err)
 }
 
 // RegistrarStats are what a Registrar has now, and what it has done since it was made.

@@ -9,81 +9,18 @@ import (
 	"fmt"
 	"time"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
-
 	"github.com/rollcall-grpc/rollcall/internal/backoff"
 )
+
+// shutdownTimeout bounds a Shutdown that etcd does not answer: a broken connection is given up
+// after 13 s.
+const shutdownTimeout = 15 * time.Second
 
 // Endpoint describes an instance.
 type Endpoint struct {
 	ID       string // last part of the key; default: Addr
 	Addr     string // where clients reach it; see RegistrarOptions.Policy
 	Metadata any    // anything that encoding/json writes; an object to use Attributes
-}
-
-// Phase is the state of a registration in etcd.
-type Phase int
-
-const (
-	Registering Phase = iota // not yet in etcd
-	Registered               // in etcd, under a lease that is renewed
-	Lost                     // no longer in etcd, because of State.Err; it will be registered again
-	Draining                 // in etcd, and marked, so that clients send no new calls
-	Closed                   // removed
-)
-
-func (p Phase) String() string {
-	names := [...]string{"registering", "registered", "lost", "draining", "closed"}
-	if p < 0 || int(p) >= len(names) {
-		return fmt.Sprintf("Phase(%d)", int(p))
-	}
-	return names[p]
-}
-
-// phaseOf returns the phase of an endpoint whose value is in etcd.
-func phaseOf(value []byte) Phase {
-	if _, metadata, err := decodeValue(value); err == nil && (&Instance{Metadata: metadata}).Draining() {
-		return Draining
-	}
-	return Registered
-}
-
-// State is what is known of a registration.
-type State struct {
-	Phase    Phase
-	Draining bool // it is marked as draining, by Drain or by an operator, or will be as soon as etcd can be reached
-	Since    time.Time
-	Lease    clientv3.LeaseID // 0: none
-	TTL      time.Duration    // as etcd granted it
-	Err      error            // why it is not in etcd (ErrSuperseded, etcd's own error), or why the last write failed
-}
-
-func (s State) closed() error {
-	if s.Err != nil {
-		return fmt.Errorf("%w: %w", ErrClosed, s.Err)
-	}
-	return ErrClosed
-}
-
-// Registration is one endpoint that a Registrar keeps in etcd.
-type Registration struct {
-	registrar *Registrar
-	service   string
-	id        string
-	key       string
-	addr      string
-
-	// Guarded by registrar.mu.
-	desired  desired
-	observed observed
-	watch    *keyWatch // of the key; nil once it is removed
-
-	dirty     bool            // the key must be looked at
-	retry     backoff.Backoff // of a key that etcd refuses
-	notBefore time.Time       // until when it is left alone then
-
-	state   State
-	changed chan struct{} // closed when state changes
 }
 
 // ID is the last part of the key, after the service.
@@ -239,21 +176,4 @@ func (g *Registration) await(ctx context.Context, verb string, met func() bool) 
 			return fmt.Errorf("%s %q: %w", verb, g.key, r.explain(cause))
 		}
 	}
-}
-
-// setLocked records a state and wakes those who wait. Closed is the last one.
-func (g *Registration) setLocked(phase Phase, err error) {
-	if g.state.Phase == Closed {
-		return
-	}
-	s := State{Phase: phase, Since: g.state.Since, Err: err, Draining: statusOf(g.observed.target(g.desired.value)) == StatusDraining}
-	if g.state.Phase != phase {
-		s.Since = time.Now()
-	}
-	if phase == Registered || phase == Draining {
-		s.Lease, s.TTL = g.observed.lease(), g.registrar.ttl
-	}
-	g.state = s
-	close(g.changed)
-	g.changed = make(chan struct{})
 }

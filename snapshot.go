@@ -278,3 +278,26 @@ func merge[E keyed](old []E, keys []string, at func(key string) E, preallocated 
 	}
 	return append(merged, old...)
 }
+
+// listing is a key range's content while it arrives.
+type listing struct {
+	prefix    string
+	instances []*Instance      // sorted by key
+	invalid   []*Invalid       // sorted by key
+	configs   []*ServiceConfig // sorted by key
+}
+
+// Add decodes the next part of the list.
+func (l *listing) Add(kvs []*mvccpb.KeyValue) {
+	l.instances = slices.Grow(l.instances, len(kvs))
+	for _, kv := range kvs {
+		switch e := decodeEntry(kv, l.prefix); {
+		case e.instance != nil:
+			l.instances = append(l.instances, e.instance)
+		case e.invalid != nil:
+			l.invalid = append(l.invalid, e.invalid)
+		default:
+			l.configs = append(l.configs, e.config)
+		}
+	}
+}

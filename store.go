@@ -10,12 +10,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/rollcall-grpc/rollcall/internal/reflector"
@@ -61,35 +59,19 @@ func (s *store) stop() {
 	}
 }
 
-// listing is a key range's content while it arrives. It implements reflector.List.
-type listing struct {
-	store     *store // nil for a single list
-	prefix    string
-	instances []*Instance      // sorted by key
-	invalid   []*Invalid       // sorted by key
-	configs   []*ServiceConfig // sorted by key
+// storeList is a list for a store. It implements reflector.List.
+type storeList struct {
+	listing
+	store *store
 }
 
 // NewList implements reflector.Store.
-func (s *store) NewList() reflector.List { return &listing{store: s, prefix: s.empty.prefix} }
-
-// Add decodes the next part of the list.
-func (l *listing) Add(kvs []*mvccpb.KeyValue) {
-	l.instances = slices.Grow(l.instances, len(kvs))
-	for _, kv := range kvs {
-		switch e := decodeEntry(kv, l.prefix); {
-		case e.instance != nil:
-			l.instances = append(l.instances, e.instance)
-		case e.invalid != nil:
-			l.invalid = append(l.invalid, e.invalid)
-		default:
-			l.configs = append(l.configs, e.config)
-		}
-	}
+func (s *store) NewList() reflector.List {
+	return &storeList{listing: listing{prefix: s.empty.prefix}, store: s}
 }
 
 // Replace implements reflector.List: it publishes the list as a difference.
-func (l *listing) Replace(at reflector.Version, stale error) bool {
+func (l *storeList) Replace(at reflector.Version, stale error) bool {
 	s := l.store
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -98,7 +80,7 @@ func (l *listing) Replace(at reflector.Version, stale error) bool {
 	}
 	old := s.topic.Known()
 	clear(s.pending)
-	snap := cmp.Or(old, s.empty).replacedBy(l, at)
+	snap := cmp.Or(old, s.empty).replacedBy(&l.listing, at)
 	if s.synced { // what went before is long gone
 		for _, c := range snap.Diff(old) {
 			now := entry{instance: c.New}
@@ -119,9 +101,9 @@ func (l *listing) Replace(at reflector.Version, stale error) bool {
 }
 
 // Differences implements reflector.List.
-func (l *listing) Differences() map[string]reflector.Difference {
+func (l *storeList) Differences() map[string]reflector.Difference {
 	shown := l.store.topic.Latest()
-	stored := shown.replacedBy(l, reflector.Version{Epoch: shown.epoch})
+	stored := shown.replacedBy(&l.listing, reflector.Version{Epoch: shown.epoch})
 	diffs := make(map[string]reflector.Difference)
 	for _, c := range stored.Diff(shown) {
 		diffs[c.Key] = reflector.Difference{Store: c.Old.summary(), Etcd: c.New.summary()}

@@ -16,6 +16,7 @@ import (
 // snapshots in between, never the last one. Next is for one goroutine at a time, all other
 // methods are for any.
 type Subscription struct {
+	directory  *Directory
 	informer   *informer
 	subscriber *topic.Subscriber[Snapshot]
 }
@@ -39,7 +40,7 @@ func (d *Directory) pull(keys etcdkv.KeyRange, prefix string, changed chan struc
 	if err != nil {
 		return nil, err
 	}
-	return &Subscription{in, s}, nil
+	return &Subscription{d, in, s}, nil
 }
 
 // Next waits for a snapshot that it has not returned yet and returns the newest, at once
@@ -94,7 +95,7 @@ func (s *Subscription) Refresh() { s.informer.reflector.Verify() }
 // it again does nothing.
 func (s *Subscription) Close() {
 	if s.subscriber.Close() {
-		s.informer.dir.release(s.informer)
+		s.directory.release(s.informer)
 	}
 }
 
@@ -114,7 +115,7 @@ func (d *Directory) SubscribeFunc(service string, f func(snap *Snapshot, err err
 	if err != nil {
 		return nil, err
 	}
-	return &Delivery{Subscription{in, s}}, nil
+	return &Delivery{Subscription{d, in, s}}, nil
 }
 
 // Latest returns the newest snapshot, delivered or not, nil before the first.
@@ -127,3 +128,18 @@ func (d *Delivery) Refresh() { d.sub.Refresh() }
 // more than 50 ms, not even by itself: it ends on its own then. The last subscription of a
 // service ends its watch and joins it. Calling it again does nothing.
 func (d *Delivery) Close() { d.sub.Close() }
+
+// SubscribeServiceConfigFunc has f called with the service config of a service, at once and
+// when it changes, one call at a time and perhaps before SubscribeServiceConfigFunc returns,
+// until the ConfigDelivery, its Directory or the etcd client is closed. Before the first f is
+// called with the reasons why there is none yet, once each: err is not nil then, and config is.
+// For a service without one config.JSON is nil. Without the right to read it, it is asked for
+// again every 5 min.
+func (d *Directory) SubscribeServiceConfigFunc(service string, f func(config *ServiceConfig, err error)) (*ConfigDelivery, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.usableLocked(); err != nil {
+		return nil, err
+	}
+	return d.configs.subscribe(service, f), nil
+}

@@ -72,7 +72,6 @@ func (r *Registrar) takeDirty() (dirty []*Registration, due time.Time) {
 	due = now.Add(backoff.Never)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.observeWatchesLocked()
 	for _, g := range r.regs {
 		switch {
 		case !g.dirty:
@@ -99,12 +98,6 @@ func (r *Registrar) retryClearedLocked() (due bool) {
 	}
 	clear(r.cleared)
 	return due
-}
-
-// concernsAll reports whether an error tells about the lease or the connection, rather
-// than about one key.
-func concernsAll(err error) bool {
-	return errors.Is(err, rpctypes.ErrLeaseNotFound) || errors.Is(err, context.Canceled) || etcdkv.IsTemporary(err)
 }
 
 // reconcileOne takes steps until the registration's key is as desired, a successor's, or

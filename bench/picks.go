@@ -59,7 +59,7 @@ func picks(sizes ...int) (all []scenario) {
 		}
 		all = append(all, scenario{
 			name: fmt.Sprintf("picks/%d", n), title: fmt.Sprintf("A pick among %s", thousands(n)),
-			about:    "Endpoints resolved by Rollcall, all connected, with weights from 1 to 10. A zone that spills needs two picks: one for the group of servers and one within it. The lower quartile of 40 batches in a process; with 10,000 endpoints, which take long to connect, there is only one process.",
+			about:    "Endpoints that Rollcall resolved, all connected, with weights from 1 to 10. A call that spills out of its zone takes two picks: one among the groups of servers, and one within a group. Figures are the lower quartile of 40 batches in one process; there is one process only for 10,000, whose connections take long.",
 			subjects: subjects,
 			metrics:  []metric{{name: "picks", unit: "million a second", more: true}, {name: "time", unit: "ns"}, {name: "allocations"}},
 			run:      func(address, policy string) sample { return pick(address, policy, n) },

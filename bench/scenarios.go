@@ -42,14 +42,14 @@ var scenarios = slices.Concat(
 	[]scenario{
 		{
 			name: "burst", title: "A burst of 10,000 joins",
-			about:    "Another process puts 10,000 keys as fast as etcd accepts them. CPU is that of the subject, from the first put to the state with all keys; the lag is the time from the last acknowledgement to that state.",
+			about:    "Another process puts 10,000 keys as fast as etcd takes them. CPU is that of the follower, from the first put to the state that has them all; the lag is from the last acknowledgement to that state.",
 			subjects: append([]string{raw}, all...),
 			metrics:  []metric{{name: "CPU", unit: "ms"}, {name: "lag", unit: "ms"}, {name: "states", note: true}},
 			run:      func(address, subject string) sample { return burst(newFollower(subject, address), 10_000) },
 		},
 		{
 			name: "rolling", title: "A rolling restart of 1,000",
-			about:    "400 times a second, an endpoint is deleted and another one put. The lag is the time from the last acknowledgement to the state without the last old endpoint.",
+			about:    "400 times a second an endpoint is deleted and another one is put. The lag is from the last acknowledgement to the state without the last of the old ones.",
 			subjects: append([]string{raw}, all...),
 			metrics:  []metric{{name: "CPU", unit: "ms"}, {name: "lag", unit: "ms"}, {name: "states", note: true}},
 			run:      rolling,
@@ -58,7 +58,7 @@ var scenarios = slices.Concat(
 		},
 		{
 			name: "round_robin", title: "A burst of 2,000 joins under round_robin",
-			about:    "A real gRPC channel with round_robin. Its connections are never answered, so that they cost nothing. A state counts when gRPC has processed it.",
+			about:    "A real gRPC channel with round_robin, whose connections are never answered, so that they cost nothing. A state counts once gRPC has taken it in.",
 			subjects: []string{ours, theirs},
 			metrics:  []metric{{name: "CPU", unit: "ms"}, {name: "lag", unit: "ms"}, {name: "states", note: true}},
 			run:      func(address, subject string) sample { return burst(newRoundRobin(subject, address), 2000) },
@@ -66,7 +66,7 @@ var scenarios = slices.Concat(
 		},
 		{
 			name: "rollout", title: "A rollout of 30 changes a second at 10,000 endpoints under round_robin",
-			about:    "For 4 s, after the first state was processed. CPU is the share of one core.",
+			about:    "For 4 s, after the first state has been taken in. CPU is the share of one core.",
 			subjects: []string{ours, theirs},
 			metrics:  []metric{{name: "CPU", unit: "%"}, {name: "lag", unit: "ms"}, {name: "states", note: true}},
 			run:      rollout,
@@ -91,22 +91,22 @@ var scenarios = slices.Concat(
 		},
 		{
 			name: "connections", title: "1,000 gRPC connections",
-			about:    "Real channels to one server in another process, until all are READY, compared with a resolver that only returns a known address.",
+			about:    "Real channels to one server in another process, until all are READY, beside a resolver that knows the address and does nothing else.",
 			subjects: []string{instant, ours, theirs},
 			metrics:  []metric{{name: "ready", unit: "ms"}, {name: "memory", unit: "KiB a channel"}},
 			run:      connections,
 			rounds:   30, few: map[string]int{theirs: 5}, // the bars of the others need a precision of a few per cent
 		},
 		{
-			name: "again", title: "1,000 puts of existing values",
-			about:    "To a service of 100 endpoints. States are those after the first one.",
+			name: "again", title: "1,000 puts that change nothing",
+			about:    "Into a service of 100. States are those that come after the first put.",
 			subjects: append([]string{raw}, all...),
 			metrics:  []metric{{name: "states"}, {name: "CPU", unit: "ms"}},
 			run:      again,
 		},
 		{
 			name: "registered", title: "Endpoints of one process, idle",
-			about:    "Rollcall and etcd's manager register 10,000 endpoints under one lease. For etcd's manager the user writes the keepalive, and a key that disappears is not noticed. go-zero has a lease for each endpoint, and registers only 1,000. go-kit is left out, since its client renews a single lease. Then the messages to etcd are counted for 7 s, which include two checks by Rollcall.",
+			about:    "Rollcall and etcd's manager register 10,000 endpoints under one lease; with the latter the user writes the keepalive, and nothing notices a key that is gone. go-zero takes a lease for each endpoint, so it registers 1,000 only. go-kit is left out: its client keeps a single lease alive. Messages at etcd are then counted for 7 s, in which Rollcall verifies its keys twice.",
 			subjects: []string{ours, theirs, goZero},
 			metrics: []metric{{name: "endpoints", note: true}, {name: "register", unit: "ms"}, {name: "messages", unit: "a second"},
 				{name: "keepalives", unit: "a second"}, {name: "watches"}},
@@ -115,7 +115,7 @@ var scenarios = slices.Concat(
 		},
 		{
 			name: "decode", title: "One value decoded",
-			about:    "A value with an address and a small metadata object, as written by Rollcall. The lower quartile of 40 batches.",
+			about:    "An address and a small metadata object, as Rollcall writes them. Figures are the lower quartile of 40 batches.",
 			subjects: []string{ours, "encoding/json"},
 			metrics:  []metric{{name: "time", unit: "ns"}, {name: "allocations"}},
 			run:      func(_, subject string) sample { return decode(subject) },
@@ -198,7 +198,7 @@ func loneChanges(sizes ...int) (all []scenario) {
 	for _, n := range sizes {
 		all = append(all, scenario{
 			name: fmt.Sprintf("lone/%d", n), title: fmt.Sprintf("A lone change among %s", thousands(n)),
-			about:    "The address of one key changes, and again 30 ms after the acknowledgement. A raw watch in the same process, on the same connection if the subject accepts a client, tells when the event arrived; \"more\" is how much later the state came.",
+			about:    "One key's address changes, and changes again 30 ms after the write was acknowledged. A raw watch in the same process, and on the same connection where the subject takes a client, shows when the event arrived; \"more\" is how much later the state came.",
 			subjects: []string{ours, theirs, goZero, goKit},
 			metrics: []metric{{name: "more, p50", unit: "us"}, {name: "more, p99", unit: "us"}, {name: "since the put, p50", unit: "us"},
 				{name: "raw event since the put, p50", unit: "us", note: true}, {name: "ratio"}},
@@ -278,7 +278,7 @@ func coldStarts(sizes ...int) (all []scenario) {
 	for _, n := range sizes {
 		all = append(all, scenario{
 			name: fmt.Sprintf("cold/%d", n), title: fmt.Sprintf("A cold start with %s", thousands(n)),
-			about:    "From the first call to the first complete state, over an existing connection. The raw calls fetch all keys and ignore them. Ids are addresses, as a Registrar writes them by default; with other ids Rollcall's first state of 10,000 takes about 2 ms more.",
+			about:    "From the first call to the first complete state, over a connection that is up. The raw calls fetch all keys and do nothing with them. Ids are addresses, as a Registrar writes them; with other ids Rollcall's first state of 10,000 takes some 2 ms more.",
 			subjects: []string{rawGet, rawStream, ours, paged, theirs, goZero, goKit},
 			metrics:  []metric{{name: "time", unit: "ms"}},
 			run:      func(address, subject string) sample { return coldStart(address, subject, n) },

@@ -38,8 +38,9 @@ func (s *settings) split(capacity map[locality]float64) (shares [levels + 1]floa
 
 // stay returns the share of the calls that stays in one of several parts: 1 while its
 // capacity is at least below times the typical one, and proportionally less under that. The
-// typical capacity is that of the part which the average server is in. Without any capacity
-// all calls stay.
+// typical capacity is that of the part which the average server is in: with the mean of the
+// parts, a small one beside a large one would count as failed. Without any capacity all calls
+// stay.
 func stay(capacity map[string]float64, part string, below float64) float64 {
 	sum, squares := 0.0, 0.0
 	for _, c := range capacity {

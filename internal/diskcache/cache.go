@@ -52,8 +52,8 @@ type file struct {
 // Content is what is kept under a name.
 type Content struct {
 	Revision int64
-	Saved    time.Time // set by Save
-	Entries  json.RawMessage
+	Saved    time.Time       // set by Save
+	Entries  json.RawMessage // as json.Marshal writes them, else the checksum is wrong when they are loaded
 }
 
 // Open returns the Cache of a directory, which it makes if need be.
@@ -115,13 +115,16 @@ func (c *Cache) Close() {
 
 // removeLeftovers removes the temporary files of processes that died while writing.
 func (c *Cache) removeLeftovers() {
-	files, err := filepath.Glob(filepath.Join(c.dir, "*-????????????????.json.*.tmp"))
+	files, err := os.ReadDir(c.dir)
 	if err != nil {
 		return
 	}
 	for _, file := range files {
-		if info, err := os.Lstat(file); err == nil && info.Mode().IsRegular() && time.Since(info.ModTime()) > tempExpiry {
-			_ = os.Remove(file)
+		if ours, _ := filepath.Match("*-????????????????.json.*.tmp", file.Name()); !ours || !file.Type().IsRegular() {
+			continue
+		}
+		if info, err := file.Info(); err == nil && time.Since(info.ModTime()) > tempExpiry {
+			_ = os.Remove(filepath.Join(c.dir, file.Name()))
 		}
 	}
 }
@@ -198,7 +201,7 @@ func parse(name string, data []byte) (Content, error) {
 	switch {
 	case f.Version != version:
 		return Content{}, fmt.Errorf("version %d, want %d", f.Version, version)
-	case f.Prefix != name:
+	case f.Prefix != string([]rune(name)): // JSON has U+FFFD for each byte that is not UTF-8
 		return Content{}, fmt.Errorf("it holds prefix %q", f.Prefix)
 	case f.Sum != sumOf(f.Entries):
 		return Content{}, errors.New("its checksum is wrong")

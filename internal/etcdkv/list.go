@@ -55,8 +55,9 @@ func (l List) Stream(ctx context.Context) (at Header, err error) {
 			continue
 		}
 		l.Answered()
-		silence.Reset(CallTimeout)
+		silence.Stop()
 		l.Add(part.Kvs) // while the next one arrives
+		silence.Reset(CallTimeout)
 		if part.Header != nil && part.Header.Revision > 0 {
 			at = Header{part.Header.Revision, part.Header.RaftTerm}
 		}

@@ -133,7 +133,11 @@ func (r *Reflector) sameSize(ctx context.Context) (bool, error) {
 // differences lists the range and returns the keys that hold something else in the store.
 func (r *Reflector) differences(ctx context.Context) (map[string]Difference, error) {
 	floor := r.monitor.Floor()
-	list, at, err := r.group.lister.list(ctx, query{keys: r.keys, newList: r.store.NewList})
+	var list List
+	at, err := r.group.lister.list(ctx, query{keys: r.keys, newList: func() Adder {
+		list = r.store.NewList()
+		return list
+	}})
 	if err != nil {
 		return nil, fmt.Errorf("compare %q: %w", r.keys.Key, err)
 	}

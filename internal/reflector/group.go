@@ -73,10 +73,10 @@ func (g *Group) Counters() Counters {
 	return Counters{g.lister.lists.Load(), g.watches.Load(), g.inconsistencies.Load()}
 }
 
-// List reads a range once, linearizably.
-func (g *Group) List(ctx context.Context, keys etcdkv.KeyRange, list func() List) (List, Version, error) {
-	got, at, err := g.lister.list(ctx, query{keys: keys, newList: list})
-	return got, Version{Revision: at.Revision}, err
+// List reads a range once, linearizably, into what list returns last.
+func (g *Group) List(ctx context.Context, keys etcdkv.KeyRange, list func() Adder) (Version, error) {
+	at, err := g.lister.list(ctx, query{keys: keys, newList: list})
+	return Version{Revision: at.Revision}, err
 }
 
 // Start has a Reflector keep a store in line with a range, until stop, which joins it.

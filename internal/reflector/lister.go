@@ -51,16 +51,16 @@ func (l *lister) admit(ctx context.Context, serializable bool) error {
 // query is a list to be read.
 type query struct {
 	keys         etcdkv.KeyRange
-	serializable bool        // from one member alone, else linearizable
-	newList      func() List // what the keys are read into
-	answered     func()      // is told of each answer; nil: nobody follows the range
+	serializable bool         // from one member alone, else linearizable
+	newList      func() Adder // what the keys are read into
+	answered     func()       // is told of each answer; nil: nobody follows the range
 }
 
 // list reads a range. Each single answer has etcdkv.CallTimeout. If a list of a range that
 // somebody follows fails, the connection is checked before others have their turn.
-func (l *lister) list(ctx context.Context, q query) (list List, at etcdkv.Header, err error) {
+func (l *lister) list(ctx context.Context, q query) (at etcdkv.Header, err error) {
 	if err := l.admit(ctx, q.serializable); err != nil {
-		return nil, at, err
+		return at, err
 	}
 	defer func() {
 		if q.answered != nil && err != nil && !etcdkv.ConcernsRange(err) {
@@ -69,9 +69,10 @@ func (l *lister) list(ctx context.Context, q query) (list List, at etcdkv.Header
 		l.limiter.leave(ctx, err)
 	}()
 	l.lists.Add(1)
+	var list Adder
 	restart := func() { list = q.newList() }
 	restart()
-	at, err = l.read(ctx, etcdkv.List{Client: l.client, Range: q.keys, Serializable: q.serializable,
+	return l.read(ctx, etcdkv.List{Client: l.client, Range: q.keys, Serializable: q.serializable,
 		Add: func(kvs []*mvccpb.KeyValue) { list.Add(kvs) },
 		Answered: func() {
 			l.limiter.answer()
@@ -79,7 +80,6 @@ func (l *lister) list(ctx context.Context, q query) (list List, at etcdkv.Header
 				q.answered()
 			}
 		}}, restart)
-	return list, at, err
 }
 
 // read lists by stream where the server can, else in pages.

@@ -212,7 +212,13 @@ func (r *Reflector) listWithoutLeader(ctx context.Context, cause error) error {
 }
 
 func (r *Reflector) read(ctx context.Context, serializable bool) (list List, at etcdkv.Header, err error) {
-	return r.group.lister.list(ctx, query{r.keys, serializable, r.store.NewList, r.noteAnswer})
+	q := query{keys: r.keys, serializable: serializable, answered: r.noteAnswer}
+	q.newList = func() Adder {
+		list = r.store.NewList()
+		return list
+	}
+	at, err = r.group.lister.list(ctx, q)
+	return list, at, err
 }
 
 // publish publishes what was applied.

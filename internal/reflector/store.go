@@ -24,10 +24,15 @@ type Store interface {
 	Size() (keys int, modRevision int64)
 }
 
-// List is the content of a range while it arrives, to be decoded part by part.
-type List interface {
+// Adder takes the content of a range while it arrives, to be decoded part by part.
+type Adder interface {
 	// Add takes the next keys, in order.
 	Add(kvs []*mvccpb.KeyValue)
+}
+
+// List is the content of a range for a Store.
+type List interface {
+	Adder
 	// Replace publishes the list as the store's content. A list that a member without a
 	// leader gave is stale for that cause, and may be older than what the store has: then
 	// it reports false and changes nothing.

@@ -21,7 +21,8 @@ const MaxRatio = 65_535
 func maxSlots(n int) int { return max(256, min(8*n, 4*n+32_768)) }
 
 // table is a sequence of slots, each a picker, that is gone through again and again. It is
-// immutable but for next; any number of goroutines may pick at once.
+// immutable but for next; any number of goroutines may pick at once. Slots hold the pickers
+// themselves, not indexes of them, for the sake of BenchmarkPick.
 type table struct {
 	next      atomic.Uint32
 	slots     []balancer.Picker

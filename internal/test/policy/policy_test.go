@@ -5,8 +5,11 @@ package policy
 
 import (
 	"go/ast"
+	"go/importer"
 	"go/parser"
 	"go/token"
+	"go/types"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -71,6 +74,61 @@ func TestLayers(t *testing.T) {
 			t.Errorf("%s is not in the list of layers", from)
 		case allowed[from+" "+to] == "":
 			t.Errorf("%s imports %s: %s", from, to, reasonOf(from))
+		}
+	}
+}
+
+// floors lists the files of the root package from the lowest up, with what each group is for:
+// a declaration is used in its own file and in those above.
+var floors = []struct{ files, reason string }{
+	{"doc errors address client", "errors and rules that everything above may use"},
+	{"metadata instance codec selector serviceconfig", "one key: what a value means"},
+	{"snapshot selfpreservation", "many keys at one revision"},
+	{"store fallback informer configs", "how snapshots come about, for one key range"},
+	{"directory requests stats subscription", "what a program reads with"},
+	{"edits reconcile", "one registration: pure decisions"},
+	{"registrarstate outcome writer keywatch lease maintain", "many registrations under one lease"},
+	{"registration registrar", "what a program registers with"},
+}
+
+// TestFloors checks that no use in the root package runs up.
+func TestFloors(t *testing.T) {
+	floor, reason := make(map[string]int), make(map[string]string)
+	for _, group := range floors {
+		for _, name := range strings.Fields(group.files) {
+			floor[name+".go"], reason[name+".go"] = len(floor)+1, group.reason
+		}
+	}
+	exports := make(map[string]string)
+	for _, line := range goList(t, "-export", "-deps", "-f", "{{.ImportPath}} {{.Export}}", ".") {
+		path, file, _ := strings.Cut(line, " ")
+		exports[path] = file
+	}
+	positions := token.NewFileSet()
+	var files []*ast.File
+	for _, path := range goList(t, "-f", `{{$d := .Dir}}{{range .GoFiles}}{{$d}}/{{.}}{{"\n"}}{{end}}`, ".") {
+		file, err := parser.ParseFile(positions, path, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, file)
+		if floor[filepath.Base(path)] == 0 {
+			t.Errorf("%s is on no floor", filepath.Base(path))
+		}
+	}
+	info := &types.Info{Uses: make(map[*ast.Ident]types.Object)}
+	config := types.Config{Importer: importer.ForCompiler(positions, "gc", func(path string) (io.ReadCloser, error) { return os.Open(exports[path]) })}
+	pkg, err := config.Check(module, positions, files, info)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for use, obj := range info.Uses {
+		if obj.Pkg() != pkg {
+			continue
+		}
+		from, to := filepath.Base(positions.Position(use.Pos()).Filename), filepath.Base(positions.Position(obj.Pos()).Filename)
+		if floor[from] < floor[to] {
+			t.Errorf("%s (%s) uses %s of %s, which is above it (%s)", from, reason[from], obj.Name(), to, reason[to])
 		}
 	}
 }
@@ -280,5 +338,65 @@ func TestPromisesHaveTests(t *testing.T) {
 		if !tests[p[1]] {
 			t.Errorf("no test is named after promise P%s", p[1])
 		}
+	}
+}
+
+// Documents name files that exist, by their path or, for short, by their name.
+func TestDocumentsNameFiles(t *testing.T) {
+	exists := make(map[string]bool)
+	sources(t, func(path, _ string) { exists[path], exists[filepath.Base(path)] = true, true })
+	documents, err := filepath.Glob(root + "/docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	decisions, err := filepath.Glob(root + "/docs/decisions/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, document := range append(append(documents, decisions...), root+"/ARCHITECTURE.md", root+"/CONTRIBUTING.md") {
+		text, err := os.ReadFile(document)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range regexp.MustCompile(`[a-z_0-9/]+\.go\b`).FindAllString(string(text), -1) {
+			if _, err := os.Stat(root + "/" + name); err != nil && !exists[name] {
+				t.Errorf("%s names %s, which does not exist", document, name)
+			}
+		}
+	}
+}
+
+// ARCHITECTURE.md's table of where to look names functions that are in the files before them.
+func TestWhereToLook(t *testing.T) {
+	text, err := os.ReadFile(root + "/ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(text), "## Where to look\n")
+	table, _, _ = strings.Cut(table, "\n## ")
+	var file, content string
+	functions := 0
+	for _, match := range regexp.MustCompile("`([a-zA-Z_/]+(?:\\.go)?)`").FindAllStringSubmatch(table, -1) {
+		name := match[1]
+		if !strings.HasSuffix(name, ".go") {
+			if content != "" && !strings.HasSuffix(name, "/") {
+				functions++
+				if !regexp.MustCompile(`func (\([^)]*\) )?` + name + `\(`).MatchString(content) {
+					t.Errorf("no function %s in %s", name, file)
+				}
+			}
+			continue
+		}
+		text, err := os.ReadFile(root + "/" + name)
+		if err != nil { // for short: in the folder of the file before
+			name = filepath.Join(filepath.Dir(file), name)
+			if text, err = os.ReadFile(root + "/" + name); err != nil {
+				t.Error(err)
+			}
+		}
+		file, content = name, string(text)
+	}
+	if functions < 20 {
+		t.Errorf("the table names %d functions", functions)
 	}
 }

@@ -1,0 +1,150 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package reflector
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+)
+
+// applicants is many lists that ask for their turn.
+type applicants struct {
+	*limiter
+	ctx     context.Context
+	entered chan struct{}
+}
+
+func newApplicants(ctx context.Context, l *limiter, n int) *applicants {
+	c := &applicants{limiter: l, ctx: ctx, entered: make(chan struct{}, n)}
+	for range n {
+		go func() {
+			if ok, err := l.enter(ctx, nil); ok && err == nil {
+				c.entered <- struct{}{}
+			}
+		}()
+	}
+	synctest.Wait()
+	return c
+}
+
+func (c *applicants) want(t *testing.T, n int) {
+	t.Helper()
+	synctest.Wait()
+	if got := len(c.entered); got != n {
+		t.Errorf("%d have had their turn, want %d", got, n)
+	}
+}
+
+func TestLimiter(t *testing.T) {
+	errBroken := errors.New("broken")
+	for _, row := range []struct {
+		name     string
+		password bool
+		steps    func(t *testing.T, c *applicants)
+	}{
+		{"sixteen without a password", false, func(t *testing.T, c *applicants) {
+			c.want(t, 16)
+			c.leave(c.ctx, nil)
+			c.want(t, 17)
+		}},
+		{"one with a password", true, func(t *testing.T, c *applicants) {
+			c.want(t, 1)
+			c.leave(c.ctx, nil)
+			c.want(t, 2) // one has left: one is under way
+		}},
+		{"doubles with every answer", true, func(t *testing.T, c *applicants) {
+			for _, n := range []int{2, 4, 8, 16, 16} {
+				c.answer()
+				c.want(t, n)
+			}
+		}},
+		{"one after a failure", false, func(t *testing.T, c *applicants) {
+			c.leave(c.ctx, errBroken)
+			c.want(t, 16)
+			for range 14 {
+				c.leave(c.ctx, nil)
+			}
+			c.want(t, 16) // one is under way
+			c.leave(c.ctx, nil)
+			c.want(t, 17)
+			c.answer()
+			c.want(t, 18)
+		}},
+		{"a refusal is an answer", true, func(t *testing.T, c *applicants) {
+			c.leave(c.ctx, rpctypes.ErrPermissionDenied)
+			c.want(t, 3)
+		}},
+		{"a cancelled list is no failure", false, func(t *testing.T, c *applicants) {
+			ctx, cancel := context.WithCancel(c.ctx)
+			cancel()
+			c.leave(ctx, context.Canceled)
+			c.want(t, 17)
+		}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				row.steps(t, newApplicants(ctx, newLimiter(row.password), 40))
+			})
+		})
+	}
+}
+
+// A client with a password begins alone again after 10 s without an answer; one without
+// does not.
+func TestLimiterAfterSilence(t *testing.T) {
+	for _, row := range []struct {
+		password bool
+		silence  time.Duration
+		want     int
+	}{{true, 11 * time.Second, 1}, {true, 9 * time.Second, 16}, {false, 11 * time.Second, 16}} {
+		synctest.Test(t, func(t *testing.T) {
+			l := newLimiter(row.password)
+			if ok, err := l.enter(t.Context(), nil); !ok || err != nil {
+				t.Fatal(ok, err)
+			}
+			for range 5 {
+				l.answer()
+			}
+			l.leave(t.Context(), nil)
+			time.Sleep(row.silence)
+			if got := l.silence(); got != row.silence {
+				t.Errorf("silence of %v, want %v", got, row.silence)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			newApplicants(ctx, l, 40).want(t, row.want)
+		})
+	}
+}
+
+// Who gives up waiting takes nobody's turn.
+func TestLimiterGivesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLimiter(true)
+		if ok, err := l.enter(t.Context(), nil); !ok || err != nil {
+			t.Fatal(ok, err)
+		}
+		until := make(chan struct{})
+		time.AfterFunc(time.Second, func() { close(until) })
+		if ok, err := l.enter(t.Context(), until); ok || err != nil {
+			t.Errorf("until was closed: %t, %v", ok, err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if ok, err := l.enter(ctx, nil); ok || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the context ended: %t, %v", ok, err)
+		}
+		l.leave(t.Context(), nil)
+		if ok, err := l.enter(t.Context(), nil); !ok || err != nil || l.active != 1 {
+			t.Errorf("afterwards: %t, %v, %d under way", ok, err, l.active)
+		}
+	})
+}

@@ -1,0 +1,156 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rollcall
+
+import (
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall/internal/backoff"
+)
+
+// RegistrarOptions are the settings of a Registrar; the zero value works.
+type RegistrarOptions struct {
+	TTL    time.Duration // how long a dead process stays listed; default 10 s, at least 1 s, rounded up to seconds
+	Policy AddressPolicy // what may be advertised; default HostPort
+	Logger *slog.Logger  // default: the Directory's
+}
+
+// Registrar keeps endpoints in etcd under one lease, for as long as it lives, whatever
+// happens to etcd, the network or the process in between. Closing its client ends it; a
+// closed Directory does not.
+type Registrar struct {
+	directory *Directory // watches the keys
+	client    *clientv3.Client
+	opts      RegistrarOptions
+	wake      chan struct{} // capacity 1: a registration is dirty
+	stop      func()        // cancels and joins run
+	counts    registrarCounts
+
+	// Owned by run.
+	batch      int             // keys to look up at once
+	fenceRetry backoff.Backoff // of a fence that fails
+	fenceDue   time.Time       // when it is tried again
+
+	mu       sync.Mutex
+	closed   bool
+	regs     map[string]*Registration // by key
+	lease    clientv3.LeaseID         // 0 while there is none. Invariant: only run changes it; shutdown does after run
+	ttl      time.Duration            // of the lease, as etcd granted it
+	leasedAt time.Time                // when it did
+	former   []clientv3.LeaseID       // leases before this one, the latest last; a restored etcd may have them again
+	retired  []clientv3.LeaseID       // leases to be revoked, lest a create happen under them; see fence
+	// unanswered has, by key, a lease for each create that was sent under it and never
+	// answered. It may happen as long as etcd has the lease.
+	unanswered map[string][]clientv3.LeaseID
+
+	watches    map[string]*keyWatch // by name
+	keyWatches int                  // how many of them are of one key
+
+	deregistered map[string]bool   // keys deregistered under this lease; a restored etcd may have them again
+	edits        map[string]values // by key: what an operator had edited when it was deregistered
+	cleared      map[string]bool   // causes of refusals that have gone
+	events       []event           // to be logged
+}
+
+// registrarCounts are cumulative; RegistrarStats describes them.
+type registrarCounts struct {
+	leases, renewals, leasesExpired, leasesUnrenewed, leasesReplaced, writes, writeFailures atomic.Uint64
+}
+
+func (r *Registrar) logger() *slog.Logger {
+	if r.opts.Logger != nil {
+		return r.opts.Logger
+	}
+	return r.directory.Logger()
+}
+
+// State is what is known of a registration.
+type State struct {
+	Phase    Phase
+	Draining bool // it is marked as draining, by Drain or by an operator, or will be as soon as etcd can be reached
+	Since    time.Time
+	Lease    clientv3.LeaseID // 0: none
+	TTL      time.Duration    // as etcd granted it
+	Err      error            // why it is not in etcd (ErrSuperseded, etcd's own error), or why the last write failed
+}
+
+func (s State) closed() error {
+	if s.Err != nil {
+		return fmt.Errorf("%w: %w", ErrClosed, s.Err)
+	}
+	return ErrClosed
+}
+
+// Registration is one endpoint that a Registrar keeps in etcd.
+type Registration struct {
+	registrar *Registrar
+	service   string
+	id        string
+	key       string
+	addr      string
+
+	// Guarded by registrar.mu.
+	desired  desired
+	observed observed
+	watch    *keyWatch // of the key; nil once it is removed
+
+	dirty     bool            // the key must be looked at
+	retry     backoff.Backoff // of a key that etcd refuses
+	notBefore time.Time       // until when it is left alone then
+
+	state   State
+	changed chan struct{} // closed when state changes
+}
+
+// keyWatch is a watch that covers the keys of some registrations: one key, or a whole
+// service where there are many.
+type keyWatch struct {
+	name string // the key, or the service's prefix
+	sub  *Subscription
+
+	// Guarded by Registrar.mu.
+	regs   int                    // how many use it
+	last   *Snapshot              // last observed
+	unseen map[*Registration]bool // written, and not yet seen in a snapshot
+}
+
+func newKeyWatch(name string) *keyWatch {
+	return &keyWatch{name: name, unseen: make(map[*Registration]bool)}
+}
+
+// event is what happened to a registration.
+type event struct {
+	level slog.Level
+	text  string
+	key   string
+	cause error
+}
+
+const (
+	levelInfo = slog.LevelInfo
+	levelWarn = slog.LevelWarn
+)
+
+// setLocked records a state and wakes those who wait. Closed is the last one.
+func (g *Registration) setLocked(phase Phase, err error) {
+	if g.state.Phase == Closed {
+		return
+	}
+	s := State{Phase: phase, Since: g.state.Since, Err: err, Draining: statusOf(g.observed.target(g.desired.value)) == StatusDraining}
+	if g.state.Phase != phase {
+		s.Since = time.Now()
+	}
+	if phase == Registered || phase == Draining {
+		s.Lease, s.TTL = g.observed.lease(), g.registrar.ttl
+	}
+	g.state = s
+	close(g.changed)
+	g.changed = make(chan struct{})
+}
