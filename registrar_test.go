@@ -496,7 +496,7 @@ func TestManyRegistrations(t *testing.T) {
 					d.noError("wait", g.Wait(d.within(time.Minute)))
 				}
 				time.Sleep(time.Minute) // until the size of a batch has come down to the limit
-				synctest.Wait() // until a probe that is under way has ended
+				synctest.Wait()         // until a probe that is under way has ended
 				if got := d.store.Watches(); got > maxKeyWatches+1 {
 					t.Errorf("%d watches, want %d and the service's", got, maxKeyWatches)
 				}
