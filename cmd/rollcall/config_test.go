@@ -98,6 +98,9 @@ func TestConfigSetWhileChanged(t *testing.T) {
 	endpoint := sharedEtcd(t)
 	client := etcdClient(t, endpoint)
 	env := []string{"ROLLCALL_ENDPOINTS=" + endpoint, "ROLLCALL_DIAL_TIMEOUT=10s"}
+	if _, err := client.Delete(t.Context(), "_grpc_config/t-race"); err != nil {
+		t.Fatal(err)
+	}
 	var written, denied int
 	for round := 0; denied == 0 && round < 50; round++ {
 		var sets []*session
