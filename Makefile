@@ -24,10 +24,10 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: check
-check: fmt vet lint test-race check-bench ## everything that has to pass before a change lands
+check: fmt vet lint test-race check-bench ## everything that must pass before a change lands
 
 .PHONY: fmt
-fmt: ## fail when a file is not formatted
+fmt: ## fail if a file is not formatted
 	@files=$$(gofmt -l .) && if [ -n "$$files" ]; then \
 		echo "not formatted (run gofmt -w):" >&2; echo "$$files" >&2; exit 1; fi
 
@@ -36,7 +36,7 @@ vet: ## go vet
 	$(GO) vet ./...
 
 .PHONY: lint
-lint: bin/staticcheck ## staticcheck, at the version that tools/go.mod pins
+lint: bin/staticcheck ## staticcheck, in the version that tools/go.mod pins
 	bin/staticcheck ./...
 
 bin/staticcheck: tools/go.mod tools/go.sum
@@ -51,24 +51,24 @@ test-race: ## all tests, with the race detector
 	$(GO) test -race -timeout $(TEST_TIMEOUT) ./...
 
 .PHONY: cover
-cover: ## statement coverage of the library's packages by all tests
+cover: ## statement coverage of the library by all tests
 	@mkdir -p coverage
 	$(GO) test -timeout $(TEST_TIMEOUT) -coverprofile=coverage/all.out \
 		-coverpkg=$(subst $(space),$(comma),$(strip $(COVER_PKGS))) ./...
 	$(GO) tool cover -func=coverage/all.out | tail -n 1
 
 .PHONY: microbench
-microbench: ## Go benchmarks of all packages; BENCH selects
+microbench: ## Go benchmarks of all packages; BENCH selects some
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
 
-# Rollcall beside its peers and beside a raw watch, on one etcd; docs/benchmarks.md gets
-# the tables. On another machine, or a busy one, the figures are others.
+# Rollcall, its peers and a raw watch, on one etcd; the tables go to docs/benchmarks.md. The
+# figures depend on the machine and its load.
 .PHONY: bench
-bench: ## Rollcall beside its peers, into docs/benchmarks.md
+bench: ## measure Rollcall and its peers; write docs/benchmarks.md
 	cd bench && $(GO) run . -bars -write ../docs
 
 .PHONY: bench-quick
-bench-quick: ## the same in a minute, one round, printed only
+bench-quick: ## the same in a minute: one round, only printed
 	cd bench && $(GO) run . -quick
 
 .PHONY: check-bench
@@ -81,14 +81,14 @@ fuzz: ## every fuzz test, each for FUZZTIME
 		for name in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
 			$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) $$pkg; done; done
 
-# What goes wrong, on real etcd, one line a row; docs/reliability.md gets the table.
+# Faults on real etcd, a line each; the table goes to docs/reliability.md.
 .PHONY: faults
-faults: ## the table of faults, of Rollcall and of etcd's package
+faults: ## test the faults on Rollcall and etcd's package; write docs/reliability.md
 	ROLLCALL_FAULTS=1 $(GO) test -json -count=1 -p 1 -timeout 40m -run '^Test(Proxy|Etcd36)?[WGLA][0-9]+' \
 		./internal/test/e2e/... | $(GO) run ./internal/test/e2e/faults -write docs/reliability.md
 
 .PHONY: random
-random: ## random faults on a fake etcd, in virtual time, for HOURS simulated
+random: ## random faults on a fake etcd, for HOURS of virtual time
 	$(GO) test -count=1 -timeout 40m -run '^TestRandom$$' ./internal/test/random -hours $(HOURS)
 
 .PHONY: soak
@@ -96,12 +96,12 @@ soak: ## random faults on real etcd, for SOAK
 	$(GO) test -count=1 -timeout 24h -v -run '^TestSoak$$' ./internal/test/random -soak $(SOAK)
 
 .PHONY: demo
-demo: ## the whole story in one command, on an etcd of its own
+demo: ## show Rollcall at work, with its own etcd and servers
 	$(GO) run ./cmd/rollcall demo
 
-# go.mod and go.sum stay as they are: the newer gRPC is required in copies of them.
+# The newer gRPC is required in copies of go.mod and go.sum.
 .PHONY: grpc-latest
-grpc-latest: ## tests of GRPC_PKGS on gRPC GRPC_LATEST
+grpc-latest: ## test GRPC_PKGS with gRPC GRPC_LATEST
 	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
 	cp go.mod go.sum "$$dir"; \
 	$(GO) mod edit -require=google.golang.org/grpc@$(GRPC_LATEST) "$$dir/go.mod"; \

@@ -79,8 +79,8 @@ func TestG5CacheOnDisk(t *testing.T) {
 	})
 }
 
-// A file of a store that has since lost its data is no alarm: nothing compares with it.
-func TestCacheOfALostHistory(t *testing.T) {
+// A file from a lost epoch is not an alarm: nothing is compared with it.
+func TestCacheOfALostEpoch(t *testing.T) {
 	dir := t.TempDir()
 	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
 		for range 20 {
@@ -96,7 +96,7 @@ func TestCacheOfALostHistory(t *testing.T) {
 		defer d.Close()
 		snap := next(t, subscribe(t, d, "svc"))
 		if snap.Instance("svc/b") == nil || len(snap.Instances()) != 1 || snap.Epoch() != 1 || snap.Staleness() != nil {
-			t.Errorf("got %+v, want b of the first history", snap)
+			t.Errorf("got %+v, want b of the first epoch", snap)
 		}
 	})
 }

@@ -22,7 +22,7 @@ type configs struct {
 	source *source
 
 	mu       sync.Mutex              // before topic.mu
-	services map[string]*configTopic // that somebody follows
+	services map[string]*configTopic // those with subscribers
 	all      *configStore            // nil without subscribers
 	denied   bool                    // ConfigPrefix may not be read, as far as is known
 }

@@ -424,12 +424,12 @@ func TestOldOutageFailsNoNewSubscription(t *testing.T) {
 
 // A1: a token that stays refused is tried again with patience, however many prefixes.
 func TestRefusedTokenMakesNoHotLoop(t *testing.T) {
-	for _, feeds := range []int{1, 2, 20} {
-		t.Run(fmt.Sprint(feeds), func(t *testing.T) {
+	for _, services := range []int{1, 2, 20} {
+		t.Run(fmt.Sprint(services), func(t *testing.T) {
 			bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
 				d := directory(t, conn)
 				defer d.Close()
-				for i := range feeds {
+				for i := range services {
 					defer subscribe(t, d, fmt.Sprintf("svc-%d", i)).Close()
 				}
 				synctest.Wait()
@@ -443,14 +443,14 @@ func TestRefusedTokenMakesNoHotLoop(t *testing.T) {
 				conn.BreakStreams()
 				time.Sleep(20 * time.Second)
 				if n := conn.Calls(fakeetcd.WatchStream); n > 30 {
-					t.Errorf("%d streams in 20 s for %d prefixes", n, feeds)
+					t.Errorf("%d streams in 20 s for %d prefixes", n, services)
 				}
 			})
 		})
 	}
 }
 
-// A hint is no alarm: a comparison that fails leaves a healthy watch alone, and one on a
+// A hint is not an alarm: a comparison that fails leaves a healthy watch alone, and one on a
 // service that changes all the time does not list it again and again.
 func TestRefreshIsNoAlarm(t *testing.T) {
 	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
@@ -478,8 +478,8 @@ func TestRefreshIsNoAlarm(t *testing.T) {
 	})
 }
 
-// W5: what may not be read cannot say which history it is; what may be read is asked.
-func TestLostHistoryBesideDeniedPrefixes(t *testing.T) {
+// W5: the epoch is verified with a prefix that may be read.
+func TestLostEpochBesideDeniedPrefixes(t *testing.T) {
 	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
 		for i := range 10 {
 			store.Put(fmt.Sprintf("good/%d", i), `{"Addr":"a:1"}`)
@@ -530,7 +530,7 @@ func TestNextEndsWithErrClosed(t *testing.T) {
 }
 
 // W5: a raft term that is lower for a moment is a follower that has just caught up by a
-// snapshot; one that stays lower is another history.
+// snapshot; one that stays lower is another epoch.
 func TestLowerRaftTerm(t *testing.T) {
 	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
 		store.SetTerm(5)

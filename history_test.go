@@ -22,13 +22,12 @@ import (
 	"github.com/rollcall-grpc/rollcall/internal/test/fakeetcd"
 )
 
-var update = flag.Bool("update", false, "write the goldens of histories anew")
+var update = flag.Bool("update", false, "write the goldens of histories")
 
-// TestHistories plays what happened to an etcd and its client, in virtual time, and
-// compares what a subscriber saw with a golden that a person can read. A line that
-// starts with "> " does something, or several things with "and" between; what was seen
-// until everything was quiet follows. Of what was seen on the way through a "settle",
-// where the order depends on chance, only the last line follows.
+// TestHistories plays histories of an etcd and its client in virtual time, and compares what a
+// subscriber sees with readable goldens. A line that starts with "> " is a command, or several
+// joined by "and"; the snapshots seen until everything is quiet follow. After a "converge", whose
+// intermediate snapshots depend on chance, only the last one follows.
 func TestHistories(t *testing.T) {
 	files, err := filepath.Glob("testdata/histories/*.txt")
 	if err != nil || len(files) == 0 {
@@ -74,7 +73,7 @@ func play(t *testing.T, script string) string {
 			}
 			synctest.Wait()
 			seen := p.seen()
-			if len(seen) > 0 && strings.Contains(line, "settle") {
+			if len(seen) > 0 && strings.Contains(line, "converge") {
 				seen = seen[len(seen)-1:]
 			}
 			for _, line := range seen {
@@ -209,7 +208,7 @@ func (p *player) do(words []string) string {
 		p.conn.Fail(fakeetcd.Get, nil)
 	case "fail-watches":
 		p.conn.CancelWatches(errors.New("etcdserver: mvcc: some fault"))
-	case "wait", "settle":
+	case "wait", "converge":
 		d, err := time.ParseDuration(args[0])
 		if err != nil {
 			p.t.Fatal(err)

@@ -33,7 +33,7 @@ func shown(sub *rollcall.Subscription) string {
 	return line
 }
 
-func TestG6MassLossIsHeld(t *testing.T) {
+func TestG6MassLossIsRetained(t *testing.T) {
 	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
 		d, err := rollcall.NewDirectory(conn.Client, rollcall.DirectoryOptions{
 			SelfPreservation: rollcall.SelfPreservation{Share: 0.5, Retain: time.Minute}})
@@ -80,7 +80,7 @@ func TestG6MassLossIsHeld(t *testing.T) {
 		time.Sleep(time.Minute)
 
 		// What was marked draining went on purpose, even where mark and deletion were one
-		// publication, and a value that is no endpoint was written.
+		// publication, and an invalid value was written.
 		put("abc", "null")
 		want("abcd|")
 		for _, id := range "abc" {
@@ -117,8 +117,8 @@ func TestG6MassLossIsHeld(t *testing.T) {
 	})
 }
 
-// What is held is let go of in time, whatever the feed waits for meanwhile.
-func TestHoldEndsWhileTheFeedWaits(t *testing.T) {
+// A retained instance expires in time, whatever the Reflector waits for meanwhile.
+func TestRetentionEndsWhileTheReflectorWaits(t *testing.T) {
 	for name, block := range map[string]func(conn *fakeetcd.Conn){
 		"for a list": func(conn *fakeetcd.Conn) {
 			conn.SetHook(func(ctx context.Context, call fakeetcd.Call) error {
@@ -158,7 +158,7 @@ func TestHoldEndsWhileTheFeedWaits(t *testing.T) {
 				}
 				time.Sleep(1500 * time.Millisecond)
 				if got := shown(sub); got != "|" {
-					t.Errorf("shown %s after the longest hold, want nothing", got)
+					t.Errorf("shown %s after the longest retention, want nothing", got)
 				}
 				conn.SetHook(nil)
 				time.Sleep(10 * time.Second)
@@ -167,7 +167,7 @@ func TestHoldEndsWhileTheFeedWaits(t *testing.T) {
 	}
 }
 
-func TestNoHoldByDefault(t *testing.T) {
+func TestNothingRetainedByDefault(t *testing.T) {
 	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
 		d := directory(t, conn)
 		defer d.Close()

@@ -14,12 +14,12 @@ import (
 	"github.com/rollcall-grpc/rollcall/internal/test/fakeetcd"
 )
 
-// W4, W5: a refusal that passes while the history is verified changes nothing for a service
-// whose watch lives on: its stream is still probed and its history verified.
+// W4, W5: a temporary denial while the epoch is verified changes nothing for a service whose watch
+// lives on: its stream is still probed and its epoch verified.
 func TestVerifyIsRefusedForAMoment(t *testing.T) {
 	faults := map[string]func(*fakeetcd.Store, *fakeetcd.Conn){
-		"another history": func(store *fakeetcd.Store, conn *fakeetcd.Conn) { store.Wipe() },
-		"silent stream":   func(store *fakeetcd.Store, conn *fakeetcd.Conn) { conn.Freeze() },
+		"another epoch": func(store *fakeetcd.Store, conn *fakeetcd.Conn) { store.Wipe() },
+		"silent stream": func(store *fakeetcd.Store, conn *fakeetcd.Conn) { conn.Freeze() },
 	}
 	for name, fault := range faults {
 		t.Run(name, func(t *testing.T) {

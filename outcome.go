@@ -20,7 +20,7 @@ import (
 // maxDeregistered is how many deregistered keys are remembered.
 const maxDeregistered = 10_000
 
-// errNotRenewed ends the maintenance of a lease that nobody has renewed for its whole time: it
+// errNotRenewed ends the maintenance of a lease that was not renewed for its whole time: it
 // may have expired, or not.
 var errNotRenewed = errors.New("lease was not renewed")
 

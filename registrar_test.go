@@ -227,7 +227,7 @@ func TestSameKeyTwice(t *testing.T) {
 		if !errors.As(err, &input) {
 			t.Fatalf("got %v, want an *InputError", err)
 		}
-		// One that is being closed makes way, also while etcd cannot be had.
+		// One that is being closed makes way, also while etcd is unreachable.
 		d.conn.Cut()
 		if err := first.Shutdown(d.within(time.Second)); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("close while cut off: %v", err)
@@ -636,7 +636,7 @@ func TestRestoredFromABackup(t *testing.T) {
 		lease := d.lease()
 		time.Sleep(time.Second)
 		d.store.Restore(backup, 0)
-		// Nothing tells of another history but an answer; the way is checked after silence.
+		// Only an answer tells of another epoch; the connection is probed after silence.
 		time.Sleep(30 * time.Second)
 		if d.lease() != lease {
 			t.Fatalf("another lease: the test shows nothing")
@@ -739,7 +739,7 @@ func TestNoSpaceIsATypedErrorAndRetried(t *testing.T) {
 	})
 }
 
-// A keepalive that cannot be had at all must not make the registrar spin.
+// A keepalive that fails at once must not make the Registrar spin.
 func TestKeepAliveHalted(t *testing.T) {
 	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		d.registered("a", nil)

@@ -66,8 +66,8 @@ func (d *Directory) ServiceConfig(ctx context.Context, service string) (*Service
 	return decodeServiceConfig(resp.Kvs[0]), nil
 }
 
-// ErrConfigChanged is returned by PutServiceConfig and DeleteServiceConfig where somebody
-// else has written the service config meanwhile.
+// ErrConfigChanged is returned by PutServiceConfig and DeleteServiceConfig if the service config was
+// changed meanwhile.
 var ErrConfigChanged = errors.New("the service config was changed meanwhile")
 
 // PutServiceConfig writes the service config of a service, if config.ModRevision still is

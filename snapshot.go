@@ -76,7 +76,7 @@ func (s *Snapshot) All() iter.Seq[*Instance] { return slices.Values(s.instances)
 // Len returns the number of instances.
 func (s *Snapshot) Len() int { return len(s.instances) }
 
-// Invalid returns the keys whose values are no endpoints, sorted by key.
+// Invalid returns the keys whose values are not endpoints, sorted by key.
 func (s *Snapshot) Invalid() []*Invalid { return s.invalid }
 
 // ServiceConfigs returns the service configs among the keys, sorted by service: there are some

@@ -92,6 +92,43 @@ func TestConfig(t *testing.T) {
 	wantIn(t, "help", must(t, endpoint, "config").stdout, "rollcall config set my-service policy.json")
 }
 
+// TestConfigSetWhileChanged: of concurrent changes, those that would overwrite an unseen one fail
+// and write nothing.
+func TestConfigSetWhileChanged(t *testing.T) {
+	endpoint := sharedEtcd(t)
+	client := etcdClient(t, endpoint)
+	env := []string{"ROLLCALL_ENDPOINTS=" + endpoint, "ROLLCALL_DIAL_TIMEOUT=10s"}
+	if _, err := client.Delete(t.Context(), "_grpc_config/t-race"); err != nil {
+		t.Fatal(err)
+	}
+	var written, denied int
+	for round := 0; denied == 0 && round < 50; round++ {
+		var sets []*session
+		for i := range 4 {
+			text := fmt.Sprintf(`{"loadBalancingConfig":[{"round_robin":{}}],"x":"%d/%d"}`, round, i)
+			sets = append(sets, beginWith(t, text, env, "config", "set", "t-race"))
+		}
+		for _, s := range sets {
+			switch code := s.end(t); code {
+			case 0:
+				written++
+			case exitOther:
+				denied++
+				wantIn(t, "stderr", s.stderr.String(), `"t-race"`, "changed meanwhile; nothing was written; see rollcall config get")
+			default:
+				t.Fatalf("exit %d, stderr %q", code, s.stderr.String())
+			}
+		}
+	}
+	resp, err := client.Get(t.Context(), "_grpc_config/t-race")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if denied == 0 || len(resp.Kvs) != 1 || resp.Kvs[0].Version != int64(written) {
+		t.Errorf("%d written, %d denied, in etcd %v", written, denied, resp.Kvs)
+	}
+}
+
 // TestConfigOfARunningChannel: the command turns a channel from one server to all.
 func TestConfigOfARunningChannel(t *testing.T) {
 	endpoint := sharedEtcd(t)

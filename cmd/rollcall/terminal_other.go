@@ -7,6 +7,6 @@ package main
 
 import "os"
 
-// fromTerminal says whether the command has had a signal already: consoles send
-// theirs to every process.
+// fromTerminal reports whether the command has already received a signal: consoles send signals to
+// every process.
 func fromTerminal(os.Signal) bool { return true }

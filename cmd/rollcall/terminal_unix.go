@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fromTerminal says whether a signal was typed at a terminal whose foreground this
-// process is in: then a command that it started has had it too, and would take a
-// second one as "now at once".
+// fromTerminal reports whether a signal was typed at a terminal with this process in the
+// foreground. The terminal has then sent it to the command too, which may take a second one as a
+// demand to end at once.
 func fromTerminal(sig os.Signal) bool {
 	if sig != os.Interrupt {
 		return false

@@ -23,7 +23,7 @@ const (
 	authTimeout = 30 * time.Second
 )
 
-// Auth is the users of a cluster that asks who a client is.
+// Auth has the users of a cluster with authentication.
 type Auth struct {
 	tb        testing.TB
 	cluster   *Cluster
@@ -31,18 +31,18 @@ type Auth struct {
 	passwords map[string]string
 }
 
-// Permission is a right on all keys that begin with Prefix.
+// Permission is a permission on all keys with a prefix.
 type Permission struct {
 	Prefix string
 	Kind   clientv3.PermissionType
 }
 
-// Read is the right to read what begins with prefix.
+// Read permits to read keys with the prefix.
 func Read(prefix string) Permission {
 	return Permission{prefix, clientv3.PermissionType(clientv3.PermRead)}
 }
 
-// Write is the right to write, and not read, what begins with prefix.
+// Write permits to write, but not to read, keys with the prefix.
 func Write(prefix string) Permission {
 	return Permission{prefix, clientv3.PermissionType(clientv3.PermWrite)}
 }
@@ -52,13 +52,13 @@ func ReadWrite(prefix string) Permission {
 	return Permission{prefix, clientv3.PermissionType(clientv3.PermReadWrite)}
 }
 
-// SimpleTokens returns the flags of a cluster whose tokens, which one member knows and no
-// other, end when they have not been used for ttl, in whole seconds.
+// SimpleTokens returns the flags of a cluster with simple tokens. Only one member knows a token,
+// and it expires when it was not used for ttl, in whole seconds.
 func SimpleTokens(ttl time.Duration) []string {
 	return []string{"--auth-token=simple", fmt.Sprintf("--auth-token-ttl=%d", int(ttl.Seconds()))}
 }
 
-// JWT returns the flags of a cluster whose tokens are signed and end after ttl, used or not.
+// JWT returns the flags of a cluster with signed tokens, which expire after ttl.
 func JWT(tb testing.TB, ttl time.Duration) []string {
 	tb.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
@@ -82,8 +82,8 @@ func JWT(tb testing.TB, ttl time.Duration) []string {
 	return []string{fmt.Sprintf("--auth-token=jwt,pub-key=%s,priv-key=%s,sign-method=RS256,ttl=%v", public, private, ttl)}
 }
 
-// EnableAuth makes the user root and has the cluster ask every client who it is. From now
-// on the cluster's own calls, Etcdctl among them, are root's; those of Client are nobody's.
+// EnableAuth creates the user root and turns authentication on. From then on the cluster's own
+// calls, such as Etcdctl, are made as root; clients of Cluster.Client have no user.
 func (c *Cluster) EnableAuth(tb testing.TB) *Auth {
 	tb.Helper()
 	a := &Auth{tb: tb, cluster: c, passwords: make(map[string]string)}
@@ -98,7 +98,7 @@ func (c *Cluster) EnableAuth(tb testing.TB) *Auth {
 	return a
 }
 
-// AddUser makes a user, and a role of the same name that has the permissions.
+// AddUser creates a user, and a role of the same name with the permissions.
 func (a *Auth) AddUser(name, password string, permissions ...Permission) {
 	a.tb.Helper()
 	a.must("add "+name, func(ctx context.Context) error {
@@ -115,7 +115,7 @@ func (a *Auth) AddUser(name, password string, permissions ...Permission) {
 	a.Grant(name, permissions...)
 }
 
-// Grant adds to what a user may do.
+// Grant adds a permission to the user's role.
 func (a *Auth) Grant(name string, permissions ...Permission) {
 	a.tb.Helper()
 	for _, p := range permissions {
@@ -126,7 +126,7 @@ func (a *Auth) Grant(name string, permissions ...Permission) {
 	}
 }
 
-// Revoke takes back what AddUser or Grant gave, by its prefix.
+// Revoke removes a permission from the user's role, by its prefix.
 func (a *Auth) Revoke(name, prefix string) {
 	a.tb.Helper()
 	a.must("revoke from "+name, func(ctx context.Context) error {
@@ -135,7 +135,7 @@ func (a *Auth) Revoke(name, prefix string) {
 	})
 }
 
-// Client returns a client of a user that AddUser made, or of "root".
+// Client returns a client of a user that AddUser created, or of "root".
 func (a *Auth) Client(tb testing.TB, name string, mutate ...func(*clientv3.Config)) *clientv3.Client {
 	tb.Helper()
 	return a.cluster.Client(tb, append([]func(*clientv3.Config){a.As(name)}, mutate...)...)

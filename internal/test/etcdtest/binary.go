@@ -19,8 +19,8 @@ import (
 // serverPackage is the main package of etcd, in every version.
 const serverPackage = "go.etcd.io/etcd/server/v3"
 
-// binaries are the main packages, and the module below tools that pins each. An older
-// etcd has a module of its own, since one module has one version of a package.
+// binaries are the main packages, and the module in tools that pins each. An older etcd needs its
+// own module, since a module has only one version of a package.
 var binaries = map[string]struct{ module, pkg string }{
 	"etcd":     {".", serverPackage},
 	"etcd-3.6": {"etcd36", serverPackage},
@@ -28,12 +28,12 @@ var binaries = map[string]struct{ module, pkg string }{
 	"etcdutl":  {".", "go.etcd.io/etcd/etcdutl/v3"},
 }
 
-// startDir is the package's directory when go test starts its test binary. It is read
-// here since a test may change the working directory.
+// startDir is the directory of the tested package. It is read at the start, since a test may
+// change the working directory.
 var startDir, startDirErr = os.Getwd()
 
 // Binary returns the path of "etcd", "etcd-3.6", "etcdctl" or "etcdutl". The first caller
-// on a machine builds it, which takes a minute or two; others wait, in other processes too.
+// on a machine builds it, which takes a minute or two; others wait, even in other processes.
 func Binary(tb testing.TB, name string) string {
 	tb.Helper()
 	path, err := binary(name)
@@ -62,7 +62,7 @@ func binary(name string) (string, error) {
 		path += ".exe"
 	}
 	if exists(path) {
-		return path, nil // renamed into place, hence whole
+		return path, nil // complete, since it was renamed into place
 	}
 	unlock, err := lockFile(filepath.Join(dir, "lock"), true)
 	if err != nil {
@@ -75,12 +75,12 @@ func binary(name string) (string, error) {
 	return path, build(tools, b.pkg, path)
 }
 
-// build puts the binary of pkg at path, whole or not at all.
+// build builds pkg and renames the binary to path, so that it is never incomplete.
 func build(tools, pkg, path string) error {
 	tmp := path + ".new"
 	cmd := exec.Command("go", "build", "-o", tmp, pkg)
 	cmd.Dir = tools
-	// The flags of the tests that run now (another go.mod, say) are not for this module.
+	// The flags of the running tests, such as another go.mod, are not for this module.
 	cmd.Env = append(os.Environ(), "GOFLAGS=", "GOWORK=off")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build %s: %w\n%s", pkg, err, out)
@@ -105,7 +105,7 @@ func toolsDir() (string, error) {
 	}
 }
 
-// buildDir makes the directory for what the module in tools and this Go build.
+// buildDir creates the directory for binaries of this module in tools and this Go version.
 func buildDir(tools string) (string, error) {
 	h := sha256.New()
 	for _, name := range []string{"go.mod", "go.sum"} {
@@ -124,7 +124,7 @@ func buildDir(tools string) (string, error) {
 	return dir, os.MkdirAll(dir, 0o755)
 }
 
-// cacheDir is kept between runs; without a home directory it is a temporary one.
+// cacheDir is reused by later runs; without a home directory it is a temporary one.
 func cacheDir() (string, error) {
 	dir, err := os.UserCacheDir()
 	if err != nil {

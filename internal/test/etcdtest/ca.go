@@ -20,19 +20,19 @@ import (
 	"time"
 )
 
-// aDay is how long a certificate holds where nothing else is asked for.
+// aDay is the default validity of a certificate.
 const aDay = 24 * time.Hour
 
-// CA is a throwaway certificate authority, with its files in a directory of the test.
+// CA is a certificate authority for a test, with its files in a directory of the test.
 type CA struct {
 	tb   testing.TB
 	dir  string
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
-	n    int // certificates issued, for names of files that differ
+	n    int // certificates issued, for unique file names
 }
 
-// Certificate is a certificate and its key on disk, good for a server and for a client.
+// Certificate is a certificate with its key on disk, for servers and clients.
 type Certificate struct {
 	CertFile, KeyFile string // PEM
 
@@ -41,8 +41,8 @@ type Certificate struct {
 	key   *ecdsa.PrivateKey
 }
 
-// NewCA returns a new authority, which nothing trusts yet. Two of them differ in their
-// keys alone.
+// NewCA returns a new authority, which nothing trusts yet. Two authorities differ only in their
+// keys.
 func NewCA(tb testing.TB) *CA {
 	tb.Helper()
 	ca := &CA{tb: tb, dir: tb.TempDir(), key: newKey(tb)}
@@ -59,11 +59,11 @@ func NewCA(tb testing.TB) *CA {
 	return ca
 }
 
-// File returns the path of the authority's own certificate.
+// File returns the path of the authority's certificate.
 func (ca *CA) File() string { return filepath.Join(ca.dir, "ca.pem") }
 
 // Issue writes a new key and a certificate of the common name, for 127.0.0.1, ::1,
-// localhost and the hosts given. It ends after valid; one that is negative has ended.
+// localhost and the given hosts. It expires after valid; with a negative one it is expired.
 func (ca *CA) Issue(name string, valid time.Duration, hosts ...string) *Certificate {
 	ca.tb.Helper()
 	ca.n++
@@ -78,9 +78,8 @@ func (ca *CA) Issue(name string, valid time.Duration, hosts ...string) *Certific
 	return c
 }
 
-// Reissue replaces c on disk by one that this authority, which may be another than
-// before, signs now. The key stays, and the file is renamed into place: who reads the
-// files at any moment gets a pair that fits.
+// Reissue replaces c on disk by a certificate of this authority, which may be another one than
+// before. The key stays, and the file is renamed into place, so that the two files always match.
 func (ca *CA) Reissue(c *Certificate, valid time.Duration) {
 	ca.tb.Helper()
 	template := certTemplate(c.name, valid)
@@ -98,8 +97,8 @@ func (ca *CA) Reissue(c *Certificate, valid time.Duration) {
 	ca.write(c.CertFile, "CERTIFICATE", ca.sign(template, ca.cert, &c.key.PublicKey))
 }
 
-// ClientConfig returns what a client that trusts this authority dials with. It shows c, as
-// c is on disk at the time of the handshake; nil shows nothing.
+// ClientConfig returns a configuration for clients that trust this authority. They present c, as it
+// is on disk at the time of the handshake; nil for none.
 func (ca *CA) ClientConfig(c *Certificate) *tls.Config {
 	roots := x509.NewCertPool()
 	roots.AddCert(ca.cert)
@@ -122,7 +121,7 @@ func newKey(tb testing.TB) *ecdsa.PrivateKey {
 	return key
 }
 
-// certTemplate starts two days back, so that a certificate can have ended.
+// certTemplate is valid from two days ago, so that a certificate can be expired.
 func certTemplate(name string, valid time.Duration) *x509.Certificate {
 	now := time.Now()
 	return &x509.Certificate{

@@ -17,12 +17,12 @@ import (
 	"google.golang.org/grpc/backoff"
 )
 
-// toolTimeout bounds one run of etcdctl or etcdutl.
+// toolTimeout bounds a run of etcdctl or etcdutl.
 const toolTimeout = 60 * time.Second
 
 // Client returns a client of all members, closed when tb ends, with the certificate that
-// Options.TLS asks for and without a user (see Auth.Client). It logs nothing and dials again
-// within a second of a member coming back; mutate may change that and the rest.
+// Options.TLS requires and without a user (see Auth.Client). It logs nothing and reconnects within
+// a second after a member is back; mutate may change the configuration.
 func (c *Cluster) Client(tb testing.TB, mutate ...func(*clientv3.Config)) *clientv3.Client {
 	tb.Helper()
 	cfg := c.config(c.Endpoints()...)
@@ -45,12 +45,12 @@ func (c *Cluster) config(endpoints ...string) clientv3.Config {
 	return cfg
 }
 
-// rootConfig is for what the test itself asks, users or not.
+// rootConfig is the configuration for requests of the test itself.
 func (c *Cluster) rootConfig(endpoints ...string) clientv3.Config {
 	cfg := c.config(endpoints...)
 	if c.root != nil {
 		c.root.As(rootUser)(&cfg)
-		cfg.DialTimeout = 2 * time.Second // New asks for a token, and a member may be away
+		cfg.DialTimeout = 2 * time.Second // New requests a token, and a member may be down
 	}
 	return cfg
 }
@@ -66,8 +66,8 @@ func clientConfig(endpoints ...string) clientv3.Config {
 	}
 }
 
-// Etcdctl runs the real etcdctl on all members, as root once users are on, and returns
-// what it prints on stdout. The test fails when it does.
+// Etcdctl runs etcdctl on all members, as root if authentication is on, and returns its stdout. The
+// test fails if etcdctl does.
 func (c *Cluster) Etcdctl(tb testing.TB, args ...string) string {
 	tb.Helper()
 	return c.etcdctl(tb, c.Endpoints(), args...)
@@ -85,8 +85,7 @@ func (c *Cluster) etcdctl(tb testing.TB, endpoints []string, args ...string) str
 	return run(tb, "etcdctl", append(flags, args...)...)
 }
 
-// Etcdutl runs the real etcdutl and returns what it prints on stdout. The test fails
-// when it does.
+// Etcdutl runs etcdutl and returns its stdout. The test fails if etcdutl does.
 func Etcdutl(tb testing.TB, args ...string) string {
 	tb.Helper()
 	return run(tb, "etcdutl", args...)

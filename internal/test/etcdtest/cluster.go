@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// readyTimeout bounds the wait until members answer: elections take seconds, and the
-// machine may be busy with other tests.
+// readyTimeout bounds the wait until members answer: elections take seconds, and the machine may
+// be busy with other tests.
 const readyTimeout = 60 * time.Second
 
 // token is the cluster token of all clusters: the peer addresses tell them apart.
@@ -22,37 +22,35 @@ const token = "etcdtest"
 
 // Options describes a cluster. The zero value is one member.
 type Options struct {
-	// Members is how many there are. Default 1, and 3 in NewPartitionable.
+	// Members is the number of members. Default 1, and 3 in NewPartitionable.
 	Members int
 	// Flags are added to the command line of every member, last, so that they win.
 	Flags []string
-	// TLS signs what members and clients show to each other: members listen on https and
-	// take clients with a certificate only. Peers speak http all the same. Default: no TLS.
+	// TLS signs the certificates of members and clients: members listen on https and require
+	// client certificates. Peers still use http. Default: no TLS.
 	TLS *CA
 	// Etcd is the path of the etcd to run. Default: the one that tools/go.mod pins.
 	Etcd string
-	// Host returns the address of member i, where 127.0.0.1 will not do. Default:
-	// 127.0.0.1 for all.
+	// Host returns the address of member i. Default: 127.0.0.1 for all.
 	Host func(i int) string
-	// Wrap returns the command line to run for member i, given etcd's own, to run it in
-	// another place ("ip netns exec ..."). It must end up in the same process. Default:
-	// as given.
+	// Wrap returns the command line to run for member i, given that of etcd, for instance to add
+	// "ip netns exec ...". etcd must run in the same process. Default: as given.
 	Wrap func(i int, argv []string) []string
 
 	peerHost func(i int) string // the address for the other members; default: as Host
 }
 
-// Cluster is a set of members that know each other.
+// Cluster is an etcd cluster.
 type Cluster struct {
 	tb      testing.TB
 	members []*Member
 	ca      *CA          // nil without TLS
-	cert    *Certificate // what clients show to members
+	cert    *Certificate // presented by clients
 	net     *network     // nil unless partitionable
 	root    *Auth        // nil until EnableAuth
 }
 
-// New starts a cluster and waits until it answers. When the test ends it is gone; when
+// New starts a cluster and waits until it answers. When the test ends, the cluster is removed; if
 // the test has failed, the end of each member's log is printed.
 func New(tb testing.TB, opts Options) *Cluster {
 	tb.Helper()
@@ -152,7 +150,7 @@ func (c *Cluster) Member(i int) *Member { return c.members[i] }
 // Members returns all members.
 func (c *Cluster) Members() []*Member { return slices.Clone(c.members) }
 
-// Leader returns the member that leads, and fails the test when there is none.
+// Leader returns the leader, and fails the test if there is none.
 func (c *Cluster) Leader() *Member {
 	c.tb.Helper()
 	for _, m := range c.members {
@@ -164,9 +162,9 @@ func (c *Cluster) Leader() *Member {
 	return nil
 }
 
-// WaitReady waits until every member that runs, and is not paused or isolated, answers a
-// linearizable read, which takes a majority. It fails the test after a minute, and at once
-// when a member has ended by itself.
+// WaitReady waits until every running member that is not paused or isolated answers a linearizable
+// read, which needs a majority. It fails the test after a minute, and at once if a member has ended
+// by itself.
 func (c *Cluster) WaitReady() {
 	c.tb.Helper()
 	deadline := time.Now().Add(readyTimeout)
@@ -187,7 +185,7 @@ func (c *Cluster) WaitReady() {
 	}
 }
 
-// end stops all members before it prints a log: the first to go is not to complain in it.
+// end stops all members before it prints their logs.
 func (c *Cluster) end() {
 	for _, m := range c.members {
 		m.end()

@@ -13,15 +13,14 @@ import (
 	"time"
 )
 
-// Link is a TCP forwarder in front of one address, to take it away, give it back and make
-// it slow.
+// Link is a TCP forwarder in front of an address that can be cut, frozen and slowed down.
 type Link struct {
 	// Set once.
 	tb     testing.TB
 	addr   string
 	target string
 
-	// Guarded by ops, which Cut, Freeze and Mend hold for as long as they take.
+	// Guarded by ops, which Cut, Freeze and Mend lock until they return.
 	ops    sync.Mutex
 	ln     net.Listener // nil while cut
 	cancel func()       // closes every connection; set while ln is
@@ -63,9 +62,9 @@ func (l *Link) Cut() {
 	l.shape.set(func(s *shape) { s.frozen = false })
 }
 
-// Freeze stops forwarding in both directions. Connections stay open and new ones can be
-// made, but nothing that is sent after Freeze has returned arrives before Mend. A link
-// that is cut stays so.
+// Freeze stops forwarding in both directions. Connections stay open and new ones can be made, but
+// nothing that is sent after Freeze has returned arrives before Mend. A link that is cut stays
+// cut.
 func (l *Link) Freeze() {
 	l.ops.Lock()
 	defer l.ops.Unlock()
@@ -74,20 +73,19 @@ func (l *Link) Freeze() {
 	}
 }
 
-// Delay has what is sent arrive d later, in each direction, in order. It is the latency of
-// the link and takes nothing from its throughput. What is under way is delayed by the new d
-// too. 0 takes it away.
+// Delay sets the latency of each direction. Order and throughput stay. It applies to data under way
+// too. 0 removes it.
 func (l *Link) Delay(d time.Duration) {
 	l.shape.set(func(s *shape) { s.delay = d })
 }
 
 // Limit is the throughput of the link, in each direction, for all its connections
-// together. The kernel's buffers take a few megabytes at once on the way in. 0 takes it away.
+// together. The kernel's buffers accept a few megabytes at once. 0 removes the limit.
 func (l *Link) Limit(bytesPerSecond int) {
 	l.shape.set(func(s *shape) { s.rate, s.free = bytesPerSecond, [2]time.Time{} })
 }
 
-// Mend undoes Cut, Freeze, Delay and Limit. What is under way arrives now.
+// Mend undoes Cut, Freeze, Delay and Limit. Data under way arrives at once.
 func (l *Link) Mend() {
 	l.tb.Helper()
 	l.ops.Lock()
@@ -97,7 +95,7 @@ func (l *Link) Mend() {
 		return
 	}
 	ln, err := net.Listen("tcp", l.addr)
-	// The port is reserved, but connections that were just cut may hold on to it.
+	// The port is reserved, but connections that were just cut may still use it.
 	for deadline := time.Now().Add(5 * time.Second); err != nil && time.Now().Before(deadline); {
 		time.Sleep(10 * time.Millisecond)
 		ln, err = net.Listen("tcp", l.addr)
@@ -149,8 +147,8 @@ func (l *Link) serve(ctx context.Context, in net.Conn) {
 	copies.Wait()
 }
 
-// receive reads one way, no faster than the limit has it. The end of a connection goes the
-// way of data. A frozen link takes no more than one read, so that its sender notices.
+// receive reads one direction, at most as fast as the limit allows. The end of a connection is
+// passed on like data. A frozen link makes one read at most, so that the sender notices.
 func (l *Link) receive(ctx context.Context, way int, from net.Conn, q *queue) {
 	buf := make([]byte, 64<<10)
 	for {
@@ -172,7 +170,7 @@ func (l *Link) receive(ctx context.Context, way int, from net.Conn, q *queue) {
 	}
 }
 
-// deliver writes one way what is due.
+// deliver writes the data that are due in one direction.
 func (l *Link) deliver(ctx context.Context, q *queue, to net.Conn) {
 	for {
 		c, ok := q.take(ctx)

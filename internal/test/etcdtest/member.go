@@ -13,8 +13,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// Member is one etcd of a Cluster. Its methods fail the test when they cannot do what
-// they say. Its addresses and its data directory stay the same as long as it lives.
+// Member is an etcd of a Cluster. Its methods fail the test if they do not succeed. Its addresses
+// and its data directory never change.
 type Member struct {
 	Server
 	cluster  *Cluster
@@ -25,7 +25,7 @@ type Member struct {
 	isolated bool
 }
 
-// Index returns which member it is: Cluster.Member(m.Index()) is m.
+// Index returns the number of the member: Cluster.Member(m.Index()) is m.
 func (m *Member) Index() int { return m.index }
 
 // URL returns the address that clients dial as a URL.
@@ -34,13 +34,13 @@ func (m *Member) URL() string { return m.cluster.scheme() + "://" + m.host }
 // DataDir returns the data directory.
 func (m *Member) DataDir() string { return m.data }
 
-// Certificate returns what the member shows to clients, and nil without Options.TLS. etcd
-// reads it again for every connection.
+// Certificate returns the member's certificate, or nil without Options.TLS. etcd reads it for every
+// connection.
 func (m *Member) Certificate() *Certificate { return m.cert }
 
-// Wipe removes all data of a stopped member. A member of one then starts a new history
-// at revision 1, under the same addresses and cluster ID. One of three that is wiped
-// alone does not come up again; wipe all three.
+// Wipe removes all data of a stopped member. A single member then starts a new epoch at revision 1,
+// with the same addresses and cluster ID. If one of three is wiped, it does not start again: wipe
+// all three.
 func (m *Member) Wipe() {
 	m.tb.Helper()
 	m.mustNotRun("wipe")
@@ -49,7 +49,7 @@ func (m *Member) Wipe() {
 	}
 }
 
-// Save writes a snapshot of what the member holds to file, for Restore.
+// Save writes a snapshot of the member's data to file, for Restore.
 func (m *Member) Save(file string) {
 	m.tb.Helper()
 	m.cluster.etcdctl(m.tb, []string{m.host}, "snapshot", "save", file)
@@ -67,8 +67,8 @@ func (m *Member) Restore(file string, flags ...string) {
 	Etcdutl(m.tb, append(args, flags...)...)
 }
 
-// commandLine has elections end within about two seconds, and nothing synced to disk: a
-// killed process loses nothing by that, only a killed machine does.
+// commandLine makes elections end within about two seconds, and syncs nothing to disk: only a crash
+// of the machine would lose data by that.
 func (m *Member) commandLine(etcd string) []string {
 	argv := []string{etcd,
 		"--name=" + m.name,
@@ -86,10 +86,10 @@ func (m *Member) commandLine(etcd string) []string {
 	return argv
 }
 
-// answers tells whether the member can be expected to.
+// answers reports whether the member is expected to answer.
 func (m *Member) answers() bool { return m.Running() && !m.paused && !m.isolated }
 
-// ask runs f with a client of this member alone.
+// ask runs f with a client of only this member.
 func (m *Member) ask(f func(ctx context.Context, client *clientv3.Client) error) error {
 	client, err := clientv3.New(m.cluster.rootConfig(m.host))
 	if err != nil {
@@ -111,7 +111,7 @@ func (m *Member) leads() bool {
 	return err == nil && leads
 }
 
-// linearizable makes one linearizable read. An answer about users is one too.
+// linearizable makes a linearizable read. A denial counts as an answer.
 func linearizable(ctx context.Context, client *clientv3.Client) error {
 	_, err := client.Get(ctx, "ready")
 	if errors.Is(err, rpctypes.ErrUserEmpty) || errors.Is(err, rpctypes.ErrPermissionDenied) {

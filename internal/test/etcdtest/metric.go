@@ -14,9 +14,9 @@ import (
 	"time"
 )
 
-// Metric returns the sum of what the member's /metrics has under name, such as
-// "etcd_debugging_mvcc_watcher_total". Labels, "grpc_method=Range" each, narrow it down. It
-// is 0 where there is none: many a metric appears with its first event only.
+// Metric returns the sum of the member's metrics called name, such as
+// "etcd_debugging_mvcc_watcher_total", that have all labels, such as "grpc_method=Range". It is 0 if
+// there are none: many metrics appear only with their first event.
 func (m *Member) Metric(tb testing.TB, name string, labels ...string) float64 {
 	tb.Helper()
 	transport := &http.Transport{DisableKeepAlives: true}
@@ -39,8 +39,8 @@ func (m *Member) Metric(tb testing.TB, name string, labels ...string) float64 {
 	return sum
 }
 
-// sumMetric reads Prometheus's text format as etcd writes it: no time stamps, and no quotes
-// or braces within the values of labels.
+// sumMetric parses Prometheus's text format as etcd writes it: without timestamps, and without
+// quotes or braces in label values.
 func sumMetric(r io.Reader, name string, labels []string) (sum float64, err error) {
 	lines := bufio.NewScanner(r)
 	for lines.Scan() {
@@ -66,7 +66,7 @@ func cutLast(s, sep string) (before, after string, found bool) {
 	return s[:i], s[i+len(sep):], true
 }
 
-// hasLabels tells whether set, a="b",c="d", has all labels, a=b each.
+// hasLabels reports whether set, such as a="b",c="d", has all labels, such as a=b.
 func hasLabels(set string, labels []string) bool {
 	for _, label := range labels {
 		key, value, _ := strings.Cut(label, "=")

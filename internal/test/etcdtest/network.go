@@ -17,25 +17,24 @@ import (
 )
 
 const (
-	// netSlots is how many networks a machine has at a time; each has a /24 of its own.
+	// netSlots is how many networks can exist at a time; each has its own /24.
 	netSlots = 200
-	// netMembers is how many members' /30 fit into that.
+	// netMembers is how many members, with a /30 each, fit into a network.
 	netMembers = 60
-	// netLocks is not below a user's cache, as other locks are: what the locks guard is the
-	// machine's, and so have to be the locks.
+	// netLocks is not in a user's cache, as other locks are, since networks belong to the machine.
 	netLocks = "/run/rollcall-netns"
 	netnsDir = "/run/netns"
 )
 
 // network is a network namespace for each member, and one more with the bridge that joins
 // them. Members have two interfaces: "peers", towards the bridge, and "clients", whose
-// other end is in the namespace of the test. A network is known by its slot, a number
-// that a locked file reserves: whoever gets the lock may remove what is left there.
+// other end is in the namespace of the test. A network has a slot, a number that a locked file
+// reserves: a process that gets the lock may remove what is left of an earlier network.
 type network struct {
 	slot int
 }
 
-// newNetwork makes the network, or skips the test where there can be none.
+// newNetwork creates the network, or skips the test if that is impossible.
 func newNetwork(tb testing.TB, members int) *network {
 	tb.Helper()
 	if err := canNetwork(); err != nil {
@@ -73,7 +72,7 @@ func canNetwork() error {
 	return err
 }
 
-// forbidden tells whether the kernel, or the container around us, has no such thing.
+// forbidden reports whether the kernel or the container does not allow it.
 func forbidden(err error) bool {
 	if err == nil {
 		return false
@@ -86,7 +85,8 @@ func forbidden(err error) bool {
 	return false
 }
 
-// skipNetwork says so on stderr too in CI, where nobody reads what a skipped test logs.
+// skipNetwork skips the test. In CI it also writes to stderr, since logs of skipped tests are not
+// shown.
 func skipNetwork(tb testing.TB, why error) {
 	tb.Helper()
 	if os.Getenv("CI") != "" {
@@ -95,8 +95,8 @@ func skipNetwork(tb testing.TB, why error) {
 	tb.Skipf("etcdtest: no network namespaces: %v", why)
 }
 
-// reserveNetwork returns a slot that is free, and removes what dead processes left in
-// any. It is theirs no more: the lock of a slot ends with its process.
+// reserveNetwork returns a free slot, and removes what dead processes have left in any slot: the lock
+// of a slot ends with its process.
 func reserveNetwork() (n *network, unlock func(), err error) {
 	if err := os.MkdirAll(netLocks, 0o755); err != nil {
 		return nil, nil, err
@@ -108,7 +108,7 @@ func reserveNetwork() (n *network, unlock func(), err error) {
 		}
 		release, err := lockFile(filepath.Join(netLocks, strconv.Itoa(slot)), false)
 		if err != nil {
-			continue // another test has it
+			continue // used by another test
 		}
 		if err := s.remove(); err != nil || n != nil {
 			release()
@@ -126,11 +126,11 @@ func (n *network) namespace(what string) string { return fmt.Sprintf("rollcall-%
 func (n *network) member(i int) string          { return n.namespace("m" + strconv.Itoa(i)) }
 func (n *network) bridge() string               { return n.namespace("bridge") }
 
-// outside is the end of member i's client link that is in the test's namespace.
+// outside is the end of member i's client link in the namespace of the test.
 func (n *network) outside(i int) string { return fmt.Sprintf("rollcall%dm%d", n.slot, i) }
 
-// The addresses are of a range kept for tests of networks (RFC 2544). Those of peers are
-// the same in every network, since nothing else sees them.
+// The addresses are from the range for benchmarks of networks (RFC 2544). Those of peers are the same
+// in every network, since they are visible only there.
 
 func (n *network) clientAddr(i, end int) string { return fmt.Sprintf("198.18.%d.%d", n.slot, 4*i+end) }
 func (n *network) clientHost(i int) string      { return n.clientAddr(i, 2) }
@@ -170,8 +170,8 @@ func (n *network) build(members int) error {
 	return nil
 }
 
-// cut takes member i's link off the bridge, or puts it back. The link stays up, so that
-// nobody is told.
+// cut removes member i's link from the bridge, or adds it again. The link stays up, so that neither
+// side is notified.
 func (n *network) cut(i int, cut bool) error {
 	to := "master bridge"
 	if cut {
@@ -180,8 +180,8 @@ func (n *network) cut(i int, cut bool) error {
 	return ip(fmt.Sprintf("-n %s link set m%d %s", n.bridge(), i, to))
 }
 
-// remove removes whatever there is. Interfaces go first, since a namespace keeps its own
-// for a while after its name is gone.
+// remove removes whatever exists. Interfaces go first, since a namespace has them for a while after
+// its name is gone.
 func (n *network) remove() error {
 	ifaces, err := net.Interfaces()
 	for _, iface := range ifaces {

@@ -16,18 +16,18 @@ import (
 )
 
 const (
-	// SmallQuota is the flag of a cluster that Fill fills in no time.
+	// SmallQuota is the flag of a cluster that Fill can fill quickly.
 	SmallQuota = "--quota-backend-bytes=8388608"
 
 	filler      = "etcdtest/filler/"
 	fillerBytes = 1 << 20
-	// fillerKeys is more than SmallQuota has room for, and far less than etcd's default.
+	// fillerKeys exceeds SmallQuota, and is far less than etcd's default.
 	fillerKeys   = 64
 	spaceTimeout = 60 * time.Second
 )
 
-// Fill writes until etcd raises its alarm for want of space. The cluster has to have been
-// started with a small quota, such as SmallQuota.
+// Fill writes until etcd raises its NOSPACE alarm. The cluster must have a small quota, such as
+// SmallQuota.
 func (c *Cluster) Fill(tb testing.TB) {
 	tb.Helper()
 	client, ctx := c.rootClient(tb)
@@ -44,8 +44,8 @@ func (c *Cluster) Fill(tb testing.TB) {
 	tb.Fatalf("etcdtest: fill: %d MiB are not enough; start the cluster with SmallQuota", fillerKeys)
 }
 
-// Free undoes Fill as an operator does: it deletes what Fill wrote, compacts the history,
-// defragments every member and disarms the alarm. It returns once every member takes writes.
+// Free undoes Fill as an operator does: it deletes the keys of Fill, compacts, defragments every member
+// and disarms the alarm. It returns once every member accepts writes.
 func (c *Cluster) Free(tb testing.TB) {
 	tb.Helper()
 	client, ctx := c.rootClient(tb)
@@ -56,8 +56,8 @@ func (c *Cluster) Free(tb testing.TB) {
 	if err != nil {
 		tb.Fatalf("etcdtest: free: %v", err)
 	}
-	// Only the member that was asked says when it has compacted; the others defragment in
-	// vain until they have too.
+	// Only the member that was asked reports when it has compacted; before they have compacted too,
+	// defragmenting the others has no effect.
 	for err = c.reclaim(ctx, client); err != nil; err = c.reclaim(ctx, client) {
 		if ctx.Err() != nil {
 			tb.Fatalf("etcdtest: free: %v", err)
@@ -69,7 +69,7 @@ func (c *Cluster) Free(tb testing.TB) {
 	}
 }
 
-// reclaim gives back the space and fails when a member still has none.
+// reclaim defragments, and fails if a member still has no space.
 func (c *Cluster) reclaim(ctx context.Context, client *clientv3.Client) error {
 	each := func(f func(context.Context, *clientv3.Client, *Member) error) error {
 		for _, m := range c.members {
@@ -99,7 +99,7 @@ func (c *Cluster) reclaim(ctx context.Context, client *clientv3.Client) error {
 	})
 }
 
-// rootClient returns a client for what the test itself does, and its bound.
+// rootClient returns a client for requests of the test itself, with a context that bounds them.
 func (c *Cluster) rootClient(tb testing.TB) (*clientv3.Client, context.Context) {
 	tb.Helper()
 	client, err := clientv3.New(c.rootConfig(c.Endpoints()...))

@@ -6,9 +6,9 @@ package etcdtest
 import "testing"
 
 // NewPartitionable starts a cluster, of three members by default, whose members live in
-// network namespaces of their own, so that Isolate can part one from the others while
-// clients still reach it. The test is skipped, with the reason, where that cannot be had:
-// it takes Linux, root and the command ip. Host and Wrap are not for the caller to set.
+// network namespaces of their own, so that Isolate can separate one from the others while
+// clients still reach it. It needs Linux, root and the command ip; without them the test is skipped,
+// with the reason. The caller must not set Host and Wrap.
 func NewPartitionable(tb testing.TB, opts Options) *Cluster {
 	tb.Helper()
 	if opts.Members == 0 {
@@ -22,8 +22,8 @@ func NewPartitionable(tb testing.TB, opts Options) *Cluster {
 	return start(tb, opts, n)
 }
 
-// Isolate parts member i from the other members, without a sign to either: what they send
-// is lost, in both directions. Its clients reach it as before.
+// Isolate separates member i from the other members, without notifying either: packets are lost in
+// both directions. Its clients still reach it.
 func (c *Cluster) Isolate(i int) {
 	c.tb.Helper()
 	c.link(i, true)

@@ -13,16 +13,16 @@ import (
 	"testing"
 )
 
-// Ports are taken from below the range that Linux and macOS give to outgoing
-// connections. A port within it can be lost while its member is stopped: any connection
-// may get it, and a client that dials it may even connect to itself.
+// Ports are below the range that Linux and macOS use for outgoing connections. A port in that range
+// could be lost while its member is stopped: any connection may get it, and a client that dials it
+// may even connect to itself.
 const (
 	firstPort = 15000
 	lastPort  = 32000
 )
 
-// reservePort returns a port that no other test of this machine gets, in any process,
-// until the test ends. It stays reserved while nothing listens on it.
+// reservePort returns a port that no other test on this machine gets, in any process, until the test
+// ends. It stays reserved while nothing listens on it.
 func reservePort(tb testing.TB) int {
 	tb.Helper()
 	cache, err := cacheDir()
@@ -37,7 +37,7 @@ func reservePort(tb testing.TB) int {
 		port := firstPort + rand.IntN(lastPort-firstPort)
 		unlock, err := lockFile(filepath.Join(cache, strconv.Itoa(port)), false)
 		if err != nil {
-			continue // another test has it
+			continue // used by another test
 		}
 		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {

@@ -16,14 +16,14 @@ import (
 // waits up to 7 s for requests under way.
 const stopTimeout = 15 * time.Second
 
-// process is a child that has been started.
+// process is a started child process.
 type process struct {
 	child   *os.Process
 	done    chan struct{} // closed when the child is gone
 	stopped bool          // by us
 }
 
-// startProcess runs argv with its output at the end of the file log.
+// startProcess runs argv and appends its output to the file log.
 func startProcess(argv []string, log string) (*process, error) {
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -43,8 +43,8 @@ func startProcess(argv []string, log string) (*process, error) {
 	return p, nil
 }
 
-// run keeps the thread that starts the child until the child is gone, since the
-// child is killed when that thread ends.
+// run locks the thread that starts the child until the child is gone, since the child is killed
+// when that thread ends.
 func (p *process) run(cmd *exec.Cmd, started chan<- error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -57,7 +57,7 @@ func (p *process) run(cmd *exec.Cmd, started chan<- error) {
 	}
 }
 
-// cleanEnv is our environment without what etcd, etcdctl and etcdutl read from it.
+// cleanEnv is the environment without the variables of etcd, etcdctl and etcdutl.
 func cleanEnv() []string {
 	return slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "ETCD") })
 }
@@ -71,7 +71,7 @@ func (p *process) running() bool {
 	}
 }
 
-// failed tells whether the child has ended by itself.
+// failed reports whether the child has ended by itself.
 func (p *process) failed() bool { return !p.running() && !p.stopped }
 
 // kill ends the child at once.
@@ -84,7 +84,7 @@ func (p *process) kill() {
 // stop lets the child shut down, and kills it if it does not; it tells which.
 func (p *process) stop() (orderly bool) {
 	p.stopped = true
-	_ = resume(p.child) // a paused child sees no signal
+	_ = resume(p.child) // a paused child handles no signal
 	_ = terminate(p.child)
 	select {
 	case <-p.done:

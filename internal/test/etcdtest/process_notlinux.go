@@ -10,8 +10,8 @@ import (
 	"syscall"
 )
 
-// diesWithUs has no counterpart here: a test binary that is killed leaves its members.
+// diesWithUs does nothing: a test binary that is killed leaves its members running.
 func diesWithUs() *syscall.SysProcAttr { return nil }
 
-// isPaused cannot be told here; a process stops soon after the signal.
+// isPaused assumes that a process stops soon after the signal.
 func isPaused(*os.Process) bool { return true }

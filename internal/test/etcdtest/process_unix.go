@@ -10,8 +10,8 @@ import (
 	"syscall"
 )
 
-// lockFile takes an exclusive lock that ends with unlock or with this process. With
-// wait false it fails when another has it.
+// lockFile takes an exclusive lock that ends with unlock or with this process. With wait false it
+// fails if another process has it.
 func lockFile(path string, wait bool) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {

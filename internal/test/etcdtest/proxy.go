@@ -21,7 +21,7 @@ type Proxy struct {
 }
 
 // StartProxy runs a grpc-proxy in front of endpoints, host:port each, and waits until it
-// answers. It is gone when the test ends.
+// answers. It is stopped when the test ends.
 func StartProxy(tb testing.TB, endpoints ...string) *Proxy {
 	tb.Helper()
 	p := &Proxy{Server{
@@ -42,7 +42,7 @@ func StartProxy(tb testing.TB, endpoints ...string) *Proxy {
 }
 
 // WaitReady waits until the proxy answers a linearizable read. It fails the test after a
-// minute, and at once when the proxy has ended by itself.
+// minute, and at once if the proxy has ended by itself.
 func (p *Proxy) WaitReady() {
 	p.tb.Helper()
 	client, err := clientv3.New(clientConfig(p.host))

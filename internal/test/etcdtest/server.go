@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// pauseTimeout is far above what a process takes to stop on a busy machine.
+// pauseTimeout is far more than a process needs to stop on a busy machine.
 const pauseTimeout = 10 * time.Second
 
 // Server is a process that a test starts, stops and pauses: that of a Member or of a
-// Proxy. Its methods fail the test when they cannot do what they say.
+// Proxy. Its methods fail the test if they do not succeed.
 type Server struct {
 	tb   testing.TB
 	name string
@@ -26,13 +26,13 @@ type Server struct {
 	paused bool
 }
 
-// Name returns the name that errors and logs have for it.
+// Name returns its name in errors and logs.
 func (s *Server) Name() string { return s.name }
 
 // Addr returns the host:port that clients dial. It stays the same.
 func (s *Server) Addr() string { return s.host }
 
-// Running tells whether the process is there; a paused one is.
+// Running reports whether the process exists; a paused one does.
 func (s *Server) Running() bool { return s.proc != nil && s.proc.running() }
 
 // Start runs the process and does not wait until it answers: see WaitReady of Cluster
@@ -102,17 +102,17 @@ func (s *Server) mustNotRun(verb string) {
 	}
 }
 
-// failed tells whether the process has ended by itself.
+// failed reports whether the process has ended by itself.
 func (s *Server) failed() bool { return s.proc != nil && s.proc.failed() }
 
-// end ends the process, at once: what it still has to say is of no interest.
+// end kills the process.
 func (s *Server) end() {
 	if s.proc != nil {
 		s.proc.kill()
 	}
 }
 
-// tellLog prints the last lines that the process wrote when the test has failed.
+// tellLog prints the last lines of the process if the test has failed.
 func (s *Server) tellLog() {
 	if s.tb.Failed() {
 		s.tb.Logf("etcdtest: %s: %s", s.name, s.logTail())

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// shape is what a Link does to what passes it.
+// shape is how a Link slows down what it forwards.
 type shape struct {
 	mu sync.Mutex
 	settings
@@ -20,7 +20,7 @@ type settings struct {
 	frozen bool
 	delay  time.Duration
 	rate   int          // bytes a second, 0 without a limit
-	free   [2]time.Time // when what has been sent each way has left
+	free   [2]time.Time // when the data sent in each direction have left
 }
 
 func (s *shape) set(f func(*shape)) {
@@ -37,7 +37,7 @@ func (s *shape) get() (settings, <-chan struct{}) {
 	return s.settings, s.changed
 }
 
-// waitThawed blocks while the link is frozen. It is false when the connection has ended.
+// waitThawed blocks while the link is frozen. It returns false if the connection has ended.
 func (s *shape) waitThawed(ctx context.Context) bool {
 	for {
 		now, changed := s.get()
@@ -52,8 +52,8 @@ func (s *shape) waitThawed(ctx context.Context) bool {
 	}
 }
 
-// waitDue blocks until what was received at since may arrive. It is false when the
-// connection has ended.
+// waitDue blocks until data received at since are due. It returns false if the connection has
+// ended.
 func (s *shape) waitDue(ctx context.Context, since time.Time) bool {
 	for {
 		if !s.waitThawed(ctx) {
@@ -73,8 +73,8 @@ func (s *shape) waitDue(ctx context.Context, since time.Time) bool {
 	}
 }
 
-// portion is how much may be transmitted in one go: a twentieth of a second's worth, so
-// that a low limit is a trickle and not bursts.
+// portion is how much is transmitted at once: the data of a twentieth of a second, so that a low
+// limit does not cause bursts.
 func (s *shape) portion() int {
 	now, _ := s.get()
 	if now.rate == 0 {
@@ -83,7 +83,7 @@ func (s *shape) portion() int {
 	return max(1, now.rate/20)
 }
 
-// transmit waits while n bytes pass at the limit. A new limit is for the next ones.
+// transmit waits as long as n bytes take at the limit. A new limit applies to later bytes.
 func (s *shape) transmit(ctx context.Context, way, n int) bool {
 	s.mu.Lock()
 	if s.rate == 0 {
@@ -109,7 +109,7 @@ func (s *shape) transmit(ctx context.Context, way, n int) bool {
 	}
 }
 
-// pass waits for the time or for a change. It is false when the connection has ended.
+// pass waits for a time or for a change. It returns false if the connection has ended.
 func pass(ctx context.Context, wait time.Duration, changed <-chan struct{}) bool {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
@@ -122,17 +122,17 @@ func pass(ctx context.Context, wait time.Duration, changed <-chan struct{}) bool
 	return true
 }
 
-// queueBytes bounds what is under way in one direction of one connection. It is far above
-// what tests send within any delay, so that a delay does not limit the throughput.
+// queueBytes bounds the data under way in one direction of a connection. It is far more than tests
+// send within a delay, so that a delay does not limit the throughput.
 const queueBytes = 64 << 20
 
-// queue is what is under way, in order.
+// queue has the data under way, in order.
 type queue struct {
 	mu    sync.Mutex
 	all   []chunk
 	bytes int
 	news  chan struct{} // put wakes take
-	room  chan struct{} // take wakes put
+	space chan struct{} // take wakes put
 }
 
 type chunk struct {
@@ -141,10 +141,10 @@ type chunk struct {
 }
 
 func newQueue() *queue {
-	return &queue{news: make(chan struct{}, 1), room: make(chan struct{}, 1)}
+	return &queue{news: make(chan struct{}, 1), space: make(chan struct{}, 1)}
 }
 
-// put appends a copy of data. It is false when the connection has ended.
+// put appends a copy of data. It returns false if the connection has ended.
 func (q *queue) put(ctx context.Context, data []byte) bool {
 	c := chunk{time.Now(), append([]byte(nil), data...)}
 	for {
@@ -160,15 +160,14 @@ func (q *queue) put(ctx context.Context, data []byte) bool {
 			return true
 		}
 		select {
-		case <-q.room:
+		case <-q.space:
 		case <-ctx.Done():
 			return false
 		}
 	}
 }
 
-// take returns the oldest chunk, once there is one. It is false when the connection has
-// ended.
+// take waits for the oldest chunk and returns it. It returns false if the connection has ended.
 func (q *queue) take(ctx context.Context) (chunk, bool) {
 	for {
 		q.mu.Lock()
@@ -177,7 +176,7 @@ func (q *queue) take(ctx context.Context) (chunk, bool) {
 			q.all[0], q.all = chunk{}, q.all[1:]
 			q.bytes -= len(c.data)
 			q.mu.Unlock()
-			notify(q.room)
+			notify(q.space)
 			return c, true
 		}
 		q.mu.Unlock()

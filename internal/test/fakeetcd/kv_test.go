@@ -130,7 +130,7 @@ func TestCompaction(t *testing.T) {
 		e.expect("get at it", keys(e.get("", clientv3.WithPrefix(), clientv3.WithRev(4)).Kvs), "a=2 b=1")
 		e.expectErr("to the end", e.store.Compact(5), nil)
 		e.expect("what is left", keys(e.get("", clientv3.WithPrefix()).Kvs), "a=2")
-		e.expect("keys with history", e.store.state.keys, "[a]")
+		e.expect("keys with past revisions", e.store.state.keys, "[a]")
 	})
 }
 

@@ -21,19 +21,19 @@ import (
 	"github.com/rollcall-grpc/rollcall/resolver"
 )
 
-// consumer looks at one service in one of the ways that there are.
+// consumer observes a service in one of the possible ways.
 type consumer interface {
 	name() string
-	differs(want *rollcall.Snapshot) error // from what a linearizable list shows
-	look()                                 // what was shown until now is to be judged by wrong
-	// wrong says what was wrong on the way. A store that lost its history, and went past
-	// what was seen before anybody looked, may have been mixed up with the lost one until
-	// the next audit: then what was shown is not held against the truth.
+	differs(want *rollcall.Snapshot) error // from a linearizable list
+	look()                                 // wrong is to check what was shown until now
+	// wrong returns what was wrong on the way. If the store lost its data and then passed the
+	// revision floor unnoticed, snapshots may mix both epochs until the next consistency
+	// check: with unsure they are not compared with the truth.
 	wrong(tr *truth, unsure bool) error
 	close()
 }
 
-// follower is a subscription whose snapshots are all written down.
+// follower is a subscription whose snapshots are all recorded.
 type follower struct {
 	what string
 	sub  *rollcall.Subscription
@@ -41,9 +41,9 @@ type follower struct {
 	done chan struct{}
 
 	mu   sync.Mutex
-	last *rollcall.Snapshot   // that was judged
+	last *rollcall.Snapshot   // the last that was checked
 	seen []*rollcall.Snapshot // since
-	some int                  // of them are to be judged
+	some int                  // how many of them are to be checked
 }
 
 func newFollower(d *rollcall.Directory, what, service string) (*follower, error) {
@@ -258,5 +258,5 @@ func same[V comparable](got, want map[string]V) error {
 	return nil
 }
 
-// settle is how long a comparison may go on failing.
-type settle struct{ bound, poll time.Duration }
+// patience is how long a comparison may go on failing.
+type patience struct{ bound, poll time.Duration }

@@ -21,12 +21,12 @@ import (
 // world is an etcd, its clients, and what can go wrong with them.
 type world interface {
 	client(i int) *clientv3.Client
-	direct() *clientv3.Client // which no fault of a client's touches
-	// fault does what a step says, and nothing where it makes no sense. What loses the
-	// history of the store happens in between.
+	direct() *clientv3.Client // without the faults of the other clients
+	// fault runs a step, or nothing if it makes no sense. It passes what loses the data of the
+	// store to losing.
 	fault(op string, i int, losing func(lose func()))
 	heal()
-	settle() settle
+	patience() patience
 	cacheDir(i int) string // of a client's Directory; "": none
 }
 
@@ -48,10 +48,10 @@ type driver struct {
 	statuses    map[string]string                 // by key: what it was at the last check
 	edited      map[string]bool                   // keys that an operator has edited since
 	writes      int
-	lost        int       // times that the store lost its history
+	lost        int       // how often the store lost its data
 	lostAt      time.Time // when it last did
 	checked     time.Time // when the last check ended
-	hushed      bool      // connections have been half-open: an audit may be the first to notice
+	halfOpen    bool      // connections were half-open: a consistency check may be the first to notice
 	checks      int
 	slowest     time.Duration
 }
@@ -193,36 +193,35 @@ func (d *driver) do(s step) error {
 	case "check":
 		return d.check()
 	case "compact":
-		if d.truth.catchUp(d.w.direct()) { // what is compacted can be written down no longer
+		if d.truth.catchUp(d.w.direct()) { // what is compacted cannot be recorded any more
 			d.w.fault(op, 0, d.losing)
 		}
 	default:
-		d.hushed = d.hushed || op == "freeze" || op == "pause"
+		d.halfOpen = d.halfOpen || op == "freeze" || op == "pause"
 		d.w.fault(op, number(0), d.losing)
 	}
 	return nil
 }
 
-// audited is how long it takes at most until every service has been compared with the store.
-const audited = 8 * time.Minute
+// checkedWithin bounds the time until every service has been compared with the store.
+const checkedWithin = 8 * time.Minute
 
-// unsure reports whether clients may have followed, since the last check, a history that
-// the store has lost: one that has reached what a client has seen is told from the lost
-// one by an audit alone.
-func (d *driver) unsure() bool { return d.lost > 0 && d.checked.Before(d.lostAt.Add(audited)) }
+// unsure reports whether clients may have followed a lost epoch since the last check: once the new
+// epoch has reached the revision floor, only a consistency check tells the two apart.
+func (d *driver) unsure() bool { return d.lost > 0 && d.checked.Before(d.lostAt.Add(checkedWithin)) }
 
-// losing has the store lose its history: another epoch begins.
+// losing makes the store lose its data: another epoch begins.
 func (d *driver) losing(lose func()) {
 	d.truth.catchUp(d.w.direct())
 	d.truth.end()
 	lose()
 	d.lost++
 	d.lostAt = time.Now()
-	_ = d.truth.begin(d.w.direct()) // or the check says what is wrong
+	_ = d.truth.begin(d.w.direct()) // an error shows in the next check
 }
 
-// write writes a key past Rollcall. That it may fail, or not be heard of, is of no
-// interest: the check looks at what etcd holds.
+// write writes a key without Rollcall. It may fail, or its answer be lost: the check compares with
+// the content of etcd.
 func (d *driver) write(op, key string) {
 	d.writes++
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -351,13 +350,13 @@ func (d *driver) checkStatuses() error {
 	return nil
 }
 
-// check heals the world and waits until everything shows what etcd holds.
+// check heals the world and waits until everything shows the content of etcd.
 func (d *driver) check() error {
 	d.w.heal()
 	d.checks++
-	s := d.w.settle()
+	s := d.w.patience()
 	if d.unsure() {
-		s.bound = audited
+		s.bound = checkedWithin
 	}
 	began := time.Now()
 	var agreed int64 // revision at which all showed the same
@@ -378,7 +377,7 @@ func (d *driver) check() error {
 	for _, c := range d.consumers {
 		c.look()
 	}
-	d.truth.catchUp(d.w.direct()) // it is written down beside
+	d.truth.catchUp(d.w.direct()) // recorded by another watch
 	for _, c := range d.consumers {
 		if err := c.wrong(&d.truth, d.unsure()); err != nil {
 			return fmt.Errorf("%s: %w", c.name(), err)
@@ -387,15 +386,15 @@ func (d *driver) check() error {
 	d.checked = time.Now()
 	d.truth.forget(agreed)
 	for i, dir := range d.directories {
-		if stats := dir.Stats(); d.lost == 0 && (stats.Epochs > 0 || stats.Inconsistencies > 0 && !d.hushed) {
+		if stats := dir.Stats(); d.lost == 0 && (stats.Epochs > 0 || stats.Inconsistencies > 0 && !d.halfOpen) {
 			return fmt.Errorf("directory %d: a false alarm, or an event missed: %+v", i, stats)
 		}
 	}
 	return nil
 }
 
-// compare says what does not show what etcd holds, nil where everything does, and from
-// which revision on it looked.
+// compare returns what does not show the content of etcd, nil if everything does, and from which
+// revision on it looked.
 func (d *driver) compare() (from int64, err error) {
 	for s := range services {
 		service := serviceName(s)

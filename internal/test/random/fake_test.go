@@ -122,8 +122,8 @@ func (w *fakeWorld) heal() {
 	}
 }
 
-// settle allows for what the fake lacks, a connection whose state can be seen: silence is
+// patience allows for what the fake lacks, a connection whose state can be seen: silence is
 // noticed after 10 s, and its answer may take 5 s.
-func (w *fakeWorld) settle() settle {
-	return settle{bound: 25 * time.Second, poll: time.Second}
+func (w *fakeWorld) patience() patience {
+	return patience{bound: 25 * time.Second, poll: time.Second}
 }

@@ -198,9 +198,9 @@ func (w *realWorld) cacheFile(s int) string {
 	return files[0]
 }
 
-// settle is the promise, 10 s, three times over: the machine does other things besides.
-func (w *realWorld) settle() settle {
-	return settle{bound: 30 * time.Second, poll: 100 * time.Millisecond}
+// patience is three times the promise of 10 s: the machine may be busy.
+func (w *realWorld) patience() patience {
+	return patience{bound: 30 * time.Second, poll: 100 * time.Millisecond}
 }
 
 // TestSoak plays histories one after the other on one etcd, with everything that follows
@@ -270,7 +270,7 @@ func brisk(steps []step) []step {
 	return steps
 }
 
-// usage is what the process holds.
+// usage is what the process uses.
 type usage struct {
 	heap       uint64
 	goroutines int

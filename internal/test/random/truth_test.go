@@ -18,8 +18,8 @@ import (
 	"github.com/rollcall-grpc/rollcall"
 )
 
-// truth is what etcd held, written down by a watch that no fault touches. A wiped or
-// restored store begins another epoch.
+// truth is the content of etcd, recorded by a watch without faults. A wiped or restored store
+// begins another epoch.
 type truth struct {
 	mu     sync.Mutex
 	epochs []*epoch
@@ -27,23 +27,23 @@ type truth struct {
 
 type epoch struct {
 	first  int64              // revision that the epoch was read at, or 1
-	base   map[string]held    // what it held then
+	base   map[string]stored  // the content then
 	events []*clientv3.Event  // what came after, in order
-	states map[int64]contents // memo of what it held at a revision
+	states map[int64]contents // memo of the content at a revision
 	cancel context.CancelFunc
 	done   chan struct{}
 }
 
-// held is what one key holds; contents is by key.
-type held struct {
+// stored is the value of a key; contents is by key.
+type stored struct {
 	mod   int64
 	lease int64
 	value string
 }
 
-type contents map[string]held
+type contents map[string]stored
 
-// begin starts an epoch with what etcd holds now.
+// begin starts an epoch with the content of etcd.
 func (tr *truth) begin(client *clientv3.Client) error {
 	tr.end()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -56,7 +56,7 @@ func (tr *truth) begin(client *clientv3.Client) error {
 	}
 	e := &epoch{first: resp.Header.Revision, base: make(contents), states: make(map[int64]contents), cancel: cancel, done: make(chan struct{})}
 	for _, kv := range resp.Kvs {
-		e.base[string(kv.Key)] = held{kv.ModRevision, kv.Lease, string(kv.Value)}
+		e.base[string(kv.Key)] = stored{kv.ModRevision, kv.Lease, string(kv.Value)}
 	}
 	tr.mu.Lock()
 	tr.epochs = append(tr.epochs, e)
@@ -78,7 +78,7 @@ func (tr *truth) begin(client *clientv3.Client) error {
 	return nil
 }
 
-// catchUp waits until the present revision is written down, and says whether it is.
+// catchUp waits until the present revision is recorded, and reports whether it is.
 func (tr *truth) catchUp(client *clientv3.Client) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
@@ -104,7 +104,7 @@ func (tr *truth) end() {
 	}
 }
 
-// revision returns the newest revision that is written down.
+// revision returns the newest recorded revision.
 func (e *epoch) revision() int64 {
 	if len(e.events) == 0 {
 		return e.first
@@ -112,7 +112,7 @@ func (e *epoch) revision() int64 {
 	return e.events[len(e.events)-1].Kv.ModRevision
 }
 
-// at returns what the epoch held at a revision; false where that is not known.
+// at returns the content of the epoch at a revision; false if it is not known.
 func (e *epoch) at(revision int64) (contents, bool) {
 	if revision < e.first || revision > e.revision() {
 		return nil, false
@@ -128,38 +128,37 @@ func (e *epoch) at(revision int64) (contents, bool) {
 		if ev.Type == clientv3.EventTypeDelete {
 			delete(c, string(ev.Kv.Key))
 		} else {
-			c[string(ev.Kv.Key)] = held{ev.Kv.ModRevision, ev.Kv.Lease, string(ev.Kv.Value)}
+			c[string(ev.Kv.Key)] = stored{ev.Kv.ModRevision, ev.Kv.Lease, string(ev.Kv.Value)}
 		}
 	}
 	e.states[revision] = c
 	return c, true
 }
 
-// forget lets go of everything before the given revision: all that was shown has been
-// judged up to there.
+// forget drops everything before the given revision, up to which all snapshots were checked.
 func (tr *truth) forget(revision int64) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	last := tr.epochs[len(tr.epochs)-1]
-	held, known := last.at(revision)
+	base, known := last.at(revision)
 	if !known {
 		return
 	}
 	for len(last.events) > 0 && last.events[0].Kv.ModRevision <= revision {
 		last.events = last.events[1:]
 	}
-	last.base, last.first = held, revision
+	last.base, last.first = base, revision
 	clear(last.states)
 	tr.epochs = []*epoch{last}
 }
 
-// explain says why a snapshot is none that etcd ever held, if so. What the oldest epoch
-// held before it was read is not known and passes.
+// explain returns an error if a snapshot was never the content of etcd. Revisions before the oldest
+// epoch was read are not known and pass.
 func (tr *truth) explain(snap *rollcall.Snapshot) error {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	if snap.Revision() < tr.epochs[0].first {
-		return nil // what it held then is forgotten
+		return nil // forgotten
 	}
 	var closest contents
 	for _, e := range tr.epochs {
@@ -175,7 +174,7 @@ func (tr *truth) explain(snap *rollcall.Snapshot) error {
 	if closest == nil {
 		return fmt.Errorf("revision %d was never reached", snap.Revision())
 	}
-	return fmt.Errorf("at revision %d shown %v, etcd held %v", snap.Revision(), shown(snap), closest.under(snap.Prefix()))
+	return fmt.Errorf("at revision %d shown %v, etcd had %v", snap.Revision(), shown(snap), closest.under(snap.Prefix()))
 }
 
 // under returns the ModRevisions of the keys with a prefix.

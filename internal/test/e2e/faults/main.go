@@ -174,7 +174,7 @@ func shorten(s string) string {
 	return s
 }
 
-// print writes the table for a terminal, and says whether every row holds.
+// print writes the table for a terminal, and reports whether every row holds.
 func print(out io.Writer, all outcomes) (holds bool, err error) {
 	holds = true
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)

@@ -7,8 +7,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// WithAuth turns authentication on and returns clients of root and of a user who may
-// do nothing yet.
+// WithAuth turns authentication on and returns clients of root and of a user without
+// permissions.
 func (e *Env) WithAuth() (root, user *clientv3.Client) {
 	for _, name := range []string{"root", "user"} {
 		_, err := e.Client.RoleAdd(e.Ctx, name)
@@ -26,7 +26,7 @@ func (e *Env) WithAuth() (root, user *clientv3.Client) {
 	return as("root"), as("user")
 }
 
-// Grant lets the user read the check's target.
+// Grant permits the user to read the check's target.
 func (e *Env) Grant(root *clientv3.Client) {
 	_, err := root.RoleGrantPermission(e.Ctx, "user", e.Target+"/", clientv3.GetPrefixRangeEnd(e.Target+"/"), clientv3.PermissionType(clientv3.PermRead))
 	e.OK(err)

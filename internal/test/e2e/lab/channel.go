@@ -11,7 +11,7 @@ import (
 	"google.golang.org/grpc/serviceconfig"
 )
 
-// Channel stands for a channel and records what its resolver tells it.
+// Channel is a stand-in for a gRPC channel that records what its resolver reports.
 type Channel struct {
 	grpcresolver.ClientConn
 	mu     sync.Mutex
@@ -42,7 +42,7 @@ func (c *Channel) Count() int {
 	return len(c.states)
 }
 
-// Last returns the endpoints that the channel was told last.
+// Last returns the latest endpoints of the channel.
 func (c *Channel) Last() []grpcresolver.Endpoint {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -52,7 +52,7 @@ func (c *Channel) Last() []grpcresolver.Endpoint {
 	return c.states[len(c.states)-1].Endpoints
 }
 
-// Addrs returns the addresses that the channel was told last, sorted.
+// Addrs returns the latest addresses of the channel, sorted.
 func (c *Channel) Addrs() []string {
 	var all []string
 	for _, ep := range c.Last() {

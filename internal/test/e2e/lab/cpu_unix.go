@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// CPU returns what this process has used of it.
+// CPU returns the CPU time that this process has used.
 func CPU() time.Duration {
 	var usage syscall.Rusage
 	if syscall.Getrusage(syscall.RUSAGE_SELF, &usage) != nil {

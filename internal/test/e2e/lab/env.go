@@ -27,8 +27,8 @@ import (
 
 const roundRobin = `{"loadBalancingPolicy":"round_robin"}`
 
-// Env is what a check has: a package, an etcd, a target of its own, and a context that
-// ends with the test's patience.
+// Env is the environment of a check: a package, an etcd, a target, and a context that bounds the
+// check.
 type Env struct {
 	T      *testing.T
 	Ctx    context.Context
@@ -44,12 +44,12 @@ type Env struct {
 	targets map[endpoints.Manager]string
 }
 
-// NewEnv returns what a check of a package needs, on an etcd that others may use too.
+// NewEnv returns the environment of a check of a package, on an etcd that may be shared.
 func NewEnv(t *testing.T, n Naming, etcd *etcdtest.Cluster, target string) *Env {
 	return &Env{T: t, Ctx: Context(t), Naming: n, Etcd: etcd, Client: etcd.Client(t), Target: target, Reach: etcd.Endpoints()}
 }
 
-// failed is what a graded check panics with: the test goes on and writes the verdict down.
+// failed is the panic of a graded check: the test goes on and records the result.
 type failed string
 
 // Failf fails the check.
@@ -61,7 +61,7 @@ func (e *Env) Failf(format string, args ...any) {
 	panic(failed(fmt.Sprintf(format, args...)))
 }
 
-// Grade runs a check that may fail, for at most patience, and says how it failed, if it did.
+// Grade runs a check that may fail, for at most patience, and returns how it failed.
 func (e *Env) Grade(patience time.Duration, check func(e *Env)) (failure string) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	e.T.Cleanup(cancel)
@@ -77,7 +77,7 @@ func (e *Env) Grade(patience time.Duration, check func(e *Env)) (failure string)
 		default:
 			failure = fmt.Sprint("panic: ", p)
 		}
-		// What failed once its clients were closed by letGo had waited for etcd until then.
+		// A call that fails because letGo has closed its client had waited for etcd until then.
 		if took := time.Since(began); took > patience+time.Second {
 			failure = fmt.Sprintf("blocked for %v, past its context", took.Round(time.Second))
 		}
@@ -86,21 +86,21 @@ func (e *Env) Grade(patience time.Duration, check func(e *Env)) (failure string)
 	return ""
 }
 
-// OK fails the check with an error.
+// OK fails the check if err is not nil.
 func (e *Env) OK(err error) {
 	if err != nil {
 		e.Failf("%v", err)
 	}
 }
 
-// Same fails the check where got is not want.
+// Same fails the check if got is not want.
 func (e *Env) Same(what string, got, want any) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		e.Failf("%s: got %v, want %v", what, got, want)
 	}
 }
 
-// Eventually tries until there is no error or the patience ends.
+// Eventually calls f until it returns no error; it fails the check when the context ends.
 func (e *Env) Eventually(try func() error) {
 	for {
 		err := try()
@@ -131,13 +131,13 @@ func (e *Env) ManagerOf(client *clientv3.Client, target string) endpoints.Manage
 	return m
 }
 
-// Put writes a key as it is, past the packages.
+// Put writes a key directly, without the packages.
 func (e *Env) Put(key, value string, opts ...clientv3.OpOption) {
 	_, err := e.Client.Put(e.Ctx, key, value, opts...)
 	e.OK(err)
 }
 
-// Stored reads a key, past the packages; nil where there is none.
+// Stored reads a key directly; nil if it does not exist.
 func (e *Env) Stored(key string) *mvccpb.KeyValue {
 	resp, err := e.Client.Get(e.Ctx, key)
 	e.OK(err)
@@ -172,7 +172,7 @@ func (e *Env) Lists(m endpoints.Manager, want map[string]string) {
 	})
 }
 
-// ClientOf returns a client with a configuration of its own.
+// ClientOf returns a client with the given configuration.
 func (e *Env) clientOf(mutate func(*clientv3.Config)) *clientv3.Client {
 	client := e.Etcd.Client(e.T, mutate)
 	e.mu.Lock()
@@ -181,7 +181,7 @@ func (e *Env) clientOf(mutate func(*clientv3.Config)) *clientv3.Client {
 	return client
 }
 
-// letGo closes the clients: whatever waits for etcd without a context ends.
+// letGo closes the clients, which ends calls that wait for etcd without a context.
 func (e *Env) letGo() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -195,7 +195,7 @@ type Watcher struct {
 	e      *Env
 	Ch     endpoints.WatchChannel
 	cancel context.CancelFunc
-	Set    map[string]string // addresses by key, as the messages add up
+	Set    map[string]string // addresses by key, after all messages so far
 	sets   []map[string]string
 }
 
@@ -243,7 +243,7 @@ func (w *Watcher) Next() []*endpoints.Update {
 	}
 }
 
-// Becomes reads messages until they add up to want.
+// Becomes reads messages until the set is want.
 func (w *Watcher) Becomes(want map[string]string) {
 	for !cmp.Equal(w.Set, want) {
 		w.Next()
@@ -272,15 +272,15 @@ func (e *Env) DialBy(b grpcresolver.Builder, target string, opts ...grpc.DialOpt
 	return conn
 }
 
-// Call makes one call, with a bound of its own below the patience.
+// Call makes one call, bounded to less than the check.
 func (e *Env) Call(conn *grpc.ClientConn, opts ...grpc.CallOption) (string, error) {
 	ctx, cancel := context.WithTimeout(e.Ctx, 5*time.Second)
 	defer cancel()
 	return CallNamed(ctx, conn, opts...)
 }
 
-// Reaches calls until exactly the named servers answer. A new channel calls whoever is
-// connected first: that others are never called must be seen from what it was told.
+// Reaches calls until exactly the named servers answer. A new channel calls the servers that are
+// connected first: that a server is never called must be checked by Shows.
 func (e *Env) Reaches(conn *grpc.ClientConn, names ...string) {
 	slices.Sort(names)
 	e.Eventually(func() error {
@@ -317,12 +317,12 @@ func (e *Env) ResolveBy(b grpcresolver.Builder, service string) *Channel {
 	return c
 }
 
-// Shows waits until the channel was told exactly these addresses.
+// Shows waits until the channel has exactly these addresses.
 func (e *Env) Shows(c *Channel, want ...string) {
 	slices.Sort(want)
 	e.Eventually(func() error {
 		if got := c.Addrs(); !slices.Equal(got, want) {
-			return fmt.Errorf("the channel was told %q, want %q", got, want)
+			return fmt.Errorf("the channel has %q, want %q", got, want)
 		}
 		return nil
 	})
@@ -335,10 +335,10 @@ func (e *Env) Serve(names ...string) {
 	}
 }
 
-// Ours says whether the check runs on Rollcall, where it may look closer.
+// Ours reports whether the check runs on Rollcall, where it may check more.
 func (e *Env) Ours() bool { return e.Naming.Name == Rollcall.Name }
 
-// ClientWith returns a client with Rollcall's defaults, whichever package is checked.
+// ClientWith returns a client with Rollcall's defaults, for either package.
 func (e *Env) ClientWith(mutate ...func(*clientv3.Config)) *clientv3.Client {
 	return e.clientOf(func(cfg *clientv3.Config) {
 		*cfg = rollcall.ClientConfig(e.Reach...)
@@ -348,18 +348,18 @@ func (e *Env) ClientWith(mutate ...func(*clientv3.Config)) *clientv3.Client {
 	})
 }
 
-// At has a client dial these endpoints.
+// At makes a client dial these endpoints.
 func At(endpoints ...string) func(*clientv3.Config) {
 	return func(cfg *clientv3.Config) { cfg.Endpoints = endpoints }
 }
 
-// Linked returns a client behind a link of its own.
+// Linked returns a client behind its own link.
 func (e *Env) Linked() (*etcdtest.Link, *clientv3.Client) {
 	link := etcdtest.NewLink(e.T, e.Reach[0])
 	return link, e.ClientAt(link.Addr())
 }
 
-// ShortLease returns the option of a lease that nobody keeps alive.
+// ShortLease returns the option of a lease that is not renewed.
 func (e *Env) ShortLease() clientv3.OpOption {
 	lease, err := e.Client.Grant(e.Ctx, 2)
 	e.OK(err)
@@ -370,7 +370,7 @@ func (e *Env) ClientAt(endpoints ...string) *clientv3.Client {
 	return e.clientOf(func(cfg *clientv3.Config) { cfg.Endpoints = endpoints })
 }
 
-// Compact forgets every revision before now.
+// Compact compacts all revisions before the present one.
 func (e *Env) Compact() {
 	resp, err := e.Client.Get(e.Ctx, "revision")
 	e.OK(err)

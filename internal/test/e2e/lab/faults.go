@@ -12,11 +12,10 @@ import (
 	"github.com/rollcall-grpc/rollcall/internal/test/etcdtest"
 )
 
-// peerPatience is how long etcd's package may take for a fault that it is asked about.
+// peerPatience bounds the check of a fault on etcd's package.
 const peerPatience = 60 * time.Second
 
-// Size returns how large a test is made: as the catalogue has it where the table is made,
-// else small.
+// Size returns the size of a test: that of the catalogue if the table is made, else a small one.
 func Size(full, small int) int {
 	if measuring() {
 		return full
@@ -24,12 +23,12 @@ func Size(full, small int) int {
 	return small
 }
 
-// measuring says whether the table of faults is being made, on a machine that does
-// nothing else: bounds are asserted, and etcd's package is asked as well.
+// measuring reports whether the table of faults is being made, on an otherwise idle machine: bounds
+// are asserted, and etcd's package is checked as well.
 func measuring() bool { return os.Getenv("ROLLCALL_FAULTS") != "" }
 
-// Compare runs a row of the catalogue of faults on Rollcall and, where the table is made,
-// on etcd's package, each on an etcd of its own.
+// Compare runs a row of the catalogue of faults on Rollcall and, if the table is made, on etcd's
+// package, each with its own etcd.
 func Compare(t *testing.T, opts etcdtest.Options, check func(e *Env)) {
 	t.Helper()
 	t.Run("rollcall", func(t *testing.T) { check(NewEnv(t, Rollcall, Start(t, opts), "svc")) })
@@ -52,8 +51,8 @@ func Proxied(t *testing.T, opts etcdtest.Options, check func(e *Env)) {
 	check(e)
 }
 
-// Within notes how long something took, for the table of faults. There it fails the test
-// when it was over three times its bound.
+// Within notes a duration for the table of faults. If the table is made, it fails the test at more
+// than three times the bound.
 func Within(t *testing.T, what string, since time.Time, bound time.Duration) {
 	t.Helper()
 	if took := note(t, what, since, bound); took > 3*bound && measuring() {
@@ -76,7 +75,7 @@ func note(t *testing.T, what string, since time.Time, bound time.Duration) time.
 	return took
 }
 
-// Note writes a figure down for the table of faults.
+// Note records a figure for the table of faults.
 func Note(t *testing.T, format string, args ...any) {
 	t.Helper()
 	t.Logf("measured: "+format, args...)

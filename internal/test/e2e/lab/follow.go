@@ -28,8 +28,8 @@ type Follower struct {
 	change chan struct{}
 }
 
-// Follow subscribes through a Directory of its own and records until the test ends. A
-// revision that went backwards within one history fails the test.
+// Follow subscribes by a new Directory and records until the test ends. A revision that goes
+// backwards within an epoch fails the test.
 func Follow(t *testing.T, client *clientv3.Client, service string) *Follower {
 	t.Helper()
 	return FollowPrefix(t, client, service+"/")
@@ -116,7 +116,7 @@ func (f *Follower) Until(what string, met func(seen []*rollcall.Snapshot) bool) 
 	}
 }
 
-// Holds waits until the snapshot is live and holds exactly these ids.
+// Holds waits until the snapshot is live and has exactly these ids.
 func (f *Follower) Holds(want ...string) *rollcall.Snapshot {
 	f.t.Helper()
 	slices.Sort(want)
@@ -131,7 +131,7 @@ func (f *Follower) Holds(want ...string) *rollcall.Snapshot {
 	return snap
 }
 
-// GoesStale waits until the snapshot is marked stale and returns the mark.
+// GoesStale waits until the snapshot is stale and returns its Staleness.
 func (f *Follower) GoesStale() *rollcall.Staleness {
 	f.t.Helper()
 	var mark *rollcall.Staleness
@@ -151,7 +151,7 @@ func (f *Follower) Since(n int) []*rollcall.Snapshot {
 	return slices.Clone(f.seen[n:])
 }
 
-// Errors returns why there was no snapshot yet, as often as it was told.
+// Errors returns the recorded errors before the first snapshot.
 func (f *Follower) Errors() []error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -169,7 +169,7 @@ func IDs(snap *rollcall.Snapshot) []string {
 	return all
 }
 
-// Contents lists the distinct contents of snapshots in order, staleness left aside.
+// Contents returns the distinct contents of snapshots in order, ignoring staleness.
 func Contents(seen []*rollcall.Snapshot) []string {
 	var all []string
 	for _, snap := range seen {
@@ -178,7 +178,7 @@ func Contents(seen []*rollcall.Snapshot) []string {
 	return slices.Compact(all)
 }
 
-// Fails waits until there is a reason, with this text, why there is no snapshot yet.
+// Fails waits until the reason why there is no snapshot yet contains text.
 func (f *Follower) Fails(text string) {
 	f.t.Helper()
 	ctx := Context(f.t)

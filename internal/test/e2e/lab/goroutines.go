@@ -12,14 +12,14 @@ import (
 	"strings"
 )
 
-// Labelled calls f. What it starts, by itself or through others, is known by a label that
-// goroutines inherit: other tests are not in the way of Left.
+// Labelled calls f with a label that the goroutines started by it inherit, so that Left can ignore
+// those of other tests.
 func (e *Env) Labelled(f func()) {
 	pprof.Do(context.Background(), pprof.Labels("check", e.T.Name()), func(context.Context) { f() })
 }
 
-// Left fails while there is a goroutine that Labelled has started and that runs code of
-// one of these packages; of any where none is named.
+// Left fails while a goroutine with the label runs code of one of these packages, or of any if none
+// is given.
 func (e *Env) Left(packages ...string) error {
 	var profile bytes.Buffer
 	if err := pprof.Lookup("goroutine").WriteTo(&profile, 1); err != nil {

@@ -21,8 +21,8 @@ import (
 	"github.com/rollcall-grpc/rollcall/resolver"
 )
 
-// WaitMost bounds every wait of a test; it is no promise. Promises are asserted by
-// order and convergence, and their times are logged.
+// WaitMost bounds every wait of a test; it is not a promise. Tests assert order and convergence, and
+// log times.
 const WaitMost = 60 * time.Second
 
 // Context ends with the test, and after WaitMost.
@@ -32,7 +32,7 @@ func Context(t *testing.T) context.Context {
 	return ctx
 }
 
-// CleanupContext is for what a test undoes at its end, when etcd may be gone.
+// CleanupContext returns a context for the cleanup of a test, when etcd may be gone.
 func CleanupContext(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	t.Cleanup(cancel)
@@ -65,7 +65,7 @@ func Put(t *testing.T, client *clientv3.Client, service, id string, metadata any
 	return PutValue(t, client, rollcall.Key(service, id), string(value))
 }
 
-// PutValue writes a key, again where an election made the first try fail.
+// PutValue writes a key, and tries again if an election makes it fail.
 func PutValue(t *testing.T, client *clientv3.Client, key, value string) int64 {
 	t.Helper()
 	ctx := Context(t)
@@ -87,7 +87,7 @@ func Remove(t *testing.T, client *clientv3.Client, key string) {
 	}
 }
 
-// Compact drops every revision before the present one.
+// Compact compacts all revisions before the present one.
 func Compact(t *testing.T, client *clientv3.Client) {
 	t.Helper()
 	resp, err := client.Get(Context(t), "x")
@@ -99,10 +99,10 @@ func Compact(t *testing.T, client *clientv3.Client) {
 	}
 }
 
-// AddrOf makes an address of an id: what it is does not matter, that it differs does.
+// AddrOf returns an arbitrary address that is unique for the id.
 func AddrOf(id string) string { return "host-" + id + ":80" }
 
-// Dial returns a channel through a builder of our own; opts come last.
+// Dial returns a channel that uses Rollcall's builder; opts come last.
 func Dial(t *testing.T, client *clientv3.Client, target string, opts ...grpc.DialOption) *grpc.ClientConn {
 	t.Helper()
 	b, err := resolver.NewBuilder(client)
@@ -141,7 +141,7 @@ func Heals(t *testing.T, conn *grpc.ClientConn) string {
 	}
 }
 
-// Mute accepts connections and never says a word.
+// Mute accepts connections and never answers.
 func Mute(t *testing.T) string {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -168,8 +168,8 @@ func Mute(t *testing.T) string {
 	return ln.Addr().String()
 }
 
-// WithAuth turns authentication on, with root and a user "reader" of a role "reader"
-// that may do nothing yet.
+// WithAuth turns authentication on, with root and a user "reader" whose role "reader" has no
+// permissions yet.
 func WithAuth(t *testing.T, etcd *etcdtest.Cluster) (root *clientv3.Client) {
 	t.Helper()
 	ctx := Context(t)

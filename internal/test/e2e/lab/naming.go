@@ -17,7 +17,7 @@ import (
 	"github.com/rollcall-grpc/rollcall/resolver"
 )
 
-// Naming is one of the two packages, behind the types of this one.
+// Naming is one of the two packages, with the types of this one.
 type Naming struct {
 	Name       string
 	NewManager func(*clientv3.Client, string) (endpoints.Manager, error)
@@ -84,7 +84,7 @@ func (a etcdManager) NewWatchChannel(ctx context.Context) (endpoints.WatchChanne
 			}
 			select {
 			case out <- converted:
-			case <-ctx.Done(): // and go on: etcd's waits for whoever reads
+			case <-ctx.Done(): // go on reading: etcd's manager waits for its reader
 			}
 		}
 	}()

@@ -14,8 +14,7 @@ import (
 	"google.golang.org/grpc/stats"
 )
 
-// Rate counts the messages that clients send to etcd: requests, and what goes over their
-// streams.
+// Rate counts the messages that clients send to etcd: requests, and those on streams.
 type Rate struct {
 	mu   sync.Mutex
 	sent []sending
@@ -26,13 +25,13 @@ type sending struct {
 	method string
 }
 
-// Count has the clients of a configuration be counted.
+// Count makes the clients of a configuration count.
 func (r *Rate) Count(cfg *clientv3.Config) {
 	cfg.DialOptions = append(cfg.DialOptions, grpc.WithStatsHandler(r))
 }
 
 // Between returns how many messages a second were sent, on average and at most, of the
-// methods whose names hold the text.
+// methods whose names contain the text.
 func (r *Rate) Between(from, to time.Time, method string) (average, peak float64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -69,7 +68,7 @@ func (r *Rate) HandleRPC(ctx context.Context, s stats.RPCStats) {
 func (r *Rate) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
 func (r *Rate) HandleConn(context.Context, stats.ConnStats)                       {}
 
-// Sent returns how many messages of the methods whose names hold the text were sent.
+// Sent returns how many messages were sent by methods whose names contain the text.
 func (r *Rate) Sent(from, to time.Time, method string) (n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -14,12 +14,12 @@ import (
 	"google.golang.org/grpc/metadata"
 )
 
-// Requests are what a client has sent to etcd.
+// Requests counts what a client has sent to etcd.
 type Requests struct {
 	Ranges     []*pb.RangeRequest
 	Watches    []*pb.WatchCreateRequest
 	Leaderless int // watch streams that do not require a leader
-	Fragments  int // answers of a watch that are not the last part of their whole
+	Fragments  int // fragments of watch responses, without the last of each
 }
 
 type RequestLog struct {
@@ -86,7 +86,7 @@ func (s notedStream) RecvMsg(m any) error {
 	return err
 }
 
-// Spy returns a client and what it sends.
+// Spy returns a client and the counts of its requests.
 func (e *Env) Spy(mutate ...func(*clientv3.Config)) (*RequestLog, *clientv3.Client) {
 	log := &RequestLog{}
 	return log, e.clientOf(func(cfg *clientv3.Config) {

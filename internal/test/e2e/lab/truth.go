@@ -18,9 +18,9 @@ import (
 	"github.com/rollcall-grpc/rollcall/internal/test/etcdtest"
 )
 
-// Start starts an etcd and writes down everything that happens in it. When the test ends,
-// what its followers and watchers saw is held against that, by etcd's own guarantees for
-// a watch: in order, nothing twice, transactions whole, nothing left out.
+// Start starts an etcd and records all its events. When the test ends, the records of its followers
+// and watchers are checked against the events, by etcd's guarantees for a watch: events are in
+// order and complete, none comes twice, and transactions are never split.
 func Start(t *testing.T, opts etcdtest.Options) *etcdtest.Cluster {
 	t.Helper()
 	etcd := etcdtest.New(t, opts)
@@ -28,8 +28,8 @@ func Start(t *testing.T, opts etcdtest.Options) *etcdtest.Cluster {
 	return etcd
 }
 
-// truth is what an etcd held, as its own watch tells it, from the first revision on until
-// the watch broke, if it did: the data was wiped, the history compacted, users came.
+// truth has the events of an etcd, from the first revision on until its watch broke, if it did: the
+// data were wiped or compacted, or authentication was turned on.
 type truth struct {
 	name string // of the test
 
@@ -44,7 +44,7 @@ var truths struct {
 	all map[string]*truth // by name of test
 }
 
-// Record is the writing down of Start, for an etcd that was started otherwise.
+// Record records an etcd, as Start does, that is already running.
 func Record(t *testing.T, etcd *etcdtest.Cluster) {
 	tr := &truth{name: t.Name()}
 	client := etcd.Client(t)
@@ -70,8 +70,7 @@ func Record(t *testing.T, etcd *etcdtest.Cluster) {
 	})
 }
 
-// truthOf returns what is written down for a test, or for the one that it is part of; nil
-// for nothing.
+// truthOf returns the truth of a test or of the test that contains it, or nil.
 func truthOf(t *testing.T) *truth {
 	truths.mu.Lock()
 	defer truths.mu.Unlock()
@@ -85,7 +84,7 @@ func truthOf(t *testing.T) *truth {
 
 func (tr *truth) watch(ctx context.Context, client *clientv3.Client, opened chan<- struct{}) {
 	events := client.Watch(ctx, "\x00", clientv3.WithFromKey(), clientv3.WithRev(2), clientv3.WithCreatedNotify())
-	close(opened) // the member has it, and sends what happens from now on at once
+	close(opened) // the watch is created: all later events arrive
 	for resp := range events {
 		tr.mu.Lock()
 		tr.events = append(tr.events, resp.Events...)
@@ -94,8 +93,8 @@ func (tr *truth) watch(ctx context.Context, client *clientv3.Client, opened chan
 	}
 }
 
-// catchUp waits until the present revision is written down. Without it, or with one of
-// another history, what there is counts as broken off.
+// catchUp waits until the present revision is recorded. If that fails, or the revision is of another
+// epoch, the watch counts as broken.
 func (tr *truth) catchUp(client *clientv3.Client) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
@@ -121,7 +120,7 @@ func (tr *truth) revisionLocked() int64 {
 	return tr.events[len(tr.events)-1].Kv.ModRevision
 }
 
-// expect has a check made when everything is written down.
+// expect adds a check, to be made when everything is recorded.
 func (tr *truth) expect(check func() error) {
 	if tr == nil {
 		return
@@ -144,20 +143,20 @@ func (tr *truth) validate(t *testing.T) {
 	}
 }
 
-// replay is the content of a prefix, moved on from revision to revision.
+// replay is the content of a prefix at a revision.
 type replay struct {
 	tr       *truth
 	prefix   string
 	rest     []*clientv3.Event
 	revision int64
-	holds    map[string]*clientv3.Event
+	content  map[string]*clientv3.Event
 }
 
 func (tr *truth) replay(prefix string) *replay {
-	return &replay{tr: tr, prefix: prefix, rest: tr.events, revision: 1, holds: make(map[string]*clientv3.Event)}
+	return &replay{tr: tr, prefix: prefix, rest: tr.events, revision: 1, content: make(map[string]*clientv3.Event)}
 }
 
-// step moves on to the next revision, as a whole. It is false at the end.
+// step advances to the next revision. It returns false at the end.
 func (r *replay) step() bool {
 	if len(r.rest) == 0 {
 		return false
@@ -167,16 +166,16 @@ func (r *replay) step() bool {
 		switch key := string(ev.Kv.Key); {
 		case !strings.HasPrefix(key, r.prefix):
 		case ev.Type == clientv3.EventTypeDelete:
-			delete(r.holds, key)
+			delete(r.content, key)
 		default:
-			r.holds[key] = ev
+			r.content[key] = ev
 		}
 	}
 	return true
 }
 
-// checkSnapshots holds the snapshots of one follower against the truth. Only the first
-// history is written down.
+// checkSnapshots checks the snapshots of a follower against the truth. Only the first epoch is
+// recorded.
 func (tr *truth) checkSnapshots(seen []*rollcall.Snapshot) error {
 	if len(seen) == 0 {
 		return nil
@@ -212,18 +211,18 @@ func (r *replay) matches(snap *rollcall.Snapshot) error {
 	for _, rej := range snap.Invalid() {
 		shown[rej.Key] = rej.ModRevision
 	}
-	held := make(map[string]int64)
-	for key, ev := range r.holds {
-		held[key] = ev.Kv.ModRevision
+	want := make(map[string]int64)
+	for key, ev := range r.content {
+		want[key] = ev.Kv.ModRevision
 	}
-	if !maps.Equal(shown, held) {
-		return fmt.Errorf("a snapshot of %q at revision %d holds %v, etcd held %v", r.prefix, snap.Revision(), shown, held)
+	if !maps.Equal(shown, want) {
+		return fmt.Errorf("a snapshot of %q at revision %d has %v, etcd had %v", r.prefix, snap.Revision(), shown, want)
 	}
 	return nil
 }
 
-// checkSets holds the sets of addresses by key that a watch channel added up to against
-// the truth: each must be what etcd held at some revision, one after the other.
+// checkSets checks the sets of addresses by key, after each message of a watch channel, against the
+// truth: each must be the content of etcd at some revision, in order.
 func (tr *truth) checkSets(target string, sets []map[string]string) error {
 	r := tr.replay(target + "/")
 	for i, set := range sets {
@@ -232,17 +231,17 @@ func (tr *truth) checkSets(target string, sets []map[string]string) error {
 				if tr.broken {
 					return nil
 				}
-				return fmt.Errorf("message %d of the watch on %q adds up to %v, which etcd never held after what came before", i, target, set)
+				return fmt.Errorf("message %d of the watch on %q leads to %v, which was not in etcd after the set before", i, target, set)
 			}
 		}
 	}
 	return nil
 }
 
-// addrs returns the addresses of what is an endpoint.
+// addrs returns the addresses of the endpoints, by key.
 func (r *replay) addrs() map[string]string {
 	all := make(map[string]string)
-	for key, ev := range r.holds {
+	for key, ev := range r.content {
 		if inst, err := rollcall.Decode(ev.Kv); err == nil {
 			all[key] = inst.Addr
 		}

@@ -164,7 +164,7 @@ func wiped(e *lab.Env, bound time.Duration) {
 	e.Within("the new set after etcd was ready", ready, bound)
 	if f != nil {
 		if got := f.Holds("new-1").Epoch(); got != 2 {
-			e.Failf("history %d, want 1", got)
+			e.Failf("epoch %d, want 2", got)
 		}
 	}
 	put(e, "new-2")
@@ -175,10 +175,10 @@ func wiped(e *lab.Env, bound time.Duration) {
 // looks, and is beyond what the client has seen when the client is back.
 func TestW6RevisionOvertakesAfterRestore(t *testing.T) {
 	t.Parallel()
-	const audited = 2 * time.Second
+	const period = 2 * time.Second
 	e := lab.NewEnv(t, lab.Rollcall, etcdtest.New(t, etcdtest.Options{}), "svc")
 	link := etcdtest.NewLink(t, e.Reach[0])
-	f := lab.FollowWith(t, e.ClientWith(lab.At(link.Addr())), "svc/", rollcall.DirectoryOptions{ConsistencyCheckPeriod: audited})
+	f := lab.FollowWith(t, e.ClientWith(lab.At(link.Addr())), "svc/", rollcall.DirectoryOptions{ConsistencyCheckPeriod: period})
 	member, file := e.Etcd.Member(0), filepath.Join(t.TempDir(), "backup")
 	put(e, "a", "b")
 	member.Save(file)
@@ -200,7 +200,7 @@ func TestW6RevisionOvertakesAfterRestore(t *testing.T) {
 	link.Mend()
 	mended := time.Now()
 	f.Holds("a", "c")
-	lab.Within(t, "found and mended, with a comparison every 2 s", mended, audited*5/4+5*time.Second)
+	lab.Within(t, "found and mended, with a comparison every 2 s", mended, period*5/4+5*time.Second)
 	if stats := f.Directory.Stats(); stats.Inconsistencies == 0 && stats.Epochs == 0 {
 		t.Errorf("mended by chance: %+v", stats)
 	}

@@ -54,7 +54,7 @@ func TestW3PartitionedMemberStillAnswers(t *testing.T) {
 	pinned.Holds("a", "b")
 	for _, f := range append(followers, pinned) {
 		if got := f.Sub.Latest().Epoch(); got != 1 {
-			t.Errorf("%d false alarms of a lost history", got)
+			t.Errorf("%d false alarms of a new epoch", got)
 		}
 	}
 }
@@ -156,7 +156,7 @@ func killedInTurn(t *testing.T, etcd *etcdtest.Cluster, client *clientv3.Client)
 	calls.Wait()
 	lab.Note(t, "%d calls", made)
 	if got := f.Sub.Latest().Epoch(); got != 1 {
-		t.Errorf("%d false alarms of a lost history", got)
+		t.Errorf("%d false alarms of a new epoch", got)
 	}
 }
 
