@@ -61,8 +61,8 @@ func TestG5CacheOnDisk(t *testing.T) {
 			t.Errorf("served after %v", took)
 		}
 		x := snap.Instance("a/b svc/x")
-		if !x.Equal(known.Instance("a/b svc/x")) || x.Attributes().Weight != 7 || snap.Instance("a/b svc/y") == nil || len(snap.Instances()) != 2 {
-			t.Errorf("instances %+v", snap.Instances())
+		if !x.Equal(known.Instance("a/b svc/x")) || x.Attributes().Weight != 7 || snap.Instance("a/b svc/y") == nil || snap.Len() != 2 {
+			t.Errorf("instances %+v", describe(snap))
 		}
 		stale := snap.Staleness()
 		if stale == nil || time.Since(stale.Since) < time.Hour || !strings.Contains(stale.Cause.Error(), "saved 1h0m") {
@@ -73,7 +73,7 @@ func TestG5CacheOnDisk(t *testing.T) {
 		for snap.Staleness() != nil {
 			snap = next(t, sub)
 		}
-		if len(snap.Instances()) != 1 || len(snap.Invalid()) != 1 || snap.Epoch() != 1 {
+		if snap.Len() != 1 || len(snap.Invalid()) != 1 || snap.Epoch() != 1 {
 			t.Errorf("after mending: %+v", snap)
 		}
 	})
@@ -95,7 +95,7 @@ func TestCacheOfALostEpoch(t *testing.T) {
 		d = cachedDirectory(t, conn, dir)
 		defer d.Close()
 		snap := next(t, subscribe(t, d, "svc"))
-		if snap.Instance("svc/b") == nil || len(snap.Instances()) != 1 || snap.Epoch() != 1 || snap.Staleness() != nil {
+		if snap.Instance("svc/b") == nil || snap.Len() != 1 || snap.Epoch() != 1 || snap.Staleness() != nil {
 			t.Errorf("got %+v, want b of the first epoch", snap)
 		}
 	})

@@ -148,14 +148,11 @@ func (p *player) record(ctx context.Context) {
 }
 
 func describe(snap *rollcall.Snapshot) string {
-	line := fmt.Sprintf("revision %d: [", snap.Revision())
-	for i, inst := range snap.Instances() {
-		if i > 0 {
-			line += " "
-		}
-		line += snap.ID(inst)
+	var ids []string
+	for inst := range snap.All() {
+		ids = append(ids, inst.ID())
 	}
-	line += "]"
+	line := fmt.Sprintf("revision %d: %v", snap.Revision(), ids)
 	for _, rej := range snap.Invalid() {
 		line += " rejected " + rej.Key
 	}

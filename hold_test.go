@@ -23,12 +23,12 @@ func shown(sub *rollcall.Subscription) string {
 	synctest.Wait()
 	snap := sub.Latest()
 	line := ""
-	for _, inst := range snap.Instances() {
-		line += snap.ID(inst)
+	for inst := range snap.All() {
+		line += inst.ID()
 	}
 	line += "|"
 	for _, inst := range snap.Retained() {
-		line += snap.ID(inst)
+		line += inst.ID()
 	}
 	return line
 }
@@ -176,8 +176,8 @@ func TestNothingRetainedByDefault(t *testing.T) {
 		defer sub.Close()
 		next(t, sub)
 		store.Delete("svc/a")
-		if snap := next(t, sub); len(snap.Instances()) != 0 || len(snap.Retained()) != 0 {
-			t.Errorf("left %v, held %v", snap.Instances(), snap.Retained())
+		if snap := next(t, sub); snap.Len() != 0 || len(snap.Retained()) != 0 {
+			t.Errorf("left %v, held %v", describe(snap), snap.Retained())
 		}
 	})
 }

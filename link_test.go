@@ -5,6 +5,7 @@ package rollcall
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -53,7 +54,7 @@ func TestVerifyIsRefusedForAMoment(t *testing.T) {
 				suspect()
 				time.Sleep(15 * time.Second)
 				if snap := sub.Latest(); snap.Instance("svc/b") == nil || snap.Staleness() != nil {
-					t.Errorf("svc/b is not followed: %v, stale %v", snap.Instances(), snap.Staleness())
+					t.Errorf("svc/b is not followed: %v, stale %v", slices.Collect(snap.All()), snap.Staleness())
 				}
 			})
 		})

@@ -65,7 +65,7 @@ func TestRetriesDoNotGrowWithServices(t *testing.T) {
 						t.Errorf("asked %d times in the first 10 s", n)
 					}
 					for i, sub := range subs {
-						if snap := sub.Latest(); snap == nil || snap.Staleness() == nil || len(snap.Instances()) != 1 {
+						if snap := sub.Latest(); snap == nil || snap.Staleness() == nil || snap.Len() != 1 {
 							t.Fatalf("service %d is not shown as stale: %v", i, snap)
 						}
 					}

@@ -377,7 +377,7 @@ func TestPollerIsNotThrottled(t *testing.T) {
 			time.Sleep(time.Second)
 			for _, sub := range subs {
 				began := time.Now()
-				if got := len(next(t, sub).Instances()); got != round+1 {
+				if got := next(t, sub).Len(); got != round+1 {
 					t.Fatalf("%d instances, want %d", got, round+1)
 				}
 				if took := time.Since(began); took > 0 {
@@ -428,7 +428,7 @@ func TestMemberWithoutLeaderIsAskedOnce(t *testing.T) {
 			t.Errorf("%d lists of %d services", n, services)
 		}
 		for _, sub := range subs {
-			if snap := sub.Latest(); snap == nil || snap.Staleness() == nil || len(snap.Instances()) != 1 {
+			if snap := sub.Latest(); snap == nil || snap.Staleness() == nil || snap.Len() != 1 {
 				t.Errorf("what the member has is not shown: %v", snap)
 			}
 		}

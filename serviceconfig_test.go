@@ -135,9 +135,10 @@ func TestServiceConfigsOneByOne(t *testing.T) {
 		time.Sleep(8 * time.Minute)
 		b.want(t, `{"b":1}`)
 		a.want(t)
-		// clientv3 keeps a watch at the member that is cancelled before the member has confirmed it.
+		// clientv3 leaves a watch at the member that is cancelled before the member has confirmed
+		// it: one of b's, if it was being opened.
 		if n := conn.Watches(); n > 2 {
-			t.Errorf("%d watches once all may be read, want 1", n)
+			t.Errorf("%d watches once all may be read, want 1, or 2 by chance", n)
 		}
 		store.Put(rollcall.ConfigPrefix+"a", `{"a":3}`)
 		time.Sleep(time.Second)

@@ -16,8 +16,7 @@ import (
 	"github.com/rollcall-grpc/rollcall/internal/reflector"
 )
 
-// Snapshot is the content of a key prefix at one revision. It is immutable: its slices are
-// shared and must not be changed.
+// Snapshot is the content of a key prefix at one revision. It is immutable.
 type Snapshot struct {
 	prefix    string
 	revision  int64
@@ -67,9 +66,6 @@ func (s *Snapshot) Revision() int64 { return s.revision }
 // compares with none.
 func (s *Snapshot) Epoch() int { return s.epoch }
 
-// Instances returns the endpoints, sorted by key.
-func (s *Snapshot) Instances() []*Instance { return s.instances }
-
 // All returns an iterator over the instances, in the order of their keys.
 func (s *Snapshot) All() iter.Seq[*Instance] { return slices.Values(s.instances) }
 
@@ -77,21 +73,18 @@ func (s *Snapshot) All() iter.Seq[*Instance] { return slices.Values(s.instances)
 func (s *Snapshot) Len() int { return len(s.instances) }
 
 // Invalid returns the keys whose values are not endpoints, sorted by key.
-func (s *Snapshot) Invalid() []*Invalid { return s.invalid }
+func (s *Snapshot) Invalid() []*Invalid { return slices.Clone(s.invalid) }
 
 // ServiceConfigs returns the service configs among the keys, sorted by service: there are some
 // in views of the whole store only.
-func (s *Snapshot) ServiceConfigs() []*ServiceConfig { return s.configs }
+func (s *Snapshot) ServiceConfigs() []*ServiceConfig { return slices.Clone(s.configs) }
 
 // Retained returns instances that are gone from etcd but that SelfPreservation keeps callable,
 // sorted by key. Instances does not return them.
-func (s *Snapshot) Retained() []*Instance { return s.retained }
+func (s *Snapshot) Retained() []*Instance { return slices.Clone(s.retained) }
 
 // Staleness is nil while the snapshot follows etcd.
 func (s *Snapshot) Staleness() *Staleness { return s.stale }
-
-// ID is what follows the prefix in an instance's key.
-func (s *Snapshot) ID(i *Instance) string { return strings.TrimPrefix(i.Key, s.prefix) }
 
 // Instance returns the instance of a whole key, nil where there is none.
 func (s *Snapshot) Instance(key string) *Instance {

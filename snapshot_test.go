@@ -60,8 +60,8 @@ func TestP1SnapshotEqualsList(t *testing.T) {
 					delete(seen, c.Key)
 				}
 			}
-			if len(seen) != len(snap.Instances()) {
-				t.Fatalf("differences add up to %d, want %d", len(seen), len(snap.Instances()))
+			if len(seen) != snap.Len() {
+				t.Fatalf("differences add up to %d, want %d", len(seen), snap.Len())
 			}
 			count, last := snap.size()
 			var wantLast int64
@@ -94,7 +94,7 @@ func write(t *rapid.T, store model, changes map[string]entry, revision int64) {
 }
 
 func render(s *Snapshot) (text string) {
-	for _, inst := range s.Instances() {
+	for inst := range s.All() {
 		text += fmt.Sprintf("%s %s %s %d %d\n", inst.Key, inst.Addr, inst.Metadata, inst.CreateRevision, inst.ModRevision)
 	}
 	for _, rej := range s.Invalid() {
@@ -123,7 +123,7 @@ func TestSnapshotShares(t *testing.T) {
 	if first.Instance("s/a") != next.Instance("s/a") || next.Instance("s/b") != nil {
 		t.Error("a change of b touched a, or b is still there")
 	}
-	if next.Service() != "s" || next.ID(next.Instance("s/a")) != "a" || next.Prefix() != "s/" {
+	if next.Service() != "s" || next.Instance("s/a").ID() != "a" || next.Prefix() != "s/" {
 		t.Errorf("service %q, prefix %q", next.Service(), next.Prefix())
 	}
 }

@@ -153,8 +153,8 @@ func (m *manager) List(ctx context.Context) (Key2EndpointMap, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := make(Key2EndpointMap, len(snap.Instances()))
-	for _, inst := range snap.Instances() {
+	all := make(Key2EndpointMap, snap.Len())
+	for inst := range snap.All() {
 		all[inst.Key] = endpointOf(inst)
 	}
 	return all, nil

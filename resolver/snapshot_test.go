@@ -45,7 +45,7 @@ func snapshotsWith(tb testing.TB, n int, metadata func(i int) string) (first, ne
 		tb.Fatal(err)
 	}
 	put(n)
-	for next == nil || len(next.Instances()) == n { // it may be stale for a moment before
+	for next == nil || next.Len() == n { // it may be stale for a moment before
 		if next, err = sub.Next(tb.Context()); err != nil {
 			tb.Fatal(err)
 		}

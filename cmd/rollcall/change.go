@@ -127,7 +127,7 @@ func named(snap *rollcall.Snapshot, name string) (keys []storedKey) {
 	if i := snap.Instance(key); i != nil {
 		return []storedKey{storedKeyOf(i)}
 	}
-	for _, i := range snap.Instances() {
+	for i := range snap.All() {
 		if i.Addr == name {
 			keys = append(keys, storedKeyOf(i))
 		}

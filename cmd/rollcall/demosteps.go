@@ -6,7 +6,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -174,7 +173,7 @@ func playOutage(ctx context.Context, s *stage) ([]figure, bool, error) {
 		return nil, false, err
 	}
 	t := s.load.reset()
-	alive := len(snap.Instances())
+	alive := snap.Len()
 	figures := []figure{count("failed", t.Failed), count("calls", t.total()), count("registered", alive), seconds("followed again after", live)}
 	return figures, t.Failed == 0 && alive == 3, nil
 }
@@ -199,8 +198,13 @@ func (s *stage) collect(ctx context.Context, calls int) (tally, error) {
 func (s *stage) await(ctx context.Context, n int) error {
 	for {
 		if snap := s.sub.Latest(); snap != nil {
-			draining := func(i *rollcall.Instance) bool { return i.Draining() }
-			if all := snap.Instances(); len(all) == n && !slices.ContainsFunc(all, draining) {
+			serving := 0
+			for inst := range snap.All() {
+				if !inst.Draining() {
+					serving++
+				}
+			}
+			if serving == n && snap.Len() == n {
 				return nil
 			}
 		}

@@ -140,7 +140,7 @@ func (a *app) printEdited(service string, done change) error {
 	e := edited{APIVersion: apiVersion, Kind: "Edit", Service: service, Revision: done.revision}
 	rows := [][]string{{"ID", "ADDR", "METADATA", "LEASE", "MOD"}}
 	serving := make(map[string]bool)
-	for _, inst := range done.before.Instances() {
+	for inst := range done.before.All() {
 		serving[inst.Key] = !inst.Draining()
 	}
 	for i, k := range done.keys {

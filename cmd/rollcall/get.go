@@ -63,7 +63,7 @@ func (a *app) get(ctx context.Context, service string) error {
 		if err != nil {
 			return fmt.Errorf("list service %q: %w", service, err)
 		}
-		if len(snap.Instances())+len(snap.Invalid()) == 0 {
+		if snap.Len()+len(snap.Invalid()) == 0 {
 			return fail(exitNotFound, "service %q not found: no key under %q at revision %d; see rollcall ls",
 				service, snap.Prefix(), snap.Revision())
 		}

@@ -183,7 +183,7 @@ func (c *channel) render(target string, snap *rollcall.Snapshot) resolution {
 	for _, i := range snap.Invalid() {
 		r.LeftOut = append(r.LeftOut, leftOut{i.Key, base64Of(i.Key), "", "invalid: " + i.Cause.Error()})
 	}
-	for _, inst := range snap.Instances() {
+	for inst := range snap.All() {
 		if !told[inst.Key] {
 			r.LeftOut = append(r.LeftOut, leftOut{inst.Key, base64Of(inst.Key), inst.Addr, c.cause(inst)})
 		}

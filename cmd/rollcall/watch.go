@@ -110,7 +110,7 @@ func (w *watching) start(snap *rollcall.Snapshot) error {
 			return err
 		}
 	} else {
-		w.a.say("following %q from revision %d; endpoints now: %d", w.service, snap.Revision(), len(snap.Instances()))
+		w.a.say("following %q from revision %d; endpoints now: %d", w.service, snap.Revision(), snap.Len())
 		if err := w.print(events(nil, snap)); err != nil {
 			return err
 		}

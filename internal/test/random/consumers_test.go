@@ -166,7 +166,7 @@ func (w *watcher) name() string { return w.what }
 
 func (w *watcher) differs(want *rollcall.Snapshot) error {
 	all := make(map[string]string)
-	for _, inst := range want.Instances() {
+	for inst := range want.All() {
 		all[inst.Key] = inst.Addr
 	}
 	w.mu.Lock()

@@ -191,7 +191,7 @@ func (c contents) under(prefix string) map[string]int64 {
 // shown returns the ModRevisions of everything that a snapshot accounts for.
 func shown(snap *rollcall.Snapshot) map[string]int64 {
 	all := make(map[string]int64)
-	for _, inst := range snap.Instances() {
+	for inst := range snap.All() {
 		all[inst.Key] = inst.ModRevision
 	}
 	for _, rej := range snap.Invalid() {
@@ -204,7 +204,7 @@ func shown(snap *rollcall.Snapshot) map[string]int64 {
 // snapshot of a linearizable list, by rules written down here once more.
 func dialled(snap *rollcall.Snapshot) []string {
 	var serving, draining []string
-	for _, inst := range snap.Instances() {
+	for inst := range snap.All() {
 		switch {
 		case rollcall.HostPort(inst.Addr) != nil:
 		case inst.Draining():

@@ -163,8 +163,8 @@ func (f *Follower) Count() int { return len(f.Since(0)) }
 // IDs returns the ids of the instances, sorted by key.
 func IDs(snap *rollcall.Snapshot) []string {
 	all := []string{}
-	for _, inst := range snap.Instances() {
-		all = append(all, snap.ID(inst))
+	for inst := range snap.All() {
+		all = append(all, inst.ID())
 	}
 	return all
 }

@@ -205,7 +205,7 @@ func (tr *truth) checkSnapshots(seen []*rollcall.Snapshot) error {
 
 func (r *replay) matches(snap *rollcall.Snapshot) error {
 	shown := make(map[string]int64)
-	for _, inst := range snap.Instances() {
+	for inst := range snap.All() {
 		shown[inst.Key] = inst.ModRevision
 	}
 	for _, rej := range snap.Invalid() {

@@ -95,7 +95,7 @@ func TestG14CacheInTheWay(t *testing.T) {
 	}
 	healthy := func(what string, dir string) {
 		t.Helper()
-		if snap := check(what, rollcall.DirectoryOptions{CacheDir: dir}, 600*time.Millisecond); snap == nil || snap.Staleness() != nil || len(snap.Instances()) != 1 {
+		if snap := check(what, rollcall.DirectoryOptions{CacheDir: dir}, 600*time.Millisecond); snap == nil || snap.Staleness() != nil || snap.Len() != 1 {
 			t.Errorf("%s: got %+v, want what etcd holds", what, snap)
 		}
 	}
@@ -129,7 +129,7 @@ func TestG14CacheInTheWay(t *testing.T) {
 	lab.Note(t, "etcd away and the disk hangs: an error after %v", took.Round(time.Millisecond))
 	// What is read late is shown late.
 	snap, took, _ = first(t, away, rollcall.DirectoryOptions{CacheDir: fillSmall(t)})
-	if snap == nil || snap.Staleness() == nil || len(snap.Instances()) != 3 {
+	if snap == nil || snap.Staleness() == nil || snap.Len() != 3 {
 		t.Errorf("etcd away: got %+v after %v, want the cached endpoints", snap, took)
 	}
 	// The reader that hangs is let go, for the goroutines' sake.

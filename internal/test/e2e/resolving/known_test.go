@@ -232,7 +232,7 @@ func TestG10HostileAddresses(t *testing.T) {
 	lab.Heals(t, conn)
 	f := lab.Follow(t, client, "svc")
 	f.Until("with all", func(seen []*rollcall.Snapshot) bool {
-		return len(seen) > 0 && len(seen[len(seen)-1].Instances()) == len(hostile)+1
+		return len(seen) > 0 && seen[len(seen)-1].Len() == len(hostile)+1
 	})
 	taken, refused := f.Sub.Latest().Partition(nil)
 	if len(taken) != 1 || len(refused) != len(hostile) {

@@ -94,11 +94,11 @@ func TestW16NoLeader(t *testing.T) {
 			}
 		}
 	}
-	live := func(snap *rollcall.Snapshot) bool { return snap.Staleness() == nil && len(snap.Instances()) == 1 }
+	live := func(snap *rollcall.Snapshot) bool { return snap.Staleness() == nil && snap.Len() == 1 }
 	all("live", live)
 	etcd.Isolate(0)
 	isolated := time.Now()
-	all("stale", func(snap *rollcall.Snapshot) bool { return snap.Staleness() != nil && len(snap.Instances()) == 1 })
+	all("stale", func(snap *rollcall.Snapshot) bool { return snap.Staleness() != nil && snap.Len() == 1 })
 	stale := time.Now()
 	lab.Within(t, fmt.Sprintf("all %d services are stale", sizes[1]), isolated, 5*time.Second)
 	time.Sleep(time.Duration(lab.Size(60, 20)) * time.Second)

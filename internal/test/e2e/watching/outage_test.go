@@ -46,8 +46,8 @@ func TestW3PartitionedMemberStillAnswers(t *testing.T) {
 	t.Logf("%v after the write", time.Since(written))
 	stale := pinned.GoesStale()
 	lab.Note(t, "a client of that member alone: marked stale after %v, bound 5s", stale.Since.Sub(isolated).Round(time.Millisecond))
-	if got := pinned.Sub.Latest(); len(got.Instances()) != 1 {
-		t.Errorf("the client of that member alone holds %d endpoints", len(got.Instances()))
+	if got := pinned.Sub.Latest(); got.Len() != 1 {
+		t.Errorf("the client of that member alone holds %d endpoints", got.Len())
 	}
 	etcd.Rejoin(0)
 	etcd.WaitReady()

@@ -33,7 +33,7 @@ func large(e *lab.Env, n int) {
 	log, client := e.Spy(func(cfg *clientv3.Config) { *cfg = rollcall.ClientConfig(link.Addr()) })
 	holds := func(f *lab.Follower, want int) {
 		f.Until(fmt.Sprintf("live with %d", want), func(seen []*rollcall.Snapshot) bool {
-			return len(seen) > 0 && len(seen[len(seen)-1].Instances()) == want && seen[len(seen)-1].Staleness() == nil
+			return len(seen) > 0 && seen[len(seen)-1].Len() == want && seen[len(seen)-1].Staleness() == nil
 		})
 	}
 	began := time.Now()
