@@ -157,7 +157,7 @@ func describe(snap *rollcall.Snapshot) string {
 	}
 	line += "]"
 	for _, rej := range snap.Invalid() {
-		line += " rejected " + rej.Key
+		line += " invalid " + rej.Key
 	}
 	if snap.Epoch() > 1 {
 		line += fmt.Sprintf(" epoch %d", snap.Epoch())
