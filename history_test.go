@@ -154,7 +154,7 @@ func describe(snap *rollcall.Snapshot) string {
 	}
 	line := fmt.Sprintf("revision %d: %v", snap.Revision(), ids)
 	for _, rej := range snap.Invalid() {
-		line += " rejected " + rej.Key
+		line += " invalid " + rej.Key
 	}
 	if snap.Epoch() > 1 {
 		line += fmt.Sprintf(" epoch %d", snap.Epoch())

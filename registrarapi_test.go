@@ -235,7 +235,7 @@ func TestRegistrarStats(t *testing.T) {
 		}
 		before := d.registrar.Stats()
 		d.conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
-			if txn, ok := call.Request.(*etcdserverpb.TxnRequest); ok && string(txn.Compare[0].Key) == "svc/late" && txn.Success[0].GetRequestPut() != nil {
+			if txn, ok := call.Request.(*etcdserverpb.TxnRequest); ok && len(txn.Compare) > 0 && string(txn.Compare[0].Key) == "svc/late" && txn.Success[0].GetRequestPut() != nil {
 				return context.DeadlineExceeded
 			}
 			return nil

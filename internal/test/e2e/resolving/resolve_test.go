@@ -174,7 +174,7 @@ func TestG7BadValues(t *testing.T) {
 			}
 			snap := lab.Follow(e.T, e.ClientWith(), e.Target).Holds("a", "z")
 			if got := snap.Invalid(); len(got) != 1 || got[0].Key != e.Key("m") || got[0].Cause == nil {
-				e.Failf("%s: rejected %+v, want one with a cause", v.name, got)
+				e.Failf("%s: invalid %+v, want one with a cause", v.name, got)
 			}
 		}
 	})

@@ -46,8 +46,8 @@ var (
 	onlyIt = func(got map[string]float64) bool { return len(got) == 1 }
 )
 
-// settles calls until the servers that are called are as wanted.
-func (f *fleet) settles(conn *grpc.ClientConn, what string, met func(map[string]float64) bool) (took time.Duration) {
+// reaches calls until the servers that are called are as wanted.
+func (f *fleet) reaches(conn *grpc.ClientConn, what string, met func(map[string]float64) bool) (took time.Duration) {
 	f.t.Helper()
 	began := time.Now()
 	for {
@@ -92,8 +92,8 @@ func TestServiceConfig(t *testing.T) {
 		return conn
 	}
 	conn, deaf := dial(), dial(grpc.WithDisableServiceConfig())
-	f.settles(conn, "pick_first is the default", onlyIt)
-	f.settles(deaf, "pick_first is the default", onlyIt)
+	f.reaches(conn, "pick_first is the default", onlyIt)
+	f.reaches(deaf, "pick_first is the default", onlyIt)
 	lab.PutValue(t, f.etcd, configKey, policy("round_robin", "{}"))
 	t.Logf("round_robin was in force after %v", f.becomes(conn, 40, 0.01, both))
 
@@ -109,7 +109,7 @@ func TestServiceConfig(t *testing.T) {
 	f.becomes(conn, 40, 0.01, both) // the last good one stays
 
 	lab.Remove(t, f.etcd, configKey)
-	f.settles(conn, "without a service config it is pick_first again", onlyIt)
+	f.reaches(conn, "without a service config it is pick_first again", onlyIt)
 	if got, _ := f.shares(deaf, 40); !onlyIt(got) {
 		t.Errorf("a channel that wants no service config has one: %v", got)
 	}

@@ -56,9 +56,9 @@ func TestDocumentedConfigs(t *testing.T) {
 		case name == "rollcall_weighted", name == "rollcall_zone" && strings.Contains(config, "rollcall_weighted"):
 			f.becomes(conn, 100, 0.02, weighted)
 		case name == "pick_first":
-			f.settles(conn, name, onlyIt)
+			f.reaches(conn, name, onlyIt)
 		case name == "least_request_experimental", name == "ring_hash_experimental":
-			f.settles(conn, name, func(got map[string]float64) bool { return len(got) == 3 })
+			f.reaches(conn, name, func(got map[string]float64) bool { return len(got) == 3 })
 		default:
 			f.becomes(conn, 120, 0.05, alike)
 		}
