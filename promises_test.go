@@ -4,6 +4,7 @@
 package rollcall_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -230,4 +231,44 @@ func TestP6EmptyIsAnAnswer(t *testing.T) {
 		}
 		synctest.Wait()
 	})
+}
+
+// P9: Close joins in real time too, with many services, each of whose configs is followed by
+// itself, and a Registrar.
+func TestP9CloseJoinsManyServices(t *testing.T) {
+	const services = 500
+	store := fakeetcd.New()
+	defer store.Close()
+	conn := store.Connect(context.Background())
+	defer conn.Close()
+	conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
+		if call.Key == rollcall.ConfigPrefix {
+			return rpctypes.ErrGRPCPermissionDenied
+		}
+		return nil
+	})
+	d := directory(t, conn)
+	r, err := rollcall.NewRegistrar(d, rollcall.RegistrarOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := r.Register("svc-0", rollcall.Endpoint{Addr: "10.0.0.1:50051"}); err != nil {
+		t.Fatal(err)
+	}
+	for i := range services {
+		service := fmt.Sprintf("svc-%d", i)
+		deliver(t, d, service, func(*rollcall.Snapshot, error) {})
+		if err := followConfig(d, service); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for conn.Watches() < 2*services {
+		time.Sleep(time.Millisecond)
+	}
+	began := time.Now()
+	d.Close()
+	if took := time.Since(began); took > 300*time.Millisecond { // thrice, for a busy machine
+		t.Errorf("Close took %v", took)
+	}
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/rollcall-grpc/rollcall/internal/test/fakeetcd"
 )
 
-// shown lists what is present and what is held, by id.
+// shown lists what is present and what is retained, by id.
 func shown(sub *rollcall.Subscription) string {
 	synctest.Wait()
 	snap := sub.Latest()
@@ -69,7 +69,7 @@ func TestG6MassLossIsRetained(t *testing.T) {
 		del("c")
 		want("d|abc")
 		if got := d.Stats(); got.Retained != 3 || got.SelfPreservations != 1 {
-			t.Errorf("stats %+v, want 3 held by 1 hold", got)
+			t.Errorf("stats %+v, want 3 retained by 1 self-preservation", got)
 		}
 		put("c", "null")
 		want("cd|") // two of four are missing
@@ -154,7 +154,7 @@ func TestRetentionEndsWhileTheReflectorWaits(t *testing.T) {
 				time.Sleep(time.Second)
 				block(conn)
 				if got := shown(sub); got != "|abc" {
-					t.Errorf("shown %s, want all held", got)
+					t.Errorf("shown %s, want all retained", got)
 				}
 				time.Sleep(1500 * time.Millisecond)
 				if got := shown(sub); got != "|" {
@@ -177,7 +177,7 @@ func TestNothingRetainedByDefault(t *testing.T) {
 		next(t, sub)
 		store.Delete("svc/a")
 		if snap := next(t, sub); snap.Len() != 0 || len(snap.Retained()) != 0 {
-			t.Errorf("left %v, held %v", describe(snap), snap.Retained())
+			t.Errorf("left %v, retained %v", describe(snap), snap.Retained())
 		}
 	})
 }
