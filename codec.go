@@ -34,7 +34,11 @@ type storedValue struct {
 func Encode(addr string, metadata any) ([]byte, error) {
 	data, err := json.Marshal(metadata)
 	if err != nil {
-		return nil, inputError("metadata", fmt.Sprint(metadata), "it cannot be written as JSON: %v", err)
+		text := fmt.Sprint(metadata)
+		if raw, ok := metadata.(json.RawMessage); ok {
+			text = string(raw)
+		}
+		return nil, inputError("metadata", text, "it cannot be written as JSON: %v", err)
 	}
 	value, err := json.Marshal(storedValue{Addr: addr, Metadata: data})
 	if err != nil {

@@ -103,14 +103,14 @@ var shared struct {
 }
 
 // SharedDirectory returns the client's own Directory, the same at every call, which is closed
-// with the client.
+// with the client: do not close it. If somebody has, another one is returned.
 func SharedDirectory(client *clientv3.Client) (*Directory, error) {
 	if client == nil {
 		return NewDirectory(client, DirectoryOptions{})
 	}
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
-	if d := shared.directories[client]; d != nil {
+	if d := shared.directories[client]; d != nil && !d.isClosed() {
 		return d, nil
 	}
 	d, err := NewDirectory(client, DirectoryOptions{})
@@ -123,7 +123,9 @@ func SharedDirectory(client *clientv3.Client) (*Directory, error) {
 	shared.directories[client] = d
 	context.AfterFunc(client.Ctx(), func() {
 		shared.mu.Lock()
-		delete(shared.directories, client)
+		if shared.directories[client] == d {
+			delete(shared.directories, client)
+		}
 		shared.mu.Unlock()
 		d.Close()
 	})
@@ -140,10 +142,23 @@ func (d *Directory) SetLogger(log *slog.Logger) { d.logger.to.Store(log) }
 // Logger returns the logger in use, never nil.
 func (d *Directory) Logger() *slog.Logger { return d.logger.logger() }
 
+// usable returns why the Directory cannot be used: it or its client was closed.
+func (d *Directory) usable() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.usableLocked()
+}
+
+func (d *Directory) isClosed() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.closed
+}
+
 func (d *Directory) usableLocked() error {
 	switch {
 	case d.closed:
-		return ErrClosed
+		return errDirectoryClosed
 	case d.client.Ctx().Err() != nil:
 		return etcdkv.ErrClientClosed
 	}

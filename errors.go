@@ -40,3 +40,6 @@ func inputError(field, value, format string, args ...any) error {
 	}
 	return &InputError{Field: field, Value: value, Reason: fmt.Sprintf(format, args...)}
 }
+
+// errDirectoryClosed is the error of what needs a Directory that its owner has closed.
+var errDirectoryClosed = fmt.Errorf("the Directory is %w", ErrClosed)

@@ -94,6 +94,12 @@ func ParseService(name string) (string, error) {
 	return service, nil
 }
 
+// checkService refuses the names that ParseService refuses; others are taken as they are.
+func checkService(service string) error {
+	_, err := ParseService(service)
+	return err
+}
+
 // Key returns the key of a service's instance: "<service>/<id>".
 func Key(service, id string) string { return service + "/" + id }
 

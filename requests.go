@@ -21,11 +21,17 @@ import (
 // call is there. While etcd cannot be reached it waits until the context ends; the error
 // then wraps the context's and the reason why etcd did not answer.
 func (d *Directory) List(ctx context.Context, service string) (*Snapshot, error) {
+	if err := checkService(service); err != nil {
+		return nil, err
+	}
 	return d.ListPrefix(ctx, service+"/")
 }
 
 // ListPrefix is List for every key that starts with prefix.
 func (d *Directory) ListPrefix(ctx context.Context, prefix string) (*Snapshot, error) {
+	if err := d.usable(); err != nil {
+		return nil, fmt.Errorf("list %q: %w", prefix, err)
+	}
 	var retry backoff.Backoff
 	var cause error // why etcd has not answered
 	for {
@@ -46,7 +52,7 @@ func (d *Directory) ListPrefix(ctx context.Context, prefix string) (*Snapshot, e
 		}
 		if backoff.Sleep(ctx, retry.Next(), recovered) != nil {
 			if cause == nil {
-				cause = cmp.Or(etcdkv.Disconnected(context.WithoutCancel(ctx), d.client), etcdkv.NoAnswer(d.client))
+				return nil, fmt.Errorf("list %q: %w", prefix, d.because(ctx, ctx.Err()))
 			}
 			return nil, fmt.Errorf("list %q: %w: %w", prefix, ctx.Err(), cause)
 		}
@@ -56,9 +62,13 @@ func (d *Directory) ListPrefix(ctx context.Context, prefix string) (*Snapshot, e
 // ServiceConfig reads the service config of a service from etcd itself, linearizably. Its
 // JSON is nil where the service has none.
 func (d *Directory) ServiceConfig(ctx context.Context, service string) (*ServiceConfig, error) {
-	resp, err := etcdkv.Get(ctx, d.client, ConfigPrefix+service)
+	err := cmp.Or(checkService(service), d.usable())
+	var resp *clientv3.GetResponse
+	if err == nil {
+		resp, err = etcdkv.Get(ctx, d.client, ConfigPrefix+service)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("read the service config of %q: %w", service, err)
+		return nil, fmt.Errorf("read the service config of %q: %w", service, d.because(ctx, err))
 	}
 	if len(resp.Kvs) == 0 {
 		return &ServiceConfig{Service: service}, nil
@@ -68,7 +78,7 @@ func (d *Directory) ServiceConfig(ctx context.Context, service string) (*Service
 
 // ErrConfigChanged is returned by PutServiceConfig and DeleteServiceConfig if the service config was
 // changed meanwhile.
-var ErrConfigChanged = errors.New("the service config was changed meanwhile")
+var ErrConfigChanged = errors.New("the service config was changed meanwhile; read it again")
 
 // PutServiceConfig writes the service config of a service, if config.ModRevision still is
 // that of the one that it replaces, 0 for none, and returns it as written. Its JSON must be an
@@ -96,7 +106,7 @@ func (d *Directory) DeleteServiceConfig(ctx context.Context, config ServiceConfi
 }
 
 func (d *Directory) writeConfig(ctx context.Context, config ServiceConfig, write func(key string) clientv3.Op) (revision int64, err error) {
-	if _, err := ParseService(config.Service); err != nil {
+	if err := cmp.Or(checkService(config.Service), d.usable()); err != nil {
 		return 0, err
 	}
 	key := ConfigPrefix + config.Service // taken as it is, as by Subscribe
@@ -105,9 +115,17 @@ func (d *Directory) writeConfig(ctx context.Context, config ServiceConfig, write
 	done, err := d.client.Txn(call).If(clientv3.Compare(clientv3.ModRevision(key), "=", config.ModRevision)).Then(write(key)).Commit()
 	switch err := etcdkv.Explain(ctx, d.client, err); {
 	case err != nil:
-		return 0, err
+		return 0, d.because(ctx, err)
 	case !done.Succeeded:
 		return 0, ErrConfigChanged
 	}
 	return done.Header.Revision, nil
+}
+
+// because adds to the error of a context that has ended why etcd did not answer.
+func (d *Directory) because(ctx context.Context, err error) error {
+	if ctx.Err() == nil {
+		return err
+	}
+	return fmt.Errorf("%w: %w", err, cmp.Or(d.outage(), etcdkv.Disconnected(context.WithoutCancel(ctx), d.client), etcdkv.NoAnswer(d.client)))
 }

@@ -24,6 +24,9 @@ type Subscription struct {
 // Subscribe follows the instances of a service: every key under "<service>/" and
 // nothing else. The name is taken as it is; ParseService normalises what users type.
 func (d *Directory) Subscribe(service string) (*Subscription, error) {
+	if err := checkService(service); err != nil {
+		return nil, err
+	}
 	return d.SubscribePrefix(service + "/")
 }
 
@@ -44,10 +47,11 @@ func (d *Directory) pull(keys etcdkv.KeyRange, prefix string, changed chan struc
 }
 
 // Next waits for a snapshot that it has not returned yet and returns the newest, at once
-// where there is one: it skips what came in between, but does not slow its caller down. It
-// ends with the context's error, which before the first snapshot wraps Err as well, or with
-// one that wraps ErrClosed, every time, once the subscription, its Directory or the etcd client
-// was closed.
+// where there is one: it skips what came in between, but does not slow its caller down. A
+// snapshot that differs from the last in its Staleness alone is another one. Next ends with the
+// context's error, which before the first snapshot wraps Err as well. Once the subscription, its
+// Directory or the etcd client was closed, it ends with one that wraps ErrClosed, every time, but
+// for a last snapshot that it has not returned yet, marked stale.
 func (s *Subscription) Next(ctx context.Context) (*Snapshot, error) {
 	snap, err := s.subscriber.Next(ctx)
 	if err == nil || errors.Is(err, ErrClosed) || s.Latest() != nil {
@@ -99,7 +103,8 @@ func (s *Subscription) Close() {
 	}
 }
 
-// Delivery is a subscription whose snapshots are pushed to a function.
+// Delivery is a subscription whose snapshots are pushed to a function, which is not told when it
+// is closed.
 type Delivery struct{ sub Subscription }
 
 // SubscribeFunc calls f with the snapshots of a service, one call at a time and perhaps before
@@ -110,6 +115,9 @@ type Delivery struct{ sub Subscription }
 // A first change is delivered at once. If f takes more than a fifth of the time, later changes
 // are delayed for at most a second and folded into one.
 func (d *Directory) SubscribeFunc(service string, f func(snap *Snapshot, err error)) (*Delivery, error) {
+	if err := checkDelivery(service, f == nil); err != nil {
+		return nil, err
+	}
 	prefix := service + "/"
 	in, s, err := d.subscribe(etcdkv.Prefix(prefix), prefix, make(chan struct{}, 1), f)
 	if err != nil {
@@ -140,10 +148,20 @@ func (d *Delivery) Close() { d.sub.Close() }
 // each one that is asked for is watched by itself, and the others are tried again every 5 min on
 // average; so is one that the role may not read.
 func (d *Directory) SubscribeServiceConfigFunc(service string, f func(config *ServiceConfig, err error)) (*ConfigDelivery, error) {
+	if err := checkDelivery(service, f == nil); err != nil {
+		return nil, err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.usableLocked(); err != nil {
 		return nil, err
 	}
 	return d.configs.subscribe(service, f), nil
+}
+
+func checkDelivery(service string, noFunc bool) error {
+	if noFunc {
+		return inputError("function", "nil", "nothing can be delivered to it; Subscribe gives snapshots without one")
+	}
+	return checkService(service)
 }

@@ -36,7 +36,8 @@ type Update struct {
 }
 
 // WatchChannel receives changes. A slice covers one or more revisions of etcd; the changes of
-// a transaction are never split. The channel is closed only when the context of the watch
+// a transaction are never split. Of changes that follow each other closely, to one key too, the
+// last state is received: an endpoint that was added and deleted at once may not appear. The channel is closed only when the context of the watch
 // ends or the client is closed.
 type WatchChannel <-chan []*Update
 

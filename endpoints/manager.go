@@ -149,7 +149,7 @@ func (m *manager) DeleteEndpoint(ctx context.Context, key string, opts ...client
 }
 
 func (m *manager) List(ctx context.Context) (Key2EndpointMap, error) {
-	snap, err := m.directory.List(ctx, m.target)
+	snap, err := m.directory.ListPrefix(ctx, m.target+"/")
 	if err != nil {
 		return nil, err
 	}

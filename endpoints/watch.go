@@ -12,7 +12,7 @@ import (
 )
 
 func (m *manager) NewWatchChannel(ctx context.Context) (WatchChannel, error) {
-	sub, err := m.directory.Subscribe(m.target)
+	sub, err := m.directory.SubscribePrefix(m.target + "/")
 	if err != nil {
 		return nil, fmt.Errorf("endpoints: watch %q: %w", m.target, err)
 	}

@@ -5,6 +5,7 @@ package resolver
 
 import (
 	"net/url"
+	"strings"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
@@ -26,6 +27,10 @@ func NewClient(client *clientv3.Client, service string, opts ...grpc.DialOption)
 	service, err := rollcall.ParseService(service)
 	if err != nil {
 		return nil, err
+	}
+	if strings.Contains(service, "://") || strings.ContainsAny(service, "?#") {
+		return nil, &rollcall.InputError{Field: "service", Value: service,
+			Reason: "give the name alone, such as my-service; targets and selectors go to grpc.NewClient, with a builder of NewBuilder"}
 	}
 	directory, err := rollcall.SharedDirectory(client)
 	if err != nil {

@@ -63,7 +63,7 @@ func (c *serviceConfig) take(stored json.RawMessage) error {
 			return err
 		}
 		result := c.parse(string(config))
-		if c.invalid = result.Err; c.invalid != nil {
+		if c.invalid = withImport(result.Err); c.invalid != nil {
 			return c.invalid
 		}
 		c.current, c.changed = result, true
@@ -105,6 +105,19 @@ func overlay(under, over json.RawMessage) (json.RawMessage, error) {
 	return json.Marshal(all)
 }
 
+// withImport adds what a program must import for a policy of Rollcall's that it does not know.
+func withImport(err error) error {
+	if err == nil || !strings.Contains(err.Error(), "no supported policies") {
+		return err
+	}
+	for _, policy := range []string{"weighted", "zone"} {
+		if strings.Contains(err.Error(), "rollcall_"+policy) {
+			return fmt.Errorf("%w; import github.com/rollcall-grpc/rollcall/balancer/%s to use rollcall_%s", err, policy, policy)
+		}
+	}
+	return err
+}
+
 // CheckServiceConfig returns an error unless gRPC accepts a service config, as JSON, with the
 // balancing policies that are registered in this program: a *rollcall.InputError.
 func CheckServiceConfig(config string) error {
@@ -117,6 +130,6 @@ func CheckServiceConfig(config string) error {
 			return conn.Close()
 		}
 	}
-	reason := strings.TrimPrefix(err.Error(), "grpc: the provided default service config is invalid: ")
+	reason := strings.TrimPrefix(withImport(err).Error(), "grpc: the provided default service config is invalid: ")
 	return &rollcall.InputError{Field: "service config", Value: config, Reason: reason}
 }
