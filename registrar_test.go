@@ -40,20 +40,30 @@ type registrarEnv struct {
 func withRegistrar(t *testing.T, opts RegistrarOptions, test func(d *registrarEnv)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		d := &registrarEnv{T: t, store: fakeetcd.New()}
-		defer d.store.Close()
-		d.conn = d.store.Connect(context.Background())
-		d.other = d.store.Connect(context.Background()).Client
-		directory, err := SharedDirectory(d.conn.Client)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if d.registrar, err = NewRegistrar(directory, opts); err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = d.registrar.Shutdown(d.within(time.Second)) }()
+		d := newRegistrarEnv(t, opts)
+		defer d.close()
 		test(d)
 	})
+}
+
+func newRegistrarEnv(t *testing.T, opts RegistrarOptions) *registrarEnv {
+	t.Helper()
+	d := &registrarEnv{T: t, store: fakeetcd.New()}
+	d.conn = d.store.Connect(context.Background())
+	d.other = d.store.Connect(context.Background()).Client
+	directory, err := SharedDirectory(d.conn.Client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.registrar, err = NewRegistrar(directory, opts); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func (d *registrarEnv) close() {
+	_ = d.registrar.Shutdown(d.within(time.Second))
+	d.store.Close()
 }
 
 func (d *registrarEnv) within(limit time.Duration) context.Context {
@@ -496,7 +506,7 @@ func TestManyRegistrations(t *testing.T) {
 					d.noError("wait", g.Wait(d.within(time.Minute)))
 				}
 				time.Sleep(time.Minute) // until the size of a batch has come down to the limit
-				synctest.Wait() // until a probe that is under way has ended
+				synctest.Wait()         // until a probe that is under way has ended
 				if got := d.store.Watches(); got > maxKeyWatches+1 {
 					t.Errorf("%d watches, want %d and the service's", got, maxKeyWatches)
 				}

@@ -135,7 +135,7 @@ func (r *Registrar) step(ctx context.Context, g *Registration) (done bool, err e
 	switch act {
 	case actPut:
 		value = g.observed.target(wanted)
-		g.observed.sending(value, wanted)
+		g.observed.sending(value, wanted, kv.GetModRevision())
 	case actKeep:
 		r.confirmedLocked(g, kv, wanted)
 	case actYield:
@@ -181,6 +181,11 @@ func (r *Registrar) read(ctx context.Context, g *Registration) error {
 // key.
 func (r *Registrar) put(ctx context.Context, g *Registration, kv *mvccpb.KeyValue, value, wanted []byte, lease clientv3.LeaseID) (done bool, err error) {
 	resp, err := r.write(ctx, g, kv, value, lease)
+	if !etcdkv.OutcomeUnknown(err) && (err != nil || !resp.Succeeded) {
+		r.mu.Lock()
+		g.observed.refused()
+		r.mu.Unlock()
+	}
 	if err != nil {
 		return false, fmt.Errorf("write %q: %w", g.key, err)
 	}
@@ -253,7 +258,7 @@ func (r *Registrar) mark(ctx context.Context, g *Registration, kv *mvccpb.KeyVal
 		return nil // the value cannot be marked, or is already
 	}
 	r.mu.Lock()
-	g.observed.sending(marked, g.desired.value)
+	g.observed.sending(marked, g.desired.value, kv.ModRevision)
 	r.mu.Unlock()
 	_, err = r.commit(r.client.Txn(ctx).
 		If(clientv3.Compare(clientv3.ModRevision(g.key), "=", kv.ModRevision)).
