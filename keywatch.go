@@ -22,27 +22,28 @@ const (
 	maxBatch      = 100 // keys that are looked up at once; a server takes 128 operations by default
 )
 
-// watchLocked subscribes to a watch that covers the registration's key.
-func (r *Registrar) watchLocked(g *Registration) (err error) {
+// watchLocked subscribes to a watch that covers the registration's key. A closed Directory has
+// none: verifyKeys looks the key up.
+func (r *Registrar) watchLocked(g *Registration) {
 	prefix := g.service + "/"
 	w := r.watches[prefix]
-	switch {
-	case w != nil:
-	case r.keyWatches < maxKeyWatches:
-		w = newKeyWatch(g.key)
-		if w.sub, err = r.directory.pull(etcdkv.SingleKey(g.key), g.key, r.wake); err == nil {
+	if w == nil {
+		name, keys := prefix, etcdkv.Prefix(prefix)
+		if r.keyWatches < maxKeyWatches {
+			name, keys = g.key, etcdkv.SingleKey(g.key)
+		}
+		sub, err := r.directory.pull(keys, name, r.wake)
+		if err != nil {
+			return
+		}
+		if name == g.key {
 			r.keyWatches++
 		}
-	default:
-		w = newKeyWatch(prefix)
-		w.sub, err = r.directory.pull(etcdkv.Prefix(prefix), prefix, r.wake)
-	}
-	if err != nil {
-		return err
+		w = &keyWatch{name: name, sub: sub, unseen: make(map[*Registration]bool)}
+		r.watches[name] = w
 	}
 	w.regs++
-	r.watches[w.name], g.watch = w, w
-	return nil
+	g.watch = w
 }
 
 // unwatchLocked returns the subscription that only this registration needed, for the caller to

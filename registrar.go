@@ -45,8 +45,8 @@ func NewRegistrar(directory *Directory, opts RegistrarOptions) (*Registrar, erro
 	return r, nil
 }
 
-// Check returns why Register would refuse an endpoint: an *InputError, or ErrClosed after
-// Shutdown or Close.
+// Check returns why Register would refuse an endpoint: an *InputError, or an error that wraps
+// ErrClosed after Shutdown or Close, or once the etcd client is closed.
 func (r *Registrar) Check(service string, ep Endpoint) error {
 	g, err := r.prepare(service, ep)
 	if err != nil {
@@ -58,8 +58,11 @@ func (r *Registrar) Check(service string, ep Endpoint) error {
 }
 
 func (r *Registrar) closedLocked(g *Registration) error {
-	if r.closed {
-		return fmt.Errorf("register %q: the registrar is %w", g.key, ErrClosed)
+	switch {
+	case r.client.Ctx().Err() != nil:
+		return fmt.Errorf("register %q: %w", g.key, etcdkv.ErrClientClosed)
+	case r.closed:
+		return fmt.Errorf("register %q: the Registrar is %w", g.key, ErrClosed)
 	}
 	return nil
 }
@@ -88,9 +91,7 @@ func (r *Registrar) Register(service string, ep Endpoint) (*Registration, error)
 	if v, ok := r.edits[g.key]; ok {
 		g.observed.values = values{applied: g.desired.value, current: v.target(g.desired.value), status: v.status}
 	}
-	if err := r.watchLocked(g); err != nil {
-		return nil, fmt.Errorf("register %q: watch the key: %w", g.key, err)
-	}
+	r.watchLocked(g)
 	r.regs[g.key] = g
 	backoff.Wake(r.wake)
 	return g, nil

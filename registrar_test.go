@@ -396,10 +396,13 @@ func TestClosedClientEndsTheRegistrar(t *testing.T) {
 				if n := d.conn.Calls(fakeetcd.Grant) + d.conn.Calls(fakeetcd.TimeToLive) - grants; n != 0 {
 					t.Errorf("%d calls in an hour on a closed client", n)
 				}
-				if _, err := d.registrar.Register("svc", Endpoint{Addr: "h:1"}); !errors.Is(err, ErrClosed) {
-					t.Errorf("register: %v, want ErrClosed", err)
+				_, err := d.registrar.Register("svc", Endpoint{Addr: "h:1"})
+				for what, err := range map[string]error{"register": err, "check": d.registrar.Check("svc", Endpoint{Addr: "h:1"})} {
+					if !errors.Is(err, etcdkv.ErrClientClosed) {
+						t.Errorf("%s: %v, want that the client is closed", what, err)
+					}
 				}
-				err := d.registrar.Shutdown(context.Background())
+				err = d.registrar.Shutdown(context.Background())
 				if !busy {
 					d.noError("close", err)
 					return
@@ -427,9 +430,18 @@ func TestDirectoryClosed(t *testing.T) {
 		d.store.Delete("svc/a")
 		time.Sleep(4 * time.Second) // a check every TTL/3
 		d.holds(a, plain("a"))
-		if _, err := d.registrar.Register("svc", Endpoint{Addr: "h:1"}); !errors.Is(err, ErrClosed) {
-			t.Errorf("register: %v, want ErrClosed", err)
-		}
+		d.noError("check", d.registrar.Check("svc", Endpoint{Addr: "h:1"}))
+		b := d.registered("b", nil)
+		d.store.Delete(b.Key())
+		d.conn.Cut()
+		time.Sleep(time.Minute)
+		d.phase(b, Lost, ErrNoAnswer)
+		d.conn.Mend()
+		time.Sleep(15 * time.Second)
+		d.holds(a, plain("a"))
+		d.holds(b, plain("b"))
+		d.phase(b, Registered, nil)
+		d.noError("close of one", b.Shutdown(d.within(time.Minute)))
 		d.noError("close", d.registrar.Shutdown(d.within(time.Minute)))
 	})
 }

@@ -23,8 +23,8 @@ type RegistrarOptions struct {
 }
 
 // Registrar keeps endpoints in etcd under one lease, for as long as it lives, whatever
-// happens to etcd, the network or the process in between. Closing its client ends it; a
-// closed Directory does not.
+// happens to etcd, the network or the process in between. Closing its client ends it. Closing
+// its Directory does not: it then looks its keys up, every third of the TTL or every 5 s.
 type Registrar struct {
 	directory *Directory // watches the keys
 	client    *clientv3.Client
@@ -99,7 +99,7 @@ type Registration struct {
 	// Guarded by registrar.mu.
 	desired  desired
 	observed observed
-	watch    *keyWatch // of the key; nil once it is removed
+	watch    *keyWatch // of the key; nil once it is removed, or if the Directory is closed
 
 	dirty     bool            // the key must be looked at
 	retry     backoff.Backoff // of a key that etcd refuses
@@ -119,10 +119,6 @@ type keyWatch struct {
 	regs   int                    // how many use it
 	last   *Snapshot              // last observed
 	unseen map[*Registration]bool // written, and not yet seen in a snapshot
-}
-
-func newKeyWatch(name string) *keyWatch {
-	return &keyWatch{name: name, unseen: make(map[*Registration]bool)}
 }
 
 // event is what happened to a registration.
