@@ -24,9 +24,6 @@ const (
 	maxFormer   = 8                      // earlier leases that are remembered
 )
 
-// errLeaseReplaced ends the maintenance of a lease that was given up for another one.
-var errLeaseReplaced = errors.New("lease was replaced")
-
 // ensureLease leaves the Registrar with a lease that etcd has: the one it had, if that
 // still lives, else a new one.
 func (r *Registrar) ensureLease(ctx context.Context) error {

@@ -177,6 +177,14 @@ func (o *observed) confirm(kv *mvccpb.KeyValue, wanted []byte) {
 	o.claimed, o.revision = true, kv.ModRevision
 }
 
+// draining makes the mark of a Drain the program's latest change, also if it is desired already
+// and an operator has removed it.
+func (o *observed) draining(d desired) {
+	if bytes.Equal(o.applied, d.value) && statusOf(o.current) != StatusDraining {
+		o.applied = d.plain
+	}
+}
+
 // forget records that the key's state is unknown, and the endpoint not to be relied on.
 func (o *observed) forget() { o.fresh, o.kv, o.state = false, nil, keyAbsent }
 

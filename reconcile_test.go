@@ -150,6 +150,39 @@ func TestObserve(t *testing.T) {
 	}
 }
 
+// Of a program's Drain and an operator's status the later one counts.
+func TestDrainBesideAnOperator(t *testing.T) {
+	const (
+		endpoint = `{"Op":0,"Addr":"h:1","Metadata":null}`
+		weighted = `{"Op":0,"Addr":"h:1","Metadata":{"weight":2}}`
+		draining = `{"Op":0,"Addr":"h:1","Metadata":{"status":"draining"}}`
+	)
+	for _, row := range []struct {
+		name             string
+		value            string // desired before
+		applied, current string
+		want             string // applied afterwards
+	}{
+		{"not drained yet", endpoint, endpoint, endpoint, endpoint},
+		{"drained", draining, draining, draining, draining},
+		{"drained, and an operator has removed the mark", draining, draining, endpoint, endpoint},
+		{"drained, and not written yet", draining, endpoint, endpoint, endpoint},
+		{"an update that is not written yet", endpoint, weighted, weighted, weighted},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			d := desired{plain: []byte(endpoint), value: []byte(row.value), draining: row.value == draining}
+			o := observed{values: values{applied: []byte(row.applied), current: []byte(row.current)}}
+			o.draining(d)
+			if string(o.applied) != row.want {
+				t.Errorf("applied %s, want %s", o.applied, row.want)
+			}
+			if d, _ = d.with(d.plain, true); statusOf(o.target(d.value)) != StatusDraining {
+				t.Errorf("the target %s is not marked", o.target(d.value))
+			}
+		})
+	}
+}
+
 func TestChangedSinceObserved(t *testing.T) {
 	r := &Registrar{lease: 9}
 	for _, row := range []struct {

@@ -129,11 +129,6 @@ type event struct {
 	cause error
 }
 
-const (
-	levelInfo = slog.LevelInfo
-	levelWarn = slog.LevelWarn
-)
-
 // setLocked records a state and wakes those who wait. Closed is the last one.
 func (g *Registration) setLocked(phase Phase, err error) {
 	if g.state.Phase == Closed {

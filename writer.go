@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -196,7 +197,7 @@ func (r *Registrar) put(ctx context.Context, g *Registration, kv *mvccpb.KeyValu
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if g.state.Lease == lease && (kv == nil || !isEndpoint(kv.Value)) {
-		r.noteLocked(levelWarn, "key was deleted or overwritten; registration put back", g, nil)
+		r.noteLocked(slog.LevelWarn, "key was deleted or overwritten; registration put back", g, nil)
 	}
 	r.confirmedLocked(g, &mvccpb.KeyValue{Key: []byte(g.key), Value: value, Lease: int64(lease), ModRevision: resp.Header.Revision}, wanted)
 	return true, nil
@@ -286,9 +287,9 @@ func (r *Registrar) observe(g *Registration, kv *mvccpb.KeyValue) {
 	if !g.observed.observe(kv, state) {
 		return
 	}
-	r.noteLocked(levelInfo, "an operator has edited the registration", g, nil)
+	r.noteLocked(slog.LevelInfo, "an operator has edited the registration", g, nil)
 	if addr, _, _ := decodeValue(kv.Value); addr != g.addr {
-		r.noteLocked(levelWarn, "an operator has given the registration another address", g, fmt.Errorf("%s, not %s", addr, g.addr))
+		r.noteLocked(slog.LevelWarn, "an operator has given the registration another address", g, fmt.Errorf("%s, not %s", addr, g.addr))
 	}
 }
 
