@@ -112,7 +112,7 @@ func (r *Registrar) verifyKeys(ctx context.Context) (dirty bool) {
 			if errors.Is(err, rpctypes.ErrTooManyOps) {
 				r.batch = max(1, r.batch/2) // the limit is the server's to set
 			}
-			r.logger().Debug("cannot verify the keys of registrations", "cause", r.explain(err))
+			r.Logger().Debug("cannot verify the keys of registrations", "cause", r.explain(err))
 			return dirty
 		}
 		r.mu.Lock()
@@ -176,12 +176,12 @@ func (r *Registrar) deleteRestored(ctx context.Context) {
 	defer cancel()
 	under, err := r.client.TimeToLive(ctx, r.lease, clientv3.WithAttachedKeys())
 	if err != nil {
-		r.logger().Debug("cannot list the keys under the lease", "cause", err)
+		r.Logger().Debug("cannot list the keys under the lease", "cause", err)
 		return
 	}
 	for _, key := range under.Keys {
 		if err := r.deleteRestoredKey(ctx, string(key)); err != nil {
-			r.logger().Warn("cannot delete a deregistered key that came back when etcd was restored", "key", string(key), "cause", err)
+			r.Logger().Warn("cannot delete a deregistered key that came back when etcd was restored", "key", string(key), "cause", err)
 		}
 	}
 }
@@ -202,7 +202,7 @@ func (r *Registrar) deleteRestoredKey(ctx context.Context, key string) error {
 	done, err := r.commit(r.client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", resp.Kvs[0].ModRevision)).
 		Then(clientv3.OpDelete(key)))
 	if err == nil && done.Succeeded {
-		r.logger().Warn("deleted a deregistered key that came back when etcd was restored", "key", key)
+		r.Logger().Warn("deleted a deregistered key that came back when etcd was restored", "key", key)
 	}
 	return err
 }

@@ -37,7 +37,7 @@ func (r *Registrar) ensureLease(ctx context.Context) error {
 		if err == nil && left.TTL > 0 {
 			return nil
 		}
-		r.logger().Debug("lease has expired; registering again under a new one", "lease", leaseText(r.lease))
+		r.Logger().Debug("lease has expired; registering again under a new one", "lease", leaseText(r.lease))
 		r.counts.leasesExpired.Add(1)
 		r.forget(r.lease)
 		r.leased(0, 0)
@@ -191,7 +191,7 @@ func (r *Registrar) fence(ctx context.Context) (due time.Time, err error) {
 	if err == nil {
 		return time.Now().Add(backoff.Never), nil
 	}
-	r.logger().Debug("cannot retire a lease yet", "cause", err)
+	r.Logger().Debug("cannot retire a lease yet", "cause", err)
 	r.fenceDue = time.Now().Add(r.fenceRetry.Next())
 	return r.fenceDue, nil
 }

@@ -50,7 +50,7 @@ func (r *Registrar) confirmedLocked(g *Registration, kv *mvccpb.KeyValue, wanted
 		r.noteLocked(slog.LevelInfo, "registration is draining", g, nil)
 	case g.state.Phase != phase:
 		r.noteLocked(slog.LevelInfo, "registration is serving", g, nil)
-	case g.state.Err != nil:
+	case g.state.Err != nil && causeOf(g.state.Err) != causeConnection:
 		r.noteLocked(slog.LevelInfo, "registration written", g, nil)
 	}
 	g.setLocked(phase, nil)
@@ -78,7 +78,7 @@ func (r *Registrar) failedLocked(g *Registration, err error) {
 		r.missingLocked(g, err)
 		return
 	}
-	if g.state.Err == nil || causeOf(g.state.Err) != causeOf(err) {
+	if cause := causeOf(err); cause != causeConnection && (g.state.Err == nil || causeOf(g.state.Err) != cause) {
 		text := "registration cannot be written; it stays as it was"
 		if g.desired.removed {
 			text = "cannot deregister yet"
@@ -121,7 +121,7 @@ func (r *Registrar) logEvents() {
 		if e.cause != nil {
 			args = append(args, "cause", e.cause)
 		}
-		r.logger().Log(context.Background(), e.level, text, args...)
+		r.Logger().Log(context.Background(), e.level, text, args...)
 	}
 }
 
@@ -129,7 +129,7 @@ func (r *Registrar) logEvents() {
 func (r *Registrar) remind() {
 	r.mu.Lock()
 	for _, g := range r.regs {
-		if g.state.Err != nil && !g.desired.removed && causeOf(g.state.Err) != "connection" {
+		if g.state.Err != nil && !g.desired.removed && causeOf(g.state.Err) != causeConnection {
 			r.noteLocked(slog.LevelWarn, "still not registered as it should be", g, g.state.Err)
 		}
 	}
@@ -137,15 +137,18 @@ func (r *Registrar) remind() {
 	r.logEvents()
 }
 
-// causeOf returns what distinguishes causes that an operator acts on in different ways. All
-// failures of the connection are one cause, whose course the Directory logs.
+// causeConnection is the one cause of all failures of the connection, whose course the
+// Directory logs.
+const causeConnection = "connection"
+
+// causeOf returns what distinguishes causes that an operator acts on in different ways.
 func causeOf(err error) string {
 	var etcd rpctypes.EtcdError
 	switch {
 	case errors.Is(err, ErrSuperseded):
 		return ErrSuperseded.Error()
 	case errors.Is(err, errNotRenewed), concernsAll(err):
-		return "connection"
+		return causeConnection
 	case errors.As(err, &etcd):
 		return etcd.Error()
 	}

@@ -172,12 +172,12 @@ func (r *Registrar) shutdown(ctx context.Context, bound time.Duration) error {
 	all := errors.Join(failed, unrevoked)
 	switch {
 	case unrevoked != nil && left > 0:
-		r.logger().Warn("closed without an answer from etcd; what is registered goes when its lease ends",
+		r.Logger().Warn("closed without an answer from etcd; what is registered goes when its lease ends",
 			"registrations", left, "within", ttl, "cause", all)
 	case unrevoked != nil:
-		r.logger().Warn("lease not revoked; it ends on its own", "within", ttl, "cause", all)
+		r.Logger().Warn("lease not revoked; it ends on its own", "within", ttl, "cause", all)
 	case failed != nil:
-		r.logger().Warn("endpoints not deregistered one by one; revoking the lease removed them", "registrations", left, "cause", all)
+		r.Logger().Warn("endpoints not deregistered one by one; revoking the lease removed them", "registrations", left, "cause", all)
 	}
 	return all
 }

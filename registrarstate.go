@@ -64,7 +64,8 @@ type registrarCounts struct {
 	leases, renewals, leasesExpired, leasesUnrenewed, leasesReplaced, writes, writeFailures atomic.Uint64
 }
 
-func (r *Registrar) logger() *slog.Logger {
+// Logger returns the logger in use, never nil.
+func (r *Registrar) Logger() *slog.Logger {
 	if r.opts.Logger != nil {
 		return r.opts.Logger
 	}
