@@ -24,7 +24,7 @@ type RegistrarOptions struct {
 
 // Registrar keeps endpoints in etcd under one lease, for as long as it lives, whatever
 // happens to etcd, the network or the process in between. Closing its client ends it. Closing
-// its Directory does not: it then looks its keys up, every third of the TTL or every 5 s.
+// its Directory does not: its keys are then looked up, at least every 5 s, instead of watched.
 type Registrar struct {
 	directory *Directory // watches the keys
 	client    *clientv3.Client

@@ -231,8 +231,8 @@ func (s *Server) leave(ctx context.Context, why string, ended bool) {
 	s.mu.Unlock()
 }
 
-// drain marks those that are in etcd, and gives clients the time to notice. One that cannot be
-// marked cannot be deregistered in time either, which leave logs.
+// drain marks those that are in etcd, and gives clients the time to notice. What cannot be marked
+// in time cannot be deregistered in time either, and leave logs that.
 func (s *Server) drain(ctx context.Context, regs []*rollcall.Registration) {
 	marked := make(chan bool, len(regs))
 	each(regs, func(g *rollcall.Registration) {
