@@ -30,7 +30,7 @@ func TestEncode(t *testing.T) {
 		{"object", "a:1", map[string]any{"zone": "<eu>", "weight": 3}, `{"Op":0,"Addr":"a:1","Metadata":{"weight":3,"zone":"\u003ceu\u003e"}}`},
 		{"raw", "a:1", json.RawMessage(` { "b" : 1, "a" : 2 } `), `{"Op":0,"Addr":"a:1","Metadata":{"b":1,"a":2}}`},
 		{"no address", "", nil, `invalid address "": value has no Addr`},
-		{"no JSON", "a:1", json.RawMessage(`{`), `invalid metadata "[123]": it cannot be written as JSON`},
+		{"no JSON", "a:1", json.RawMessage(`{`), `invalid metadata "{": it cannot be written as JSON`},
 		{"channel", "a:1", make(chan int), `it cannot be written as JSON`},
 		{"too large", "a:1", strings.Repeat("x", rollcall.MaxMetadata), `over the limit of 1048576`},
 		{"too deep", "a:1", json.RawMessage(strings.Repeat("[", 10_001) + strings.Repeat("]", 10_001)), `exceeded max depth`},

@@ -22,27 +22,28 @@ const (
 	maxBatch      = 100 // keys that are looked up at once; a server takes 128 operations by default
 )
 
-// watchLocked subscribes to a watch that covers the registration's key.
-func (r *Registrar) watchLocked(g *Registration) (err error) {
+// watchLocked subscribes to a watch that covers the registration's key. A closed Directory has
+// none: verifyKeys looks the key up.
+func (r *Registrar) watchLocked(g *Registration) {
 	prefix := g.service + "/"
 	w := r.watches[prefix]
-	switch {
-	case w != nil:
-	case r.keyWatches < maxKeyWatches:
-		w = newKeyWatch(g.key)
-		if w.sub, err = r.directory.pull(etcdkv.SingleKey(g.key), g.key, r.wake); err == nil {
+	if w == nil {
+		name, keys := prefix, etcdkv.Prefix(prefix)
+		if r.keyWatches < maxKeyWatches {
+			name, keys = g.key, etcdkv.SingleKey(g.key)
+		}
+		sub, err := r.directory.pull(keys, name, r.wake)
+		if err != nil {
+			return
+		}
+		if name == g.key {
 			r.keyWatches++
 		}
-	default:
-		w = newKeyWatch(prefix)
-		w.sub, err = r.directory.pull(etcdkv.Prefix(prefix), prefix, r.wake)
-	}
-	if err != nil {
-		return err
+		w = &keyWatch{name: name, sub: sub, unseen: make(map[*Registration]bool)}
+		r.watches[name] = w
 	}
 	w.regs++
-	r.watches[w.name], g.watch = w, w
-	return nil
+	g.watch = w
 }
 
 // unwatchLocked returns the subscription that only this registration needed, for the caller to
@@ -111,7 +112,7 @@ func (r *Registrar) verifyKeys(ctx context.Context) (dirty bool) {
 			if errors.Is(err, rpctypes.ErrTooManyOps) {
 				r.batch = max(1, r.batch/2) // the limit is the server's to set
 			}
-			r.logger().Debug("cannot verify the keys of registrations", "cause", r.explain(err))
+			r.Logger().Debug("cannot verify the keys of registrations", "cause", r.explain(err))
 			return dirty
 		}
 		r.mu.Lock()
@@ -175,12 +176,12 @@ func (r *Registrar) deleteRestored(ctx context.Context) {
 	defer cancel()
 	under, err := r.client.TimeToLive(ctx, r.lease, clientv3.WithAttachedKeys())
 	if err != nil {
-		r.logger().Debug("cannot list the keys under the lease", "cause", err)
+		r.Logger().Debug("cannot list the keys under the lease", "cause", err)
 		return
 	}
 	for _, key := range under.Keys {
 		if err := r.deleteRestoredKey(ctx, string(key)); err != nil {
-			r.logger().Warn("cannot delete a deregistered key that came back when etcd was restored", "key", string(key), "cause", err)
+			r.Logger().Warn("cannot delete a deregistered key that came back when etcd was restored", "key", string(key), "cause", err)
 		}
 	}
 }
@@ -201,7 +202,7 @@ func (r *Registrar) deleteRestoredKey(ctx context.Context, key string) error {
 	done, err := r.commit(r.client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", resp.Kvs[0].ModRevision)).
 		Then(clientv3.OpDelete(key)))
 	if err == nil && done.Succeeded {
-		r.logger().Warn("deleted a deregistered key that came back when etcd was restored", "key", key)
+		r.Logger().Warn("deleted a deregistered key that came back when etcd was restored", "key", key)
 	}
 	return err
 }

@@ -24,9 +24,6 @@ const (
 	maxFormer   = 8                      // earlier leases that are remembered
 )
 
-// errLeaseReplaced ends the maintenance of a lease that was given up for another one.
-var errLeaseReplaced = errors.New("lease was replaced")
-
 // ensureLease leaves the Registrar with a lease that etcd has: the one it had, if that
 // still lives, else a new one.
 func (r *Registrar) ensureLease(ctx context.Context) error {
@@ -40,7 +37,7 @@ func (r *Registrar) ensureLease(ctx context.Context) error {
 		if err == nil && left.TTL > 0 {
 			return nil
 		}
-		r.logger().Debug("lease has expired; registering again under a new one", "lease", leaseText(r.lease))
+		r.Logger().Debug("lease has expired; registering again under a new one", "lease", leaseText(r.lease))
 		r.counts.leasesExpired.Add(1)
 		r.forget(r.lease)
 		r.leased(0, 0)
@@ -194,7 +191,7 @@ func (r *Registrar) fence(ctx context.Context) (due time.Time, err error) {
 	if err == nil {
 		return time.Now().Add(backoff.Never), nil
 	}
-	r.logger().Debug("cannot retire a lease yet", "cause", err)
+	r.Logger().Debug("cannot retire a lease yet", "cause", err)
 	r.fenceDue = time.Now().Add(r.fenceRetry.Next())
 	return r.fenceDue, nil
 }

@@ -86,7 +86,7 @@ func (r *Registrar) idle() bool {
 // interrupted records why registrations are not, or may not be, in etcd.
 func (r *Registrar) interrupted(err error) {
 	err = r.explain(err)
-	r.logger().Debug("registrations interrupted", "cause", err)
+	r.Logger().Debug("registrations interrupted", "cause", err)
 	r.mu.Lock()
 	for _, g := range r.regs {
 		g.dirty = true
@@ -128,7 +128,7 @@ func (r *Registrar) maintain(ctx context.Context) error {
 		case errors.Is(err, rpctypes.ErrLeaseNotFound), errors.Is(err, errLeaseReplaced):
 			return err
 		case err != nil: // which other registrations would meet too
-			r.logger().Debug("cannot write registrations", "cause", err)
+			r.Logger().Debug("cannot write registrations", "cause", err)
 			due = backoff.Earlier(due, time.Now().Add(min(retry.Next(), time.Second)))
 		}
 		if err := r.wait(ctx, chores, due, err != nil); err != nil {

@@ -20,9 +20,11 @@ import (
 // maxDeregistered is how many deregistered keys are remembered.
 const maxDeregistered = 10_000
 
-// errNotRenewed ends the maintenance of a lease that was not renewed for its whole time: it
-// may have expired, or not.
-var errNotRenewed = errors.New("lease was not renewed")
+// What ends the maintenance of a lease, beside etcd's own errors.
+var (
+	errNotRenewed    = errors.New("lease was not renewed") // for its whole time: it may have expired, or not
+	errLeaseReplaced = errors.New("lease was replaced")    // it was given up for another one
+)
 
 // confirmedLocked records that the key holds what the program wanted at a time.
 func (r *Registrar) confirmedLocked(g *Registration, kv *mvccpb.KeyValue, wanted []byte) {
@@ -41,15 +43,15 @@ func (r *Registrar) confirmedLocked(g *Registration, kv *mvccpb.KeyValue, wanted
 	phase := g.observed.phase()
 	switch {
 	case !again:
-		r.noteLocked(levelInfo, "registered", g, nil)
+		r.noteLocked(slog.LevelInfo, "registered", g, nil)
 	case g.state.Phase == Lost:
-		r.noteLocked(levelInfo, "registered again", g, nil)
+		r.noteLocked(slog.LevelInfo, "registered again", g, nil)
 	case g.state.Phase != phase && phase == Draining:
-		r.noteLocked(levelInfo, "registration is draining", g, nil)
+		r.noteLocked(slog.LevelInfo, "registration is draining", g, nil)
 	case g.state.Phase != phase:
-		r.noteLocked(levelInfo, "registration is serving", g, nil)
-	case g.state.Err != nil:
-		r.noteLocked(levelInfo, "registration written", g, nil)
+		r.noteLocked(slog.LevelInfo, "registration is serving", g, nil)
+	case g.state.Err != nil && causeOf(g.state.Err) != causeConnection:
+		r.noteLocked(slog.LevelInfo, "registration written", g, nil)
 	}
 	g.setLocked(phase, nil)
 }
@@ -58,9 +60,9 @@ func (r *Registrar) confirmedLocked(g *Registration, kv *mvccpb.KeyValue, wanted
 func (r *Registrar) missingLocked(g *Registration, err error) {
 	switch {
 	case g.state.Phase == Registered, g.state.Phase == Draining:
-		r.noteLocked(levelWarn, "registration lost", g, err)
+		r.noteLocked(slog.LevelWarn, "registration lost", g, err)
 	case g.state.Err == nil, causeOf(g.state.Err) != causeOf(err):
-		r.noteLocked(levelWarn, "not registered", g, err)
+		r.noteLocked(slog.LevelWarn, "not registered", g, err)
 	}
 	phase := Lost
 	if !g.observed.claimed {
@@ -76,12 +78,12 @@ func (r *Registrar) failedLocked(g *Registration, err error) {
 		r.missingLocked(g, err)
 		return
 	}
-	if g.state.Err == nil || causeOf(g.state.Err) != causeOf(err) {
+	if cause := causeOf(err); cause != causeConnection && (g.state.Err == nil || causeOf(g.state.Err) != cause) {
 		text := "registration cannot be written; it stays as it was"
 		if g.desired.removed {
 			text = "cannot deregister yet"
 		}
-		r.noteLocked(levelWarn, text, g, err)
+		r.noteLocked(slog.LevelWarn, text, g, err)
 	}
 	g.setLocked(phase, err)
 }
@@ -119,7 +121,7 @@ func (r *Registrar) logEvents() {
 		if e.cause != nil {
 			args = append(args, "cause", e.cause)
 		}
-		r.logger().Log(context.Background(), e.level, text, args...)
+		r.Logger().Log(context.Background(), e.level, text, args...)
 	}
 }
 
@@ -127,23 +129,26 @@ func (r *Registrar) logEvents() {
 func (r *Registrar) remind() {
 	r.mu.Lock()
 	for _, g := range r.regs {
-		if g.state.Err != nil && !g.desired.removed && causeOf(g.state.Err) != "connection" {
-			r.noteLocked(levelWarn, "still not registered as it should be", g, g.state.Err)
+		if g.state.Err != nil && !g.desired.removed && causeOf(g.state.Err) != causeConnection {
+			r.noteLocked(slog.LevelWarn, "still not registered as it should be", g, g.state.Err)
 		}
 	}
 	r.mu.Unlock()
 	r.logEvents()
 }
 
-// causeOf returns what distinguishes causes that an operator acts on in different ways. All
-// failures of the connection are one cause, whose course the Directory logs.
+// causeConnection is the one cause of all failures of the connection, whose course the
+// Directory logs.
+const causeConnection = "connection"
+
+// causeOf returns what distinguishes causes that an operator acts on in different ways.
 func causeOf(err error) string {
 	var etcd rpctypes.EtcdError
 	switch {
 	case errors.Is(err, ErrSuperseded):
 		return ErrSuperseded.Error()
 	case errors.Is(err, errNotRenewed), concernsAll(err):
-		return "connection"
+		return causeConnection
 	case errors.As(err, &etcd):
 		return etcd.Error()
 	}
@@ -164,7 +169,7 @@ func (r *Registrar) finishLocked(g *Registration, err error) {
 		r.edits[g.key] = g.observed.values
 	}
 	if g.desired.removed && g.observed.fresh && g.observed.state == keyAbsent && g.state.Phase != Closed {
-		r.noteLocked(levelInfo, "deregistered", g, nil)
+		r.noteLocked(slog.LevelInfo, "deregistered", g, nil)
 	}
 	g.setLocked(Closed, err)
 }

@@ -53,8 +53,11 @@ type observed struct {
 	landing     bool        // a create that was never answered may still happen
 }
 
-// sentValue is a value that was written to a key, with what the program wanted then.
-type sentValue struct{ value, wanted []byte }
+// sentValue is a value that was sent to replace a key's, and what the program wanted then.
+type sentValue struct {
+	value, wanted []byte
+	replaced      int64 // ModRevision that the key must have for the write to happen; 0: no key
+}
 
 // maxUnconfirmed is how many writes of a registration without an answer are remembered.
 const maxUnconfirmed = 16
@@ -95,7 +98,8 @@ const (
 
 // reconcile returns the next step about a key, and the phase until it is taken. Its outcome
 // is observed, until a step is the last one: keep, yield, fence or finish. The first put of
-// an endpoint takes the key for absent without reading it. Steps lead from phase to phase:
+// an endpoint takes the key for absent without reading it. A value as desired is put again if
+// an unanswered write may still replace it, which then fails. Steps lead from phase to phase:
 //
 //	Registering ─── put ───> Registered <───── put (1) ─────> Draining
 //	                             ^                               ^
@@ -116,7 +120,7 @@ const (
 func reconcile(d desired, o *observed) (action, Phase) {
 	phase := o.phase()
 	switch {
-	case !o.fresh && (o.claimed || d.removed):
+	case !o.fresh && (o.claimed || o.kv != nil || d.removed):
 		return actRead, phase
 	case d.removed && (o.state == keyOurs || o.state == keyFormer):
 		return actDelete, phase
@@ -128,7 +132,7 @@ func reconcile(d desired, o *observed) (action, Phase) {
 		return actFinish, Closed
 	case o.state == keyForeign && o.claimed:
 		return actYield, Lost
-	case o.state == keyOurs && bytes.Equal(o.kv.Value, o.target(d.value)):
+	case o.state == keyOurs && bytes.Equal(o.kv.Value, o.target(d.value)) && !o.mayBeReplaced():
 		return actKeep, phase
 	}
 	return actPut, phase
@@ -173,12 +177,28 @@ func (o *observed) confirm(kv *mvccpb.KeyValue, wanted []byte) {
 	o.claimed, o.revision = true, kv.ModRevision
 }
 
+// draining makes the mark of a Drain the program's latest change, also if it is desired already
+// and an operator has removed it.
+func (o *observed) draining(d desired) {
+	if bytes.Equal(o.applied, d.value) && statusOf(o.current) != StatusDraining {
+		o.applied = d.plain
+	}
+}
+
 // forget records that the key's state is unknown, and the endpoint not to be relied on.
 func (o *observed) forget() { o.fresh, o.kv, o.state = false, nil, keyAbsent }
 
 // sending records a write before it is sent.
-func (o *observed) sending(value, wanted []byte) {
-	o.unconfirmed = append(o.unconfirmed[max(0, len(o.unconfirmed)-maxUnconfirmed+1):], sentValue{value, wanted})
+func (o *observed) sending(value, wanted []byte, replaced int64) {
+	o.unconfirmed = append(o.unconfirmed[max(0, len(o.unconfirmed)-maxUnconfirmed+1):], sentValue{value, wanted, replaced})
+}
+
+// refused records that the last write was answered and did not happen.
+func (o *observed) refused() { o.unconfirmed = o.unconfirmed[:len(o.unconfirmed)-1] }
+
+// mayBeReplaced reports whether a write without an answer may still replace the key's value.
+func (o *observed) mayBeReplaced() bool {
+	return slices.ContainsFunc(o.unconfirmed, func(s sentValue) bool { return s.replaced == o.kv.ModRevision })
 }
 
 // sent returns what was wanted when a value was sent that etcd has not confirmed.

@@ -30,12 +30,16 @@ func TestReconcile(t *testing.T) {
 	found := func(state keyState, value string, claimed bool) observed {
 		o := observed{fresh: true, state: state, claimed: claimed, values: values{applied: []byte(endpoint), current: []byte(endpoint)}}
 		if state != keyAbsent {
-			o.kv = &mvccpb.KeyValue{Value: []byte(value), Lease: int64(state)}
+			o.kv = &mvccpb.KeyValue{Value: []byte(value), Lease: int64(state), ModRevision: 5}
 		}
 		return o
 	}
 	stale := func(o observed) observed { o.fresh = false; return o }
 	landing := func(o observed) observed { o.landing = true; return o }
+	sent := func(o observed, replaced int64) observed {
+		o.sending([]byte(weighted), []byte(weighted), replaced)
+		return o
+	}
 	edited := func(o observed, value, status string) observed { o.current, o.status = []byte(value), status; return o }
 	for _, row := range []struct {
 		name     string
@@ -51,9 +55,14 @@ func TestReconcile(t *testing.T) {
 		{"so is one without a lease", wants(endpoint), found(keyUnleased, endpoint, false), actPut, Registering},
 		{"so is one of an earlier lease", wants(endpoint), found(keyFormer, endpoint, false), actPut, Registered},
 		{"the key is as desired already", wants(endpoint), found(keyOurs, endpoint, false), actKeep, Registered},
+		{"what was read may be out of date", wants(endpoint), stale(found(keyOurs, endpoint, false)), actRead, Registered},
+		{"so may a predecessor's", wants(endpoint), stale(found(keyForeign, endpoint, false)), actRead, Registering},
+		{"the first put is known to have happened", wants(endpoint), sent(found(keyOurs, endpoint, false), 0), actKeep, Registered},
 		// Registered and Draining.
 		{"a reason to look", wants(endpoint), stale(found(keyOurs, endpoint, true)), actRead, Registered},
 		{"as desired", wants(endpoint), found(keyOurs, endpoint, true), actKeep, Registered},
+		{"as desired, and an unanswered write may still happen", wants(endpoint), sent(found(keyOurs, endpoint, true), 5), actPut, Registered},
+		{"as desired, and an unanswered write comes too late", wants(endpoint), sent(found(keyOurs, endpoint, true), 4), actKeep, Registered},
 		{"update", wants(weighted), found(keyOurs, endpoint, true), actPut, Registered},
 		{"drain", wants(draining), found(keyOurs, endpoint, true), actPut, Registered},
 		{"drained", wants(draining), edited(found(keyOurs, draining, true), draining, ""), actKeep, Draining},
@@ -126,7 +135,7 @@ func TestObserve(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			o := observed{claimed: row.claimed, revision: 5, values: values{applied: []byte(written), current: []byte(written)}}
-			o.sending([]byte(sent), []byte(sent))
+			o.sending([]byte(sent), []byte(sent), 5)
 			var kv *mvccpb.KeyValue
 			if row.state != keyAbsent {
 				kv = &mvccpb.KeyValue{Value: []byte(row.value), ModRevision: row.revision}
@@ -136,6 +145,39 @@ func TestObserve(t *testing.T) {
 			}
 			if want := map[bool]string{true: sent, false: written}[row.current == sent]; string(o.applied) != want {
 				t.Errorf("applied %s, want %s", o.applied, want)
+			}
+		})
+	}
+}
+
+// Of a program's Drain and an operator's status the later one counts.
+func TestDrainBesideAnOperator(t *testing.T) {
+	const (
+		endpoint = `{"Op":0,"Addr":"h:1","Metadata":null}`
+		weighted = `{"Op":0,"Addr":"h:1","Metadata":{"weight":2}}`
+		draining = `{"Op":0,"Addr":"h:1","Metadata":{"status":"draining"}}`
+	)
+	for _, row := range []struct {
+		name             string
+		value            string // desired before
+		applied, current string
+		want             string // applied afterwards
+	}{
+		{"not drained yet", endpoint, endpoint, endpoint, endpoint},
+		{"drained", draining, draining, draining, draining},
+		{"drained, and an operator has removed the mark", draining, draining, endpoint, endpoint},
+		{"drained, and not written yet", draining, endpoint, endpoint, endpoint},
+		{"an update that is not written yet", endpoint, weighted, weighted, weighted},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			d := desired{plain: []byte(endpoint), value: []byte(row.value), draining: row.value == draining}
+			o := observed{values: values{applied: []byte(row.applied), current: []byte(row.current)}}
+			o.draining(d)
+			if string(o.applied) != row.want {
+				t.Errorf("applied %s, want %s", o.applied, row.want)
+			}
+			if d, _ = d.with(d.plain, true); statusOf(o.target(d.value)) != StatusDraining {
+				t.Errorf("the target %s is not marked", o.target(d.value))
 			}
 		})
 	}

@@ -46,8 +46,8 @@ func NewRegistrar(directory *Directory, opts RegistrarOptions) (*Registrar, erro
 	return r, nil
 }
 
-// Check returns why Register would refuse an endpoint: an *InputError, or ErrClosed after
-// Shutdown or Close.
+// Check returns why Register would refuse an endpoint: an *InputError, or an error that wraps
+// ErrClosed after Shutdown or Close, or once the etcd client is closed.
 func (r *Registrar) Check(service string, ep Endpoint) error {
 	g, err := r.prepare(service, ep)
 	if err != nil {
@@ -59,8 +59,11 @@ func (r *Registrar) Check(service string, ep Endpoint) error {
 }
 
 func (r *Registrar) closedLocked(g *Registration) error {
-	if r.closed {
-		return fmt.Errorf("register %q: the registrar is %w", g.key, ErrClosed)
+	switch {
+	case r.client.Ctx().Err() != nil:
+		return fmt.Errorf("register %q: %w", g.key, etcdkv.ErrClientClosed)
+	case r.closed:
+		return fmt.Errorf("register %q: the Registrar is %w", g.key, ErrClosed)
 	}
 	return nil
 }
@@ -89,9 +92,7 @@ func (r *Registrar) Register(service string, ep Endpoint) (*Registration, error)
 	if v, ok := r.edits[g.key]; ok {
 		g.observed.values = values{applied: g.desired.value, current: v.target(g.desired.value), status: v.status}
 	}
-	if err := r.watchLocked(g); err != nil {
-		return nil, fmt.Errorf("register %q: watch the key: %w", g.key, err)
-	}
+	r.watchLocked(g)
 	r.regs[g.key] = g
 	backoff.Wake(r.wake)
 	return g, nil
@@ -132,7 +133,7 @@ func (r *Registrar) Shutdown(ctx context.Context) error {
 	return r.shutdown(bounded, time.Second)
 }
 
-// Close is a Shutdown that takes a second at most, whatever etcd does, and logs what
+// Close is a Shutdown that takes a second at most, whatever etcd does, and logs why it
 // fails. Nothing of the Registrar runs afterwards; where etcd did not answer, the keys go
 // when the lease ends.
 func (r *Registrar) Close() {
@@ -144,20 +145,7 @@ func (r *Registrar) Close() {
 // shutdown removes every endpoint until the context ends, then revokes the leases, for no
 // longer than a bound where etcd has not answered.
 func (r *Registrar) shutdown(ctx context.Context, bound time.Duration) error {
-	r.mu.Lock()
-	r.closed = true
-	regs := slices.Collect(maps.Values(r.regs))
-	r.mu.Unlock()
-	for _, g := range regs {
-		g.remove()
-	}
-	var failed error
-	for _, g := range regs {
-		if err := g.awaitRemoved(ctx); err != nil && !errors.Is(err, ErrClosed) {
-			failed = err
-			break
-		}
-	}
+	failed := r.removeAll(ctx)
 	r.stop()
 	r.logEvents()
 	r.mu.Lock()
@@ -176,16 +164,40 @@ func (r *Registrar) shutdown(ctx context.Context, bound time.Duration) error {
 	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), bound)
 	defer cancel()
+	var unrevoked error
 	for _, lease := range leases {
 		if err := r.revoke(last, lease); err != nil {
-			failed = errors.Join(failed, r.explain(err))
+			unrevoked = errors.Join(unrevoked, r.explain(err))
 		}
 	}
-	if failed != nil && left > 0 {
-		r.logger().Warn("closed without an answer from etcd; what is registered goes when its lease ends",
-			"registrations", left, "within", ttl, "cause", failed)
+	all := errors.Join(failed, unrevoked)
+	switch {
+	case unrevoked != nil && left > 0:
+		r.Logger().Warn("closed without an answer from etcd; what is registered goes when its lease ends",
+			"registrations", left, "within", ttl, "cause", all)
+	case unrevoked != nil:
+		r.Logger().Warn("lease not revoked; it ends on its own", "within", ttl, "cause", all)
+	case failed != nil:
+		r.Logger().Warn("endpoints not deregistered one by one; revoking the lease removed them", "registrations", left, "cause", all)
 	}
-	return failed
+	return all
+}
+
+// removeAll closes the Registrar to new registrations and removes those that it has.
+func (r *Registrar) removeAll(ctx context.Context) error {
+	r.mu.Lock()
+	r.closed = true
+	regs := slices.Collect(maps.Values(r.regs))
+	r.mu.Unlock()
+	for _, g := range regs {
+		g.remove()
+	}
+	for _, g := range regs {
+		if err := g.awaitRemoved(ctx); err != nil && !errors.Is(err, ErrClosed) {
+			return err
+		}
+	}
+	return nil
 }
 
 // timeLeft returns the time until a context ends by its deadline.

@@ -40,20 +40,30 @@ type registrarEnv struct {
 func withRegistrar(t *testing.T, opts RegistrarOptions, test func(d *registrarEnv)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		d := &registrarEnv{T: t, store: fakeetcd.New()}
-		defer d.store.Close()
-		d.conn = d.store.Connect(context.Background())
-		d.other = d.store.Connect(context.Background()).Client
-		directory, err := SharedDirectory(d.conn.Client)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if d.registrar, err = NewRegistrar(directory, opts); err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = d.registrar.Shutdown(d.within(time.Second)) }()
+		d := newRegistrarEnv(t, opts)
+		defer d.close()
 		test(d)
 	})
+}
+
+func newRegistrarEnv(t *testing.T, opts RegistrarOptions) *registrarEnv {
+	t.Helper()
+	d := &registrarEnv{T: t, store: fakeetcd.New()}
+	d.conn = d.store.Connect(context.Background())
+	d.other = d.store.Connect(context.Background()).Client
+	directory, err := SharedDirectory(d.conn.Client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.registrar, err = NewRegistrar(directory, opts); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func (d *registrarEnv) close() {
+	_ = d.registrar.Shutdown(d.within(time.Second))
+	d.store.Close()
 }
 
 func (d *registrarEnv) within(limit time.Duration) context.Context {
@@ -386,10 +396,13 @@ func TestClosedClientEndsTheRegistrar(t *testing.T) {
 				if n := d.conn.Calls(fakeetcd.Grant) + d.conn.Calls(fakeetcd.TimeToLive) - grants; n != 0 {
 					t.Errorf("%d calls in an hour on a closed client", n)
 				}
-				if _, err := d.registrar.Register("svc", Endpoint{Addr: "h:1"}); !errors.Is(err, ErrClosed) {
-					t.Errorf("register: %v, want ErrClosed", err)
+				_, err := d.registrar.Register("svc", Endpoint{Addr: "h:1"})
+				for what, err := range map[string]error{"register": err, "check": d.registrar.Check("svc", Endpoint{Addr: "h:1"})} {
+					if !errors.Is(err, etcdkv.ErrClientClosed) {
+						t.Errorf("%s: %v, want that the client is closed", what, err)
+					}
 				}
-				err := d.registrar.Shutdown(context.Background())
+				err = d.registrar.Shutdown(context.Background())
 				if !busy {
 					d.noError("close", err)
 					return
@@ -417,9 +430,18 @@ func TestDirectoryClosed(t *testing.T) {
 		d.store.Delete("svc/a")
 		time.Sleep(4 * time.Second) // a check every TTL/3
 		d.holds(a, plain("a"))
-		if _, err := d.registrar.Register("svc", Endpoint{Addr: "h:1"}); !errors.Is(err, ErrClosed) {
-			t.Errorf("register: %v, want ErrClosed", err)
-		}
+		d.noError("check", d.registrar.Check("svc", Endpoint{Addr: "h:1"}))
+		b := d.registered("b", nil)
+		d.store.Delete(b.Key())
+		d.conn.Cut()
+		time.Sleep(time.Minute)
+		d.phase(b, Lost, ErrNoAnswer)
+		d.conn.Mend()
+		time.Sleep(15 * time.Second)
+		d.holds(a, plain("a"))
+		d.holds(b, plain("b"))
+		d.phase(b, Registered, nil)
+		d.noError("close of one", b.Shutdown(d.within(time.Minute)))
 		d.noError("close", d.registrar.Shutdown(d.within(time.Minute)))
 	})
 }

@@ -23,8 +23,8 @@ type RegistrarOptions struct {
 }
 
 // Registrar keeps endpoints in etcd under one lease, for as long as it lives, whatever
-// happens to etcd, the network or the process in between. Closing its client ends it; a
-// closed Directory does not.
+// happens to etcd, the network or the process in between. Closing its client ends it. Closing
+// its Directory does not: its keys are then looked up, at least every 5 s, instead of watched.
 type Registrar struct {
 	directory *Directory // watches the keys
 	client    *clientv3.Client
@@ -64,7 +64,8 @@ type registrarCounts struct {
 	leases, renewals, leasesExpired, leasesUnrenewed, leasesReplaced, writes, writeFailures atomic.Uint64
 }
 
-func (r *Registrar) logger() *slog.Logger {
+// Logger returns the logger in use, never nil.
+func (r *Registrar) Logger() *slog.Logger {
 	if r.opts.Logger != nil {
 		return r.opts.Logger
 	}
@@ -99,7 +100,7 @@ type Registration struct {
 	// Guarded by registrar.mu.
 	desired  desired
 	observed observed
-	watch    *keyWatch // of the key; nil once it is removed
+	watch    *keyWatch // of the key; nil once it is removed, or if the Directory is closed
 
 	dirty     bool            // the key must be looked at
 	retry     backoff.Backoff // of a key that etcd refuses
@@ -121,10 +122,6 @@ type keyWatch struct {
 	unseen map[*Registration]bool // written, and not yet seen in a snapshot
 }
 
-func newKeyWatch(name string) *keyWatch {
-	return &keyWatch{name: name, unseen: make(map[*Registration]bool)}
-}
-
 // event is what happened to a registration.
 type event struct {
 	level slog.Level
@@ -132,11 +129,6 @@ type event struct {
 	key   string
 	cause error
 }
-
-const (
-	levelInfo = slog.LevelInfo
-	levelWarn = slog.LevelWarn
-)
 
 // setLocked records a state and wakes those who wait. Closed is the last one.
 func (g *Registration) setLocked(phase Phase, err error) {

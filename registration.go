@@ -4,7 +4,6 @@
 package rollcall
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"time"
@@ -71,11 +70,11 @@ func (g *Registration) Update(ctx context.Context, metadata any) error {
 // earlier Drain. If the metadata is not an object, it cannot be marked: an *InputError.
 func (g *Registration) Drain(ctx context.Context) error {
 	return g.set(ctx, "drain", func() (desired, error) {
-		o := &g.observed
-		if bytes.Equal(o.applied, g.desired.value) && statusOf(o.current) != StatusDraining {
-			o.applied = g.desired.plain // so that the mark is the program's latest change
+		marked, err := g.desired.with(g.desired.plain, true)
+		if err == nil {
+			g.observed.draining(g.desired)
 		}
-		return g.desired.with(g.desired.plain, true)
+		return marked, err
 	})
 }
 
@@ -86,7 +85,7 @@ func (g *Registration) Undrain(ctx context.Context) error {
 	return g.set(ctx, "undrain", func() (desired, error) { return g.desired.with(g.desired.plain, false) })
 }
 
-// set changes what the program wants, as change returns it under the lock, and waits until
+// set has the program want what change returns, which is called under the lock, and waits until
 // etcd has it.
 func (g *Registration) set(ctx context.Context, verb string, change func() (desired, error)) error {
 	if err := g.change(verb, change); err != nil {

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -135,7 +136,7 @@ func (r *Registrar) step(ctx context.Context, g *Registration) (done bool, err e
 	switch act {
 	case actPut:
 		value = g.observed.target(wanted)
-		g.observed.sending(value, wanted)
+		g.observed.sending(value, wanted, kv.GetModRevision())
 	case actKeep:
 		r.confirmedLocked(g, kv, wanted)
 	case actYield:
@@ -181,6 +182,11 @@ func (r *Registrar) read(ctx context.Context, g *Registration) error {
 // key.
 func (r *Registrar) put(ctx context.Context, g *Registration, kv *mvccpb.KeyValue, value, wanted []byte, lease clientv3.LeaseID) (done bool, err error) {
 	resp, err := r.write(ctx, g, kv, value, lease)
+	if !etcdkv.OutcomeUnknown(err) && (err != nil || !resp.Succeeded) {
+		r.mu.Lock()
+		g.observed.refused()
+		r.mu.Unlock()
+	}
 	if err != nil {
 		return false, fmt.Errorf("write %q: %w", g.key, err)
 	}
@@ -191,7 +197,7 @@ func (r *Registrar) put(ctx context.Context, g *Registration, kv *mvccpb.KeyValu
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if g.state.Lease == lease && (kv == nil || !isEndpoint(kv.Value)) {
-		r.noteLocked(levelWarn, "key was deleted or overwritten; registration put back", g, nil)
+		r.noteLocked(slog.LevelWarn, "key was deleted or overwritten; registration put back", g, nil)
 	}
 	r.confirmedLocked(g, &mvccpb.KeyValue{Key: []byte(g.key), Value: value, Lease: int64(lease), ModRevision: resp.Header.Revision}, wanted)
 	return true, nil
@@ -253,7 +259,7 @@ func (r *Registrar) mark(ctx context.Context, g *Registration, kv *mvccpb.KeyVal
 		return nil // the value cannot be marked, or is already
 	}
 	r.mu.Lock()
-	g.observed.sending(marked, g.desired.value)
+	g.observed.sending(marked, g.desired.value, kv.ModRevision)
 	r.mu.Unlock()
 	_, err = r.commit(r.client.Txn(ctx).
 		If(clientv3.Compare(clientv3.ModRevision(g.key), "=", kv.ModRevision)).
@@ -281,9 +287,9 @@ func (r *Registrar) observe(g *Registration, kv *mvccpb.KeyValue) {
 	if !g.observed.observe(kv, state) {
 		return
 	}
-	r.noteLocked(levelInfo, "an operator has edited the registration", g, nil)
+	r.noteLocked(slog.LevelInfo, "an operator has edited the registration", g, nil)
 	if addr, _, _ := decodeValue(kv.Value); addr != g.addr {
-		r.noteLocked(levelWarn, "an operator has given the registration another address", g, fmt.Errorf("%s, not %s", addr, g.addr))
+		r.noteLocked(slog.LevelWarn, "an operator has given the registration another address", g, fmt.Errorf("%s, not %s", addr, g.addr))
 	}
 }
 

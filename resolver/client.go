@@ -28,9 +28,9 @@ func NewClient(client *clientv3.Client, service string, opts ...grpc.DialOption)
 	if err != nil {
 		return nil, err
 	}
-	if strings.Contains(service, "://") || strings.ContainsAny(service, "?#") {
+	if strings.Contains(service, "://") {
 		return nil, &rollcall.InputError{Field: "service", Value: service,
-			Reason: "give the name alone, such as my-service; targets and selectors go to grpc.NewClient, with a builder of NewBuilder"}
+			Reason: "give the name alone, such as my-service; a target goes to grpc.NewClient, with a builder of NewBuilder"}
 	}
 	directory, err := rollcall.SharedDirectory(client)
 	if err != nil {

@@ -25,9 +25,9 @@ type GRPCServer interface {
 
 // Options tell who serves what. A Client or a Registrar is required, and one service.
 type Options struct {
-	// Client is an etcd client; a Registrar with default settings is made of its shared
-	// Directory, and closed in the end. For other settings give a Registrar instead, which
-	// stays open.
+	// Client is an etcd client. The server makes a Registrar with default settings of the
+	// client's shared Directory, and closes it in the end. For other settings give a Registrar
+	// instead, which stays open.
 	Client    *clientv3.Client
 	Registrar *rollcall.Registrar
 
@@ -45,7 +45,7 @@ type Options struct {
 
 	DrainDelay  time.Duration // from "draining" until deregistration, for clients to notice; more than 0, default 1 s
 	StopTimeout time.Duration // how long running calls may take to finish; more than 0, default 30 s
-	Logger      *slog.Logger  // default: slog.Default()
+	Logger      *slog.Logger  // default: the Registrar's, which is its Directory's by default
 }
 
 // validate fills in the defaults and returns the options' error, for all but the address.
@@ -84,9 +84,6 @@ func (o *Options) validate() error {
 		case *d.value == 0:
 			*d.value = d.usual
 		}
-	}
-	if o.Logger == nil {
-		o.Logger = slog.Default()
 	}
 	return nil
 }

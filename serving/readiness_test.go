@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -43,6 +44,7 @@ type probed struct {
 	srv    *idleServer
 	run    func() (end func())
 	cancel func() // ends what run began
+	log    logged // by the Directory's logger
 }
 
 func probe(t *testing.T, opts serving.Options, test func(p *probed)) {
@@ -52,8 +54,8 @@ func probe(t *testing.T, opts serving.Options, test func(p *probed)) {
 		defer p.store.Close()
 		p.conn = p.store.Connect(context.Background())
 		opts.Services, opts.Endpoint.Addr = []string{"a", "b"}, "h:1"
-		opts.Client, opts.Logger = p.conn.Client, slog.New(slog.DiscardHandler)
-		directoryOf(t, opts.Client).SetLogger(opts.Logger)
+		opts.Client = p.conn.Client
+		directoryOf(t, opts.Client).SetLogger(slog.New(slog.NewTextHandler(&p.log, nil)))
 		var err error
 		if p.server, err = serving.New(p.srv, opts); err != nil {
 			t.Fatal(err)
@@ -187,6 +189,29 @@ func TestReadinessFollowsHealth(t *testing.T) {
 		time.Sleep(time.Minute)
 		p.says("ready")
 		p.conn.Mend()
+	})
+}
+
+// A SIGTERM while etcd is away is told by the server and by its Registrar, in a line each, to the
+// logger of the Directory.
+func TestLogOfAnEndWhileEtcdIsAway(t *testing.T) {
+	probe(t, serving.Options{}, func(p *probed) {
+		end := p.run()
+		time.Sleep(time.Minute)
+		p.conn.Cut()
+		before := len(p.log.String())
+		end()
+		var got []string
+		for line := range strings.Lines(p.log.String()[before:]) {
+			_, line, _ = strings.Cut(line, "level=")
+			if line, _, _ = strings.Cut(line, ";"); !strings.Contains(line, "etcd unreachable") { // the Directory's
+				got = append(got, line)
+			}
+		}
+		want := []string{`WARN msg="cannot deregister yet`, `WARN msg="closed without an answer from etcd`}
+		if !slices.Equal(got, want) {
+			t.Errorf("logged %q, want %q", got, want)
+		}
 	})
 }
 

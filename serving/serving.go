@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"slices"
 	"sync"
@@ -20,7 +21,8 @@ import (
 // leaveTimeout is how long deregistration may take, beyond the delay: a call to etcd.
 const leaveTimeout = 5 * time.Second
 
-// ListenAndServe is Run on a TCP address, of which "host:port" is advertised.
+// ListenAndServe runs a Server on a TCP address; see Server.ListenAndServe. Options that can
+// never work are an *rollcall.InputError.
 func ListenAndServe(ctx context.Context, srv GRPCServer, addr string, opts Options) error {
 	s, err := New(srv, opts)
 	if err != nil {
@@ -29,14 +31,8 @@ func ListenAndServe(ctx context.Context, srv GRPCServer, addr string, opts Optio
 	return s.ListenAndServe(ctx, addr)
 }
 
-// Run serves on the listener, listed in etcd, until the context ends or the server
-// stops. Then, in this order: the endpoint is marked as draining, DrainDelay passes, it
-// is deregistered, running calls finish (GracefulStop, cut short after StopTimeout). A
-// server that ended by itself is deregistered at once. Options that can never work are
-// refused before anything is served, and so is a closed Registrar; etcd being away is no
-// error. A server whose Registrar is closed later goes on serving, unlisted, whatever its
-// health says. Run returns nil after an orderly end, else why the server ended. Without
-// etcd it ends at most 6 s after DrainDelay and the running calls.
+// Run runs a Server on a listener; see Server.Run. Options that can never work are an
+// *rollcall.InputError.
 func Run(ctx context.Context, srv GRPCServer, lis net.Listener, opts Options) error {
 	s, err := New(srv, opts)
 	if err != nil {
@@ -51,10 +47,11 @@ type Server struct {
 	opts     Options
 	unlisted sync.Once // logs that the registrar is closed
 
+	registrar *rollcall.Registrar // owned by Run
+
 	mu         sync.Mutex
 	started    bool
 	idle       string // why there are no registrations, or they are about to go; "": they stay
-	registrar  *rollcall.Registrar
 	regs       []*rollcall.Registration
 	registered bool // all of them have been in etcd
 }
@@ -71,7 +68,17 @@ func New(srv GRPCServer, opts Options) (*Server, error) {
 	return &Server{srv: srv, opts: opts, idle: "the server has not been started"}, nil
 }
 
-// ListenAndServe is the package's ListenAndServe.
+// logger returns the logger of a Server that has been started.
+func (s *Server) logger() *slog.Logger {
+	if s.opts.Logger != nil {
+		return s.opts.Logger
+	}
+	return s.registrar.Logger()
+}
+
+// ListenAndServe listens on a TCP address and calls Run. It fails where it cannot listen, and
+// where the address, such as ":50051", is not one that clients can reach and
+// Options.Endpoint.Addr is not set.
 func (s *Server) ListenAndServe(ctx context.Context, addr string) error {
 	lis, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -81,7 +88,18 @@ func (s *Server) ListenAndServe(ctx context.Context, addr string) error {
 	return s.Run(ctx, lis)
 }
 
-// Run is the package's Run.
+// Run serves on the listener, listed in etcd, until the context ends or the server stops. Then,
+// in this order: the endpoint is marked as draining, DrainDelay passes, it is deregistered, and
+// running calls finish (GracefulStop, cut short after StopTimeout). A server that ended by itself
+// is deregistered at once. The Registrar that the Server has made of Options.Client is closed at
+// the end; one that was given stays open.
+//
+// Run returns nil after an orderly end, else why the server ended. Before anything is served it
+// fails with an *rollcall.InputError if the endpoint can never be registered, with an error that
+// wraps rollcall.ErrClosed if the Registrar or the etcd client is closed, and if the Server has
+// run before. It does not fail because etcd is away: the server is listed once etcd answers, and
+// ends at most 6 s after DrainDelay and the running calls. If the Registrar is closed later, the
+// server goes on unlisted, whatever its health says.
 func (s *Server) Run(ctx context.Context, lis net.Listener) error {
 	release, err := s.start(lis)
 	if err != nil {
@@ -198,28 +216,31 @@ func (s *Server) leave(ctx context.Context, why string, ended bool) {
 	if !ended {
 		s.drain(ctx, regs)
 	}
+	failed := make(chan error, len(regs))
 	each(regs, func(g *rollcall.Registration) {
 		if err := g.Shutdown(ctx); err != nil {
-			s.opts.Logger.Warn("cannot deregister; the lease will", "key", g.Key(), "cause", err)
+			failed <- err
 		}
 	})
+	if len(failed) > 0 {
+		s.logger().Warn("cannot deregister yet; the server is out when etcd answers or its lease ends",
+			"services", fmt.Sprint(s.opts.Services), "cause", <-failed)
+	}
 	s.mu.Lock()
 	s.regs = nil
 	s.mu.Unlock()
 }
 
-// drain marks those that are in etcd, and gives clients the time to notice.
+// drain marks those that are in etcd, and gives clients the time to notice. What cannot be marked
+// in time cannot be deregistered in time either, and leave logs that.
 func (s *Server) drain(ctx context.Context, regs []*rollcall.Registration) {
 	marked := make(chan bool, len(regs))
 	each(regs, func(g *rollcall.Registration) {
 		if state, _ := g.State(); state.Phase != rollcall.Registered && state.Phase != rollcall.Draining {
 			return
 		}
-		var unmarked *rollcall.InputError // metadata that is not an object cannot be marked
-		if err := g.Drain(ctx); err == nil {
+		if err := g.Drain(ctx); err == nil { // metadata that is not an object cannot be marked
 			marked <- true
-		} else if !errors.As(err, &unmarked) {
-			s.opts.Logger.Warn("cannot mark as draining", "key", g.Key(), "cause", err)
 		}
 	})
 	if len(marked) > 0 {
@@ -258,7 +279,7 @@ func (s *Server) follow(ctx context.Context, status *healthStream, served <-chan
 			s.leave(ctx, "the health service does not say SERVING", false)
 		} else if err := s.join(); errors.Is(err, rollcall.ErrClosed) {
 			s.unlisted.Do(func() {
-				s.opts.Logger.Warn("serving on without being listed", "services", fmt.Sprint(s.opts.Services), "cause", err)
+				s.logger().Warn("serving on without being listed", "services", fmt.Sprint(s.opts.Services), "cause", err)
 			})
 		} else if err != nil {
 			return false, err

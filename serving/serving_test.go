@@ -481,8 +481,8 @@ func TestOptionsThatCannotWork(t *testing.T) {
 	}
 }
 
-// Defaults apply, a wildcard listener is fine with an address, and a closed registrar is
-// told before anything is served, with health when it is needed.
+// Defaults apply, a wildcard listener is fine with an address, and a closed registrar or client
+// ends Run before anything is served, with health or without.
 func TestClosedRegistrar(t *testing.T) {
 	for _, withHealth := range []bool{false, true} {
 		t.Run(fmt.Sprintf("health %v", withHealth), func(t *testing.T) {
@@ -506,6 +506,11 @@ func TestClosedRegistrar(t *testing.T) {
 			}
 			if err := serving.Run(t.Context(), grpc.NewServer(), lis, opts); !errors.Is(err, rollcall.ErrClosed) {
 				t.Errorf("got %v, want ErrClosed", err)
+			}
+			client.Close()
+			opts.Registrar, opts.Client = nil, client
+			if err := serving.Run(t.Context(), grpc.NewServer(), lis, opts); !errors.Is(err, rollcall.ErrClosed) {
+				t.Errorf("with a closed client: %v, want ErrClosed", err)
 			}
 		})
 	}
