@@ -4,6 +4,7 @@
 package serving
 
 import (
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"net"
@@ -53,6 +54,9 @@ func (o *Options) validate() error {
 	if (o.Client == nil) == (o.Registrar == nil) {
 		return errors.New("serving: set Options.Client or Options.Registrar, one of the two")
 	}
+	if o.HealthService != "" && o.Health == nil {
+		return inputError("health service", o.HealthService, "it needs Options.Health")
+	}
 	if o.Service != "" {
 		if len(o.Services) > 0 {
 			return inputError("service", o.Service, "set Options.Service or Options.Services, one of the two")
@@ -86,6 +90,15 @@ func (o *Options) validate() error {
 		}
 	}
 	return nil
+}
+
+// canDrain reports whether the metadata can carry the drain mark.
+func (o *Options) canDrain() bool {
+	metadata, err := json.Marshal(o.Endpoint.Metadata)
+	if err == nil {
+		_, err = rollcall.WithField(metadata, "status", rollcall.StatusDraining)
+	}
+	return err == nil
 }
 
 // advertise takes the address from the listener where none is set.

@@ -75,6 +75,26 @@ func (l listenerAt) Addr() net.Addr {
 }
 
 // A server is listed under all of its services, and leaves them together, after one delay.
+// A host name that is listened at is what is advertised.
+func TestHostNameIsAdvertised(t *testing.T) {
+	h := newHouse(t)
+	server, err := serving.New(h.srv, serving.Options{Client: h.client, Service: "svc", DrainDelay: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- server.ListenAndServe(ctx, "localhost:0") }()
+	h.saw("serving")
+	if host, port, err := net.SplitHostPort(server.Registrations()[0].Addr()); err != nil || host != "localhost" || port == "0" {
+		t.Errorf("advertised %q", server.Registrations()[0].Addr())
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("ListenAndServe: %v", err)
+	}
+}
+
 func TestSeveralServices(t *testing.T) {
 	etcd := etcdtest.New(t, etcdtest.Options{})
 	client, err := rollcall.NewClient(rollcall.ClientConfig(etcd.Endpoints()...))

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -76,21 +77,29 @@ func (s *Server) logger() *slog.Logger {
 	return s.registrar.Logger()
 }
 
-// ListenAndServe listens on a TCP address and calls Run. It fails where it cannot listen, and
-// where the address, such as ":50051", is not one that clients can reach and
-// Options.Endpoint.Addr is not set.
+// ListenAndServe listens on a TCP address and calls Run. A host name in the address is
+// advertised as it is, where Options.Endpoint.Addr is not set; else the address that is listened
+// on. It fails where it cannot listen, and where the address, such as ":50051", is not one that
+// clients can reach and Options.Endpoint.Addr is not set.
 func (s *Server) ListenAndServe(ctx context.Context, addr string) error {
 	lis, err := net.Listen("tcp", addr)
 	if err != nil {
 		return err
 	}
 	defer lis.Close()
+	if host, _, err := net.SplitHostPort(addr); err == nil && host != "" && s.opts.Endpoint.Addr == "" {
+		if _, err := netip.ParseAddr(host); err != nil {
+			_, port, _ := net.SplitHostPort(lis.Addr().String())
+			s.opts.Endpoint.Addr = net.JoinHostPort(host, port)
+		}
+	}
 	return s.Run(ctx, lis)
 }
 
 // Run serves on the listener, listed in etcd, until the context ends or the server stops. Then,
 // in this order: the endpoint is marked as draining, DrainDelay passes, it is deregistered, and
-// running calls finish (GracefulStop, cut short after StopTimeout). A server that ended by itself
+// running calls finish (GracefulStop, cut short after StopTimeout). Metadata that is not an object
+// cannot carry the mark: the server is then deregistered at once. A server that ended by itself
 // is deregistered at once. The Registrar that the Server has made of Options.Client is closed at
 // the end; one that was given stays open.
 //
@@ -132,6 +141,9 @@ func (s *Server) Run(ctx context.Context, lis net.Listener) error {
 
 // start checks what New cannot, and returns what is to be called in the end.
 func (s *Server) start(lis net.Listener) (release func(), err error) {
+	if lis == nil {
+		return nil, errors.New("serving: the listener is nil")
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.started {
@@ -151,6 +163,10 @@ func (s *Server) start(lis net.Listener) (release func(), err error) {
 		}
 	}
 	s.started, s.registrar = true, registrar
+	if !s.opts.canDrain() {
+		s.logger().Warn("the metadata is not an object and cannot carry the drain mark; the server will leave without one",
+			"services", s.opts.Services)
+	}
 	s.idle = "the health service does not say SERVING"
 	return release, nil
 }

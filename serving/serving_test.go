@@ -407,8 +407,13 @@ func TestMetadataWithoutAMark(t *testing.T) {
 	opts := h.options()
 	opts.DrainDelay = time.Hour
 	opts.Endpoint = rollcall.Endpoint{ID: "one", Metadata: "blue"}
+	var log strings.Builder
+	opts.Logger = slog.New(slog.NewTextHandler(&log, nil))
 	cancel, ended := h.run(opts)
 	h.saw("serving")
+	if !strings.Contains(log.String(), "the metadata is not an object") {
+		t.Errorf("log %q, want a warning", &log)
+	}
 	cancel()
 	if err := ended(); err != nil {
 		t.Errorf("Run: %v", err)
@@ -449,6 +454,7 @@ func TestOptionsThatCannotWork(t *testing.T) {
 		{"one bad service of two", "127.0.0.1:0", serving.Options{Services: []string{"svc", "//"}}, false, "service"},
 		{"a negative delay", "127.0.0.1:0", serving.Options{Service: "svc", DrainDelay: -1}, false, "DrainDelay"},
 		{"a negative time-out", "127.0.0.1:0", serving.Options{Service: "svc", StopTimeout: -1}, false, "StopTimeout"},
+		{"a health service without health", "127.0.0.1:0", serving.Options{Service: "svc", HealthService: "svc"}, false, "health service"},
 		{"bad metadata", "127.0.0.1:0", serving.Options{Service: "svc", Endpoint: rollcall.Endpoint{Metadata: func() {}}}, true, "metadata"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -478,6 +484,9 @@ func TestOptionsThatCannotWork(t *testing.T) {
 	}
 	if _, err := serving.New(nil, serving.Options{Service: "svc", Registrar: registrar}); err == nil {
 		t.Error("no error without a server")
+	}
+	if err := serving.Run(t.Context(), grpc.NewServer(), nil, serving.Options{Service: "svc", Registrar: registrar}); err == nil {
+		t.Error("no error without a listener")
 	}
 }
 
