@@ -74,7 +74,6 @@ func (l listenerAt) Addr() net.Addr {
 	return addr
 }
 
-// A server is listed under all of its services, and leaves them together, after one delay.
 // A host name that is listened at is what is advertised.
 func TestHostNameIsAdvertised(t *testing.T) {
 	h := newHouse(t)
@@ -95,6 +94,7 @@ func TestHostNameIsAdvertised(t *testing.T) {
 	}
 }
 
+// A server is listed under all of its services, and leaves them together, after one delay.
 func TestSeveralServices(t *testing.T) {
 	etcd := etcdtest.New(t, etcdtest.Options{})
 	client, err := rollcall.NewClient(rollcall.ClientConfig(etcd.Endpoints()...))
