@@ -78,7 +78,7 @@ func (d *Directory) ServiceConfig(ctx context.Context, service string) (*Service
 
 // ErrConfigChanged is returned by PutServiceConfig and DeleteServiceConfig if the service config was
 // changed meanwhile.
-var ErrConfigChanged = errors.New("the service config was changed meanwhile; read it again")
+var ErrConfigChanged = errors.New("the service config was changed meanwhile; nothing was written")
 
 // PutServiceConfig writes the service config of a service, if config.ModRevision still is
 // that of the one that it replaces, 0 for none, and returns it as written. Its JSON must be an

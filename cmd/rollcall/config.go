@@ -225,7 +225,7 @@ func (a *app) setConfig(ctx context.Context, service, text string, dryRun bool) 
 		if changed && !dryRun {
 			after, err = dir.PutServiceConfig(ctx, *after)
 			if errors.Is(err, rollcall.ErrConfigChanged) {
-				return fmt.Errorf("%w; nothing was written; see rollcall config get, and try again", err)
+				return fmt.Errorf("%w; see rollcall config get, and try again", err)
 			}
 			if err != nil {
 				return err

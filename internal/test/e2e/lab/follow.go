@@ -164,7 +164,7 @@ func (f *Follower) Count() int { return len(f.Since(0)) }
 func IDs(snap *rollcall.Snapshot) []string {
 	all := []string{}
 	for inst := range snap.All() {
-		all = append(all, inst.ID())
+		all = append(all, strings.TrimPrefix(inst.Key, snap.Prefix()))
 	}
 	return all
 }
