@@ -61,7 +61,7 @@ type Monitor struct {
 	epochChecked time.Time // when it last was
 	recheck      bool      // somebody lost a watch, or a list failed
 	lastCheck    time.Time // when a check last ended
-	nextCheck    time.Time // when to check again after one that failed
+	nextCheck    time.Time // when a check is due again after a failed one
 	floor        Floor     // of the present epoch
 	termFellAt   time.Time // since when responses have a lower raft term; zero: they have not
 	replacedAt   time.Time // when a watch stream was last replaced

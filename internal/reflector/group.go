@@ -140,8 +140,8 @@ func (g *Group) refused() (n int, granted <-chan struct{}) {
 	return n, g.granted
 }
 
-// probeKeys returns keys of at most n ranges that may be read, else, if there are any others,
-// a key that may not be readable.
+// probeKeys returns keys of at most n ranges that may be read. If there are none it returns the
+// key of any range, which perhaps may not be read.
 func (g *Group) probeKeys(n int) (keys []string, readable bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -246,7 +246,7 @@ func sources(t *testing.T, f func(path, text string)) {
 	}
 }
 
-// There is one decoder and one watch in the whole tree.
+// etcd is watched in one place of the whole tree.
 func TestOneWatch(t *testing.T) {
 	var found []string
 	sources(t, func(path, text string) {
