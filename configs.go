@@ -66,6 +66,9 @@ func (c *configs) subscribe(service string, f func(*ServiceConfig, error)) *Conf
 // Latest returns the newest service config, delivered or not, nil before the first.
 func (d *ConfigDelivery) Latest() *ServiceConfig { return d.topic.topic.Latest() }
 
+// Err returns why there is no service config yet, as Subscription.Err does.
+func (d *ConfigDelivery) Err() error { return d.topic.topic.Why() }
+
 // Close ends the delivery, as Delivery.Close does.
 func (d *ConfigDelivery) Close() {
 	if d.subscriber.Close() {

@@ -87,8 +87,11 @@ func (r *etcdResolver) take(config *rollcall.ServiceConfig) {
 // show tells the channel what it can see a difference in. A snapshot that is only stale
 // leaves it as it is. The first waits for the service config, or for 1 s.
 func (r *etcdResolver) show() {
-	if r.snap == nil || r.configs != nil && !r.config.known || r.closed.Load() {
+	if r.snap == nil || r.closed.Load() {
 		return
+	}
+	if r.configs != nil && !r.config.known && r.configs.Err() == nil {
+		return // it is about to come
 	}
 	disallowed := r.selection.follow(r.sub)
 	for _, d := range disallowed.fresh {
