@@ -175,7 +175,7 @@ func (r *results) bars() (bars []bar) {
 	add("burst of 10,000 joins: lag over etcd's package", 1.0/100, "", over("burst", "lag", ours, theirs))
 	add("burst of 2,000 joins under round_robin: CPU over etcd's package", 1.0/30, "", over("round_robin", "CPU", ours, theirs))
 	add("burst of 2,000 joins under round_robin: lag over etcd's package", 1.0/100, "", over("round_robin", "lag", ours, theirs))
-	add("1,000 channels to one service: watches, one of them for service configs", 2, "", r.median("channels/1", ours, "watches"))
+	add("1,000 channels to one service: watches, beside the one for all service configs", 1, "", r.median("channels/1", ours, "watches"))
 	add("1,000 channels to one service: heap and stack", 5, " KiB a channel", r.median("channels/1", ours, "memory"))
 	add("1,000 channels to one service: ready, over etcd's package", 1.0/50, "", over("channels/1", "ready", ours, theirs))
 	add("1,000 connections: ready, over an instant resolver", 1.1, "", over("connections", "ready", ours, instant))
