@@ -137,6 +137,12 @@ func stopAll(stores []*configStore) {
 // followersLocked returns the services that follow a store.
 func (c *configs) followersLocked(from *configStore) map[string]*configTopic {
 	followers := make(map[string]*configTopic)
+	if from.single != "" { // of thousands each looks at its own service alone
+		if t := c.services[from.single]; t != nil && t.own == from {
+			followers[from.single] = t
+		}
+		return followers
+	}
 	for service, t := range c.services {
 		if c.followsLocked(t, from) {
 			followers[service] = t
