@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -153,13 +154,17 @@ func TestFailedSave(t *testing.T) {
 // Temporary files of dead processes are removed when the directory is opened; younger ones,
 // which may still be written to, once they are old; whatever else lies there stays.
 func TestLeftovers(t *testing.T) {
-	for _, name := range []string{"cache", "cache[1]", "c*"} {
+	names := []string{"cache", "cache[1]", "c*"}
+	if runtime.GOOS == "windows" { // which allows no asterisk
+		names = names[:2]
+	}
+	for _, name := range names {
 		t.Run(name, func(t *testing.T) {
 			parent := t.TempDir()
 			dir := filepath.Join(parent, name)
 			for _, d := range []string{dir, filepath.Join(parent, "cousin")} {
 				if err := os.MkdirAll(d, 0o700); err != nil {
-					t.Skip(err) // Windows allows no asterisk
+					t.Fatal(err)
 				}
 			}
 			temp := func(dir, suffix string) string {

@@ -97,7 +97,7 @@ func (d *denialLog) nextLocked(g *Group, now time.Time, outage bool) (level slog
 	args = []any{"etcd", strings.Join(g.client.Endpoints(), ",")}
 	switch {
 	case refused > 0 && d.since.IsZero():
-		*d = denialLog{since: now, logged: d.logged, timer: d.timer} // idle is over
+		*d = denialLog{since: now, logged: d.logged, timer: d.timer}
 		d.afterLocked(g, gatherFor)
 	case refused > 0:
 		wait := max(d.since.Add(gatherFor).Sub(now), d.logged.Add(etcdconn.LogPeriod).Sub(now))

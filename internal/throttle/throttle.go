@@ -19,7 +19,7 @@ const (
 	maxWait    = time.Second            // longest that anything waits for slow work
 )
 
-// Throttle says when pending changes are due. A change after quiet is due at once. A burst
+// Throttle decides when pending changes are due. A change after quiet is due at once. A burst
 // is folded: it is due when it pauses, and from time to time while it lasts. Over a longer
 // time the work takes a fifth of it, so that neither a burst nor a slow consumer uses up a
 // core. The zero value is ready to use; it is not safe for concurrent use.

@@ -31,13 +31,16 @@ const (
 
 // Topic is the latest value of something.
 type Topic[T any] struct {
-	opts Options[T] // Fallback and Searching are guarded by mu
+	reason   func() error  // Options.Reason
+	observer chan struct{} // Options.Observer
 
 	mu          sync.Mutex
 	subscribers map[*Subscriber[T]]struct{}
 	closed      error            // why there will be no other value; nil while there may be
 	value       *T               // nil before the first
 	err         error            // why there is none
+	fallback    *T               // Options.Fallback or SetFallback's; nil once a value is confirmed
+	searching   bool             // SetFallback may yet be called
 	due         []*Subscriber[T] // deliveries to be begun
 	starting    bool             // a goroutine is about to begin with them
 }
@@ -56,11 +59,11 @@ type Options[T any] struct {
 
 // New returns a Topic without a value.
 func New[T any](opts Options[T]) *Topic[T] {
-	return &Topic[T]{opts: opts, subscribers: make(map[*Subscriber[T]]struct{})}
+	return &Topic[T]{reason: opts.Reason, observer: opts.Observer, fallback: opts.Fallback, searching: opts.Searching, subscribers: make(map[*Subscriber[T]]struct{})}
 }
 
 // Observer returns Options.Observer.
-func (t *Topic[T]) Observer() chan struct{} { return t.opts.Observer }
+func (t *Topic[T]) Observer() chan struct{} { return t.observer }
 
 // Publish sets the value and wakes subscribers. One that is confirmed ends the need for a
 // fallback.
@@ -69,7 +72,7 @@ func (t *Topic[T]) Publish(value *T, confirmed bool) {
 	defer t.mu.Unlock()
 	t.value, t.err = value, nil
 	if confirmed {
-		t.opts.Fallback = nil
+		t.fallback = nil
 	}
 	t.wakeLocked()
 }
@@ -95,14 +98,14 @@ func (t *Topic[T]) Latest() *T {
 func (t *Topic[T]) Known() *T {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return cmp.Or(t.value, t.opts.Fallback)
+	return cmp.Or(t.value, t.fallback)
 }
 
 // Unconfirmed returns the fallback, shown or not, while there is nothing better.
 func (t *Topic[T]) Unconfirmed() *T {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.opts.Fallback
+	return t.fallback
 }
 
 // SetFallback gives the topic a fallback, unless there is a value, and reports whether it did.
@@ -112,7 +115,7 @@ func (t *Topic[T]) SetFallback(value *T) bool {
 	if t.value != nil {
 		return false
 	}
-	t.opts.Fallback = value
+	t.fallback = value
 	return true
 }
 
@@ -120,8 +123,8 @@ func (t *Topic[T]) SetFallback(value *T) bool {
 func (t *Topic[T]) ShowFallback() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.value == nil && t.opts.Fallback != nil {
-		t.value, t.err = t.opts.Fallback, nil
+	if t.value == nil && t.fallback != nil {
+		t.value, t.err = t.fallback, nil
 		t.wakeLocked()
 	}
 }
@@ -130,8 +133,8 @@ func (t *Topic[T]) ShowFallback() {
 func (t *Topic[T]) Searched() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.opts.Searching {
-		t.opts.Searching = false
+	if t.searching {
+		t.searching = false
 		t.wakeLocked()
 	}
 }
@@ -140,7 +143,7 @@ func (t *Topic[T]) Searched() {
 // still be shown.
 func (t *Topic[T]) Why() error {
 	t.mu.Lock()
-	hopeful, err := t.value != nil || t.opts.Searching || t.opts.Fallback != nil, t.err
+	hopeful, err := t.value != nil || t.searching || t.fallback != nil, t.err
 	t.mu.Unlock()
 	switch {
 	case hopeful:
@@ -148,7 +151,7 @@ func (t *Topic[T]) Why() error {
 	case err != nil:
 		return err
 	}
-	return t.opts.Reason()
+	return t.reason()
 }
 
 // RemindLater wakes subscribers from time to time, to report why there is no value, until there
@@ -229,8 +232,8 @@ func (t *Topic[T]) closedReason() error {
 }
 
 func (t *Topic[T]) wakeLocked() {
-	if t.opts.Observer != nil {
-		backoff.Wake(t.opts.Observer)
+	if t.observer != nil {
+		backoff.Wake(t.observer)
 	}
 	for s := range t.subscribers {
 		s.wakeLocked()
