@@ -4,14 +4,12 @@
 package rollcall_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -22,38 +20,15 @@ import (
 
 	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/test/fakeetcd"
+	"github.com/rollcall-grpc/rollcall/internal/test/logtest"
 )
 
 // logLines collects what is logged, without the time.
-type logLines struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *logLines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *logLines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
-}
-
-func (l *logLines) logger() *slog.Logger {
-	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-		if a.Key == slog.TimeKey {
-			return slog.Attr{}
-		}
-		return a
-	}}))
-}
+type logLines struct{ logtest.Buffer }
 
 func loggingDirectory(t *testing.T, conn *fakeetcd.Conn, lines *logLines) *rollcall.Directory {
 	t.Helper()
-	d, err := rollcall.NewDirectory(conn.Client, rollcall.DirectoryOptions{Logger: lines.logger()})
+	d, err := rollcall.NewDirectory(conn.Client, rollcall.DirectoryOptions{Logger: lines.Logger(slog.LevelDebug)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -255,14 +230,14 @@ func TestSetLogger(t *testing.T) {
 		defer sub.Close()
 		next(t, sub)
 		var first, second logLines
-		log := first.logger()
+		log := first.Logger(slog.LevelDebug)
 		d.SetLogger(log)
 		if d.Logger() != log {
 			t.Error("the logger was not set")
 		}
 		conn.LoseLeader()
 		time.Sleep(time.Second)
-		d.SetLogger(second.logger())
+		d.SetLogger(second.Logger(slog.LevelDebug))
 		conn.FindLeader()
 		time.Sleep(10 * time.Second)
 		if !strings.Contains(first.String(), "etcd unreachable") || !strings.Contains(second.String(), "etcd reachable again") {

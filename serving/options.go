@@ -101,12 +101,20 @@ func (o *Options) canDrain() bool {
 	return err == nil
 }
 
-// advertise takes the address from the listener where none is set.
-func (o *Options) advertise(lis net.Listener) error {
+// advertise takes the address from the listener where none is set, and the host from the address
+// as it was written where that is a name.
+func (o *Options) advertise(lis net.Listener, written string) error {
 	if o.Endpoint.Addr != "" {
 		return nil
 	}
 	addr := lis.Addr().String()
+	if host, _, err := net.SplitHostPort(written); err == nil && host != "" {
+		if _, err := netip.ParseAddr(host); err != nil {
+			_, port, _ := net.SplitHostPort(addr)
+			o.Endpoint.Addr = net.JoinHostPort(host, port)
+			return nil
+		}
+	}
 	if ap, err := netip.ParseAddrPort(addr); err != nil || ap.Addr().IsUnspecified() {
 		return inputError("address", addr, "clients cannot be told the listener's address; set Options.Endpoint.Addr to host:port")
 	}

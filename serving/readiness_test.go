@@ -22,6 +22,7 @@ import (
 
 	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/test/fakeetcd"
+	"github.com/rollcall-grpc/rollcall/internal/test/logtest"
 	"github.com/rollcall-grpc/rollcall/serving"
 )
 
@@ -43,8 +44,8 @@ type probed struct {
 	conn   *fakeetcd.Conn
 	srv    *idleServer
 	run    func() (end func())
-	cancel func() // ends what run began
-	log    logged // by the Directory's logger
+	cancel func()         // ends what run began
+	log    logtest.Buffer // by the Directory's logger
 }
 
 func probe(t *testing.T, opts serving.Options, test func(p *probed)) {

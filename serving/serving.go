@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -87,13 +86,7 @@ func (s *Server) ListenAndServe(ctx context.Context, addr string) error {
 		return err
 	}
 	defer lis.Close()
-	if host, _, err := net.SplitHostPort(addr); err == nil && host != "" && s.opts.Endpoint.Addr == "" {
-		if _, err := netip.ParseAddr(host); err != nil {
-			_, port, _ := net.SplitHostPort(lis.Addr().String())
-			s.opts.Endpoint.Addr = net.JoinHostPort(host, port)
-		}
-	}
-	return s.Run(ctx, lis)
+	return s.run(ctx, lis, addr)
 }
 
 // Run serves on the listener, listed in etcd, until the context ends or the server stops. Then,
@@ -109,8 +102,11 @@ func (s *Server) ListenAndServe(ctx context.Context, addr string) error {
 // run before. It does not fail because etcd is away: the server is listed once etcd answers, and
 // ends at most 6 s after DrainDelay and the running calls. If the Registrar is closed later, the
 // server goes on unlisted, whatever its health says.
-func (s *Server) Run(ctx context.Context, lis net.Listener) error {
-	release, err := s.start(lis)
+func (s *Server) Run(ctx context.Context, lis net.Listener) error { return s.run(ctx, lis, "") }
+
+// run is Run on a listener for an address as it was written, "" where that is not known.
+func (s *Server) run(ctx context.Context, lis net.Listener, written string) error {
+	release, err := s.start(lis, written)
 	if err != nil {
 		return err
 	}
@@ -140,7 +136,7 @@ func (s *Server) Run(ctx context.Context, lis net.Listener) error {
 }
 
 // start checks what New cannot, and returns what is to be called in the end.
-func (s *Server) start(lis net.Listener) (release func(), err error) {
+func (s *Server) start(lis net.Listener, written string) (release func(), err error) {
 	if lis == nil {
 		return nil, errors.New("serving: the listener is nil")
 	}
@@ -149,7 +145,7 @@ func (s *Server) start(lis net.Listener) (release func(), err error) {
 	if s.started {
 		return nil, errors.New("serving: a Server runs once; make another one")
 	}
-	if err := s.opts.advertise(lis); err != nil {
+	if err := s.opts.advertise(lis, written); err != nil {
 		return nil, err
 	}
 	registrar, release, err := s.opts.registrar()

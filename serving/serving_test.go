@@ -24,6 +24,7 @@ import (
 
 	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/test/etcdtest"
+	"github.com/rollcall-grpc/rollcall/internal/test/logtest"
 	"github.com/rollcall-grpc/rollcall/serving"
 )
 
@@ -530,7 +531,7 @@ func TestClosedRegistrar(t *testing.T) {
 func TestRegistrarClosesWhileServing(t *testing.T) {
 	h := newHouse(t)
 	status := health.NewServer()
-	var log logged
+	var log logtest.Buffer
 	opts := h.options()
 	opts.Health, opts.Logger = status, slog.New(slog.NewTextHandler(&log, nil))
 	cancel, ended := h.run(opts)
@@ -556,24 +557,6 @@ func TestRegistrarClosesWhileServing(t *testing.T) {
 	if text := log.String(); strings.Count(text, "\n") != 1 || !strings.Contains(text, "closed") {
 		t.Errorf("logged, want one line of a closed registrar:\n%s", text)
 	}
-}
-
-// logged is a log that is written and read by several goroutines.
-type logged struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *logged) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *logged) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
 }
 
 // The context ended before the server began.

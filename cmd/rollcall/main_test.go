@@ -4,7 +4,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/devetcd"
+	"github.com/rollcall-grpc/rollcall/internal/test/logtest"
 )
 
 // runVariable makes the test binary be rollcall itself, for tests of processes.
@@ -125,27 +125,9 @@ func leaseCount(t *testing.T, client *clientv3.Client) int {
 	return len(resp.Leases)
 }
 
-// buffer is a stream that one goroutine writes and others read.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
 // session is a rollcall that runs in this process.
 type session struct {
-	stdout, stderr buffer
+	stdout, stderr logtest.Buffer
 	cancel         context.CancelCauseFunc
 	code           chan int
 }

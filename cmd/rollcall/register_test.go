@@ -21,6 +21,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/test/logtest"
 )
 
 func TestRegister(t *testing.T) {
@@ -107,7 +108,7 @@ func TestStateText(t *testing.T) {
 type process struct {
 	cmd    *exec.Cmd
 	stdout *bufio.Reader
-	stderr buffer
+	stderr logtest.Buffer
 }
 
 // launch starts rollcall in a process group of its own, away from any terminal.

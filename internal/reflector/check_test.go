@@ -38,7 +38,7 @@ func TestPeriodicCheck(t *testing.T) {
 				if n := e.group.Counters().Inconsistencies; n != 1 {
 					e.Errorf("%d inconsistencies, want 1", n)
 				}
-				if got := e.lines.take(); strings.Count(got, "\n") != 0 ||
+				if got := e.logged(); strings.Count(got, "\n") != 0 ||
 					!strings.HasPrefix(got, `level=WARN msg="content differs from etcd; listing again" prefix=p/`) || !strings.Contains(got, `key \"p/a\"`) {
 					e.Errorf("log:\n%s", got)
 				}

@@ -29,7 +29,7 @@ func TestDenialsAreLogged(t *testing.T) {
 		e.stops = append(e.stops, stop)
 		want := func(when, line string) {
 			e.Helper()
-			if got := e.lines.take(); got != line {
+			if got := e.logged(); got != line {
 				e.Errorf("%s:\ngot  %s\nwant %s", when, got, line)
 			}
 		}
@@ -52,7 +52,7 @@ func TestDenialsAreLogged(t *testing.T) {
 // take checks the beginning of the one line that was logged.
 func (e *env) take(prefix string) {
 	e.Helper()
-	if got := e.lines.take(); len(got) < len(prefix) || got[:len(prefix)] != prefix {
+	if got := e.logged(); len(got) < len(prefix) || got[:len(prefix)] != prefix {
 		e.Errorf("got  %s\nwant %s...", got, prefix)
 	}
 }
@@ -64,7 +64,7 @@ func TestShortDenial(t *testing.T) {
 		_, s := e.follow("p/", Options{})
 		sleep(60)
 		e.same(s, "p/")
-		if got := e.lines.take(); got != "" {
+		if got := e.logged(); got != "" {
 			e.Errorf("logged:\n%s", got)
 		}
 	})

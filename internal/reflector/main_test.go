@@ -4,7 +4,6 @@
 package reflector
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +23,7 @@ import (
 	"github.com/rollcall-grpc/rollcall/internal/backoff"
 	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 	"github.com/rollcall-grpc/rollcall/internal/test/fakeetcd"
+	"github.com/rollcall-grpc/rollcall/internal/test/logtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -191,7 +191,7 @@ type env struct {
 	store *fakeetcd.Store
 	conn  *fakeetcd.Conn
 	group *Group
-	lines logLines
+	lines logtest.Buffer
 	stops []func()
 }
 
@@ -207,7 +207,7 @@ func bubble(t *testing.T, test func(e *env)) {
 func newEnv(t testing.TB) *env {
 	e := &env{TB: t, store: fakeetcd.New()}
 	e.conn = e.store.Connect(context.Background())
-	e.group = NewGroup(e.conn.Client, e.lines.logger(), func() (int, int) { return 0, 0 })
+	e.group = NewGroup(e.conn.Client, e.lines.Logger(slog.LevelInfo), func() (int, int) { return 0, 0 })
 	return e
 }
 
@@ -263,34 +263,10 @@ func (e *env) put(keys ...string) {
 	}
 }
 
-// logLines is a log without times.
-type logLines struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *logLines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *logLines) logger() *slog.Logger {
-	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-		if a.Key == slog.TimeKey {
-			return slog.Attr{}
-		}
-		return a
-	}}))
-}
-
-// take returns the lines since the last take.
-func (l *logLines) take() string {
+// logged returns the lines since the last call.
+func (e *env) logged() string {
 	synctest.Wait()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	defer l.buf.Reset()
-	return strings.TrimSpace(l.buf.String())
+	return strings.TrimSpace(e.lines.Take())
 }
 
 // sleep is time.Sleep for tests that count in seconds.

@@ -181,7 +181,7 @@ func TestOptional(t *testing.T) {
 		e.conn.Fail(fakeetcd.Get, nil)
 		sleep(8 * 60)
 		e.same(s, "p/")
-		if got := e.lines.take(); got != "" {
+		if got := e.logged(); got != "" {
 			e.Errorf("logged:\n%s", got)
 		}
 	})

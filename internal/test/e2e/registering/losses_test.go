@@ -4,7 +4,6 @@
 package registering_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -20,6 +19,7 @@ import (
 	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/test/e2e/lab"
 	"github.com/rollcall-grpc/rollcall/internal/test/etcdtest"
+	"github.com/rollcall-grpc/rollcall/internal/test/logtest"
 )
 
 // A create that is stuck in a frozen connection does not land once its registration has
@@ -235,28 +235,6 @@ func registerMany(t *testing.T, r *rollcall.Registrar, service string, n int) (r
 	return regs
 }
 
-// logBuffer is a log that a test reads.
-type logBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *logBuffer) lines() []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Split(strings.TrimSpace(l.buf.String()), "\n")
-}
-
-func (l *logBuffer) logger() *slog.Logger {
-	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelInfo}))
-}
-
 // A registrar that is closed while etcd is away leaves in bounded time, and its log says
 // only what is known.
 func TestL17ClosedWhileEtcdIsAway(t *testing.T) {
@@ -264,8 +242,8 @@ func TestL17ClosedWhileEtcdIsAway(t *testing.T) {
 	etcd := lab.Start(t, etcdtest.Options{})
 	direct := etcd.Client(t)
 	link := etcdtest.NewLink(t, etcd.Endpoints()[0])
-	log := &logBuffer{}
-	r, err := rollcall.NewRegistrar(lab.Directory(t, lab.Client(t, link.Addr())), rollcall.RegistrarOptions{TTL: 30 * time.Second, Logger: log.logger()})
+	log := &logtest.Buffer{}
+	r, err := rollcall.NewRegistrar(lab.Directory(t, lab.Client(t, link.Addr())), rollcall.RegistrarOptions{TTL: 30 * time.Second, Logger: log.Logger(slog.LevelInfo)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -279,7 +257,7 @@ func TestL17ClosedWhileEtcdIsAway(t *testing.T) {
 	}
 	becomes(t, direct, g.Key(), "there still", func(kv *mvccpb.KeyValue) bool { return kv != nil })
 	said := false
-	for _, line := range log.lines() {
+	for _, line := range log.Lines() {
 		t.Log(line)
 		said = said || strings.Contains(line, "when its lease ends")
 		if strings.Contains(line, "deregistered") {

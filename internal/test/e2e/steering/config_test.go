@@ -7,7 +7,6 @@ import (
 	"context"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -18,26 +17,9 @@ import (
 	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/test/e2e/lab"
 	"github.com/rollcall-grpc/rollcall/internal/test/etcdtest"
+	"github.com/rollcall-grpc/rollcall/internal/test/logtest"
 	"github.com/rollcall-grpc/rollcall/resolver"
 )
-
-// journal keeps what is logged.
-type journal struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (j *journal) Write(p []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.Write(p)
-}
-
-func (j *journal) has(text string) bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return strings.Contains(j.text.String(), text)
-}
 
 const configKey = rollcall.ConfigPrefix + "svc"
 
@@ -78,7 +60,7 @@ func TestServiceConfig(t *testing.T) {
 	f.start("a", "b")
 	f.put("a", nil)
 	f.put("b", nil)
-	log := new(journal)
+	log := new(logtest.Buffer)
 	b, err := resolver.NewBuilderWithOptions(sharedDirectory(t, f.etcd), resolver.Options{Logger: slog.New(slog.NewTextHandler(log, nil))})
 	if err != nil {
 		t.Fatal(err)
@@ -98,13 +80,13 @@ func TestServiceConfig(t *testing.T) {
 	t.Logf("round_robin was in force after %v", f.becomes(conn, 40, 0.01, both))
 
 	lab.PutValue(t, f.etcd, configKey, policy("no_such_policy", "{}"))
-	for began := time.Now(); !log.has("no_such_policy"); time.Sleep(10 * time.Millisecond) {
+	for began := time.Now(); !strings.Contains(log.String(), "no_such_policy"); time.Sleep(10 * time.Millisecond) {
 		if time.Since(began) > lab.WaitMost {
 			t.Fatal("a service config that gRPC refuses is not in the log")
 		}
 	}
-	if !log.has("service config is invalid") || !log.has(configKey) {
-		t.Errorf("the log does not say what is wrong: %s", log.text.String())
+	if !strings.Contains(log.String(), "service config is invalid") || !strings.Contains(log.String(), configKey) {
+		t.Errorf("the log does not say what is wrong: %s", log)
 	}
 	f.becomes(conn, 40, 0.01, both) // the last good one stays
 
@@ -136,7 +118,7 @@ func TestServiceConfigDenied(t *testing.T) {
 	lab.PutValue(t, f.etcd, configKey, policy("pick_first", "{}"))
 	auth := f.cluster.EnableAuth(t)
 	auth.AddUser("narrow", "secret", etcdtest.Read("svc/"))
-	log := new(journal)
+	log := new(logtest.Buffer)
 	b, err := resolver.NewBuilderWithOptions(sharedDirectory(t, auth.Client(t, "narrow")), resolver.Options{Logger: slog.New(slog.NewTextHandler(log, nil))})
 	if err != nil {
 		t.Fatal(err)
@@ -148,8 +130,8 @@ func TestServiceConfigDenied(t *testing.T) {
 	}
 	defer conn.Close()
 	f.becomes(conn, 40, 0.01, both)
-	if !log.has("no right to read the service config") {
-		t.Errorf("the log does not say so: %s", log.text.String())
+	if !strings.Contains(log.String(), "no right to read the service config") {
+		t.Errorf("the log does not say so: %s", log)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), lab.WaitMost)
 	defer cancel()
