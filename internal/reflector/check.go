@@ -40,8 +40,8 @@ func (s *session) check(r *Reflector, reason checkReason) {
 	s.wg.Go(func() { s.checks <- r.compare(s.ctx, reason == periodic) })
 }
 
-// checkEverything begins the periodic check when it is due.
-func (r *Reflector) checkEverything(s *session) {
+// checkIfDue begins the periodic check if it is due.
+func (r *Reflector) checkIfDue(s *session) {
 	if time.Now().Before(r.nextCheck) {
 		return
 	}

@@ -46,12 +46,13 @@ type Reflector struct {
 	// Owned by run.
 	revision    int64 // that has been applied
 	resume      int64 // revision to watch from; 0: list first
-	unpublished bool  // events were applied and not published
+	unpublished int   // responses whose events were applied and not published
 	epoch       int
 	retry       backoff.Backoff
 	opened      time.Time        // when etcd confirmed the watch; zero: it has not
 	askedDuring *etcdconn.Outage // the last outage in which a member without a leader was asked
 	throttle    throttle.Throttle
+	applied     time.Time // when events last were
 	checked     time.Time // when a check was last begun
 	nextCheck   time.Time // when everything is to be compared again
 
@@ -187,7 +188,7 @@ func (r *Reflector) list(ctx context.Context) error {
 		return errNewEpoch // it began meanwhile: the response may be of either
 	}
 	list.Replace(Version{at.Revision, r.epoch}, nil)
-	r.resume, r.revision, r.unpublished = at.Revision+1, at.Revision, false
+	r.resume, r.revision, r.unpublished = at.Revision+1, at.Revision, 0
 	return nil
 }
 
@@ -206,7 +207,7 @@ func (r *Reflector) listWithoutLeader(ctx context.Context, cause error) error {
 	if at.Revision < floor.Revision || !list.Replace(Version{at.Revision, r.epoch}, cause) {
 		return listError(r.keys, fmt.Errorf("member is behind, at revision %d: %w", at.Revision, cause))
 	}
-	r.unpublished = false
+	r.unpublished = 0
 	r.monitor.ObserveRevision(at.Revision, r.epoch)
 	return nil
 }
@@ -221,13 +222,22 @@ func (r *Reflector) read(ctx context.Context, serializable bool) (list List, at 
 	return list, at, err
 }
 
+// publishDue returns when what was applied is to be published.
+func (r *Reflector) publishDue() time.Time { return r.throttle.Due(r.unpublished, r.applied) }
+
+func (r *Reflector) publishIfDue() {
+	if r.unpublished > 0 && !time.Now().Before(r.publishDue()) {
+		r.publish()
+	}
+}
+
 // publish publishes what was applied.
 func (r *Reflector) publish() {
-	if !r.unpublished {
+	if r.unpublished == 0 {
 		return
 	}
 	began := time.Now()
 	r.store.Publish(r.revision)
-	r.unpublished = false
-	r.throttle.Worked(began, time.Now())
+	r.throttle.Worked(r.unpublished, time.Now(), time.Since(began))
+	r.unpublished = 0
 }

@@ -14,6 +14,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/rollcall-grpc/rollcall/internal/backoff"
 	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 )
 
@@ -66,17 +67,14 @@ func (r *Reflector) follow(ctx context.Context) error {
 	if err := r.heedStatus(s); err != nil {
 		return err
 	}
-	publish := time.NewTimer(0)
-	defer publish.Stop()
-	check := time.NewTimer(0)
-	defer check.Stop()
+	timer := time.NewTimer(backoff.Never)
+	defer timer.Stop()
 	for {
-		check.Reset(time.Until(r.nextCheck))
-		var due <-chan time.Time
-		if r.unpublished {
-			publish.Reset(time.Until(r.throttle.Due()))
-			due = publish.C
+		due := r.nextCheck
+		if r.unpublished > 0 {
+			due = backoff.Earlier(due, r.publishDue())
 		}
+		timer.Reset(time.Until(due))
 		var err error
 		select {
 		case <-ctx.Done():
@@ -84,10 +82,9 @@ func (r *Reflector) follow(ctx context.Context) error {
 		case s.events = <-s.opened:
 		case resp, ok := <-s.events:
 			err = r.receive(s, resp, ok)
-		case <-due:
-			r.publish()
-		case <-check.C:
-			r.checkEverything(s)
+		case <-timer.C:
+			r.publishIfDue()
+			r.checkIfDue(s)
 		case <-s.changed:
 			err = r.heedStatus(s)
 		case <-r.verify:
@@ -127,8 +124,8 @@ func (r *Reflector) receive(s *session, resp clientv3.WatchResponse, ok bool) er
 		r.resume = max(r.resume, resp.Header.Revision+1)
 	}
 	r.apply(resp.Events)
-	if r.unpublished && !time.Now().Before(r.throttle.Due()) && len(s.events) == 0 {
-		r.publish()
+	if len(s.events) == 0 { // else there is more at once
+		r.publishIfDue()
 	}
 	return nil
 }
@@ -144,10 +141,10 @@ func (r *Reflector) apply(events []*clientv3.Event) {
 	}
 	if n := len(events); n > 0 {
 		r.store.Apply(events)
-		r.unpublished = true
+		r.unpublished++
+		r.applied = time.Now()
 		r.revision = max(r.revision, events[n-1].Kv.ModRevision)
 	}
-	r.throttle.Arrived(time.Now())
 	r.resume = r.revision + 1
 	r.monitor.ObserveRevision(r.revision, r.epoch)
 }

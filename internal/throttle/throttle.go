@@ -6,59 +6,63 @@ package throttle
 
 import "time"
 
-// A burst goes by its gaps, not by what the last publication took: that may be 0.1 ms, which
-// would make a thousand snapshots of 10,000 joins. A slow consumer, such as round_robin with
-// 10,000 endpoints, takes 0.1 s for a state, and the garbage collector half as much again: a
-// fifth of the time, with some saved up, leaves the core to others. The scenarios burst and
-// rollout of module bench show both.
+// A burst of joins into a large service costs what is published of it, and so it does under a
+// balancer that takes long for each state: a fortieth of the time keeps that below what else
+// the burst costs. A change that comes alone is waited for, be it the next of a loop that makes
+// one change after the other: those may take a fifth. The scenarios burst, closed and rollout of
+// module bench show it.
+var (
+	anything = budget{share: 5, most: 250 * time.Millisecond}
+	bursts   = budget{share: 40, most: time.Millisecond}
+)
+
 const (
-	burstGap   = 5 * time.Millisecond   // changes that are closer together are one burst
+	burstPause = 5 * time.Millisecond   // a burst that pauses for so long is over
 	burstLimit = 100 * time.Millisecond // longest that a burst goes on unpublished
-	share      = 4                      // time spent is saved up again in so many times as long
-	maxCredit  = 250 * time.Millisecond // most time that is saved up to be spent at once
 	maxWait    = time.Second            // longest that anything waits for slow work
 )
 
-// Throttle decides when pending changes are due. A change after quiet is due at once. A burst
-// is folded: it is due when it pauses, and from time to time while it lasts. Over a longer
-// time the work takes a fifth of it, so that neither a burst nor a slow consumer uses up a
-// core. The zero value is ready to use; it is not safe for concurrent use.
+// budget is time to be spent on work: one part in so many of all time, of which some is saved up.
+type budget struct {
+	share time.Duration
+	most  time.Duration
+}
+
+// Throttle decides when changes are due, by what publishing them costs. A change is due at
+// once, as long as work takes no more than a fifth of the time, with some saved up. Changes
+// that come faster than each is worth its work are a burst: they may take a fortieth of the
+// time, and are due when it pauses. The zero value is ready to use; it is not safe for
+// concurrent use.
 type Throttle struct {
-	arrived time.Time // when the last change arrived
-	burst   bool      // it followed another one closely
-	began   time.Time // when the last work began
-	ended   time.Time // when it ended
-	credit  time.Duration
+	ended time.Time     // when the last work ended
+	cost  time.Duration // what it took
+	burst bool          // more than one change was published together
+
+	credit, burstCredit time.Duration
 }
 
-// Arrived notes a change.
-func (t *Throttle) Arrived(now time.Time) {
-	t.burst = now.Sub(t.arrived) < burstGap
-	t.arrived = now
+// Worked notes that changes were published, when that ended, and what it cost.
+func (t *Throttle) Worked(changes int, ended time.Time, cost time.Duration) {
+	since := ended.Sub(t.ended)
+	*t = Throttle{ended, cost, changes > 1, anything.after(t.credit, since, cost, maxWait/anything.share), bursts.after(t.burstCredit, since, cost, cost)}
 }
 
-// Worked notes that changes were published, from one time to another.
-func (t *Throttle) Worked(from, to time.Time) {
-	saved := min(t.credit+from.Sub(t.ended)/share, maxCredit)
-	t.credit = max(saved-to.Sub(from), -maxWait/share)
-	t.began, t.ended = from, to
+// after returns the credit after work of a cost, so long after it was what it is; more than a
+// debt is remitted.
+func (b budget) after(credit, since, cost, debt time.Duration) time.Duration {
+	return max(min(credit+since/b.share, b.most)-cost, -debt)
 }
 
-// Rested returns when there is time for the next work, whether or not a burst goes on.
-func (t *Throttle) Rested() time.Time { return t.ended.Add(max(-t.credit, 0) * share) }
+// wait returns how long it takes until a credit is not negative.
+func (b budget) wait(credit time.Duration) time.Duration { return max(-credit, 0) * b.share }
 
-// Due returns when the changes that have arrived are to be published.
-func (t *Throttle) Due() time.Time {
-	due := t.Rested()
-	if !t.burst {
-		return due
+// Due returns when changes are to be published: so many since the last work, the last of them
+// at a time. While a burst lasts, time is kept to show its end at once.
+func (t *Throttle) Due(changes int, last time.Time) time.Time {
+	wait, lasted := anything.wait(t.credit), min(last.Sub(t.ended), maxWait)
+	if changes > 1 || t.burst || lasted < t.cost { // what was published last was not worth it
+		limit := max(min(bursts.wait(t.burstCredit), burstLimit), anything.wait(t.credit-t.cost))
+		wait = min(max(wait, min(limit, lasted+burstPause)), maxWait)
 	}
-	pause, limit := t.arrived.Add(burstGap), t.began.Add(burstLimit)
-	if limit.Before(pause) {
-		pause = limit
-	}
-	if pause.After(due) {
-		return pause
-	}
-	return due
+	return t.ended.Add(wait)
 }

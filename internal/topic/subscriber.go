@@ -19,6 +19,7 @@ type Subscriber[T any] struct {
 
 	// Owned by the consumer.
 	got      *T                // last value returned or delivered
+	seen     int               // topic.changes when it was
 	reported string            // last error delivered
 	deliver  func(*T, error)   // nil: the consumer calls next
 	throttle throttle.Throttle // of what deliver takes
@@ -60,64 +61,55 @@ func (s *Subscriber[T]) wakeLocked() {
 	s.topic.startLocked()
 }
 
-// deliverAll delivers until there is nothing left, or nothing more to come.
+// deliverAll delivers what is due until there is nothing left, or nothing more to come.
 func (s *Subscriber[T]) deliverAll(ended chan<- struct{}) {
 	defer close(ended)
-	for !s.park() {
-		_ = backoff.Sleep(context.Background(), time.Until(s.throttle.Rested()), s.done)
-		value, err, open := s.news()
-		if !open {
-			return
-		}
-		began := time.Now()
-		s.deliver(value, err)
-		s.throttle.Worked(began, time.Now())
-	}
-}
-
-// news waits for a value, or for a reason why there is none, that was not delivered yet. It
-// reports false once the subscriber or its topic is closed.
-func (s *Subscriber[T]) news() (value *T, err error, open bool) {
 	for {
 		select {
 		case <-s.done:
-			return nil, nil, false
+			return
+		case <-s.changed: // what follows takes it in
 		default:
 		}
-		if value = s.topic.Latest(); value != nil && value != s.got {
-			s.got = value
-			return value, nil, true
-		}
-		if s.got == nil {
-			if err = s.topic.Why(); s.undelivered(err) {
-				s.reported = err.Error()
-				return nil, err, true
-			}
-		}
-		select {
-		case <-s.changed:
-		case <-s.done:
+		wait, more := s.next(s.topic.Why())
+		switch {
+		case !more:
+			return
+		case wait > 0:
+			_ = backoff.Sleep(context.Background(), wait, s.done)
 		}
 	}
 }
 
-// park ends the delivery if there is nothing to deliver.
-func (s *Subscriber[T]) park() bool {
-	if s.got == nil && s.undelivered(s.topic.Why()) {
-		return false
+// next delivers the value, or else why there is none, if that is due. It returns how long it
+// is until then, and reports false, and the delivery is over, if there is no news.
+func (s *Subscriber[T]) next(why error) (wait time.Duration, more bool) {
+	t := s.topic
+	t.mu.Lock()
+	value, changes := t.value, t.changes-s.seen
+	switch {
+	case value != s.got:
+		why = nil
+		wait = time.Until(s.throttle.Due(changes, t.changedAt))
+	case value != nil || !s.undelivered(why):
+		if more = len(s.changed) > 0; !more {
+			s.ended = nil
+		}
+		t.mu.Unlock()
+		return 0, more
+	default:
+		s.reported = why.Error()
 	}
-	s.topic.mu.Lock()
-	defer s.topic.mu.Unlock()
-	if s.newsLocked() || len(s.topic.subscribers) <= residents {
-		return false
+	if wait <= 0 {
+		s.got, s.seen = value, t.changes
 	}
-	s.ended = nil
-	return true
-}
-
-// newsLocked reports whether something was published that was not delivered.
-func (s *Subscriber[T]) newsLocked() bool {
-	return s.got != s.topic.value || s.got == nil && s.undelivered(s.topic.err)
+	t.mu.Unlock()
+	if wait <= 0 {
+		began := time.Now()
+		s.deliver(value, why)
+		s.throttle.Worked(changes, time.Now(), time.Since(began))
+	}
+	return wait, true
 }
 
 func (s *Subscriber[T]) undelivered(err error) bool { return err != nil && err.Error() != s.reported }

@@ -24,9 +24,6 @@ const (
 	AnswerTimeout = time.Second
 	// deliveryGrace bounds how long Close waits for a delivery that does not end.
 	deliveryGrace = 50 * time.Millisecond
-	// residents is up to how many subscribers of a topic keep their goroutines: one that waits
-	// is a fifth faster in BenchmarkDelivery than a new one, more where its stack has grown.
-	residents = 4
 )
 
 // Topic is the latest value of something.
@@ -38,6 +35,8 @@ type Topic[T any] struct {
 	subscribers map[*Subscriber[T]]struct{}
 	closed      error            // why there will be no other value; nil while there may be
 	value       *T               // nil before the first
+	changes     int              // how often value was set
+	changedAt   time.Time        // when it last was
 	err         error            // why there is none
 	fallback    *T               // Options.Fallback or SetFallback's; nil once a value is confirmed
 	searching   bool             // SetFallback may yet be called
@@ -70,10 +69,15 @@ func (t *Topic[T]) Observer() chan struct{} { return t.observer }
 func (t *Topic[T]) Publish(value *T, confirmed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.value, t.err = value, nil
 	if confirmed {
 		t.fallback = nil
 	}
+	t.setLocked(value)
+}
+
+func (t *Topic[T]) setLocked(value *T) {
+	t.value, t.err, t.changedAt = value, nil, time.Now()
+	t.changes++
 	t.wakeLocked()
 }
 
@@ -124,8 +128,7 @@ func (t *Topic[T]) ShowFallback() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.value == nil && t.fallback != nil {
-		t.value, t.err = t.fallback, nil
-		t.wakeLocked()
+		t.setLocked(t.fallback)
 	}
 }
 
@@ -177,10 +180,7 @@ func (t *Topic[T]) Subscribe(changed chan struct{}, deliver func(*T, error)) *Su
 	if t.closed != nil {
 		close(s.done)
 	}
-	switch {
-	case deliver == nil:
-		backoff.Wake(changed) // what is there already is news to this one
-	case s.newsLocked() || len(t.subscribers) <= residents:
+	if deliver == nil || t.value != nil || t.err != nil { // what is there already is news to this one
 		s.wakeLocked()
 	}
 	return s
