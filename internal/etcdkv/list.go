@@ -8,16 +8,26 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
-// pageSize bounds one answer of a list in pages: 5,000 keys with 250 bytes each are
-// the 1.25 MiB that fit a server's default limits for a message.
-const pageSize = 5000
+const (
+	// firstPage is how many keys are asked for at first: most ranges have no more, and one
+	// plain answer is the quickest way to them. The scenarios cold of module bench show it.
+	firstPage = 1000
+	// pageSize bounds one answer of a list in pages: 5,000 keys with 250 bytes each are the
+	// 1.25 MiB that fit a server's default limits for a message.
+	pageSize = 5000
+	// maxOutrun is how often compaction may outrun a list before it is asked for in one answer.
+	maxOutrun = 2
+)
 
 // Header is where the store stood when it was listed.
 type Header struct {
@@ -25,77 +35,43 @@ type Header struct {
 	Term     uint64 // of raft, of the member that answered
 }
 
-// List is how a range is listed.
+// List is how a range is listed: a first page, then the rest as a stream, at the first page's
+// revision, or in more pages.
 type List struct {
 	Client       *clientv3.Client
 	Range        KeyRange
 	Serializable bool                     // from the member alone, else linearizable, with a leader required
+	Paged        *atomic.Bool             // only in pages; set where the server, or a proxy before it, has no RangeStream
 	Add          func([]*mvccpb.KeyValue) // takes the keys, sorted, part by part while the list arrives
+	Restart      func()                   // is told that the list begins anew
 	Answered     func()                   // is told of every answer
 }
 
-// Stream lists by RangeStream, which servers before 3.7 do not have: codes.Unimplemented.
-// Each part must arrive within CallTimeout of the one before. The channel is always
-// drained: the client's goroutine behind it would wait for ever otherwise.
-func (l List) Stream(ctx context.Context) (at Header, err error) {
-	parent := ctx
-	ctx, cancel := context.WithCancel(l.context(ctx))
-	defer cancel()
-	silence := time.AfterFunc(CallTimeout, cancel)
-	defer silence.Stop()
-	parts, err := l.Client.GetStream(ctx, l.Range.Key, l.options()...)
-	if err != nil {
-		return Header{}, Explain(parent, l.Client, err)
-	}
-	for part := range parts {
-		if err != nil {
-			continue
-		}
-		if err = Typed(part.Err()); err != nil {
-			continue
-		}
-		l.Answered()
-		silence.Stop()
-		l.Add(part.Kvs) // while the next one arrives
-		silence.Reset(CallTimeout)
-		if part.Header != nil && part.Header.Revision > 0 {
-			at = Header{part.Header.Revision, part.Header.RaftTerm}
-		}
-	}
-	if err := Explain(parent, l.Client, cmp.Or(err, ctx.Err())); err != nil {
-		return Header{}, err
-	}
-	if at.Revision == 0 {
-		return Header{}, errors.New("list ended without a revision")
-	}
-	return at, nil
-}
-
-// Pages lists in answers of up to 5,000 keys, all at the first one's revision. Where
-// compaction outruns the pages twice it asks for everything in one answer. Restart is
-// called before a list begins anew.
-func (l List) Pages(ctx context.Context, restart func()) (at Header, err error) {
-	ctx = l.context(ctx)
-	for try := 1; ; try++ {
-		limit := int64(pageSize)
-		if try == 3 {
+// Read lists the range. It begins anew where compaction outruns it.
+func (l List) Read(ctx context.Context) (at Header, err error) {
+	for try := 0; ; try++ {
+		limit := int64(firstPage)
+		switch {
+		case try == maxOutrun:
 			limit = 0
+		case l.Paged.Load():
+			limit = pageSize
 		}
-		at, err := l.pages(ctx, limit)
-		if try == 3 || !errors.Is(err, rpctypes.ErrCompacted) {
+		at, err := l.read(ctx, limit)
+		if limit == 0 || !errors.Is(err, rpctypes.ErrCompacted) {
 			return at, err
 		}
-		restart()
+		l.Restart()
 	}
 }
 
-// pages decodes one page while the next one is fetched.
-func (l List) pages(ctx context.Context, limit int64) (at Header, err error) {
-	key := l.Range.Key
+// read decodes each page while the next one is fetched.
+func (l List) read(ctx context.Context, limit int64) (at Header, err error) {
 	var decoding sync.WaitGroup
-	for {
+	defer decoding.Wait()
+	for rest := l.Range; ; limit = pageSize {
 		// The first page is of the newest revision, 0; the others are of the same one.
-		page, err := Get(ctx, l.Client, key, l.options(clientv3.WithRev(at.Revision), clientv3.WithLimit(limit))...)
+		page, err := Get(l.context(ctx), l.Client, rest.Key, l.options(rest, clientv3.WithRev(at.Revision), clientv3.WithLimit(limit))...)
 		decoding.Wait()
 		if err != nil {
 			return Header{}, err
@@ -109,15 +85,63 @@ func (l List) pages(ctx context.Context, limit int64) (at Header, err error) {
 			return at, nil
 		}
 		decoding.Go(func() { l.Add(page.Kvs) })
-		key = string(page.Kvs[len(page.Kvs)-1].Key) + "\x00"
+		rest.Key = string(page.Kvs[len(page.Kvs)-1].Key) + "\x00"
+		if l.Paged.Load() {
+			continue
+		}
+		switch err = l.stream(ctx, rest, at.Revision, decoding.Wait); {
+		case err == nil:
+			return at, nil
+		case status.Code(err) != codes.Unimplemented:
+			return Header{}, err
+		}
+		l.Paged.Store(true)
 	}
 }
 
-func (l List) options(more ...clientv3.OpOption) []clientv3.OpOption {
+// stream lists the rest of the range by RangeStream, which servers before 3.7 do not have:
+// codes.Unimplemented. Each part must arrive within CallTimeout of the one before. The
+// channel is always drained: the client's goroutine behind it would wait for ever otherwise.
+// Begin is called before the first part is added.
+func (l List) stream(ctx context.Context, rest KeyRange, revision int64, begin func()) (err error) {
+	parent := ctx
+	ctx, cancel := context.WithCancel(l.context(ctx))
+	defer cancel()
+	silence := time.AfterFunc(CallTimeout, cancel)
+	defer silence.Stop()
+	parts, err := l.Client.GetStream(ctx, rest.Key, l.options(rest, clientv3.WithRev(revision))...)
+	if err != nil {
+		return Explain(parent, l.Client, err)
+	}
+	begin()
+	ended := false
+	for part := range parts {
+		if err != nil {
+			continue
+		}
+		if err = Typed(part.Err()); err != nil {
+			continue
+		}
+		l.Answered()
+		silence.Stop()
+		l.Add(part.Kvs) // while the next one arrives
+		silence.Reset(CallTimeout)
+		ended = part.Header.GetRevision() > 0
+	}
+	if err := Explain(parent, l.Client, cmp.Or(err, ctx.Err())); err != nil {
+		return err
+	}
+	if !ended {
+		return errors.New("list ended without a revision")
+	}
+	return nil
+}
+
+func (l List) options(r KeyRange, more ...clientv3.OpOption) []clientv3.OpOption {
 	if l.Serializable {
 		more = append(more, clientv3.WithSerializable())
 	}
-	return l.Range.options(more...)
+	return r.options(more...)
 }
 
 // context requires a leader where the answer must be linearizable: a member without one

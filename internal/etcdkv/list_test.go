@@ -7,14 +7,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/rollcall-grpc/rollcall/internal/test/fakeetcd"
 )
@@ -26,13 +25,16 @@ type result struct {
 	parts         []int // keys in each
 }
 
-func (r *result) list(conn *fakeetcd.Conn, keys KeyRange) List {
-	return List{Client: conn.Client, Range: keys, Answered: func() { r.answers++ }, Add: func(kvs []*mvccpb.KeyValue) {
-		r.parts = append(r.parts, len(kvs))
-		for _, kv := range kvs {
-			r.keys = append(r.keys, string(kv.Key))
-		}
-	}}
+func (r *result) list(conn *fakeetcd.Conn, paged bool) List {
+	l := List{Client: conn.Client, Range: Prefix("p/"), Paged: new(atomic.Bool), Restart: r.restart, Answered: func() { r.answers++ },
+		Add: func(kvs []*mvccpb.KeyValue) {
+			r.parts = append(r.parts, len(kvs))
+			for _, kv := range kvs {
+				r.keys = append(r.keys, string(kv.Key))
+			}
+		}}
+	l.Paged.Store(paged)
+	return l
 }
 
 func (r *result) restart() { *r = result{answers: r.answers, anew: r.anew + 1} }
@@ -75,7 +77,7 @@ func TestPages(t *testing.T) {
 					return nil
 				})
 				var got result
-				at, err := got.list(conn, Prefix("p/")).Pages(t.Context(), got.restart)
+				at, err := got.list(conn, true).Read(t.Context())
 				if err != nil || at != (Header{want, 9}) {
 					t.Errorf("got %v, %v, want revision %d of term 9", at, err, want)
 				}
@@ -103,7 +105,7 @@ func TestPagesOutrunByCompaction(t *testing.T) {
 				return nil
 			})
 			var got result
-			at, err := got.list(conn, Prefix("p/")).Pages(t.Context(), got.restart)
+			at, err := got.list(conn, true).Read(t.Context())
 			if err != nil || at.Revision != store.Revision() {
 				t.Errorf("got %v, %v, want revision %d", at, err, store.Revision())
 			}
@@ -120,7 +122,7 @@ func TestPagesFail(t *testing.T) {
 		fill(store, "p/", pageSize+1)
 		conn.FailNext(fakeetcd.Get, nil, rpctypes.ErrPermissionDenied)
 		var got result
-		if at, err := got.list(conn, Prefix("p/")).Pages(t.Context(), got.restart); !errors.Is(err, rpctypes.ErrPermissionDenied) || at != (Header{}) {
+		if at, err := got.list(conn, true).Read(t.Context()); !errors.Is(err, rpctypes.ErrPermissionDenied) || at != (Header{}) {
 			t.Errorf("got %v, %v, want the second page's error", at, err)
 		}
 		if got.anew != 0 {
@@ -131,47 +133,73 @@ func TestPagesFail(t *testing.T) {
 
 // A list without a leader is the member's own; any other is refused at once.
 func TestListWithoutLeader(t *testing.T) {
-	for _, stream := range []bool{false, true} {
+	for _, n := range []int{3, firstPage + 3} {
 		bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
-			fill(store, "p/", 3)
+			fill(store, "p/", n)
 			want := store.Revision()
 			conn.StreamRanges(10)
 			conn.LoseLeader()
 			store.Put("p/999999", "unknown to the member")
-			read := func(l List) (Header, error) {
-				if stream {
-					return l.Stream(t.Context())
-				}
-				return l.Pages(t.Context(), func() {})
-			}
 			var got result
-			list := got.list(conn, Prefix("p/"))
+			list := got.list(conn, false)
 			began := time.Now()
-			if _, err := read(list); !errors.Is(err, rpctypes.ErrNoLeader) || time.Since(began) > 0 {
-				t.Errorf("linearizable, stream %t: got %v after %v", stream, err, time.Since(began))
+			if _, err := list.Read(t.Context()); !errors.Is(err, rpctypes.ErrNoLeader) || time.Since(began) > 0 {
+				t.Errorf("linearizable, %d keys: got %v after %v", n, err, time.Since(began))
 			}
 			list.Serializable = true
-			if at, err := read(list); err != nil || at.Revision != want {
-				t.Errorf("serializable, stream %t: got %v, %v, want revision %d", stream, at, err, want)
+			if at, err := list.Read(t.Context()); err != nil || at.Revision != want {
+				t.Errorf("serializable, %d keys: got %v, %v, want revision %d", n, at, err, want)
 			}
-			got.wantAll(t, "p/", 3, 1)
+			got.wantAll(t, "p/", n, n/firstPage+1)
 		})
 	}
 }
 
+// A list is one answer where that has all, else a page and a stream of the rest, at one revision.
 func TestStream(t *testing.T) {
+	for _, row := range []struct{ n, parts, streams int }{{0, 1, 0}, {7, 1, 0}, {firstPage, 1, 0}, {firstPage + 1, 2, 1}, {firstPage + 25, 4, 1}} {
+		bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+			fill(store, "p/", row.n)
+			store.SetTerm(9)
+			conn.StreamRanges(10)
+			want := store.Revision()
+			conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
+				if call.Method == fakeetcd.GetStream {
+					store.Put("p/999999", "late")
+				}
+				return nil
+			})
+			var got result
+			at, err := got.list(conn, false).Read(t.Context())
+			if err != nil || at != (Header{want, 9}) {
+				t.Errorf("%d keys: got %v, %v, want revision %d of term 9", row.n, at, err, want)
+			}
+			got.wantAll(t, "p/", row.n, row.parts)
+			if gets, streams := conn.Calls(fakeetcd.Get), conn.Calls(fakeetcd.GetStream); got.answers != row.parts || gets != 1 || streams != row.streams {
+				t.Errorf("%d keys: %d answers, %d gets, %d streams", row.n, got.answers, gets, streams)
+			}
+		})
+	}
+}
+
+// A server that has no stream is read in pages, from then on.
+func TestNoStream(t *testing.T) {
 	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
-		fill(store, "p/", 25)
-		store.SetTerm(9)
-		conn.StreamRanges(10)
+		const n = firstPage + pageSize + 5
+		fill(store, "p/", n)
 		var got result
-		at, err := got.list(conn, Prefix("p/")).Stream(t.Context())
-		if err != nil || at != (Header{store.Revision(), 9}) {
-			t.Errorf("got %v, %v, want revision %d of term 9", at, err, store.Revision())
+		list := got.list(conn, false)
+		if _, err := list.Read(t.Context()); err != nil {
+			t.Fatal(err)
 		}
-		got.wantAll(t, "p/", 25, 3)
-		if got.answers != 3 {
-			t.Errorf("%d answers, want 3", got.answers)
+		got.wantAll(t, "p/", n, 3)
+		got.restart()
+		if _, err := list.Read(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		got.wantAll(t, "p/", n, 2)
+		if gets, streams := conn.Calls(fakeetcd.Get), conn.Calls(fakeetcd.GetStream); gets != 5 || streams != 1 {
+			t.Errorf("%d gets, %d streams", gets, streams)
 		}
 	})
 }
@@ -183,26 +211,25 @@ func TestStreamFails(t *testing.T) {
 		want  func(error) bool
 		after time.Duration
 	}{
-		{"before 3.7", func(c *fakeetcd.Conn) { c.StreamRanges(0) },
-			func(err error) bool { return status.Code(err) == codes.Unimplemented }, 0},
 		{"refused", func(c *fakeetcd.Conn) { c.Fail(fakeetcd.GetStream, rpctypes.ErrPermissionDenied) },
 			func(err error) bool { return errors.Is(err, rpctypes.ErrPermissionDenied) }, 0},
 		{"torn", func(c *fakeetcd.Conn) { c.TearRangeStream(2, rpctypes.ErrNoLeader) },
 			func(err error) bool { return errors.Is(err, rpctypes.ErrNoLeader) }, 0},
 		{"silent after two parts", func(c *fakeetcd.Conn) { c.TearRangeStream(2, nil) },
 			func(err error) bool { return errors.Is(err, ErrNoAnswer) }, CallTimeout},
-		{"silent at once", (*fakeetcd.Conn).Cut,
+		{"silent at once", func(c *fakeetcd.Conn) { onStream(c, c.Cut) },
 			func(err error) bool { return errors.Is(err, ErrNoAnswer) }, CallTimeout},
-		{"closed client", (*fakeetcd.Conn).Close, func(err error) bool { return errors.Is(err, ErrClientClosed) }, 0},
+		{"closed client", func(c *fakeetcd.Conn) { onStream(c, c.Close) },
+			func(err error) bool { return errors.Is(err, ErrClientClosed) }, 0},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
-				fill(store, "p/", 25)
+				fill(store, "p/", firstPage+25)
 				conn.StreamRanges(10)
 				row.fault(conn)
 				var got result
 				began := time.Now()
-				at, err := got.list(conn, Prefix("p/")).Stream(t.Context())
+				at, err := got.list(conn, false).Read(t.Context())
 				if !row.want(err) || at != (Header{}) || time.Since(began) != row.after {
 					t.Errorf("got %v, %v after %v, want an error after %v", at, err, time.Since(began), row.after)
 				}
@@ -211,16 +238,25 @@ func TestStreamFails(t *testing.T) {
 	}
 }
 
+func onStream(conn *fakeetcd.Conn, do func()) {
+	conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
+		if call.Method == fakeetcd.GetStream {
+			do()
+		}
+		return nil
+	})
+}
+
 // A stream that the caller gives up ends with the caller's reason, not with etcd's silence.
 func TestStreamOfACancelledCaller(t *testing.T) {
 	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
-		fill(store, "p/", 25)
+		fill(store, "p/", firstPage+25)
 		conn.StreamRanges(10)
 		conn.TearRangeStream(1, nil)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		var got result
-		if _, err := got.list(conn, Prefix("p/")).Stream(ctx); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrNoAnswer) {
+		if _, err := got.list(conn, false).Read(ctx); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrNoAnswer) {
 			t.Errorf("got %v, want the context's error", err)
 		}
 	})
@@ -229,19 +265,19 @@ func TestStreamOfACancelledCaller(t *testing.T) {
 // Only the time between two parts is bounded, not that of the whole list.
 func TestSlowStream(t *testing.T) {
 	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
-		fill(store, "p/", 25)
+		fill(store, "p/", firstPage+25)
 		conn.StreamRanges(5)
 		var got result
-		list := got.list(conn, Prefix("p/"))
+		list := got.list(conn, false)
 		add := list.Add
 		list.Add = func(kvs []*mvccpb.KeyValue) {
 			time.Sleep(CallTimeout - time.Millisecond)
 			add(kvs)
 		}
-		if _, err := list.Stream(t.Context()); err != nil {
+		if _, err := list.Read(t.Context()); err != nil {
 			t.Error(err)
 		}
-		got.wantAll(t, "p/", 25, 5)
+		got.wantAll(t, "p/", firstPage+25, 6)
 	})
 }
 
@@ -252,23 +288,18 @@ func BenchmarkList(b *testing.B) {
 		conn := store.Connect(context.Background())
 		conn.StreamRanges(1000)
 		fill(store, "p/", n)
-		list := List{Client: conn.Client, Range: Prefix("p/"), Add: func([]*mvccpb.KeyValue) {}, Answered: func() {}}
-		b.Run(fmt.Sprintf("pages/%d", n), func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := list.Pages(b.Context(), func() {}); err != nil {
-					b.Fatal(err)
+		for _, paged := range []bool{false, true} {
+			list := new(result).list(conn, paged)
+			list.Add = func([]*mvccpb.KeyValue) {}
+			b.Run(fmt.Sprintf("paged=%t/%d", paged, n), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					if _, err := list.Read(b.Context()); err != nil {
+						b.Fatal(err)
+					}
 				}
-			}
-		})
-		b.Run(fmt.Sprintf("stream/%d", n), func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := list.Stream(b.Context()); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
+			})
+		}
 	}
 }
 

@@ -35,13 +35,17 @@ func newLimiter(password bool) *limiter { return &limiter{password: password, li
 
 // enter waits for a turn. It reports false if until was closed first.
 func (l *limiter) enter(ctx context.Context, until <-chan struct{}) (bool, error) {
-	turn := make(chan struct{})
 	l.mu.Lock()
 	if l.password && l.active == 0 && time.Since(l.answered) > loginIdle {
 		l.limit = 1
 	}
+	if l.active < l.limit { // nobody waits
+		l.active++
+		l.mu.Unlock()
+		return true, nil
+	}
+	turn := make(chan struct{})
 	l.queue = append(l.queue, turn)
-	l.admitLocked()
 	l.mu.Unlock()
 	select {
 	case <-turn:
@@ -61,7 +65,9 @@ func (l *limiter) enter(ctx context.Context, until <-chan struct{}) (bool, error
 func (l *limiter) admitLocked() {
 	for l.active < l.limit && len(l.queue) > 0 {
 		close(l.queue[0])
-		l.queue = l.queue[1:]
+		if l.queue = l.queue[1:]; len(l.queue) == 0 {
+			l.queue = nil
+		}
 		l.active++
 	}
 }

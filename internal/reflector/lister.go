@@ -9,8 +9,6 @@ import (
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/rollcall-grpc/rollcall/internal/etcdconn"
 	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
@@ -21,7 +19,7 @@ type lister struct {
 	client  *clientv3.Client
 	monitor *etcdconn.Monitor
 	limiter *limiter
-	paged   atomic.Bool // in pages: the server, or a proxy before it, has no RangeStream
+	paged   atomic.Bool // see etcdkv.List
 	lists   atomic.Uint64
 }
 
@@ -72,26 +70,15 @@ func (l *lister) list(ctx context.Context, q query) (at etcdkv.Header, err error
 	var list Adder
 	restart := func() { list = q.newList() }
 	restart()
-	return l.read(ctx, etcdkv.List{Client: l.client, Range: q.keys, Serializable: q.serializable,
-		Add: func(kvs []*mvccpb.KeyValue) { list.Add(kvs) },
+	return etcdkv.List{Client: l.client, Range: q.keys, Serializable: q.serializable, Paged: &l.paged,
+		Add:     func(kvs []*mvccpb.KeyValue) { list.Add(kvs) },
+		Restart: restart,
 		Answered: func() {
 			l.limiter.answer()
 			if q.answered != nil {
 				q.answered()
 			}
-		}}, restart)
-}
-
-// read lists by stream where the server can, else in pages.
-func (l *lister) read(ctx context.Context, r etcdkv.List, restart func()) (etcdkv.Header, error) {
-	if !r.Range.IsSingleKey() && !l.paged.Load() {
-		at, err := r.Stream(ctx)
-		if status.Code(err) != codes.Unimplemented {
-			return at, err
-		}
-		l.paged.Store(true)
-	}
-	return r.Pages(ctx, restart)
+		}}.Read(ctx)
 }
 
 // newest returns the number of keys in a range and the greatest ModRevision, linearizably.
