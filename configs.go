@@ -36,10 +36,10 @@ type configTopic struct {
 
 // ConfigDelivery is a subscription to a service config, which is pushed to a function.
 type ConfigDelivery struct {
-	configs    *configs
-	service    string
-	topic      *configTopic
-	subscriber *topic.Subscriber[ServiceConfig]
+	configs  *configs
+	service  string
+	topic    *configTopic
+	delivery *topic.Delivery[ServiceConfig]
 }
 
 func (c *configs) subscribe(service string, f func(*ServiceConfig, error)) *ConfigDelivery {
@@ -60,7 +60,7 @@ func (c *configs) subscribe(service string, f func(*ServiceConfig, error)) *Conf
 		}
 		t.topic.RemindLater()
 	}
-	return &ConfigDelivery{c, service, t, t.topic.Subscribe(make(chan struct{}, 1), f)}
+	return &ConfigDelivery{c, service, t, t.topic.Deliver(f)}
 }
 
 // Latest returns the newest service config, delivered or not, nil before the first.
@@ -71,7 +71,7 @@ func (d *ConfigDelivery) Err() error { return d.topic.topic.Why() }
 
 // Close ends the delivery, as Delivery.Close does.
 func (d *ConfigDelivery) Close() {
-	if d.subscriber.Close() {
+	if d.delivery.Close() {
 		d.configs.release(d.service, d.topic)
 	}
 }

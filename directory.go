@@ -185,12 +185,21 @@ func (d *Directory) Close() {
 	d.fallbacks.close()
 }
 
-// subscribe adds a subscriber to a key range; prefix is what its snapshots have.
-func (d *Directory) subscribe(keys etcdkv.KeyRange, prefix string, changed chan struct{}, deliver func(*Snapshot, error)) (*informer, *topic.Subscriber[Snapshot], error) {
+// following is a part in an informer.
+type following struct {
+	directory *Directory
+	informer  *informer
+}
+
+func (f *following) latest() *Snapshot { return f.informer.store.topic.Latest() }
+func (f *following) refresh()          { f.informer.reflector.Verify() }
+
+// follow adds a subscriber to the topic of a key range; prefix is what its snapshots have.
+func (d *Directory) follow(keys etcdkv.KeyRange, prefix string, subscribe func(*topic.Topic[Snapshot])) (f following, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.usableLocked(); err != nil {
-		return nil, nil, err
+		return f, err
 	}
 	in := d.informers[keys]
 	if in == nil {
@@ -198,7 +207,8 @@ func (d *Directory) subscribe(keys etcdkv.KeyRange, prefix string, changed chan 
 		d.informers[keys] = in
 		defer in.store.topic.RemindLater()
 	}
-	return in, in.store.topic.Subscribe(changed, deliver), nil
+	subscribe(in.store.topic)
+	return following{d, in}, nil
 }
 
 // release ends an informer whose last subscriber has left, joins it, and remembers what it

@@ -128,6 +128,7 @@ func TestP7PushedBurstIsFolded(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 		time.Sleep(time.Second)
+		synctest.Wait()
 		// A fifth of 5 s, and what was saved up.
 		if most := (time.Second + 250*time.Millisecond) / work; delivered > int(most) || last != burst {
 			t.Errorf("%d snapshots, want at most %d; %d instances in the last, want %d", delivered, most, last, burst)

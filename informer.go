@@ -124,7 +124,7 @@ func newInformer(s *source, keys etcdkv.KeyRange, prefix string, preservation Se
 	in.reflector, stopReflector = s.reflect(keys, in.store, false)
 	stopFallback := func() {}
 	if hasFallback {
-		stopFallback = background.Start(func(ctx context.Context) { f.serve(ctx, in.store, in.reflector.Silence, s.connState) })
+		stopFallback = background.Start(context.Background(), func(ctx context.Context) { f.serve(ctx, in.store, in.reflector.Silence, s.connState) })
 	}
 	in.stop = func() {
 		stopReflector()

@@ -22,9 +22,6 @@ const verifyKeysEvery = 5 * time.Second
 // run maintains a lease and reconciles the registrations, until the context or the client
 // ends.
 func (r *Registrar) run(ctx context.Context) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(r.client.Ctx(), cancel)()
 	defer func() {
 		if r.client.Ctx().Err() != nil {
 			r.clientClosed()

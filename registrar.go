@@ -42,7 +42,7 @@ func NewRegistrar(directory *Directory, opts RegistrarOptions) (*Registrar, erro
 		wake: make(chan struct{}, 1), batch: maxBatch, regs: make(map[string]*Registration),
 		unanswered: make(map[string][]clientv3.LeaseID), watches: make(map[string]*keyWatch),
 		deregistered: make(map[string]bool), edits: make(map[string]values), cleared: make(map[string]bool)}
-	r.stop = background.Start(r.run)
+	r.stop = background.Start(r.client.Ctx(), r.run)
 	return r, nil
 }
 

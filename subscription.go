@@ -16,8 +16,7 @@ import (
 // snapshots in between, never the last one. Next is for one goroutine at a time, all other
 // methods are for any.
 type Subscription struct {
-	directory  *Directory
-	informer   *informer
+	following
 	subscriber *topic.Subscriber[Snapshot]
 }
 
@@ -39,11 +38,13 @@ func (d *Directory) SubscribePrefix(prefix string) (*Subscription, error) {
 // pull makes a Subscription that is woken through a channel of capacity one, which may serve
 // others as well.
 func (d *Directory) pull(keys etcdkv.KeyRange, prefix string, changed chan struct{}) (*Subscription, error) {
-	in, s, err := d.subscribe(keys, prefix, changed, nil)
+	s := new(Subscription)
+	var err error
+	s.following, err = d.follow(keys, prefix, func(t *topic.Topic[Snapshot]) { s.subscriber = t.Subscribe(changed) })
 	if err != nil {
 		return nil, err
 	}
-	return &Subscription{d, in, s}, nil
+	return s, nil
 }
 
 // Next waits for a snapshot that it has not returned yet and returns the newest, at once
@@ -85,7 +86,7 @@ func (s *Subscription) First(ctx context.Context) (*Snapshot, error) {
 func (s *Subscription) Changed() <-chan struct{} { return s.subscriber.Changed() }
 
 // Latest returns the newest snapshot, nil before the first.
-func (s *Subscription) Latest() *Snapshot { return s.informer.store.topic.Latest() }
+func (s *Subscription) Latest() *Snapshot { return s.latest() }
 
 // Err returns why there is no snapshot yet. It returns nil once there is one, during the first
 // second, and while etcd's answer is arriving.
@@ -93,7 +94,7 @@ func (s *Subscription) Err() error { return s.informer.store.topic.Why() }
 
 // Refresh requests a comparison of the service with etcd, which is made at most once in 10 s.
 // Call it if something looks out of date.
-func (s *Subscription) Refresh() { s.informer.reflector.Verify() }
+func (s *Subscription) Refresh() { s.refresh() }
 
 // Close ends the subscription; the last one of a service ends its watch and joins it. Calling
 // it again does nothing.
@@ -105,37 +106,47 @@ func (s *Subscription) Close() {
 
 // Delivery is a subscription whose snapshots are pushed to a function, which is not told when it
 // is closed.
-type Delivery struct{ sub Subscription }
+type Delivery struct {
+	following
+	delivery *topic.Delivery[Snapshot]
+}
 
 // SubscribeFunc calls f with the snapshots of a service, one call at a time and perhaps before
 // SubscribeFunc returns, until the Delivery, its Directory or the etcd client is closed. Before
-// the first snapshot f is called with a nil snap for each new error. If more than a few
-// Deliveries share a service, an idle one has no goroutine.
+// the first snapshot f is called with a nil snap for each new error. A Delivery has a goroutine
+// only while f is called.
 //
-// A first change is delivered at once. If f takes more than a fifth of the time, later changes
-// are delayed for at most a second and folded into one.
+// A change is delivered at once, as long as f takes no more than a fifth of the time, with up to
+// 250 ms saved up. Changes that come faster than f can take in each are folded: f takes a
+// fortieth of the time while they come, and has the last of them when they pause for 5 ms.
 func (d *Directory) SubscribeFunc(service string, f func(snap *Snapshot, err error)) (*Delivery, error) {
 	if err := checkDelivery(service, f == nil); err != nil {
 		return nil, err
 	}
 	prefix := service + "/"
-	in, s, err := d.subscribe(etcdkv.Prefix(prefix), prefix, make(chan struct{}, 1), f)
+	s := new(Delivery)
+	var err error
+	s.following, err = d.follow(etcdkv.Prefix(prefix), prefix, func(t *topic.Topic[Snapshot]) { s.delivery = t.Deliver(f) })
 	if err != nil {
 		return nil, err
 	}
-	return &Delivery{Subscription{d, in, s}}, nil
+	return s, nil
 }
 
 // Latest returns the newest snapshot, delivered or not, nil before the first.
-func (d *Delivery) Latest() *Snapshot { return d.sub.Latest() }
+func (d *Delivery) Latest() *Snapshot { return d.latest() }
 
 // Refresh has the service compared with etcd, as Subscription.Refresh does.
-func (d *Delivery) Refresh() { d.sub.Refresh() }
+func (d *Delivery) Refresh() { d.refresh() }
 
 // Close ends the delivery. A call of its function that is under way is waited for, but not for
 // more than 50 ms, not even by itself: it ends on its own then. The last subscription of a
 // service ends its watch and joins it. Calling it again does nothing.
-func (d *Delivery) Close() { d.sub.Close() }
+func (d *Delivery) Close() {
+	if d.delivery.Close() {
+		d.directory.release(d.informer)
+	}
+}
 
 // SubscribeServiceConfigFunc has f called with the service config of a service, at once and
 // when it changes, one call at a time and perhaps before SubscribeServiceConfigFunc returns,

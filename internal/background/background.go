@@ -6,9 +6,10 @@ package background
 
 import "context"
 
-// Start runs a function in a goroutine and returns what cancels its context and joins it.
-func Start(run func(context.Context)) (stop func()) {
-	ctx, cancel := context.WithCancel(context.Background())
+// Start runs a function in a goroutine, until the context ends, and returns what ends it and
+// joins it.
+func Start(ctx context.Context, run func(context.Context)) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -10,7 +10,7 @@ import (
 
 func TestStart(t *testing.T) {
 	ended := false
-	stop := Start(func(ctx context.Context) {
+	stop := Start(context.Background(), func(ctx context.Context) {
 		<-ctx.Done()
 		ended = true
 	})
@@ -19,4 +19,12 @@ func TestStart(t *testing.T) {
 		t.Error("stop has not joined what runs")
 	}
 	stop() // does nothing
+	outer, cancel := context.WithCancel(context.Background())
+	ran := make(chan struct{})
+	defer Start(outer, func(ctx context.Context) {
+		<-ctx.Done()
+		close(ran)
+	})()
+	cancel()
+	<-ran // it ends with the context
 }

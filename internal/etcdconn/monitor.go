@@ -55,17 +55,19 @@ type Monitor struct {
 
 	conn         connectivity.State
 	connSince    time.Time
-	lastMessage  time.Time // on the watch stream
-	streamProven bool      // the watch stream has delivered a message since it was opened
-	epochSuspect bool      // the epoch must be verified
-	epochChecked time.Time // when it last was
-	recheck      bool      // somebody lost a watch, or a list failed
-	lastCheck    time.Time // when a check last ended
-	nextCheck    time.Time // when a check is due again after a failed one
-	floor        Floor     // of the present epoch
-	termFellAt   time.Time // since when responses have a lower raft term; zero: they have not
-	replacedAt   time.Time // when a watch stream was last replaced
-	replaced     []uint64  // streams that were replaced and have not been ended
+	lastMessage  time.Time       // on the watch stream
+	streamProven bool            // the watch stream has delivered a message since it was opened
+	epochSuspect bool            // the epoch must be verified
+	epochChecked time.Time       // when it last was
+	recheck      bool            // somebody lost a watch, or a list failed
+	lastCheck    time.Time       // when a check last ended
+	nextCheck    time.Time       // when a check is due again after a failed one
+	floor        Floor           // of the present epoch
+	termFellAt   time.Time       // since when responses have a lower raft term; zero: they have not
+	replacedAt   time.Time       // when a watch stream was last replaced
+	replaced     []uint64        // streams that were replaced and have not been ended
+	metadata     context.Context // has what tells the watches of a stream from others; nil: of none yet
+	metadataOf   uint64          // the stream
 }
 
 // Status is what a Monitor has found out.
@@ -101,8 +103,27 @@ var streamID = rand.Text()
 
 // StreamContext returns ctx for a watch on the given stream. A leader is required.
 func (m *Monitor) StreamContext(ctx context.Context, stream uint64) context.Context {
-	id := fmt.Sprintf("%s-%p-%d", streamID, m, stream)
-	return clientv3.WithRequireLeader(metadata.AppendToOutgoingContext(ctx, "rollcall-stream", id))
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.metadata == nil || m.metadataOf != stream {
+		id := fmt.Sprintf("%s-%p-%d", streamID, m, stream)
+		m.metadata, m.metadataOf = clientv3.WithRequireLeader(metadata.AppendToOutgoingContext(context.Background(), "rollcall-stream", id)), stream
+	}
+	return streamContext{ctx, m.metadata}
+}
+
+// streamContext is a context with the metadata of another one, which all watches on a stream
+// share.
+type streamContext struct {
+	context.Context
+	metadata context.Context
+}
+
+func (c streamContext) Value(key any) any {
+	if value := c.metadata.Value(key); value != nil {
+		return value
+	}
+	return c.Context.Value(key)
 }
 
 // Status returns the status and a channel that closes when it changes.

@@ -61,7 +61,7 @@ func bubble(t *testing.T, test func(e *env)) {
 }
 
 func (e *env) run() {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(e.conn.Client.Ctx())
 	var wg sync.WaitGroup
 	wg.Go(func() { e.monitor.Run(ctx) })
 	e.stop = func() { cancel(); wg.Wait() }
@@ -376,7 +376,7 @@ func TestRunEnds(t *testing.T) {
 		m := New(Options{Client: conn.Client, Logger: slog.New(slog.DiscardHandler), LastKnown: func() (int, int) { return 0, 0 },
 			ProbeKeys: func(int) ([]string, bool) { return nil, false }})
 		ended := make(chan struct{})
-		go func() { m.Run(context.Background()); close(ended) }()
+		go func() { m.Run(conn.Client.Ctx()); close(ended) }()
 		sleep(30)
 		if closed(ended) {
 			t.Error("Run ended by itself")

@@ -14,12 +14,11 @@ import (
 	"github.com/rollcall-grpc/rollcall/internal/backoff"
 )
 
-// Run checks the connection whenever there is a reason to, until the context ends or the
-// client is closed.
+// Run checks the connection whenever there is a reason to, until the context ends, which must
+// be one of the client's.
 func (m *Monitor) Run(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(m.opts.Client.Ctx(), cancel)()
 	var others sync.WaitGroup
 	defer others.Wait()
 	m.begin()

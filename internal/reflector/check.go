@@ -36,6 +36,9 @@ func (s *session) check(r *Reflector, reason checkReason) {
 	if s.checking || reason != periodic && time.Since(r.checked) < checkMinimum {
 		return
 	}
+	if s.checks == nil {
+		s.checks = make(chan error, 1)
+	}
 	s.checking, s.reason, r.checked = true, reason, time.Now()
 	s.wg.Go(func() { s.checks <- r.compare(s.ctx, reason == periodic) })
 }

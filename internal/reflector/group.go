@@ -88,10 +88,10 @@ func (g *Group) Start(keys etcdkv.KeyRange, store Store, opts Options) (r *Refle
 	g.access[r] = accessUnknown
 	if g.stopMonitor == nil {
 		g.monitor.Reset()
-		g.stopMonitor = background.Start(g.monitor.Run)
+		g.stopMonitor = background.Start(g.client.Ctx(), g.monitor.Run)
 	}
 	g.mu.Unlock()
-	join := background.Start(r.run)
+	join := background.Start(g.client.Ctx(), r.run)
 	return r, func() {
 		join()
 		g.forget(r)

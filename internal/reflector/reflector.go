@@ -85,9 +85,6 @@ func (r *Reflector) noteAnswer() {
 
 // run lists and watches until the context ends or the client is closed.
 func (r *Reflector) run(ctx context.Context) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(r.group.client.Ctx(), cancel)()
 	r.nextCheck = time.Now().Add(r.checkPause())
 	status, _ := r.monitor.Status()
 	r.epoch = status.Epoch

@@ -27,11 +27,11 @@ type session struct {
 	opened chan clientv3.WatchChan // the watch, once etcd has answered
 	events clientv3.WatchChan      // nil until then
 
-	checks   chan error // outcome of the check under way
+	checks   chan error // outcome of the check under way; nil before the first
 	checking bool
 	reason   checkReason // of the check under way
 
-	ctx    context.Context
+	ctx    context.Context // of the watch, and of what runs beside it
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 }
@@ -41,11 +41,11 @@ type session struct {
 func (r *Reflector) open(ctx context.Context) *session {
 	status, changed := r.monitor.Status()
 	s := &session{stream: status.Stream, verify: status.Verify, changed: changed,
-		opened: make(chan clientv3.WatchChan, 1), checks: make(chan error, 1)}
-	s.ctx, s.cancel = context.WithCancel(ctx)
-	wctx, revision := r.monitor.StreamContext(s.ctx, status.Stream), r.resume
+		opened: make(chan clientv3.WatchChan, 1)}
+	s.ctx, s.cancel = context.WithCancel(r.monitor.StreamContext(ctx, status.Stream))
 	r.group.watches.Add(1)
-	s.wg.Go(func() { s.opened <- etcdkv.Watch(wctx, r.group.client, r.keys, revision) })
+	revision := r.resume
+	s.wg.Go(func() { s.opened <- etcdkv.Watch(s.ctx, r.group.client, r.keys, revision) })
 	return s
 }
 

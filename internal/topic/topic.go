@@ -12,6 +12,8 @@ package topic
 
 import (
 	"cmp"
+	"container/list"
+	"iter"
 	"sync"
 	"time"
 
@@ -32,16 +34,22 @@ type Topic[T any] struct {
 	observer chan struct{} // Options.Observer
 
 	mu          sync.Mutex
-	subscribers map[*Subscriber[T]]struct{}
-	closed      error            // why there will be no other value; nil while there may be
-	value       *T               // nil before the first
-	changes     int              // how often value was set
-	changedAt   time.Time        // when it last was
-	err         error            // why there is none
-	fallback    *T               // Options.Fallback or SetFallback's; nil once a value is confirmed
-	searching   bool             // SetFallback may yet be called
-	due         []*Subscriber[T] // deliveries to be begun
-	starting    bool             // a goroutine is about to begin with them
+	subscribers list.List      // of subscribers
+	closed      error          // why there will be no other value; nil while there may be
+	value       *T             // nil before the first
+	changes     int            // how often value was set
+	changedAt   time.Time      // when it last was
+	err         error          // why there is none
+	fallback    *T             // Options.Fallback or SetFallback's; nil once a value is confirmed
+	searching   bool           // SetFallback may yet be called
+	due         []*Delivery[T] // to be begun
+	starting    bool           // a goroutine is about to begin with them
+}
+
+// subscriber is a Subscriber or a Delivery.
+type subscriber interface {
+	wakeLocked()  // there is news
+	closeLocked() // there will be no more; called once
 }
 
 // Options are the settings of a Topic.
@@ -58,7 +66,7 @@ type Options[T any] struct {
 
 // New returns a Topic without a value.
 func New[T any](opts Options[T]) *Topic[T] {
-	return &Topic[T]{reason: opts.Reason, observer: opts.Observer, fallback: opts.Fallback, searching: opts.Searching, subscribers: make(map[*Subscriber[T]]struct{})}
+	return &Topic[T]{reason: opts.Reason, observer: opts.Observer, fallback: opts.Fallback, searching: opts.Searching}
 }
 
 // Observer returns Options.Observer.
@@ -170,41 +178,23 @@ func (t *Topic[T]) RemindLater() {
 	})
 }
 
-// Subscribe adds a subscriber, which is woken through changed and, unless that is nil, has
-// deliver called.
-func (t *Topic[T]) Subscribe(changed chan struct{}, deliver func(*T, error)) *Subscriber[T] {
-	s := &Subscriber[T]{topic: t, changed: changed, done: make(chan struct{}), deliver: deliver}
+// unsubscribe reports whether the subscriber was the last.
+func (t *Topic[T]) unsubscribe(element *list.Element) (last bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.subscribers[s] = struct{}{}
-	if t.closed != nil {
-		close(s.done)
+	n := t.subscribers.Len()
+	s := t.subscribers.Remove(element).(subscriber)
+	if t.closed == nil && t.subscribers.Len() < n {
+		s.closeLocked()
 	}
-	if deliver == nil || t.value != nil || t.err != nil { // what is there already is news to this one
-		s.wakeLocked()
-	}
-	return s
-}
-
-// unsubscribe reports whether s was the last, and returns what closes when its delivery
-// under way has ended, nil where there is none.
-func (t *Topic[T]) unsubscribe(s *Subscriber[T]) (last bool, ended <-chan struct{}) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if _, ok := t.subscribers[s]; ok {
-		delete(t.subscribers, s)
-		if t.closed == nil {
-			close(s.done)
-		}
-	}
-	return len(t.subscribers) == 0, s.ended
+	return t.subscribers.Len() == 0
 }
 
 // Count returns the number of subscribers.
 func (t *Topic[T]) Count() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.subscribers)
+	return t.subscribers.Len()
 }
 
 // Close ends every subscription for a reason, and returns what closes when the deliveries
@@ -212,12 +202,12 @@ func (t *Topic[T]) Count() int {
 func (t *Topic[T]) Close(reason error) (ended []<-chan struct{}) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for s := range t.subscribers {
+	for s := range t.allLocked() {
 		if t.closed == nil {
-			close(s.done)
+			s.closeLocked()
 		}
-		if s.ended != nil {
-			ended = append(ended, s.ended)
+		if d, ok := s.(*Delivery[T]); ok && d.ended != nil {
+			ended = append(ended, d.ended)
 		}
 	}
 	t.closed = cmp.Or(t.closed, reason)
@@ -235,8 +225,15 @@ func (t *Topic[T]) wakeLocked() {
 	if t.observer != nil {
 		backoff.Wake(t.observer)
 	}
-	for s := range t.subscribers {
+	for s := range t.allLocked() {
 		s.wakeLocked()
+	}
+}
+
+func (t *Topic[T]) allLocked() iter.Seq[subscriber] {
+	return func(yield func(subscriber) bool) {
+		for e := t.subscribers.Front(); e != nil && yield(e.Value.(subscriber)); e = e.Next() {
+		}
 	}
 }
 
@@ -256,14 +253,14 @@ func (t *Topic[T]) deliverDue() {
 	t.mu.Lock()
 	t.starting = false
 	for len(t.due) > 0 {
-		s := t.due[0]
+		d := t.due[0]
 		if t.due[0], t.due = nil, t.due[1:]; len(t.due) == 0 {
 			t.due = nil
 		}
 		t.startLocked()
-		ended := s.ended
+		ended := d.ended
 		t.mu.Unlock()
-		s.deliverAll(ended)
+		d.run(ended)
 		t.mu.Lock()
 	}
 	t.mu.Unlock()

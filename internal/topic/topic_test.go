@@ -35,7 +35,7 @@ func value(n int) *int { return &n }
 func TestNext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		topic := newTopic(Options[int]{})
-		s := topic.Subscribe(make(chan struct{}, 1), nil)
+		s := topic.Subscribe(make(chan struct{}, 1))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if _, err := s.Next(ctx); !errors.Is(err, context.DeadlineExceeded) {
@@ -57,9 +57,9 @@ func TestNext(t *testing.T) {
 			t.Errorf("next after Close: %v", err)
 		}
 		reason := errors.New("reason")
-		s = topic.Subscribe(make(chan struct{}, 1), nil)
+		s = topic.Subscribe(make(chan struct{}, 1))
 		topic.Close(reason)
-		late := topic.Subscribe(make(chan struct{}, 1), nil)
+		late := topic.Subscribe(make(chan struct{}, 1))
 		for _, s := range []*Subscriber[int]{s, late} {
 			if got, err := s.Next(t.Context()); err != nil || *got != 3 {
 				t.Errorf("got %v, %v, want what there is", got, err)
@@ -142,9 +142,9 @@ func TestDelivery(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				topic := newTopic(Options[int]{Reason: func() error { return errSilent }})
 				recorders := make([]recorder, n)
-				subs := make([]*Subscriber[int], n)
+				subs := make([]*Delivery[int], n)
 				for i := range recorders {
-					subs[i] = topic.Subscribe(make(chan struct{}, 1), recorders[i].deliver)
+					subs[i] = topic.Deliver(recorders[i].deliver)
 				}
 				topic.RemindLater()
 				time.Sleep(5 * time.Second)
@@ -177,7 +177,7 @@ func TestSlowDelivery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		topic := newTopic(Options[int]{})
 		slow := &recorder{work: 400 * time.Millisecond}
-		s := topic.Subscribe(make(chan struct{}, 1), slow.deliver)
+		s := topic.Deliver(slow.deliver)
 		for i := range 1000 {
 			topic.Publish(value(i), true)
 			time.Sleep(10 * time.Millisecond)
@@ -196,7 +196,7 @@ func TestCloseDuringDelivery(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			topic := newTopic(Options[int]{})
 			var under atomic.Bool
-			s := topic.Subscribe(make(chan struct{}, 1), func(*int, error) {
+			s := topic.Deliver(func(*int, error) {
 				under.Store(true)
 				defer under.Store(false)
 				time.Sleep(work)
@@ -221,7 +221,7 @@ func BenchmarkDelivery(b *testing.B) {
 			topic := newTopic(Options[int]{})
 			var told sync.WaitGroup
 			for range n {
-				s := topic.Subscribe(make(chan struct{}, 1), func(*int, error) { told.Done() })
+				s := topic.Deliver(func(*int, error) { told.Done() })
 				defer s.Close()
 			}
 			for b.Loop() {

@@ -1,0 +1,141 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package topic
+
+import (
+	"container/list"
+	"time"
+
+	"github.com/rollcall-grpc/rollcall/internal/throttle"
+)
+
+// Delivery has a function called with the values of a topic. It may miss values in between,
+// never the last one. It has a goroutine only while the function is called.
+type Delivery[T any] struct {
+	topic   *Topic[T]
+	element *list.Element
+	deliver func(*T, error)
+
+	// Owned by whoever delivers.
+	reported string            // last error delivered
+	throttle throttle.Throttle // of what deliver takes
+
+	// Guarded by topic.mu.
+	got    *T            // last value delivered
+	seen   int           // topic.changes when it was
+	news   bool          // something has changed since it was looked at
+	closed bool          // nothing more is delivered
+	ended  chan struct{} // closed when the delivery that is due or under way has ended; nil: none
+	later  *time.Timer   // of the delivery that is to wait; nil: none
+}
+
+// Deliver adds a function, which is called at once where there is something to deliver.
+func (t *Topic[T]) Deliver(deliver func(*T, error)) *Delivery[T] {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	d := &Delivery[T]{topic: t, deliver: deliver, closed: t.closed != nil}
+	d.element = t.subscribers.PushBack(d)
+	if t.value != nil || t.err != nil {
+		d.wakeLocked()
+	}
+	return d
+}
+
+// Close ends the delivery and waits for 50 ms at most for a call under way. It reports whether
+// that was the topic's last subscriber.
+func (d *Delivery[T]) Close() (last bool) {
+	last = d.topic.unsubscribe(d.element)
+	d.topic.mu.Lock()
+	ended := d.ended
+	d.topic.mu.Unlock()
+	if ended != nil {
+		Await([]<-chan struct{}{ended})
+	}
+	return last
+}
+
+func (d *Delivery[T]) closeLocked() {
+	d.closed = true
+	if d.later != nil {
+		d.later.Stop()
+	}
+}
+
+func (d *Delivery[T]) wakeLocked() {
+	if d.news = true; d.ended == nil && d.later == nil && !d.closed {
+		d.ended = make(chan struct{})
+		d.topic.due = append(d.topic.due, d)
+		d.topic.startLocked()
+	}
+}
+
+// resume goes on with a delivery that was to wait.
+func (d *Delivery[T]) resume() {
+	d.topic.mu.Lock()
+	defer d.topic.mu.Unlock()
+	d.later = nil
+	d.wakeLocked()
+}
+
+// run delivers what is due.
+func (d *Delivery[T]) run(ended chan<- struct{}) {
+	defer close(ended)
+	for d.next(d.unreported()) {
+	}
+}
+
+// unreported returns why there is no value, unless that was delivered.
+func (d *Delivery[T]) unreported() error {
+	d.topic.mu.Lock()
+	d.news = false
+	d.topic.mu.Unlock()
+	if why := d.topic.Why(); why != nil && why.Error() != d.reported {
+		return why
+	}
+	return nil
+}
+
+// next delivers the newest value, or else why there is none. It reports false where nothing is
+// due.
+func (d *Delivery[T]) next(why error) bool {
+	t := d.topic
+	t.mu.Lock()
+	value, changes := t.value, t.changes-d.seen
+	switch fresh := value != d.got; {
+	case d.news && !d.closed: // it changed meanwhile
+		t.mu.Unlock()
+		return true
+	case d.closed, !fresh && (value != nil || why == nil):
+		d.ended = nil
+		t.mu.Unlock()
+		return false
+	case fresh:
+		why = nil
+		if wait := time.Until(d.throttle.Due(changes, t.changedAt)); wait > 0 {
+			d.ended, d.later = nil, time.AfterFunc(wait, d.resume)
+			t.mu.Unlock()
+			return false
+		}
+		d.got, d.seen = value, t.changes
+	default:
+		d.reported = why.Error()
+	}
+	t.mu.Unlock()
+	began := time.Now()
+	d.deliver(value, why)
+	d.throttle.Worked(changes, time.Now(), time.Since(began))
+	return true
+}
+
+// Await waits for deliveries to end, for deliveryGrace at most.
+func Await(deliveries []<-chan struct{}) {
+	grace := time.After(deliveryGrace)
+	for _, ended := range deliveries {
+		select {
+		case <-ended:
+		case <-grace:
+			return
+		}
+	}
+}
