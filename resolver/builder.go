@@ -129,9 +129,8 @@ func (b *builder) Build(target grpcresolver.Target, cc grpcresolver.ClientConn, 
 		return nil, status.Errorf(codes.Unavailable, "rollcall: %v", err)
 	}
 	n := name{service, selector.String()}
-	r := &etcdResolver{cc: cc, selection: b.acquire(n, selector), emptyState: emptyStateFor(target),
+	r := &etcdResolver{cc: cc, builder: b, selection: b.acquire(n, selector), emptyState: emptyStateFor(target),
 		name: n, log: b.log, order: newOrder(), turn: make(chan struct{}, 1)}
-	r.release = sync.OnceFunc(func() { b.release(n) })
 	r.turn <- struct{}{} // deliveries wait until all is set
 	defer func() { <-r.turn }()
 	if !opts.DisableServiceConfig { // asked for first: its answer is short
@@ -143,6 +142,7 @@ func (b *builder) Build(target grpcresolver.Target, cc grpcresolver.ClientConn, 
 	}
 	if err != nil {
 		r.closed.Store(true)
+		b.release(n)
 		go r.Close() // a delivery may be waiting
 		return nil, status.Errorf(codes.Unavailable, "rollcall: resolve %q: %v", service, err)
 	}

@@ -28,7 +28,7 @@ type etcdResolver struct {
 	name       name
 	log        *onceLog
 	order      order
-	release    func() // of the selection
+	builder    *builder
 	closed     atomic.Bool
 
 	turn     chan struct{}      // full while the channel is told, which may take long; guards what follows
@@ -173,7 +173,7 @@ func (r *etcdResolver) ResolveNow(grpcresolver.ResolveNowOptions) { r.sub.Refres
 // Close ends the resolver and joins it; etcd is not waited for. An update that the
 // channel is still busy with ends on its own.
 func (r *etcdResolver) Close() {
-	r.closed.Store(true)
+	first := !r.closed.Swap(true)
 	var configs sync.WaitGroup
 	if r.configs != nil {
 		configs.Go(r.configs.Close)
@@ -182,5 +182,7 @@ func (r *etcdResolver) Close() {
 		r.sub.Close()
 	}
 	configs.Wait()
-	r.release()
+	if first {
+		r.builder.release(r.name)
+	}
 }

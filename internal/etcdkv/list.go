@@ -35,6 +35,37 @@ type Header struct {
 	Term     uint64 // of raft, of the member that answered
 }
 
+// Page is the first page of a range.
+type Page struct {
+	at   Header
+	kvs  []*mvccpb.KeyValue
+	more bool
+}
+
+// Whole reports whether the page has all keys of its range.
+func (p *Page) Whole() bool { return !p.more }
+
+// FirstPages asks for the first page of each of several ranges at once, linearizably and with a
+// leader required.
+func FirstPages(ctx context.Context, client *clientv3.Client, ranges []KeyRange) ([]*Page, error) {
+	ops := make([]clientv3.Op, len(ranges))
+	for i, r := range ranges {
+		ops[i] = clientv3.OpGet(r.Key, r.options(clientv3.WithLimit(firstPage/int64(len(ranges))))...)
+	}
+	call, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), CallTimeout)
+	defer cancel()
+	resp, err := client.Txn(call).Then(ops...).Commit()
+	if err := Explain(ctx, client, err); err != nil {
+		return nil, err
+	}
+	pages := make([]*Page, len(ranges))
+	for i, r := range resp.Responses {
+		page := r.GetResponseRange()
+		pages[i] = &Page{Header{resp.Header.Revision, resp.Header.RaftTerm}, page.Kvs, page.More}
+	}
+	return pages, nil
+}
+
 // List is how a range is listed: a first page, then the rest as a stream, at the first page's
 // revision, or in more pages.
 type List struct {
@@ -47,8 +78,9 @@ type List struct {
 	Answered     func()                   // is told of every answer
 }
 
-// Read lists the range. It begins anew where compaction outruns it.
-func (l List) Read(ctx context.Context) (at Header, err error) {
+// Read lists the range, from its first page on, which is asked for where it is nil. It begins
+// anew where compaction outruns it.
+func (l List) Read(ctx context.Context, first *Page) (at Header, err error) {
 	for try := 0; ; try++ {
 		limit := int64(firstPage)
 		switch {
@@ -57,35 +89,39 @@ func (l List) Read(ctx context.Context) (at Header, err error) {
 		case l.Paged.Load():
 			limit = pageSize
 		}
-		at, err := l.read(ctx, limit)
+		at, err := l.read(ctx, first, limit)
 		if limit == 0 || !errors.Is(err, rpctypes.ErrCompacted) {
 			return at, err
 		}
+		first = nil
 		l.Restart()
 	}
 }
 
 // read decodes each page while the next one is fetched.
-func (l List) read(ctx context.Context, limit int64) (at Header, err error) {
+func (l List) read(ctx context.Context, page *Page, limit int64) (at Header, err error) {
 	var decoding sync.WaitGroup
 	defer decoding.Wait()
-	for rest := l.Range; ; limit = pageSize {
-		// The first page is of the newest revision, 0; the others are of the same one.
-		page, err := Get(l.context(ctx), l.Client, rest.Key, l.options(rest, clientv3.WithRev(at.Revision), clientv3.WithLimit(limit))...)
+	for rest := l.Range; ; limit, page = pageSize, nil {
+		if page == nil {
+			// The first page is of the newest revision, 0; the others are of the same one.
+			page, err = l.page(ctx, rest, at.Revision, limit)
+		}
 		decoding.Wait()
 		if err != nil {
 			return Header{}, err
 		}
 		l.Answered()
 		if at.Revision == 0 {
-			at = Header{page.Header.Revision, page.Header.RaftTerm}
+			at = page.at
 		}
-		if !page.More || len(page.Kvs) == 0 {
-			l.Add(page.Kvs)
+		if page.Whole() || len(page.kvs) == 0 {
+			l.Add(page.kvs)
 			return at, nil
 		}
-		decoding.Go(func() { l.Add(page.Kvs) })
-		rest.Key = string(page.Kvs[len(page.Kvs)-1].Key) + "\x00"
+		kvs := page.kvs
+		decoding.Go(func() { l.Add(kvs) })
+		rest.Key = string(kvs[len(kvs)-1].Key) + "\x00"
 		if l.Paged.Load() {
 			continue
 		}
@@ -97,6 +133,14 @@ func (l List) read(ctx context.Context, limit int64) (at Header, err error) {
 		}
 		l.Paged.Store(true)
 	}
+}
+
+func (l List) page(ctx context.Context, rest KeyRange, revision, limit int64) (*Page, error) {
+	resp, err := Get(l.context(ctx), l.Client, rest.Key, l.options(rest, clientv3.WithRev(revision), clientv3.WithLimit(limit))...)
+	if err != nil {
+		return nil, err
+	}
+	return &Page{Header{resp.Header.Revision, resp.Header.RaftTerm}, resp.Kvs, resp.More}, nil
 }
 
 // stream lists the rest of the range by RangeStream, which servers before 3.7 do not have:

@@ -77,7 +77,7 @@ func TestPages(t *testing.T) {
 					return nil
 				})
 				var got result
-				at, err := got.list(conn, true).Read(t.Context())
+				at, err := got.list(conn, true).Read(t.Context(), nil)
 				if err != nil || at != (Header{want, 9}) {
 					t.Errorf("got %v, %v, want revision %d of term 9", at, err, want)
 				}
@@ -105,7 +105,7 @@ func TestPagesOutrunByCompaction(t *testing.T) {
 				return nil
 			})
 			var got result
-			at, err := got.list(conn, true).Read(t.Context())
+			at, err := got.list(conn, true).Read(t.Context(), nil)
 			if err != nil || at.Revision != store.Revision() {
 				t.Errorf("got %v, %v, want revision %d", at, err, store.Revision())
 			}
@@ -122,7 +122,7 @@ func TestPagesFail(t *testing.T) {
 		fill(store, "p/", pageSize+1)
 		conn.FailNext(fakeetcd.Get, nil, rpctypes.ErrPermissionDenied)
 		var got result
-		if at, err := got.list(conn, true).Read(t.Context()); !errors.Is(err, rpctypes.ErrPermissionDenied) || at != (Header{}) {
+		if at, err := got.list(conn, true).Read(t.Context(), nil); !errors.Is(err, rpctypes.ErrPermissionDenied) || at != (Header{}) {
 			t.Errorf("got %v, %v, want the second page's error", at, err)
 		}
 		if got.anew != 0 {
@@ -143,11 +143,11 @@ func TestListWithoutLeader(t *testing.T) {
 			var got result
 			list := got.list(conn, false)
 			began := time.Now()
-			if _, err := list.Read(t.Context()); !errors.Is(err, rpctypes.ErrNoLeader) || time.Since(began) > 0 {
+			if _, err := list.Read(t.Context(), nil); !errors.Is(err, rpctypes.ErrNoLeader) || time.Since(began) > 0 {
 				t.Errorf("linearizable, %d keys: got %v after %v", n, err, time.Since(began))
 			}
 			list.Serializable = true
-			if at, err := list.Read(t.Context()); err != nil || at.Revision != want {
+			if at, err := list.Read(t.Context(), nil); err != nil || at.Revision != want {
 				t.Errorf("serializable, %d keys: got %v, %v, want revision %d", n, at, err, want)
 			}
 			got.wantAll(t, "p/", n, n/firstPage+1)
@@ -170,7 +170,7 @@ func TestStream(t *testing.T) {
 				return nil
 			})
 			var got result
-			at, err := got.list(conn, false).Read(t.Context())
+			at, err := got.list(conn, false).Read(t.Context(), nil)
 			if err != nil || at != (Header{want, 9}) {
 				t.Errorf("%d keys: got %v, %v, want revision %d of term 9", row.n, at, err, want)
 			}
@@ -189,12 +189,12 @@ func TestNoStream(t *testing.T) {
 		fill(store, "p/", n)
 		var got result
 		list := got.list(conn, false)
-		if _, err := list.Read(t.Context()); err != nil {
+		if _, err := list.Read(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
 		got.wantAll(t, "p/", n, 3)
 		got.restart()
-		if _, err := list.Read(t.Context()); err != nil {
+		if _, err := list.Read(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
 		got.wantAll(t, "p/", n, 2)
@@ -229,7 +229,7 @@ func TestStreamFails(t *testing.T) {
 				row.fault(conn)
 				var got result
 				began := time.Now()
-				at, err := got.list(conn, false).Read(t.Context())
+				at, err := got.list(conn, false).Read(t.Context(), nil)
 				if !row.want(err) || at != (Header{}) || time.Since(began) != row.after {
 					t.Errorf("got %v, %v after %v, want an error after %v", at, err, time.Since(began), row.after)
 				}
@@ -256,7 +256,7 @@ func TestStreamOfACancelledCaller(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		var got result
-		if _, err := got.list(conn, false).Read(ctx); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrNoAnswer) {
+		if _, err := got.list(conn, false).Read(ctx, nil); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrNoAnswer) {
 			t.Errorf("got %v, want the context's error", err)
 		}
 	})
@@ -274,7 +274,7 @@ func TestSlowStream(t *testing.T) {
 			time.Sleep(CallTimeout - time.Millisecond)
 			add(kvs)
 		}
-		if _, err := list.Read(t.Context()); err != nil {
+		if _, err := list.Read(t.Context(), nil); err != nil {
 			t.Error(err)
 		}
 		got.wantAll(t, "p/", firstPage+25, 6)
@@ -294,7 +294,7 @@ func BenchmarkList(b *testing.B) {
 			b.Run(fmt.Sprintf("paged=%t/%d", paged, n), func(b *testing.B) {
 				b.ReportAllocs()
 				for b.Loop() {
-					if _, err := list.Read(b.Context()); err != nil {
+					if _, err := list.Read(b.Context(), nil); err != nil {
 						b.Fatal(err)
 					}
 				}

@@ -5,6 +5,7 @@ package reflector
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -27,14 +28,25 @@ type limiter struct {
 	mu       sync.Mutex
 	limit    int
 	active   int
-	queue    []chan struct{} // each is closed when it is its turn
+	queue    []*turn
 	answered time.Time
 }
 
+// turn is a place in the queue.
+type turn struct {
+	query    *query        // that another one may begin; nil: none
+	ready    chan struct{} // closed when it has come, or the query was begun
+	admitted bool
+}
+
+// errBegun is why a turn has not come: another query has begun this one.
+var errBegun = errors.New("begun with others")
+
 func newLimiter(password bool) *limiter { return &limiter{password: password, limit: maxLists} }
 
-// enter waits for a turn. It reports false if until was closed first.
-func (l *limiter) enter(ctx context.Context, until <-chan struct{}) (bool, error) {
+// enter waits for a turn, which may be one to read a query, nil for none. It reports false if
+// until was closed first, and fails with errBegun if another one has begun the query.
+func (l *limiter) enter(ctx context.Context, until <-chan struct{}, q *query) (bool, error) {
 	l.mu.Lock()
 	if l.password && l.active == 0 && time.Since(l.answered) > loginIdle {
 		l.limit = 1
@@ -44,32 +56,60 @@ func (l *limiter) enter(ctx context.Context, until <-chan struct{}) (bool, error
 		l.mu.Unlock()
 		return true, nil
 	}
-	turn := make(chan struct{})
-	l.queue = append(l.queue, turn)
+	t := &turn{query: q, ready: make(chan struct{})}
+	l.queue = append(l.queue, t)
 	l.mu.Unlock()
-	select {
-	case <-turn:
-		return true, nil
-	case <-until:
-	case <-ctx.Done():
+	for {
+		select {
+		case <-t.ready:
+			if !t.admitted {
+				return false, errBegun
+			}
+			return true, nil
+		case <-until:
+			until = nil
+		case <-ctx.Done():
+		}
+		l.mu.Lock()
+		i, admitted := slices.Index(l.queue, t), t.admitted
+		if i >= 0 {
+			l.queue = slices.Delete(l.queue, i, i+1)
+		}
+		l.mu.Unlock()
+		switch {
+		case i >= 0:
+			return false, ctx.Err()
+		case !admitted && ctx.Err() != nil: // who has begun it goes on for others
+			return false, ctx.Err()
+		}
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if i := slices.Index(l.queue, turn); i >= 0 {
-		l.queue = slices.Delete(l.queue, i, i+1)
-		return false, ctx.Err()
-	}
-	return true, nil // it was admitted meanwhile
 }
 
 func (l *limiter) admitLocked() {
 	for l.active < l.limit && len(l.queue) > 0 {
-		close(l.queue[0])
+		t := l.queue[0]
 		if l.queue = l.queue[1:]; len(l.queue) == 0 {
 			l.queue = nil
 		}
+		t.admitted = true
+		close(t.ready)
 		l.active++
 	}
+}
+
+// take takes the turns of at most n queries that may be begun by another one, which has to
+// close what says that they are ready.
+func (l *limiter) take(n int) (taken []*turn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.queue = slices.DeleteFunc(l.queue, func(t *turn) bool {
+		take := t.query != nil && len(taken) < n
+		if take {
+			taken = append(taken, t)
+		}
+		return take
+	})
+	return taken
 }
 
 // answer notes that etcd answered one that is under way.

@@ -5,45 +5,41 @@ package reflector
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/rollcall-grpc/rollcall/internal/etcdconn"
 	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 )
 
-// lister reads ranges. All lists of a client pass its limiter.
+// maxBatch is how many lists are begun together where the server has no lower limit of the
+// operations in a transaction; its default is 128.
+const maxBatch = 100
+
+// lister reads ranges. All lists of a client pass its limiter. Those that wait for their turn
+// are begun together by the next that has its own: a program that follows thousands of
+// services asks for a hundred of them at once.
 type lister struct {
 	client  *clientv3.Client
 	monitor *etcdconn.Monitor
 	limiter *limiter
-	paged   atomic.Bool // see etcdkv.List
+	batch   atomic.Int64 // how many lists are begun together, at most
+	paged   atomic.Bool  // see etcdkv.List
 	lists   atomic.Uint64
 }
 
 func newLister(client *clientv3.Client, monitor *etcdconn.Monitor) *lister {
 	password := client.Username != "" && client.Password != "" && client.Token == ""
 	l := &lister{client: client, monitor: monitor, limiter: newLimiter(password)}
+	l.batch.Store(maxBatch)
 	l.paged.Store(password) // clientv3 logs in for each stream
 	return l
-}
-
-// admit waits for a turn, to be ended with limiter.leave. During an outage a question that
-// needs a leader is not asked: the outage's cause is its answer.
-func (l *lister) admit(ctx context.Context, serializable bool) error {
-	for {
-		status, changed := l.monitor.Status()
-		if serializable {
-			changed = nil
-		} else if status.Outage != nil {
-			return status.Outage.Cause
-		}
-		if admitted, err := l.limiter.enter(ctx, changed); admitted || err != nil {
-			return err
-		}
-	}
 }
 
 // query is a list to be read.
@@ -52,12 +48,46 @@ type query struct {
 	serializable bool         // from one member alone, else linearizable
 	newList      func() Adder // what the keys are read into
 	answered     func()       // is told of each answer; nil: nobody follows the range
+
+	// Set where another query has begun this one: its first page, or why there is none. With
+	// neither it is to begin by itself.
+	page *etcdkv.Page
+	err  error
+}
+
+// admit waits for a turn, to be ended with limiter.leave, or fails with errBegun where another
+// query has begun this one, nil for none. During an outage a question that needs a leader is
+// not asked: the outage's cause is its answer.
+func (l *lister) admit(ctx context.Context, serializable bool, q *query) error {
+	for {
+		status, changed := l.monitor.Status()
+		if serializable {
+			changed = nil
+		} else if status.Outage != nil {
+			return status.Outage.Cause
+		}
+		if admitted, err := l.limiter.enter(ctx, changed, q); admitted || err != nil {
+			return err
+		}
+	}
 }
 
 // list reads a range. Each single answer has etcdkv.CallTimeout. If a list of a range that
 // somebody follows fails, the connection is checked before others have their turn.
 func (l *lister) list(ctx context.Context, q query) (at etcdkv.Header, err error) {
-	if err := l.admit(ctx, q.serializable); err != nil {
+	shared := &q
+	if q.serializable {
+		shared = nil
+	}
+	err = l.admit(ctx, q.serializable, shared)
+	if errors.Is(err, errBegun) {
+		if q.err != nil || q.page != nil && q.page.Whole() {
+			return l.read(ctx, &q)
+		}
+		shared = nil
+		err = l.admit(ctx, false, nil)
+	}
+	if err != nil {
 		return at, err
 	}
 	defer func() {
@@ -66,6 +96,46 @@ func (l *lister) list(ctx context.Context, q query) (at etcdkv.Header, err error
 		}
 		l.limiter.leave(ctx, err)
 	}()
+	if shared != nil {
+		l.begin(ctx, &q)
+	}
+	return l.read(ctx, &q)
+}
+
+// begin asks for the first page of a query, and of those that wait for their turn, if any.
+// Where etcd refuses them together, each is to begin by itself.
+func (l *lister) begin(ctx context.Context, q *query) {
+	taken := l.limiter.take(int(l.batch.Load()) - 1)
+	if len(taken) == 0 {
+		return
+	}
+	queries, ranges := []*query{q}, []etcdkv.KeyRange{q.keys}
+	for _, t := range taken {
+		queries, ranges = append(queries, t.query), append(ranges, t.query.keys)
+	}
+	pages, err := etcdkv.FirstPages(ctx, l.client, ranges)
+	tooMany := errors.Is(err, rpctypes.ErrTooManyOps)
+	if tooMany {
+		l.batch.Store(max(1, int64(len(queries)/2)))
+	}
+	alone := ctx.Err() != nil || tooMany || etcdkv.ConcernsRange(err) || status.Code(err) == codes.ResourceExhausted
+	for i, q := range queries {
+		if err == nil {
+			q.page = pages[i]
+		} else if !alone {
+			q.err = err
+		}
+	}
+	for _, t := range taken {
+		close(t.ready)
+	}
+}
+
+// read reads a query, from its first page on if there is one.
+func (l *lister) read(ctx context.Context, q *query) (etcdkv.Header, error) {
+	if q.err != nil {
+		return etcdkv.Header{}, q.err
+	}
 	l.lists.Add(1)
 	var list Adder
 	restart := func() { list = q.newList() }
@@ -78,12 +148,12 @@ func (l *lister) list(ctx context.Context, q query) (at etcdkv.Header, err error
 			if q.answered != nil {
 				q.answered()
 			}
-		}}.Read(ctx)
+		}}.Read(ctx, q.page)
 }
 
 // newest returns the number of keys in a range and the greatest ModRevision, linearizably.
 func (l *lister) newest(ctx context.Context, r etcdkv.KeyRange) (keys int64, modRevision int64, at etcdkv.Header, err error) {
-	if err := l.admit(ctx, false); err != nil {
+	if err := l.admit(ctx, false, nil); err != nil {
 		return 0, 0, at, err
 	}
 	defer func() { l.limiter.leave(ctx, err) }()

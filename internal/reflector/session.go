@@ -38,11 +38,11 @@ type session struct {
 
 // open begins a watch from r.resume on. Opening blocks until etcd answers, so it has a
 // goroutine of its own.
-func (r *Reflector) open(ctx context.Context) *session {
+func (r *Reflector) open() *session {
 	status, changed := r.monitor.Status()
 	s := &session{stream: status.Stream, verify: status.Verify, changed: changed,
 		opened: make(chan clientv3.WatchChan, 1)}
-	s.ctx, s.cancel = context.WithCancel(r.monitor.StreamContext(ctx, status.Stream))
+	s.ctx, s.cancel = context.WithCancel(r.monitor.StreamContext(r.group.client.Ctx(), status.Stream))
 	r.group.watches.Add(1)
 	revision := r.resume
 	s.wg.Go(func() { s.opened <- etcdkv.Watch(s.ctx, r.group.client, r.keys, revision) })
@@ -62,7 +62,7 @@ func (r *Reflector) follow(ctx context.Context) error {
 			return err
 		}
 	}
-	s := r.open(ctx)
+	s := r.open()
 	defer s.close()
 	if err := r.heedStatus(s); err != nil {
 		return err
@@ -80,6 +80,7 @@ func (r *Reflector) follow(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case s.events = <-s.opened:
+			s.opened = nil
 		case resp, ok := <-s.events:
 			err = r.receive(s, resp, ok)
 		case <-timer.C:
