@@ -80,7 +80,7 @@ func (s *Snapshot) Invalid() []*Invalid { return slices.Clone(s.invalid) }
 func (s *Snapshot) ServiceConfigs() []*ServiceConfig { return slices.Clone(s.configs) }
 
 // Retained returns instances that are gone from etcd but that SelfPreservation keeps callable,
-// sorted by key. Instances does not return them.
+// sorted by key. All does not have them.
 func (s *Snapshot) Retained() []*Instance { return slices.Clone(s.retained) }
 
 // Staleness is nil while the snapshot follows etcd.

@@ -116,9 +116,11 @@ type Delivery struct {
 // the first snapshot f is called with a nil snap for each new error. A Delivery has a goroutine
 // only while f is called.
 //
-// A change is delivered at once, as long as f takes no more than a fifth of the time, with up to
-// 250 ms saved up. Changes that come faster than f can take in each are folded: f takes a
-// fortieth of the time while they come, and has the last of them when they pause for 5 ms.
+// A change that comes alone is delivered at once, as long as f takes no more than a fifth of the
+// time, with 250 ms saved up. Changes that come faster than f can take in each are folded: they
+// are delivered when they pause, and while they last up to 75 times as far apart as f takes, at
+// least every 100 ms, or as often as a fifth of the time allows; no change waits for f for longer
+// than a second.
 func (d *Directory) SubscribeFunc(service string, f func(snap *Snapshot, err error)) (*Delivery, error) {
 	if err := checkDelivery(service, f == nil); err != nil {
 		return nil, err

@@ -83,6 +83,18 @@ func ConcernsRange(err error) bool {
 	return errors.Is(err, rpctypes.ErrPermissionDenied) || errors.Is(err, rpctypes.ErrCompacted)
 }
 
+// MayPassAlone reports whether what etcd refused in one request with others may pass by itself:
+// one of them is refused, they are too many or too large together, or etcd was unavailable for a
+// moment.
+func MayPassAlone(err error) bool {
+	code := status.Code(err)
+	var etcd rpctypes.EtcdError
+	if errors.As(err, &etcd) {
+		code = etcd.Code()
+	}
+	return ConcernsRange(err) || errors.Is(err, rpctypes.ErrTooManyOps) || code == codes.ResourceExhausted || code == codes.Unavailable
+}
+
 // OutcomeUnknown reports whether a write that failed with err may have happened, or may
 // still happen.
 func OutcomeUnknown(err error) bool {

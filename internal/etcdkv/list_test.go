@@ -182,6 +182,29 @@ func TestStream(t *testing.T) {
 	}
 }
 
+// A first page that was asked for with others is not used again where compaction has outrun it.
+func TestFirstPageOutrun(t *testing.T) {
+	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+		const n = firstPage + 25
+		fill(store, "p/", n)
+		fill(store, "q/", 3)
+		conn.StreamRanges(1000)
+		pages, err := FirstPages(t.Context(), conn.Client, []KeyRange{Prefix("q/"), Prefix("p/")})
+		if err != nil || len(pages) != 2 || !pages[0].Whole() || pages[1].Whole() {
+			t.Fatalf("got %v, %v", pages, err)
+		}
+		if err := store.Compact(store.Put("other", "")); err != nil {
+			t.Fatal(err)
+		}
+		var got result
+		at, err := got.list(conn, false).Read(t.Context(), pages[1])
+		if err != nil || at.Revision != store.Revision() || got.anew != 1 {
+			t.Errorf("got %v, %v, begun anew %d times, want revision %d", at, err, got.anew, store.Revision())
+		}
+		got.wantAll(t, "p/", n, 2)
+	})
+}
+
 // A server that has no stream is read in pages, from then on.
 func TestNoStream(t *testing.T) {
 	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {

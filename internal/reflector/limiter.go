@@ -5,7 +5,6 @@ package reflector
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -34,55 +33,50 @@ type limiter struct {
 
 // turn is a place in the queue.
 type turn struct {
-	query    *query        // that another one may begin; nil: none
-	ready    chan struct{} // closed when it has come, or the query was begun
+	keys     *etcdkv.KeyRange // a range whose list another one may begin; nil: none
+	ready    chan struct{}    // closed when the turn has come, or the list was begun
 	admitted bool
-}
 
-// errBegun is why a turn has not come: another query has begun this one.
-var errBegun = errors.New("begun with others")
+	// Of a list that was begun: its first page, or why there is none. With neither it is to
+	// begin by itself.
+	page *etcdkv.Page
+	err  error
+}
 
 func newLimiter(password bool) *limiter { return &limiter{password: password, limit: maxLists} }
 
-// enter waits for a turn, which may be one to read a query, nil for none. It reports false if
-// until was closed first, and fails with errBegun if another one has begun the query.
-func (l *limiter) enter(ctx context.Context, until <-chan struct{}, q *query) (bool, error) {
+// enter waits for a turn, to list a range, nil for none, or until another one has begun that
+// list. It returns nil if until was closed first.
+func (l *limiter) enter(ctx context.Context, until <-chan struct{}, keys *etcdkv.KeyRange) (*turn, error) {
+	t := &turn{keys: keys}
 	l.mu.Lock()
 	if l.password && l.active == 0 && time.Since(l.answered) > loginIdle {
 		l.limit = 1
 	}
 	if l.active < l.limit { // nobody waits
 		l.active++
+		t.admitted = true
 		l.mu.Unlock()
-		return true, nil
+		return t, nil
 	}
-	t := &turn{query: q, ready: make(chan struct{})}
+	t.ready = make(chan struct{})
 	l.queue = append(l.queue, t)
 	l.mu.Unlock()
-	for {
-		select {
-		case <-t.ready:
-			if !t.admitted {
-				return false, errBegun
-			}
-			return true, nil
-		case <-until:
-			until = nil
-		case <-ctx.Done():
-		}
-		l.mu.Lock()
-		i, admitted := slices.Index(l.queue, t), t.admitted
-		if i >= 0 {
-			l.queue = slices.Delete(l.queue, i, i+1)
-		}
-		l.mu.Unlock()
-		switch {
-		case i >= 0:
-			return false, ctx.Err()
-		case !admitted && ctx.Err() != nil: // who has begun it goes on for others
-			return false, ctx.Err()
-		}
+	select {
+	case <-t.ready:
+		return t, nil
+	case <-until:
+	case <-ctx.Done():
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if t.admitted { // meanwhile
+		return t, nil
+	}
+	if i := slices.Index(l.queue, t); i >= 0 {
+		l.queue = slices.Delete(l.queue, i, i+1)
+	} // else who has begun the list goes on for others
+	return nil, ctx.Err()
 }
 
 func (l *limiter) admitLocked() {
@@ -97,13 +91,12 @@ func (l *limiter) admitLocked() {
 	}
 }
 
-// take takes the turns of at most n queries that may be begun by another one, which has to
-// close what says that they are ready.
+// take takes the turns of at most n lists, for another one to begin them.
 func (l *limiter) take(n int) (taken []*turn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.queue = slices.DeleteFunc(l.queue, func(t *turn) bool {
-		take := t.query != nil && len(taken) < n
+		take := t.keys != nil && len(taken) < n
 		if take {
 			taken = append(taken, t)
 		}

@@ -24,7 +24,7 @@ func newApplicants(ctx context.Context, l *limiter, n int) *applicants {
 	c := &applicants{limiter: l, ctx: ctx, entered: make(chan struct{}, n)}
 	for range n {
 		go func() {
-			if ok, err := l.enter(ctx, nil, nil); ok && err == nil {
+			if turn, err := l.enter(ctx, nil, nil); turn != nil && err == nil {
 				c.entered <- struct{}{}
 			}
 		}()
@@ -107,8 +107,8 @@ func TestLimiterAfterSilence(t *testing.T) {
 	}{{true, 11 * time.Second, 1}, {true, 9 * time.Second, 16}, {false, 11 * time.Second, 16}} {
 		synctest.Test(t, func(t *testing.T) {
 			l := newLimiter(row.password)
-			if ok, err := l.enter(t.Context(), nil, nil); !ok || err != nil {
-				t.Fatal(ok, err)
+			if turn, err := l.enter(t.Context(), nil, nil); turn == nil || err != nil {
+				t.Fatal(turn, err)
 			}
 			for range 5 {
 				l.answer()
@@ -129,22 +129,22 @@ func TestLimiterAfterSilence(t *testing.T) {
 func TestLimiterGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLimiter(true)
-		if ok, err := l.enter(t.Context(), nil, nil); !ok || err != nil {
-			t.Fatal(ok, err)
+		if turn, err := l.enter(t.Context(), nil, nil); turn == nil || err != nil {
+			t.Fatal(turn, err)
 		}
 		until := make(chan struct{})
 		time.AfterFunc(time.Second, func() { close(until) })
-		if ok, err := l.enter(t.Context(), until, nil); ok || err != nil {
-			t.Errorf("until was closed: %t, %v", ok, err)
+		if turn, err := l.enter(t.Context(), until, nil); turn != nil || err != nil {
+			t.Errorf("until was closed: %v, %v", turn, err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if ok, err := l.enter(ctx, nil, nil); ok || !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("the context ended: %t, %v", ok, err)
+		if turn, err := l.enter(ctx, nil, nil); turn != nil || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the context ended: %v, %v", turn, err)
 		}
 		l.leave(t.Context(), nil)
-		if ok, err := l.enter(t.Context(), nil, nil); !ok || err != nil || l.active != 1 {
-			t.Errorf("afterwards: %t, %v, %d under way", ok, err, l.active)
+		if turn, err := l.enter(t.Context(), nil, nil); turn == nil || err != nil || l.active != 1 {
+			t.Errorf("afterwards: %v, %v, %d under way", turn, err, l.active)
 		}
 	})
 }

@@ -11,8 +11,6 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/rollcall-grpc/rollcall/internal/etcdconn"
 	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
@@ -48,26 +46,21 @@ type query struct {
 	serializable bool         // from one member alone, else linearizable
 	newList      func() Adder // what the keys are read into
 	answered     func()       // is told of each answer; nil: nobody follows the range
-
-	// Set where another query has begun this one: its first page, or why there is none. With
-	// neither it is to begin by itself.
-	page *etcdkv.Page
-	err  error
 }
 
-// admit waits for a turn, to be ended with limiter.leave, or fails with errBegun where another
-// query has begun this one, nil for none. During an outage a question that needs a leader is
-// not asked: the outage's cause is its answer.
-func (l *lister) admit(ctx context.Context, serializable bool, q *query) error {
+// admit waits for a turn, to be ended with limiter.leave, or until another list has begun that
+// of a range, nil for none. During an outage a question that needs a leader is not asked: the
+// outage's cause is its answer.
+func (l *lister) admit(ctx context.Context, serializable bool, keys *etcdkv.KeyRange) (*turn, error) {
 	for {
 		status, changed := l.monitor.Status()
 		if serializable {
 			changed = nil
 		} else if status.Outage != nil {
-			return status.Outage.Cause
+			return nil, status.Outage.Cause
 		}
-		if admitted, err := l.limiter.enter(ctx, changed, q); admitted || err != nil {
-			return err
+		if t, err := l.limiter.enter(ctx, changed, keys); t != nil || err != nil {
+			return t, err
 		}
 	}
 }
@@ -75,20 +68,22 @@ func (l *lister) admit(ctx context.Context, serializable bool, q *query) error {
 // list reads a range. Each single answer has etcdkv.CallTimeout. If a list of a range that
 // somebody follows fails, the connection is checked before others have their turn.
 func (l *lister) list(ctx context.Context, q query) (at etcdkv.Header, err error) {
-	shared := &q
+	keys := &q.keys
 	if q.serializable {
-		shared = nil
+		keys = nil
 	}
-	err = l.admit(ctx, q.serializable, shared)
-	if errors.Is(err, errBegun) {
-		if q.err != nil || q.page != nil && q.page.Whole() {
-			return l.read(ctx, &q)
-		}
-		shared = nil
-		err = l.admit(ctx, false, nil)
-	}
+	t, err := l.admit(ctx, q.serializable, keys)
 	if err != nil {
 		return at, err
+	}
+	page := t.page
+	if !t.admitted {
+		if t.err != nil || page != nil && page.Whole() {
+			return l.read(ctx, q, page, t.err)
+		}
+		if t, err = l.admit(ctx, false, nil); err != nil {
+			return at, err
+		}
 	}
 	defer func() {
 		if q.answered != nil && err != nil && !etcdkv.ConcernsRange(err) {
@@ -96,34 +91,37 @@ func (l *lister) list(ctx context.Context, q query) (at etcdkv.Header, err error
 		}
 		l.limiter.leave(ctx, err)
 	}()
-	if shared != nil {
-		l.begin(ctx, &q)
+	if t.keys != nil {
+		l.begin(ctx, t)
+		page = t.page
 	}
-	return l.read(ctx, &q)
+	return l.read(ctx, q, page, t.err)
 }
 
-// begin asks for the first page of a query, and of those that wait for their turn, if any.
-// Where etcd refuses them together, each is to begin by itself.
-func (l *lister) begin(ctx context.Context, q *query) {
+// begin asks for the first page of a list that has its turn, and of those that wait for theirs,
+// if any. They are to begin by themselves where etcd refuses them together, where this one was
+// given up, and where etcd was unavailable for a moment: clientv3 tries a range again then, but
+// not a transaction.
+func (l *lister) begin(ctx context.Context, t *turn) {
 	taken := l.limiter.take(int(l.batch.Load()) - 1)
 	if len(taken) == 0 {
 		return
 	}
-	queries, ranges := []*query{q}, []etcdkv.KeyRange{q.keys}
-	for _, t := range taken {
-		queries, ranges = append(queries, t.query), append(ranges, t.query.keys)
+	turns := append([]*turn{t}, taken...)
+	ranges := make([]etcdkv.KeyRange, len(turns))
+	for i, t := range turns {
+		ranges[i] = *t.keys
 	}
 	pages, err := etcdkv.FirstPages(ctx, l.client, ranges)
-	tooMany := errors.Is(err, rpctypes.ErrTooManyOps)
-	if tooMany {
-		l.batch.Store(max(1, int64(len(queries)/2)))
+	if errors.Is(err, rpctypes.ErrTooManyOps) {
+		l.batch.Store(max(1, int64(len(turns)/2)))
 	}
-	alone := ctx.Err() != nil || tooMany || etcdkv.ConcernsRange(err) || status.Code(err) == codes.ResourceExhausted
-	for i, q := range queries {
+	alone := ctx.Err() != nil || etcdkv.MayPassAlone(err)
+	for i, t := range turns {
 		if err == nil {
-			q.page = pages[i]
+			t.page = pages[i]
 		} else if !alone {
-			q.err = err
+			t.err = err
 		}
 	}
 	for _, t := range taken {
@@ -131,10 +129,10 @@ func (l *lister) begin(ctx context.Context, q *query) {
 	}
 }
 
-// read reads a query, from its first page on if there is one.
-func (l *lister) read(ctx context.Context, q *query) (etcdkv.Header, error) {
-	if q.err != nil {
-		return etcdkv.Header{}, q.err
+// read reads a range, from its first page on if there is one.
+func (l *lister) read(ctx context.Context, q query, first *etcdkv.Page, err error) (etcdkv.Header, error) {
+	if err != nil {
+		return etcdkv.Header{}, err
 	}
 	l.lists.Add(1)
 	var list Adder
@@ -148,12 +146,12 @@ func (l *lister) read(ctx context.Context, q *query) (etcdkv.Header, error) {
 			if q.answered != nil {
 				q.answered()
 			}
-		}}.Read(ctx, q.page)
+		}}.Read(ctx, first)
 }
 
 // newest returns the number of keys in a range and the greatest ModRevision, linearizably.
 func (l *lister) newest(ctx context.Context, r etcdkv.KeyRange) (keys int64, modRevision int64, at etcdkv.Header, err error) {
-	if err := l.admit(ctx, false, nil); err != nil {
+	if _, err := l.admit(ctx, false, nil); err != nil {
 		return 0, 0, at, err
 	}
 	defer func() { l.limiter.leave(ctx, err) }()

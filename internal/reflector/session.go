@@ -42,10 +42,10 @@ func (r *Reflector) open() *session {
 	status, changed := r.monitor.Status()
 	s := &session{stream: status.Stream, verify: status.Verify, changed: changed,
 		opened: make(chan clientv3.WatchChan, 1)}
-	s.ctx, s.cancel = context.WithCancel(r.monitor.StreamContext(r.group.client.Ctx(), status.Stream))
+	s.ctx, s.cancel = context.WithCancel(r.group.client.Ctx())
+	wctx, revision, opened := r.monitor.StreamContext(s.ctx, status.Stream), r.resume, s.opened
 	r.group.watches.Add(1)
-	revision := r.resume
-	s.wg.Go(func() { s.opened <- etcdkv.Watch(s.ctx, r.group.client, r.keys, revision) })
+	s.wg.Go(func() { opened <- etcdkv.Watch(wctx, r.group.client, r.keys, revision) })
 	return s
 }
 

@@ -34,9 +34,9 @@ type Delivery[T any] struct {
 func (t *Topic[T]) Deliver(deliver func(*T, error)) *Delivery[T] {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	d := &Delivery[T]{topic: t, deliver: deliver, closed: t.closed != nil}
+	d := &Delivery[T]{topic: t, deliver: deliver, closed: t.closed != nil, seen: max(t.changes-1, 0)} // what is there is one change to this one
 	d.element = t.subscribers.PushBack(d)
-	if t.value != nil || t.err != nil {
+	if t.value != nil || t.err != nil || t.overdue {
 		d.wakeLocked()
 	}
 	return d

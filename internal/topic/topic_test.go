@@ -190,6 +190,45 @@ func TestSlowDelivery(t *testing.T) {
 	})
 }
 
+// Who comes late is told at once: of the value, which is one change to it, and of a reason.
+func TestLateDelivery(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		topic := newTopic(Options[int]{Reason: func() error { return errSilent }})
+		topic.RemindLater()
+		time.Sleep(AnswerTimeout + 100*time.Millisecond)
+		late := &recorder{}
+		defer topic.Deliver(late.deliver).Close()
+		synctest.Wait()
+		late.want(t, errSilent.Error())
+		for i := range 1000 {
+			topic.Publish(value(i), true)
+			time.Sleep(time.Second)
+		}
+		later := &recorder{work: time.Millisecond}
+		defer topic.Deliver(later.deliver).Close()
+		time.Sleep(3 * time.Millisecond)
+		topic.Publish(value(1000), true)
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+		later.want(t, "999", "1000")
+	})
+}
+
+// A reason that changes while one is delivered is delivered as well.
+func TestReasonChangesDuringDelivery(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		topic := newTopic(Options[int]{})
+		r := &recorder{work: time.Second}
+		defer topic.Deliver(r.deliver).Close()
+		topic.Fail(errSilent)
+		time.Sleep(500 * time.Millisecond)
+		topic.Fail(errors.ErrUnsupported)
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		r.want(t, errSilent.Error(), errors.ErrUnsupported.Error())
+	})
+}
+
 // Close waits for a delivery under way, but not for one that does not end.
 func TestCloseDuringDelivery(t *testing.T) {
 	for _, work := range []time.Duration{deliveryGrace / 2, time.Hour} {
