@@ -5,12 +5,26 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"math"
+	"net"
 	"os"
 	"strings"
 	"testing"
 	"time"
 )
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "child" {
+		child(os.Args[2:])
+		return
+	}
+	remove, err := buildEtcd()
+	check(err)
+	code := m.Run()
+	remove()
+	os.Exit(code)
+}
 
 // Every subject shows the content of etcd, after joins, a change and a departure: what is
 // compared does the same work.
@@ -20,15 +34,11 @@ func TestSubjectsFollow(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(etcd.stop)
-	for _, subject := range []string{ours, paged, theirs, goZero, goKit} {
-		t.Run(subject, func(t *testing.T) {
-			service := strings.Map(func(r rune) rune {
-				if r < 'a' || r > 'z' {
-					return '-'
-				}
-				return r
-			}, strings.ToLower(subject))
-			w := writer{connect(etcd.address), subject, service}
+	for i, subject := range []string{ours, paged, theirs, goZero, goKit, ours, paged, theirs, goZero, goKit} {
+		named := i >= 5
+		t.Run(fmt.Sprintf("%s, named %v", subject, named), func(t *testing.T) {
+			service := fmt.Sprintf("service-%d", i)
+			w := writer{connect(etcd.address), subject, service, named}
 			w.do("fill", []int{3})
 			shown := make(chan seen, 1000)
 			newFollower(subject, etcd.address).follow(service, func(s seen) { shown <- s })
@@ -57,8 +67,46 @@ func TestSubjectsFollow(t *testing.T) {
 			until("one less", func(s seen) bool { return s.n == 4 && !s.has(addr(0)) })
 		})
 	}
-	if n := watchers(etcd.address); n < 5 {
-		t.Errorf("%v watches at the server, of five subjects", n)
+	if n := watchers(etcd.address); n < 10 {
+		t.Errorf("%v watches at the server, of five subjects and two services", n)
+	}
+}
+
+// A member that is killed and run again has its data and its address, and ends with its process.
+func TestRestart(t *testing.T) {
+	etcd, err := startEtcd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(etcd.stop)
+	w := writer{client: connect(etcd.address), subject: ours, service: "service"}
+	w.do("fill", []int{3})
+	etcd.kill()
+	if conn, err := net.Dial("tcp", etcd.address); err == nil {
+		t.Error("something listens after etcd was killed")
+		_ = conn.Close()
+	}
+	if err := etcd.run(); err != nil {
+		t.Fatal(err)
+	}
+	await(etcd.address)
+	got, err := connect(etcd.address).Get(t.Context(), w.key(2))
+	if err != nil || len(got.Kvs) != 1 || string(got.Kvs[0].Value) != value(ours, addr(2), 2) {
+		t.Errorf("after a restart the third endpoint is %v, %v", got, err)
+	}
+}
+
+// A scan of a state finds every change, and no address that is not one.
+func TestChangeOf(t *testing.T) {
+	for i := range 10_000 {
+		if got := changeOf(addr(changed + i)); got != i {
+			t.Fatalf("%s is change %d, want %d", addr(changed+i), got, i)
+		}
+	}
+	for i := range 100_001 {
+		if got := changeOf(addr(i)); got != -1 {
+			t.Fatalf("%s is change %d, want none", addr(i), got)
+		}
 	}
 }
 
@@ -76,7 +124,8 @@ func TestQuantile(t *testing.T) {
 	}
 }
 
-// A page says what was measured, who did not finish, and where others are ahead.
+// A page says what was measured, who did not finish, and where others are ahead by more than
+// the noise, and why.
 func TestReport(t *testing.T) {
 	sc := scenario{name: "burst", title: "A burst", about: "Of joins.", subjects: []string{raw, ours, theirs, goKit},
 		metrics: []metric{{name: "CPU", unit: "ms"}, {name: "lag", unit: "ms"}, {name: "states", note: true}}}
@@ -87,6 +136,18 @@ func TestReport(t *testing.T) {
 		res.add(sc, raw, sample{"CPU": 10, "lag": 0.25, "states": 10})
 	}
 	res.add(sc, goKit, nil)
+	lone := scenario{name: "lone/1", title: "A lone change", about: "Of a key.", subjects: []string{ours, theirs, goZero}, metrics: []metric{{name: "ratio"}, {name: "more, p50", unit: "us"}}}
+	rolling := scenario{name: "rolling", title: "A rolling restart", about: "Of all.", subjects: []string{ours, theirs, goZero}, metrics: []metric{{name: "lag", unit: "ms"}}}
+	for _, i := range []float64{0, 1, 2} {
+		res.add(lone, ours, sample{"ratio": 1.2, "more, p50": 45 + 2*i})
+		res.add(lone, theirs, sample{"ratio": 1.1, "more, p50": 20 + 20*i})  // less than a tenth; quartiles that overlap
+		res.add(lone, goZero, sample{"ratio": 1.05, "more, p50": 20 + 10*i}) // both
+	}
+	for _, i := range []float64{0, 1, 2} {
+		res.add(rolling, ours, sample{"lag": 4 + i})
+		res.add(rolling, theirs, sample{"lag": 1 + i})
+	}
+	res.add(rolling, goZero, nil)
 	got := res.markdown()
 	const file = "testdata/report.md"
 	if os.Getenv("UPDATE") != "" {
@@ -99,7 +160,7 @@ func TestReport(t *testing.T) {
 		t.Errorf("got (UPDATE=1 writes it to %s):\n%s\nwant, %v:\n%s", file, got, err, want)
 	}
 	var out strings.Builder
-	if missed := res.print(&out); missed != 2 || !strings.Contains(out.String(), "MISSED") {
-		t.Errorf("%d bars missed, want two:\n%s", missed, out.String())
+	if missed := res.print(&out); missed != 4 || !strings.Contains(out.String(), "MISSED") {
+		t.Errorf("%d bars missed, want four:\n%s", missed, out.String())
 	}
 }

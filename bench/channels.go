@@ -6,13 +6,11 @@ package main
 import (
 	"bufio"
 	"context"
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"runtime"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -82,55 +80,6 @@ func rollout(address, subject string) sample {
 	last := write(address, subject, "rollout", "update", n/changes, changes, rate)[0]
 	at := <-done
 	return sample{"CPU": 100 * float64(cpu()-spent) / float64(time.Since(began)), "lag": ms(at.Sub(last)), "states": float64(states.Load() - before)}
-}
-
-// memory returns the size of the heap and the stacks after a garbage collection.
-func memory() float64 {
-	runtime.GC()
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return float64(m.HeapAlloc + m.StackInuse)
-}
-
-// channels opens 1,000 channels, spread over services of n endpoints.
-func channels(address, subject string, services, n int) sample {
-	const count = 1000
-	name := func(i int) string { return fmt.Sprintf("channels-%03d", i%services) }
-	write(address, subject, "channels", "fill each", services, n)
-	f := newFollower(subject, address)
-	f.follow("warm", func(seen) {})
-	time.Sleep(300 * time.Millisecond)
-	watches, used, goroutines := watchers(address), memory(), runtime.NumGoroutine()
-	var ready, told sync.WaitGroup
-	ready.Add(count)
-	told.Add(count / services)
-	began := time.Now()
-	for i := range count {
-		isReady, isTold := false, i%services != 0
-		var mu sync.Mutex
-		f.follow(name(i), func(s seen) {
-			mu.Lock()
-			defer mu.Unlock()
-			if !isReady && s.n == n {
-				isReady = true
-				ready.Done()
-			}
-			if !isTold && s.has(addr(changed)) {
-				isTold = true
-				told.Done()
-			}
-		})
-	}
-	ready.Wait()
-	took := time.Since(began)
-	time.Sleep(300 * time.Millisecond)
-	got := sample{"ready": ms(took), "watches": watchers(address) - watches, "memory": (memory() - used) / 1024 / count,
-		"goroutines": float64(runtime.NumGoroutine()-goroutines) / count}
-	sent := write(address, subject, name(0), "change", 0, 1, 0)[0]
-	told.Wait()
-	got["one change"] = ms(time.Since(sent))
-	return got
 }
 
 // static is a resolver that returns a known address.

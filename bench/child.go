@@ -49,7 +49,8 @@ func child(args []string) {
 		}
 		check(fmt.Errorf("no scenario %q", args[2]))
 	case "write":
-		w := writer{connect(args[1]), args[2], args[3]}
+		await(args[1])
+		w := writer{client: connect(args[1]), subject: args[2], service: args[3]}
 		var numbers []int
 		for _, arg := range args[5:] {
 			numbers = append(numbers, must(strconv.Atoi(arg)))
@@ -57,6 +58,8 @@ func child(args []string) {
 		for _, sent := range w.do(args[4], numbers) {
 			fmt.Println(sent.UnixNano())
 		}
+	case "etcd":
+		etcdChild(args[1:])
 	case "serve":
 		l := must(net.Listen("tcp", "127.0.0.1:0"))
 		fmt.Println(l.Addr())
@@ -83,29 +86,60 @@ func write(address, subject, service, what string, numbers ...int) (times []time
 	return times
 }
 
+// await waits until a server listens at an address.
+func await(address string) {
+	for {
+		if conn, err := net.Dial("tcp", address); err == nil {
+			_ = conn.Close()
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
 // writer writes the keys of a service.
 type writer struct {
 	client           *clientv3.Client
 	subject, service string
+	named            bool // ids are names; else the first address of a key, the default of a Registrar
 }
 
-// key returns the i-th key. Its id is its first address, the default of a Registrar.
-func (w writer) key(i int) string { return w.service + "/" + addr(i) }
+// key returns the i-th key.
+func (w writer) key(i int) string {
+	if w.named {
+		return fmt.Sprintf("%s/host-%06d", w.service, i)
+	}
+	return w.service + "/" + addr(i)
+}
+
+// each returns the name of the i-th of several services.
+func each(services string, i int) string { return fmt.Sprintf("%s-%04d", services, i) }
+
+// of returns the writer of the i-th of several services.
+func (w writer) of(i int) writer {
+	w.service = each(w.service, i)
+	return w
+}
 
 func (w writer) put(key string, i int) clientv3.Op {
 	return clientv3.OpPut(key, value(w.subject, addr(i), i))
 }
 
-// do writes and returns the time of the last acknowledgement, or when each write was sent.
+// do writes and returns the time of the last acknowledgement, or of each sending, or of the
+// beginning: see each case.
 func (w writer) do(what string, numbers []int) []time.Time {
 	ctx := context.Background()
 	switch what {
 	case "fill": // n: the service has n endpoints, and no others
 		w.fill(numbers[0])
 	case "fill each": // services, n
-		for i := range numbers[0] {
-			writer{w.client, w.subject, fmt.Sprintf("%s-%03d", w.service, i)}.fill(numbers[1])
-		}
+		w.parallel(numbers[0], func(i int) { w.of(i).fill(numbers[1]) })
+	case "change each": // services: the first endpoint of each, as fast as possible
+		answers := time.Now()
+		w.parallel(numbers[0], func(i int) {
+			must(w.client.Do(ctx, w.put(w.of(i).key(0), changed)))
+		})
+		return []time.Time{answers}
 	case "join": // from, n: as fast as possible
 		w.parallel(numbers[1], func(i int) { must(w.client.Do(ctx, w.put(w.key(numbers[0]+i), numbers[0]+i))) })
 	case "again": // endpoints, n: the existing values
@@ -125,6 +159,8 @@ func (w writer) do(what string, numbers []int) []time.Time {
 			must(w.client.Do(ctx, w.put(w.key(changed+i), changed+i)))
 			time.Sleep(time.Until(began.Add(time.Duration(i+1) * time.Second / time.Duration(numbers[1]))))
 		}
+	case "rate": // keys, n, a second, milliseconds since 1970: another address each time, at its time from then on
+		return w.rate(numbers[0], numbers[1], numbers[2], time.UnixMilli(int64(numbers[3])))
 	case "update": // step, n, a second: every step-th key gets another address
 		began := time.Now()
 		for i := range numbers[1] {
@@ -133,6 +169,23 @@ func (w writer) do(what string, numbers []int) []time.Time {
 		}
 	}
 	return []time.Time{time.Now()}
+}
+
+// rate changes keys, each put at its time, and returns when each was sent. Neighbours in time
+// are not neighbours in the key space.
+func (w writer) rate(keys, n, rate int, begin time.Time) []time.Time {
+	sent := make([]time.Time, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		time.Sleep(time.Until(begin.Add(time.Duration(i) * time.Second / time.Duration(rate))))
+		put := w.put(w.key(i*617%keys), changed+i)
+		wg.Go(func() {
+			sent[i] = time.Now()
+			must(w.client.Do(context.Background(), put))
+		})
+	}
+	wg.Wait()
+	return sent
 }
 
 // fill makes the service have exactly n endpoints. It does nothing if the first key shows that

@@ -9,6 +9,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -47,6 +48,11 @@ func main() {
 }
 
 func run(quick bool, names *regexp.Regexp, rounds int, bars bool, write string) error {
+	remove, err := buildEtcd()
+	if err != nil {
+		return err
+	}
+	defer remove()
 	etcd, err := startEtcd()
 	if err != nil {
 		return err
@@ -66,9 +72,11 @@ func run(quick bool, names *regexp.Regexp, rounds int, bars bool, write string) 
 			n = 1
 			sc.subjects = slices.DeleteFunc(slices.Clone(sc.subjects), func(s string) bool { return extra[s] > 0 })
 		}
+		started := time.Now()
 		if err := sc.measure(etcd.address, n, res); err != nil {
 			return err
 		}
+		fmt.Fprintf(os.Stderr, "%s took %v\n", sc.name, time.Since(started).Round(time.Second))
 	}
 	res.Took = time.Since(began).Round(time.Second).String()
 	missed := res.print(os.Stdout)
@@ -85,11 +93,18 @@ func run(quick bool, names *regexp.Regexp, rounds int, bars bool, write string) 
 
 // measure runs all subjects of a scenario, round by round, in changing order.
 func (sc scenario) measure(address string, rounds int, res *results) error {
+	if sc.prepare != nil {
+		w := writer{client: connect(address)}
+		defer w.client.Close()
+		for _, subject := range sc.subjects {
+			sc.prepare(w, subject)
+		}
+	}
 	tooSlow := make(map[string]bool)
 	for round := range rounds {
 		for i := range sc.subjects {
 			subject := sc.subjects[(i+round)%len(sc.subjects)]
-			most := max(sc.few[subject], extra[subject])
+			most := cmp.Or(sc.few[subject], extra[subject])
 			if tooSlow[subject] || most > 0 && round > 0 && round*most/rounds == (round-1)*most/rounds { // spread evenly
 				continue
 			}

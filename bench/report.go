@@ -7,17 +7,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"path/filepath"
 	"strings"
 	"text/tabwriter"
-
-	"gonum.org/v1/plot"
-	"gonum.org/v1/plot/plotter"
-	"gonum.org/v1/plot/plotutil"
-	"gonum.org/v1/plot/vg"
-	"gonum.org/v1/plot/vg/draw"
 )
 
 // cells returns the table of a scenario: a header and a row for each subject.
@@ -53,9 +46,6 @@ func (r *results) print(out io.Writer) (missed int) {
 			fmt.Fprintln(w, "  "+strings.Join(row, "\t"))
 		}
 		_ = w.Flush()
-		for _, text := range o.ahead() {
-			fmt.Fprintln(out, "  ahead:", text)
-		}
 	}
 	fmt.Fprintf(w, "\nbar\tat most\tmeasured\t\n")
 	for _, b := range r.bars() {
@@ -65,6 +55,10 @@ func (r *results) print(out io.Writer) (missed int) {
 			missed++
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", b.what, figure(b.most, b.unit), figure(b.measured, b.unit), result)
+	}
+	fmt.Fprintf(w, "\nahead of Rollcall\tin\twith\tRollcall\treason\n")
+	for _, l := range r.ahead() {
+		fmt.Fprintf(w, "%s\t%s: %s\t%s\t%s\t%s\n", l.peer, l.title, l.metric, l.theirs, l.mine, l.why)
 	}
 	_ = w.Flush()
 	fmt.Fprintln(out, "\ntook", r.Took)
@@ -95,14 +89,16 @@ func (r *results) markdown() string {
 				fmt.Fprintf(&b, "|%s\n", strings.Repeat("---|", len(row)))
 			}
 		}
-		if ahead := o.ahead(); len(ahead) > 0 {
-			fmt.Fprintf(&b, "\nAhead of Rollcall: %s.\n", strings.Join(ahead, "; "))
-		}
 		for _, p := range plots {
 			if p.after == o.Name {
 				fmt.Fprintf(&b, "\n![%s](benchmarks/%s.svg)\n", p.title, p.file)
 			}
 		}
+	}
+	b.WriteString("\n## Ahead of Rollcall\n\nEvery figure in which a peer is ahead by more than a tenth and by more than the noise: the quartiles do not overlap, or, where there is one sample only, by more than a half.\n\n" +
+		"| | figure | peer | its | Rollcall's | reason | worth mending |\n|---|---|---|---|---|---|---|\n")
+	for _, l := range r.ahead() {
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s |\n", l.title, l.metric, l.peer, l.theirs, l.mine, l.why, l.worth)
 	}
 	return b.String()
 }
@@ -141,57 +137,4 @@ func (r *results) write(dir string) error {
 		}
 	}
 	return nil
-}
-
-// drawing is a plot of one metric in several scenarios, with a mark for each subject.
-type drawing struct {
-	file, title, axis string
-	metric            string
-	scenarios         []string
-	subjects          []string
-	after             string // the scenario after which it is shown
-}
-
-var plots = []drawing{
-	{"lone", "A lone change: delay after the raw event, p50", "us", "more, p50", []string{"lone/1", "lone/1000", "lone/10000"}, all, "lone/10000"},
-	{"cold", "A cold start", "ms", "time", []string{"cold/1000", "cold/10000", "cold/50000"}, []string{ours, theirs, goZero, goKit, rawGet, rawStream, paged}, "cold/50000"},
-	{"cpu", "CPU of a burst", "ms", "CPU", []string{"burst", "rolling", "round_robin"}, append(all, raw), "round_robin"},
-	{"lag", "From the last write to the state", "ms", "lag", []string{"burst", "rolling", "round_robin"}, append(all, raw), "round_robin"},
-	{"memory", "Heap and stacks a channel", "KiB", "memory", []string{"channels/1", "channels/100"}, all, "channels/100"},
-}
-
-// draw draws a plot with a logarithmic axis.
-func (r *results) draw(d drawing, file string) error {
-	p := plot.New()
-	p.Title.Text, p.Y.Label.Text = d.title, d.axis
-	p.Legend.Top, p.Legend.Left = true, true
-	p.NominalX(d.scenarios...)
-	low, high := math.Inf(1), math.Inf(-1)
-	for i, subject := range d.subjects {
-		var points plotter.XYs
-		for j, name := range d.scenarios {
-			v := r.median(name, subject, d.metric)
-			if v > 0 { // NaN and 0 cannot be shown on a logarithmic axis
-				points = append(points, plotter.XY{X: float64(j) + 0.08*(float64(i)-float64(len(d.subjects)-1)/2), Y: v})
-				low, high = min(low, v), max(high, v)
-			}
-		}
-		if len(points) == 0 {
-			continue
-		}
-		marks, err := plotter.NewScatter(points)
-		if err != nil {
-			return err
-		}
-		marks.GlyphStyle = draw.GlyphStyle{Color: plotutil.Color(i), Shape: plotutil.Shape(i), Radius: vg.Points(4)}
-		p.Add(marks)
-		p.Legend.Add(subject, marks)
-	}
-	if math.IsInf(low, 0) {
-		return nil // nothing was measured
-	}
-	p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
-	p.Y.Min, p.Y.Max = math.Pow(10, math.Floor(math.Log10(low))), math.Pow(10, math.Ceil(math.Log10(high))+1)
-	p.X.Min, p.X.Max = -0.5, float64(len(d.scenarios))-0.5
-	return p.Save(8*vg.Inch, 4*vg.Inch, file)
 }

@@ -4,14 +4,11 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"slices"
-	"sync"
+	"strconv"
 	"sync/atomic"
 	"time"
-
-	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // scenario is a workload that is measured for each subject.
@@ -21,9 +18,10 @@ type scenario struct {
 	about    string // a description, for the page
 	subjects []string
 	metrics  []metric
-	rounds   int            // instead of the -rounds flag; a quick run has one
-	few      map[string]int // rounds of single subjects, beside extra
-	slow     bool           // left out of a quick run
+	rounds   int                            // instead of the -rounds flag; a quick run has one
+	few      map[string]int                 // rounds of single subjects, instead of those of extra
+	slow     bool                           // left out of a quick run
+	prepare  func(w writer, subject string) // once, before all rounds, if not nil
 	run      func(address, subject string) sample
 }
 
@@ -38,7 +36,10 @@ var all = []string{ours, theirs, goZero, goKit}
 
 var scenarios = slices.Concat(
 	loneChanges(1, 1000, 10_000),
-	coldStarts(1000, 10_000, 50_000),
+	closedLoops(1, 1000, 10_000),
+	rates(1, 10, 50, 250, 1000, 2000),
+	coldStarts("cold", "addresses", false, 1, 100, 1000, 10_000, 50_000),
+	coldStarts("cold-names", "names", true, 1, 100, 1000, 10_000),
 	[]scenario{
 		{
 			name: "burst", title: "A burst of 10,000 joins",
@@ -53,8 +54,8 @@ var scenarios = slices.Concat(
 			subjects: append([]string{raw}, all...),
 			metrics:  []metric{{name: "CPU", unit: "ms"}, {name: "lag", unit: "ms"}, {name: "states", note: true}},
 			run:      rolling,
-			rounds:   3,
-			slow:     true,
+			rounds:   3, few: map[string]int{goZero: 2, goKit: 2},
+			slow: true,
 		},
 		{
 			name: "round_robin", title: "A burst of 2,000 joins under round_robin",
@@ -70,6 +71,7 @@ var scenarios = slices.Concat(
 			subjects: []string{ours, theirs},
 			metrics:  []metric{{name: "CPU", unit: "%"}, {name: "lag", unit: "ms"}, {name: "states", note: true}},
 			run:      rollout,
+			rounds:   3,
 			slow:     true,
 		},
 		{
@@ -78,7 +80,7 @@ var scenarios = slices.Concat(
 			subjects: all,
 			metrics: []metric{{name: "watches"}, {name: "memory", unit: "KiB a channel"}, {name: "goroutines", unit: "a channel"},
 				{name: "ready", unit: "ms"}, {name: "one change", unit: "ms to all"}},
-			run: func(address, subject string) sample { return channels(address, subject, 1, 100) },
+			run: func(address, subject string) sample { return channels(address, subject, 1000, 1, 100) },
 		},
 		{
 			name: "channels/100", title: "1,000 channels to 100 services of 10",
@@ -86,7 +88,25 @@ var scenarios = slices.Concat(
 			subjects: all,
 			metrics: []metric{{name: "watches"}, {name: "memory", unit: "KiB a channel"}, {name: "goroutines", unit: "a channel"},
 				{name: "ready", unit: "ms"}, {name: "one change", unit: "ms to all"}},
-			run:  func(address, subject string) sample { return channels(address, subject, 100, 10) },
+			run:  func(address, subject string) sample { return channels(address, subject, 1000, 100, 10) },
+			slow: true,
+		},
+		{
+			name: "services", title: "A channel each to 2,000 services of 5",
+			about:    "As above: one process, one client. The change is made to one service.",
+			subjects: all,
+			metrics: []metric{{name: "watches a service"}, {name: "memory", unit: "KiB a service"}, {name: "goroutines", unit: "a service"},
+				{name: "ready", unit: "ms"}, {name: "one change", unit: "ms"}},
+			run:    func(address, subject string) sample { return channels(address, subject, 2000, 2000, 5) },
+			rounds: 3, few: map[string]int{goZero: 2, goKit: 2},
+		},
+		{
+			name: "restart", title: "2,000 services, and a restart of etcd",
+			about:    "A channel each to 2,000 services of 5, at an etcd of their own. It is killed, and started on the same data 3 s later; as soon as it answers, another process changes each service. Time is from that answer until every channel has shown its change; CPU is that of the follower, from the kill until then; messages are those that etcd has got from the follower by 2 s later. Clients try to connect every 200 ms, so that a random backoff of gRPC's is not what is measured; those of go-zero and go-kit cannot be told.",
+			subjects: all,
+			metrics:  []metric{{name: "time", unit: "ms"}, {name: "CPU", unit: "ms"}, {name: "messages"}},
+			run:      restart,
+			rounds:   3, few: map[string]int{goZero: 1, goKit: 1},
 			slow: true,
 		},
 		{
@@ -105,13 +125,20 @@ var scenarios = slices.Concat(
 			run:      again,
 		},
 		{
-			name: "registered", title: "Endpoints of one process, idle",
-			about:    "Rollcall and etcd's manager register 10,000 endpoints under one lease; with the latter the user writes the keepalive, and nothing notices a key that is gone. go-zero takes a lease for each endpoint, so it registers 1,000 only. go-kit is left out: its client keeps a single lease alive. Messages at etcd are then counted for 7 s, in which Rollcall verifies its keys twice.",
+			name: "registering", title: "Registering endpoints in one process",
+			about:    "Rollcall and etcd's manager register 10,000 endpoints under one lease, the latter from 64 goroutines. go-zero takes a lease for each endpoint, so it registers 1,000 only. go-kit is left out: its client keeps a single lease alive.",
 			subjects: []string{ours, theirs, goZero},
-			metrics: []metric{{name: "endpoints", note: true}, {name: "register", unit: "ms"}, {name: "messages", unit: "a second"},
-				{name: "keepalives", unit: "a second"}, {name: "watches"}},
-			run:    registered,
-			rounds: 1, slow: true, // the count does not vary
+			metrics:  []metric{{name: "endpoints", note: true}, {name: "register", unit: "ms"}, {name: "CPU", unit: "ms"}},
+			run:      registering,
+			slow:     true,
+		},
+		{
+			name: "registered", title: "Endpoints of one process, idle",
+			about:    "As many endpoints. With etcd's manager the user writes the keepalive, and nothing notices a key that is gone. Messages at etcd are counted for 7 s, in which Rollcall verifies its keys twice. With its Directory closed no watch tells Rollcall's Registrar of its keys.",
+			subjects: []string{ours, unwatched, theirs, goZero},
+			metrics:  []metric{{name: "endpoints", note: true}, {name: "messages", unit: "a second"}, {name: "keepalives", unit: "a second"}, {name: "watches"}},
+			run:      registered,
+			rounds:   1, slow: true, // the count does not vary
 		},
 		{
 			name: "decode", title: "One value decoded",
@@ -121,6 +148,7 @@ var scenarios = slices.Concat(
 			run:      func(_, subject string) sample { return decode(subject) },
 		},
 	},
+	memories(10, 100, 1000, 10_000, 100_000),
 	picks(10, 1000, 10_000),
 )
 
@@ -193,136 +221,6 @@ func again(address, subject string) sample {
 	return sample{"states": float64(states.Load() - before), "CPU": ms(cpu() - spent)}
 }
 
-// loneChanges changes one address of a service, again and again.
-func loneChanges(sizes ...int) (all []scenario) {
-	for _, n := range sizes {
-		all = append(all, scenario{
-			name: fmt.Sprintf("lone/%d", n), title: fmt.Sprintf("A lone change among %s", thousands(n)),
-			about:    "One key's address changes, and changes again 30 ms after the write was acknowledged. A raw watch in the same process, and on the same connection where the subject takes a client, shows when the event arrived; \"more\" is how much later the state came.",
-			subjects: []string{ours, theirs, goZero, goKit},
-			metrics: []metric{{name: "more, p50", unit: "us"}, {name: "more, p99", unit: "us"}, {name: "since the put, p50", unit: "us"},
-				{name: "raw event since the put, p50", unit: "us", note: true}, {name: "ratio"}},
-			run:  func(address, subject string) sample { return loneChange(address, subject, n) },
-			slow: n != 1000,
-		})
-	}
-	return all
-}
-
-func loneChange(address, subject string, n int) sample {
-	const changes = 50
-	lone := serviceOf(subject, "lone", n)
-	write(address, subject, lone, "fill", n)
-	var mu sync.Mutex
-	events, states := make(map[string]time.Time), make(map[string]time.Time)
-	f := newFollower(subject, address)
-	if f.client == nil {
-		f.client = connect(address)
-	}
-	watch := f.client.Watch(context.Background(), lone+"/", clientv3.WithPrefix())
-	byValue := make(map[string]string)
-	for i := range changes {
-		byValue[value(subject, addr(changed+i), changed+i)] = addr(changed + i)
-	}
-	go func() {
-		for resp := range watch {
-			now := time.Now()
-			mu.Lock()
-			for _, ev := range resp.Events {
-				events[byValue[string(ev.Kv.Value)]] = now
-			}
-			mu.Unlock()
-		}
-	}()
-	full := make(chan time.Time, 1)
-	next := 0
-	f.follow(lone, func(s seen) {
-		now := time.Now()
-		if s.n == n {
-			once(full)
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		for i := next; i < next+15; i++ { // if the machine stalls, several changes may be in one state
-			if a := addr(changed + i); s.has(a) {
-				states[a], next = now, i+1
-				break
-			}
-		}
-	})
-	<-full
-	time.Sleep(300 * time.Millisecond)
-	sent := write(address, subject, lone, "change", n/2, changes, 30)
-	time.Sleep(300 * time.Millisecond)
-	mu.Lock()
-	defer mu.Unlock()
-	var more, state, event []float64
-	for i, at := range sent {
-		a := addr(changed + i)
-		if states[a].IsZero() || events[a].IsZero() {
-			continue // conflated
-		}
-		more = append(more, us(states[a].Sub(events[a])))
-		state = append(state, us(states[a].Sub(at)))
-		event = append(event, us(events[a].Sub(at)))
-	}
-	if len(more) < changes*9/10 {
-		check(fmt.Errorf("only %d of %d changes were seen", len(more), changes))
-	}
-	return sample{"more, p50": quantile(more, 0.5), "more, p99": quantile(more, 0.99), "since the put, p50": quantile(state, 0.5),
-		"raw event since the put, p50": quantile(event, 0.5), "ratio": quantile(state, 0.5) / quantile(event, 0.5)}
-}
-
-// coldStarts begin to follow an existing service.
-func coldStarts(sizes ...int) (all []scenario) {
-	for _, n := range sizes {
-		all = append(all, scenario{
-			name: fmt.Sprintf("cold/%d", n), title: fmt.Sprintf("A cold start with %s", thousands(n)),
-			about:    "From the first call to the first complete state, over a connection that is up. The raw calls fetch all keys and do nothing with them. Ids are addresses, as a Registrar writes them; with other ids Rollcall's first state of 10,000 takes some 2 ms more.",
-			subjects: []string{rawGet, rawStream, ours, paged, theirs, goZero, goKit},
-			metrics:  []metric{{name: "time", unit: "ms"}},
-			run:      func(address, subject string) sample { return coldStart(address, subject, n) },
-			slow:     n != 10_000,
-			rounds:   map[int]int{10_000: 80}[n], // a bar is near, and single samples are quick but vary
-			few:      map[string]int{rawStream: 20, theirs: 5},
-		})
-	}
-	return all
-}
-
-func coldStart(address, subject string, n int) sample {
-	service := serviceOf(subject, "cold", n)
-	write(address, subject, service, "fill", n)
-	ctx := context.Background()
-	switch subject {
-	case rawGet:
-		c := connect(address)
-		began := time.Now()
-		must(c.Get(ctx, service+"/", clientv3.WithPrefix()))
-		return sample{"time": ms(time.Since(began))}
-	case rawStream:
-		c := connect(address)
-		began := time.Now()
-		for chunk := range must(c.GetStream(ctx, service+"/", clientv3.WithPrefix())) {
-			check(chunk.Err())
-		}
-		return sample{"time": ms(time.Since(began))}
-	}
-	f := newFollower(subject, address)
-	if subject == goZero || subject == goKit { // theirs has no connection to warm up
-		f.follow("warm", func(seen) {})
-		time.Sleep(300 * time.Millisecond)
-	}
-	full := make(chan time.Time, 1)
-	began := time.Now()
-	f.follow(service, func(s seen) {
-		if s.n == n {
-			once(full)
-		}
-	})
-	return sample{"time": ms((<-full).Sub(began))}
-}
-
 // serviceOf returns the name of a service with n values in the subject's format. It is the same
 // for each measurement, so that the service is written only once.
 func serviceOf(subject, name string, n int) string {
@@ -332,12 +230,17 @@ func serviceOf(subject, name string, n int) string {
 	return fmt.Sprintf("%s-%d", name, n)
 }
 
+// thousands returns a number of endpoints as text.
 func thousands(n int) string {
-	switch {
-	case n == 1:
+	if n == 1 {
 		return "one endpoint"
-	case n >= 1000:
-		return fmt.Sprintf("%d,%03d endpoints", n/1000, n%1000)
 	}
-	return fmt.Sprintf("%d endpoints", n)
+	return number(n) + " endpoints"
+}
+
+func number(n int) string {
+	if n >= 1000 {
+		return fmt.Sprintf("%d,%03d", n/1000, n%1000)
+	}
+	return strconv.Itoa(n)
 }

@@ -4,8 +4,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"iter"
 	"net/url"
 	"slices"
 	"time"
@@ -33,6 +35,7 @@ const (
 	raw       = "raw watch"
 	ours      = "Rollcall"
 	paged     = "Rollcall, in pages"
+	unwatched = "Rollcall, Directory closed"
 	theirs    = "etcd's package"
 	goZero    = "go-zero"
 	goKit     = "go-kit"
@@ -43,10 +46,20 @@ const (
 var extra = map[string]int{goZero: 3, goKit: 3, "pick_first": 1, "weighted_round_robin": 1, "least_request": 1, "ring_hash": 1,
 	"random_subsetting": 1, spilling: 1}
 
-// seen is the state of a service as a subject shows it.
+// seen is the state of a service as a subject shows it. A raw watch shows the number of events
+// so far, and the addresses of the latest.
 type seen struct {
-	n   int
-	has func(addr string) bool
+	n     int
+	addrs iter.Seq[string]
+}
+
+func (s seen) has(addr string) bool {
+	for a := range s.addrs {
+		if a == addr {
+			return true
+		}
+	}
+	return false
 }
 
 // value returns the value of a subject's i-th key. Weights differ, and zone eu-1 has less than
@@ -84,22 +97,23 @@ type follower struct {
 	builder          grpcresolver.Builder
 	kit              etcdv3.Client
 	real             bool // follow with real channels, under round_robin
+	resolvers        []grpcresolver.Resolver
 }
 
-func newFollower(subject, address string) *follower {
+func newFollower(subject, address string, opts ...grpc.DialOption) *follower {
 	f := &follower{subject: subject, address: address}
 	switch subject {
 	case goZero:
 		logx.Disable()
 	case goKit:
 		f.kit = must(etcdv3.NewClient(context.Background(), []string{address}, etcdv3.ClientOptions{}))
-	case raw:
+	case raw, rawGet, rawStream:
 		f.client = connect(address)
 	case paged:
-		f.client = connect(address, grpc.WithStreamInterceptor(streamless))
+		f.client = connect(address, append(opts, grpc.WithStreamInterceptor(streamless))...)
 		f.builder = builder(subject, f.client)
 	default:
-		f.client = connect(address)
+		f.client = connect(address, opts...)
 		f.builder = builder(subject, f.client)
 	}
 	return f
@@ -122,14 +136,14 @@ func (f *follower) follow(service string, show func(seen)) {
 			n := 0
 			for resp := range events {
 				n += len(resp.Events)
-				show(seen{n: n})
+				show(seen{n, addrsOf(resp.Events)})
 			}
 		}()
 	case f.subject == goZero:
 		sub := must(discov.NewSubscriber([]string{f.address}, service))
 		tell := func() {
 			addrs := sub.Values()
-			show(seen{len(addrs), func(a string) bool { return slices.Contains(addrs, a) }})
+			show(seen{len(addrs), slices.Values(addrs)})
 		}
 		sub.AddListener(tell)
 		tell()
@@ -138,15 +152,23 @@ func (f *follower) follow(service string, show func(seen)) {
 		instancer := must(etcdv3.NewInstancer(f.kit, service+"/", log.NewNopLogger()))
 		go func() {
 			for ev := range events {
-				show(seen{len(ev.Instances), func(a string) bool { return slices.Contains(ev.Instances, a) }})
+				show(seen{len(ev.Instances), slices.Values(ev.Instances)})
 			}
 		}()
 		instancer.Register(events)
 	case f.real:
 		dialRoundRobin(f.builder, service, show)
 	default:
-		must(f.builder.Build(target(service), &channel{show: show}, grpcresolver.BuildOptions{}))
+		f.resolvers = append(f.resolvers, must(f.builder.Build(target(service), &channel{show: show}, grpcresolver.BuildOptions{})))
 	}
+}
+
+// close ends everything that the follower has started with its own client.
+func (f *follower) close() {
+	for _, r := range f.resolvers {
+		r.Close()
+	}
+	check(f.client.Close())
 }
 
 // channel stands for a gRPC channel.
@@ -168,10 +190,33 @@ func (c *channel) ParseServiceConfig(string) *serviceconfig.ParseResult {
 
 // stateSeen reads a state: etcd's package sets Addresses, Rollcall Endpoints.
 func stateSeen(s grpcresolver.State) seen {
-	return seen{max(len(s.Endpoints), len(s.Addresses)), func(a string) bool {
-		return slices.ContainsFunc(s.Endpoints, func(ep grpcresolver.Endpoint) bool { return len(ep.Addresses) > 0 && ep.Addresses[0].Addr == a }) ||
-			slices.ContainsFunc(s.Addresses, func(at grpcresolver.Address) bool { return at.Addr == a })
+	return seen{max(len(s.Endpoints), len(s.Addresses)), func(yield func(string) bool) {
+		for i := range s.Endpoints {
+			if at := s.Endpoints[i].Addresses; len(at) > 0 && !yield(at[0].Addr) {
+				return
+			}
+		}
+		for i := range s.Addresses {
+			if !yield(s.Addresses[i].Addr) {
+				return
+			}
+		}
 	}}
+}
+
+// addrsOf returns the addresses that events have put.
+func addrsOf(events []*clientv3.Event) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, ev := range events {
+			a := ev.Kv.Value
+			if _, rest, ok := bytes.Cut(a, []byte(`"Addr":"`)); ok {
+				a, _, _ = bytes.Cut(rest, []byte(`"`))
+			}
+			if !yield(string(a)) {
+				return
+			}
+		}
+	}
 }
 
 func connect(address string, opts ...grpc.DialOption) *clientv3.Client {

@@ -1,0 +1,94 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+)
+
+// memory returns the size of the heap and the stacks after a garbage collection.
+func memory() float64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return float64(m.HeapAlloc + m.StackInuse)
+}
+
+// moment is a time, and the CPU time that this process had used by then.
+type moment struct {
+	at  time.Time
+	cpu time.Duration
+}
+
+// open opens channels to services of n endpoints and returns when all were ready, and a channel
+// that gets a moment when so many of them have shown a change of the first endpoint.
+func open(f *follower, count int, service func(i int) string, n int, changes int64) (ready time.Time, told <-chan moment) {
+	var isReady, isTold atomic.Int64
+	full, done := make(chan time.Time, 1), make(chan moment, 1)
+	for i := range count {
+		var wasReady, wasTold atomic.Bool
+		f.follow(service(i), func(s seen) {
+			if s.n == n && wasReady.CompareAndSwap(false, true) && isReady.Add(1) == int64(count) {
+				once(full)
+			}
+			if !wasTold.Load() && s.has(addr(changed)) && wasTold.CompareAndSwap(false, true) && isTold.Add(1) == changes {
+				done <- moment{time.Now(), cpu()}
+			}
+		})
+	}
+	return <-full, done
+}
+
+// channels opens channels, spread over services of n endpoints.
+func channels(address, subject string, count, services, n int) sample {
+	prefix := serviceOf(subject, "channels", n)
+	service := func(i int) string { return each(prefix, i%services) }
+	write(address, subject, prefix, "fill each", services, n)
+	f := newFollower(subject, address)
+	f.follow("warm", func(seen) {})
+	time.Sleep(300 * time.Millisecond)
+	watches, used, goroutines, began := watchers(address), memory(), runtime.NumGoroutine(), time.Now()
+	ready, told := open(f, count, service, n, int64(count/services))
+	time.Sleep(300 * time.Millisecond)
+	got := sample{"ready": ms(ready.Sub(began)), "watches": watchers(address) - watches, "memory": (memory() - used) / 1024 / float64(count),
+		"goroutines": float64(runtime.NumGoroutine()-goroutines) / float64(count)}
+	got["watches a service"] = got["watches"] / float64(services)
+	sent := write(address, subject, service(0), "change", 0, 1, 0)[0]
+	got["one change"] = ms((<-told).at.Sub(sent))
+	return got
+}
+
+// restart kills the etcd that many services are followed at, and starts it again.
+func restart(_, subject string) sample {
+	const services, n, down = 2000, 5, 3 * time.Second
+	etcd := must(startEtcd())
+	defer etcd.stop()
+	write(etcd.address, subject, "restart", "fill each", services, n)
+	f := newFollower(subject, etcd.address, grpc.WithConnectParams(grpc.ConnectParams{
+		MinConnectTimeout: 20 * time.Second,
+		Backoff:           backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1, MaxDelay: 200 * time.Millisecond},
+	}))
+	_, told := open(f, services, func(i int) string { return each("restart", i) }, n, services)
+	time.Sleep(500 * time.Millisecond)
+	spent := cpu()
+	etcd.kill()
+	time.Sleep(down)
+	check(etcd.run())
+	answers := write(etcd.address, subject, "restart", "change each", services)[0]
+	end := <-told
+	time.Sleep(2 * time.Second)
+	got := sample{"time": ms(end.at.Sub(answers)), "CPU": ms(end.cpu - spent)}
+	for method, n := range must(metrics(etcd.address, "grpc_server_msg_received_total", "grpc_method")) {
+		if method != "Put" && method != "Txn" { // the writer's
+			got["messages"] += n
+		}
+	}
+	return got
+}
