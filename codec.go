@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -32,7 +33,7 @@ type storedValue struct {
 // it: {"Op":0,"Addr":"...","Metadata":...}. Decode can read it. An empty address, and
 // metadata that cannot be written as JSON or is over MaxMetadata, is an *InputError.
 func Encode(addr string, metadata any) ([]byte, error) {
-	data, err := json.Marshal(metadata)
+	data, err := json.Marshal(metadata) // compact, and escaped as in an object around it
 	if err != nil {
 		text := fmt.Sprint(metadata)
 		if raw, ok := metadata.(json.RawMessage); ok {
@@ -40,11 +41,12 @@ func Encode(addr string, metadata any) ([]byte, error) {
 		}
 		return nil, inputError("metadata", text, "it cannot be written as JSON: %v", err)
 	}
-	value, err := json.Marshal(storedValue{Addr: addr, Metadata: data})
+	text, err := json.Marshal(addr)
 	if err != nil {
-		return nil, inputError("metadata", string(data), "it cannot be written as JSON: %v", err)
+		return nil, inputError("address", addr, "it cannot be written as JSON: %v", err)
 	}
-	if _, _, err := decodeValue(value); err != nil {
+	value := slices.Concat(encoded, text, encodedMetadata, data, []byte{'}'})
+	if _, _, err := parseValue(value); err != nil {
 		field, text := "metadata", string(data)
 		if addr == "" {
 			field, text = "address", addr
@@ -63,13 +65,9 @@ func Decode(kv *mvccpb.KeyValue) (*Instance, error) { return decode(kv, "") }
 // decode is Decode for a key under a prefix. A prefix that ends in "/" is the instance's
 // service; with any other, the key is split at its last "/".
 func decode(kv *mvccpb.KeyValue, prefix string) (*Instance, error) {
-	addr, metadata, ok := scanValue(kv.Value)
-	if !ok {
-		text, data, err := decodeValue(kv.Value)
-		if err != nil {
-			return nil, err
-		}
-		addr, metadata = []byte(text), data
+	addr, metadata, err := parseValue(kv.Value)
+	if err != nil {
+		return nil, err
 	}
 	var b strings.Builder
 	b.Grow(len(kv.Key) + len(addr)) // one allocation for both
@@ -93,6 +91,16 @@ func serviceLen(prefix string) int {
 	return len(prefix) - 1
 }
 
+// parseValue is decodeValue, by scanValue where the value has the usual form. What it returns
+// may be parts of the value.
+func parseValue(value []byte) (addr, metadata []byte, err error) {
+	if addr, metadata, ok := scanValue(value); ok {
+		return addr, metadata, nil
+	}
+	text, metadata, err := decodeValue(value)
+	return []byte(text), metadata, err
+}
+
 func decodeValue(data []byte) (addr string, metadata json.RawMessage, err error) {
 	var v storedValue
 	if err := json.Unmarshal(data, &v); err != nil {
@@ -112,8 +120,11 @@ func decodeValue(data []byte) (addr string, metadata json.RawMessage, err error)
 	return v.Addr, v.Metadata, nil
 }
 
-// encoded is the start of every value that Encode returns.
-var encoded = []byte(`{"Op":0,"Addr":`)
+// encoded is the start of every value that Encode returns, encodedMetadata what follows the address.
+var (
+	encoded         = []byte(`{"Op":0,"Addr":`)
+	encodedMetadata = []byte(`,"Metadata":`)
+)
 
 // scanValue is decodeValue for values of the usual form: ASCII without escapes, each name
 // once and spelled as by Encode. It reports whether the value has that form. addr and

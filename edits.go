@@ -40,19 +40,23 @@ func (v *values) target(wanted []byte) []byte {
 func drained(value []byte) ([]byte, error) { return withStatus(value, StatusDraining) }
 
 func withStatus(value []byte, status string) ([]byte, error) {
-	addr, metadata, err := decodeValue(value)
+	addr, metadata, err := parseValue(value)
 	if err != nil {
 		return nil, err
 	}
-	if metadata, err = WithField(metadata, "status", status); err != nil {
+	with, err := WithField(metadata, "status", status)
+	if err != nil {
 		return nil, err
 	}
-	return Encode(addr, metadata)
+	return Encode(string(addr), with)
 }
 
 // statusOf returns the status that an endpoint's value sets, "" for none.
 func statusOf(value []byte) (status string) {
-	if _, metadata, err := decodeValue(value); err == nil {
+	if !bytes.Contains(value, []byte("status")) && bytes.IndexByte(value, '\\') < 0 {
+		return ""
+	}
+	if _, metadata, err := parseValue(value); err == nil {
 		var fields map[string]json.RawMessage
 		if json.Unmarshal(metadata, &fields) == nil {
 			_ = json.Unmarshal(fields["status"], &status) // a status that is not a string counts as none
@@ -62,7 +66,7 @@ func statusOf(value []byte) (status string) {
 }
 
 func isEndpoint(value []byte) bool {
-	_, _, err := decodeValue(value)
+	_, _, err := parseValue(value)
 	return err == nil
 }
 

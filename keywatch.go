@@ -17,21 +17,49 @@ import (
 	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 )
 
-const (
-	maxKeyWatches = 16  // keys with a watch of their own; those beyond share one with their whole service
-	maxBatch      = 100 // keys that are looked up at once; a server takes 128 operations by default
-)
+// maxKeyWatches is how many keys have a watch of their own; those beyond share one with their
+// whole service.
+const maxKeyWatches = 16
 
-// watchLocked subscribes to a watch that covers the registration's key. A closed Directory has
-// none: verifyKeys looks the key up.
+// watchLocked has a watch cover the registration's key: at once, or with its whole service by
+// watchServices.
 func (r *Registrar) watchLocked(g *Registration) {
-	prefix := g.service + "/"
-	w := r.watches[prefix]
-	if w == nil {
-		name, keys := prefix, etcdkv.Prefix(prefix)
-		if r.keyWatches < maxKeyWatches {
-			name, keys = g.key, etcdkv.SingleKey(g.key)
+	switch prefix := g.service + "/"; {
+	case r.watches[prefix] == nil && r.keyWatches < maxKeyWatches:
+		r.subscribeLocked(g, g.key, etcdkv.SingleKey(g.key))
+	case r.watches[prefix] == nil:
+		r.unwatched = append(r.unwatched, g)
+	default:
+		r.subscribeLocked(g, prefix, etcdkv.Prefix(prefix))
+	}
+}
+
+// watchServices begins the watches of services, unless registrations are to be written first: a
+// list of many keys costs less than an event for each.
+func (r *Registrar) watchServices() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	if slices.ContainsFunc(r.dirty, func(g *Registration) bool { return !now.Before(g.notBefore) && g.state.Phase != Closed }) {
+		return
+	}
+	for _, g := range r.unwatched {
+		if g.desired.removed || g.state.Phase == Closed {
+			continue
 		}
+		prefix := g.service + "/"
+		if r.subscribeLocked(g, prefix, etcdkv.Prefix(prefix)); g.watch != nil {
+			g.watch.unseen[g] = true
+		}
+	}
+	r.unwatched = nil
+}
+
+// subscribeLocked has a registration share the watch of some keys. A closed Directory has none:
+// verifyKeys looks the key up.
+func (r *Registrar) subscribeLocked(g *Registration, name string, keys etcdkv.KeyRange) {
+	w := r.watches[name]
+	if w == nil {
 		sub, err := r.directory.pull(keys, name, r.wake)
 		if err != nil {
 			return
@@ -77,47 +105,75 @@ func (r *Registrar) observeWatches() {
 		}
 		if w.last != nil && w.last.Epoch() != snap.Epoch() { // the backup that was restored may have the lease
 			for _, g := range r.regs {
-				g.dirty = g.dirty || g.watch == w
+				if g.watch == w {
+					g.dirtyLocked()
+				}
 			}
 		}
 		for _, c := range snap.Diff(w.last) {
 			if g := r.regs[c.Key]; g != nil && g.watch == w {
-				w.unseen[g] = true
+				g.seenLocked(snap, c.New)
 			}
 		}
 		w.last = snap
 		for g := range w.unseen {
-			if snap.Revision() < g.observed.revision {
-				continue
+			if snap.Revision() >= g.observed.revision {
+				g.seenLocked(snap, snap.Instance(g.key))
 			}
-			delete(w.unseen, g)
-			inst := snap.Instance(g.key)
-			g.dirty = g.dirty || g.observed.claimed && (inst == nil || inst.ModRevision != g.observed.revision)
 		}
 	}
 }
 
-// verifyKeys looks up the registrations that no live watch covers, in batches, and reports
-// whether it has made one of them dirty.
+// seenLocked compares a key as its watch shows it, nil for none, with what was last read or written:
+// now, or once the watch has reached the last write.
+func (g *Registration) seenLocked(snap *Snapshot, inst *Instance) {
+	if snap.Revision() < g.observed.revision {
+		g.watch.unseen[g] = true
+		return
+	}
+	delete(g.watch.unseen, g)
+	if g.observed.claimed && (inst == nil || inst.ModRevision != g.observed.revision) {
+		g.dirtyLocked()
+	}
+}
+
+// verifyKeys looks up the registrations that no live watch covers, and reports whether one of
+// them has become dirty. Beyond what one transaction reads, the lease tells which keys it still
+// has, in one message: a key that is gone, or that another has taken over, is missing. Values that
+// an operator edits are then found in turns, one transaction each time, so that the number of
+// messages does not grow with that of the keys.
 func (r *Registrar) verifyKeys(ctx context.Context) (dirty bool) {
-	for chunk := range slices.Chunk(r.unwatched(), r.batch) {
+	all, size := r.notCovered()
+	if len(all) > size {
+		all, dirty = r.verifyLease(ctx, all, size)
+	} else {
+		r.forgetUnread()
+	}
+	for chunk := range slices.Chunk(all, size) {
 		ops := make([]clientv3.Op, len(chunk))
 		for i, g := range chunk {
 			ops[i] = clientv3.OpGet(g.key, clientv3.WithKeysOnly())
 		}
-		tctx, cancel := context.WithTimeout(ctx, min(etcdkv.CallTimeout, r.ttl/3))
+		tctx, cancel := r.verifyTimeout(ctx)
 		resp, err := r.client.Txn(tctx).Then(ops...).Commit()
 		cancel()
 		if err != nil {
+			r.mu.Lock()
 			if errors.Is(err, rpctypes.ErrTooManyOps) {
-				r.batch = max(1, r.batch/2) // the limit is the server's to set
+				r.batch = max(1, min(r.batch, len(chunk)/2)) // the limit is the server's to set
 			}
+			r.mu.Unlock()
 			r.Logger().Debug("cannot verify the keys of registrations", "cause", r.explain(err))
+			if etcdkv.AccessDenied(err) { // to one of them; others are of other services, perhaps
+				continue
+			}
 			return dirty
 		}
 		r.mu.Lock()
 		for i, g := range chunk {
-			g.dirty = g.dirty || g.changedLocked(only(resp.Responses[i].GetResponseRange().Kvs))
+			if g.changedLocked(only(resp.Responses[i].GetResponseRange().Kvs)) {
+				g.dirtyLocked()
+			}
 			dirty = dirty || g.dirty
 		}
 		r.mu.Unlock()
@@ -125,8 +181,59 @@ func (r *Registrar) verifyKeys(ctx context.Context) (dirty bool) {
 	return dirty
 }
 
-// unwatched returns the registrations without a live watch.
-func (r *Registrar) unwatched() (all []*Registration) {
+// forgetUnread ends the turns of verifyLease.
+func (r *Registrar) forgetUnread() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.unread = nil
+}
+
+func (r *Registrar) verifyTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, min(etcdkv.CallTimeout, r.ttl/3))
+}
+
+// verifyLease makes those registrations dirty whose keys the lease does not have any more, and
+// returns those to be looked up: the ones that have successors, and as many others as still fit.
+// Where the role may not read a key of the lease, etcd tells of none, and all are looked up.
+func (r *Registrar) verifyLease(ctx context.Context, all []*Registration, size int) (rest []*Registration, dirty bool) {
+	ctx, cancel := r.verifyTimeout(ctx)
+	defer cancel()
+	under, err := r.client.TimeToLive(ctx, r.lease, clientv3.WithAttachedKeys())
+	switch {
+	case etcdkv.AccessDenied(err):
+		return all, false
+	case err != nil:
+		r.Logger().Debug("cannot list the keys under the lease", "cause", r.explain(err))
+		return nil, false
+	}
+	has := make(map[string]bool, len(under.Keys))
+	for _, key := range under.Keys {
+		has[string(key)] = true
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var ours []*Registration
+	for _, g := range all {
+		switch {
+		case errors.Is(g.state.Err, ErrSuperseded):
+			rest = append(rest, g)
+		case has[g.key]:
+			ours = append(ours, g)
+		default:
+			g.dirtyLocked()
+			dirty = true
+		}
+	}
+	if len(r.unread) == 0 {
+		r.unread = ours
+	}
+	n := min(size-len(rest)%size, len(r.unread))
+	rest, r.unread = append(rest, r.unread[:n]...), r.unread[n:]
+	return rest, dirty
+}
+
+// notCovered returns the registrations without a live watch, and how many are looked up at once.
+func (r *Registrar) notCovered() (all []*Registration, size int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, g := range r.regs {
@@ -141,7 +248,7 @@ func (r *Registrar) unwatched() (all []*Registration) {
 		}
 		all = append(all, g)
 	}
-	return all
+	return all, r.batch
 }
 
 // changedLocked reports whether a key, nil for none, is not as it was last observed. That
@@ -199,9 +306,8 @@ func (r *Registrar) deleteRestoredKey(ctx context.Context, key string) error {
 	if err != nil || len(resp.Kvs) == 0 || clientv3.LeaseID(resp.Kvs[0].Lease) != r.lease || !deregistered() {
 		return err
 	}
-	done, err := r.commit(r.client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", resp.Kvs[0].ModRevision)).
-		Then(clientv3.OpDelete(key)))
-	if err == nil && done.Succeeded {
+	done, err := r.commit(ctx, 1, conditional(clientv3.Compare(clientv3.ModRevision(key), "=", resp.Kvs[0].ModRevision), clientv3.OpDelete(key)))
+	if err == nil && done.Txn().Succeeded {
 		r.Logger().Warn("deleted a deregistered key that came back when etcd was restored", "key", key)
 	}
 	return err

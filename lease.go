@@ -73,7 +73,8 @@ func (r *Registrar) leased(lease clientv3.LeaseID, ttl time.Duration) {
 		clear(r.deregistered)
 	}
 	for _, g := range r.regs {
-		g.dirty, g.retry, g.notBefore = true, backoff.Backoff{}, time.Time{}
+		g.retry, g.notBefore = backoff.Backoff{}, time.Time{}
+		g.dirtyLocked()
 		g.observed.state = r.keyStateLocked(g.observed.kv)
 		if g.desired.removed && lease == 0 && len(r.unanswered[g.key]) == 0 {
 			r.finishLocked(g, nil)
@@ -129,7 +130,7 @@ func (r *Registrar) forget(lease clientv3.LeaseID) {
 	for _, g := range r.regs {
 		if clientv3.LeaseID(g.observed.kv.GetLease()) == lease {
 			g.observed.forget()
-			g.dirty = true
+			g.dirtyLocked()
 			if !g.desired.removed && (g.state.Phase == Registered || g.state.Phase == Draining) {
 				r.missingLocked(g, fmt.Errorf("lease %x: %w", int64(lease), rpctypes.ErrLeaseNotFound))
 			}
@@ -243,8 +244,8 @@ func (r *Registrar) moveOther(ctx context.Context, key string, from clientv3.Lea
 	if ours {
 		return nil
 	}
-	_, err := r.commit(r.client.Txn(ctx).If(clientv3.Compare(clientv3.LeaseValue(key), "=", from)).
-		Then(clientv3.OpPut(key, "", clientv3.WithIgnoreValue(), clientv3.WithLease(r.lease))))
+	_, err := r.commit(ctx, 1, conditional(clientv3.Compare(clientv3.LeaseValue(key), "=", from),
+		clientv3.OpPut(key, "", clientv3.WithIgnoreValue(), clientv3.WithLease(r.lease))))
 	if err != nil {
 		return fmt.Errorf("move %q to lease %x: %w", key, int64(r.lease), err)
 	}

@@ -26,13 +26,13 @@ import (
 func (d *registrarEnv) delayCreates(key string) (land func() bool) {
 	var late []*etcdserverpb.PutRequest
 	d.conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
-		txn, ok := call.Request.(*etcdserverpb.TxnRequest)
-		if !ok || txn.Success[0].GetRequestPut() == nil || string(txn.Success[0].GetRequestPut().Key) != key ||
-			txn.Compare[0].GetModRevision() != 0 {
-			return nil
+		for _, txn := range steps(call.Request) {
+			if put := txn.Success[0].GetRequestPut(); put != nil && string(put.Key) == key && txn.Compare[0].GetModRevision() == 0 {
+				late = append(late, put)
+				return context.DeadlineExceeded
+			}
 		}
-		late = append(late, txn.Success[0].GetRequestPut())
-		return context.DeadlineExceeded
+		return nil
 	})
 	return func() bool {
 		d.conn.SetHook(nil)
@@ -119,8 +119,8 @@ func TestL13LeaseThatCannotBeGivenUp(t *testing.T) {
 		},
 		"a key cannot be moved": func(d *registrarEnv, lift func()) {
 			d.conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
-				if txn, ok := call.Request.(*etcdserverpb.TxnRequest); ok {
-					if put := txn.Success[0].GetRequestPut(); put != nil && string(put.Key) == "svc/stays" {
+				for _, put := range puts(call.Request) {
+					if string(put.Key) == "svc/stays" {
 						return rpctypes.ErrPermissionDenied
 					}
 				}
@@ -186,8 +186,10 @@ func TestCloseDeletesUnderAFormerLease(t *testing.T) {
 func TestRefusedRegistrationBacksOff(t *testing.T) {
 	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
 		d.conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
-			if txn, ok := call.Request.(*etcdserverpb.TxnRequest); ok && string(txn.Compare[0].Key) == "svc/denied" {
-				return rpctypes.ErrPermissionDenied
+			for _, put := range puts(call.Request) {
+				if string(put.Key) == "svc/denied" {
+					return rpctypes.ErrPermissionDenied
+				}
 			}
 			return nil
 		})
@@ -484,9 +486,11 @@ func TestOwnMarkIsNoOperatorsEdit(t *testing.T) {
 		"its answer is lost": func(d *registrarEnv) { d.conn.LoseAnswers(1) },
 		"the deletion fails": func(d *registrarEnv) {
 			d.conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
-				if txn, ok := call.Request.(*etcdserverpb.TxnRequest); ok && txn.Success[0].GetRequestDeleteRange() != nil {
-					d.conn.SetHook(nil)
-					return rpctypes.ErrTimeout
+				for _, txn := range steps(call.Request) {
+					if txn.Success[0].GetRequestDeleteRange() != nil {
+						d.conn.SetHook(nil)
+						return rpctypes.ErrTimeout
+					}
 				}
 				return nil
 			})

@@ -12,7 +12,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"pgregory.net/rapid"
 
@@ -22,11 +21,11 @@ import (
 // onPut calls f once, right before the put of a key whose compare has, or has not, seen the key.
 func (d *registrarEnv) onPut(key string, exists bool, f func()) {
 	d.conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
-		txn, ok := call.Request.(*etcdserverpb.TxnRequest)
-		if ok && len(txn.Compare) > 0 && string(txn.Compare[0].Key) == key && txn.Compare[0].GetModRevision() != 0 == exists &&
-			txn.Success[0].GetRequestPut() != nil {
-			d.conn.SetHook(nil)
-			f()
+		for _, txn := range steps(call.Request) {
+			if string(txn.Compare[0].Key) == key && txn.Compare[0].GetModRevision() != 0 == exists && txn.Success[0].GetRequestPut() != nil {
+				d.conn.SetHook(nil)
+				f()
+			}
 		}
 		return nil
 	})

@@ -6,6 +6,7 @@ package rollcall
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,7 +17,7 @@ import (
 	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 )
 
-// verifyKeysEvery is the longest time between two reads of keys that no live watch covers.
+// verifyKeysEvery is the longest time between two looks at the keys that no live watch covers.
 const verifyKeysEvery = 5 * time.Second
 
 // run maintains a lease and reconciles the registrations, until the context or the client
@@ -77,7 +78,16 @@ func (r *Registrar) clientClosed() {
 func (r *Registrar) idle() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.dropClosedLocked()
 	return len(r.regs) == 0 && r.lease == 0
+}
+
+// dropClosedLocked drops closed registrations that were to be looked at.
+func (r *Registrar) dropClosedLocked() {
+	closed := func(g *Registration) bool { return g.state.Phase == Closed }
+	r.dirty = slices.DeleteFunc(r.dirty, closed)
+	r.unwatched = slices.DeleteFunc(r.unwatched, closed)
+	r.unread = slices.DeleteFunc(r.unread, closed)
 }
 
 // interrupted records why registrations are not, or may not be, in etcd.
@@ -86,7 +96,7 @@ func (r *Registrar) interrupted(err error) {
 	r.Logger().Debug("registrations interrupted", "cause", err)
 	r.mu.Lock()
 	for _, g := range r.regs {
-		g.dirty = true
+		g.dirtyLocked()
 		if !g.desired.removed {
 			r.missingLocked(g, err)
 		}
@@ -112,6 +122,7 @@ func (r *Registrar) maintain(ctx context.Context) error {
 	for {
 		r.observeWatches()
 		due, err := r.reconcileAll(ctx)
+		r.watchServices()
 		if err == nil {
 			retry.Reset()
 			var fence time.Time

@@ -34,7 +34,7 @@ func (r *Registrar) confirmedLocked(g *Registration, kv *mvccpb.KeyValue, wanted
 		g.watch.unseen[g] = true
 	}
 	if pending(g.desired, &g.observed) { // set anew meanwhile
-		g.dirty = true
+		g.dirtyLocked()
 		backoff.Wake(r.wake)
 	}
 	if g.state.Err != nil {
@@ -88,9 +88,15 @@ func (r *Registrar) failedLocked(g *Registration, err error) {
 	g.setLocked(phase, err)
 }
 
-// noteLocked records an event for logEvents.
+// noteLocked records an event for logEvents: of those with one text the first.
 func (r *Registrar) noteLocked(level slog.Level, text string, g *Registration, cause error) {
-	r.events = append(r.events, event{level, text, g.key, cause})
+	for i := range r.events {
+		if r.events[i].text == text {
+			r.events[i].others++
+			return
+		}
+	}
+	r.events = append(r.events, event{level, text, g.key, cause, 0})
 }
 
 // logEvents logs the events since its last call: one line for all registrations that the
@@ -100,20 +106,10 @@ func (r *Registrar) logEvents() {
 	all, lease := r.events, r.lease
 	r.events = nil
 	r.mu.Unlock()
-	first := make(map[string]event)
-	count := make(map[string]int)
-	var texts []string
 	for _, e := range all {
-		if count[e.text]++; count[e.text] == 1 {
-			first[e.text] = e
-			texts = append(texts, e.text)
-		}
-	}
-	for _, text := range texts {
-		e := first[text]
 		args := []any{"key", e.key}
-		if more := count[text] - 1; more > 0 {
-			args = append(args, "andOthers", more)
+		if e.others > 0 {
+			args = append(args, "andOthers", e.others)
 		}
 		if lease != 0 {
 			args = append(args, "lease", leaseText(lease))
@@ -121,7 +117,7 @@ func (r *Registrar) logEvents() {
 		if e.cause != nil {
 			args = append(args, "cause", e.cause)
 		}
-		r.Logger().Log(context.Background(), e.level, text, args...)
+		r.Logger().Log(context.Background(), e.level, e.text, args...)
 	}
 }
 

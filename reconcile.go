@@ -44,6 +44,7 @@ const (
 // observed is what is known of a registration's key.
 type observed struct {
 	fresh bool             // the key was read since there was a reason to
+	tried bool             // a mark was sent since then
 	kv    *mvccpb.KeyValue // the key when it was last read or written; nil: absent or unknown
 	state keyState         // of kv
 	values
@@ -91,10 +92,14 @@ const (
 	actKeep                 // nothing: the key is as desired
 	actYield                // nothing: a successor has it
 	actAdopt                // put what an operator has put without a lease under the lease, to delete it then
-	actDelete               // mark the key as draining, then delete it
+	actMark                 // mark the key as draining, so that watchers can tell that it goes on purpose
+	actDelete               // delete the key, once the mark was tried
 	actFence                // retire the leases under which a create may still happen
 	actFinish               // nothing: none of ours is left
 )
+
+// sent reports whether the step is sent to etcd; those that are not are the last ones.
+func (a action) sent() bool { return a != actKeep && a != actYield && a != actFence && a != actFinish }
 
 // reconcile returns the next step about a key, and the phase until it is taken. Its outcome
 // is observed, until a step is the last one: keep, yield, fence or finish. The first put of
@@ -107,7 +112,7 @@ const (
 //	                             v                               v
 //	                             └──────────── Lost ─────────────┘
 //
-//	any phase ── read, adopt, delete, fence (3) ──> Closed
+//	any phase ── read, adopt, mark, delete, fence (3) ──> Closed
 //
 // (1) The mark is set or taken away, by Drain and Undrain or by an operator; an endpoint may
 // have it from the first put on. Other edits stay, or are merged and put, in the same phase.
@@ -123,6 +128,9 @@ func reconcile(d desired, o *observed) (action, Phase) {
 	case !o.fresh && (o.claimed || o.kv != nil || d.removed):
 		return actRead, phase
 	case d.removed && (o.state == keyOurs || o.state == keyFormer):
+		if !o.tried && o.mark(d) != nil {
+			return actMark, phase
+		}
 		return actDelete, phase
 	case d.removed && o.state == keyUnleased && o.claimed:
 		return actAdopt, phase
@@ -148,7 +156,7 @@ func pending(d desired, o *observed) bool {
 // is older than the last write, since etcd was restored then. An invalid value is never an
 // edit.
 func (o *observed) observe(kv *mvccpb.KeyValue, state keyState) (edited bool) {
-	o.fresh, o.kv, o.state = true, kv, state
+	o.fresh, o.tried, o.kv, o.state = true, false, kv, state
 	if kv == nil || state == keyForeign || !isEndpoint(kv.Value) {
 		return false
 	}
@@ -187,6 +195,19 @@ func (o *observed) draining(d desired) {
 
 // forget records that the key's state is unknown, and the endpoint not to be relied on.
 func (o *observed) forget() { o.fresh, o.kv, o.state = false, nil, keyAbsent }
+
+// mark returns the key's value with the mark of what is removed, or nil if it is marked already or
+// cannot be.
+func (o *observed) mark(d desired) []byte {
+	marked, err := d.value, error(nil)
+	if !bytes.Equal(o.kv.Value, d.plain) {
+		marked, err = drained(o.kv.Value)
+	}
+	if err != nil || bytes.Equal(marked, o.kv.Value) {
+		return nil
+	}
+	return marked
+}
 
 // sending records a write before it is sent.
 func (o *observed) sending(value, wanted []byte, replaced int64) {
@@ -232,7 +253,7 @@ func (p Phase) String() string {
 
 // phaseOf returns the phase of an endpoint whose value is in etcd.
 func phaseOf(value []byte) Phase {
-	if _, metadata, err := decodeValue(value); err == nil && (&Instance{Metadata: metadata}).Draining() {
+	if _, metadata, err := parseValue(value); err == nil && (&Instance{Metadata: metadata}).Draining() {
 		return Draining
 	}
 	return Registered

@@ -35,6 +35,7 @@ func TestReconcile(t *testing.T) {
 		return o
 	}
 	stale := func(o observed) observed { o.fresh = false; return o }
+	tried := func(o observed) observed { o.tried = true; return o }
 	landing := func(o observed) observed { o.landing = true; return o }
 	sent := func(o observed, replaced int64) observed {
 		o.sending([]byte(weighted), []byte(weighted), replaced)
@@ -81,11 +82,12 @@ func TestReconcile(t *testing.T) {
 		// To Closed.
 		{"removed, not read yet", removed, stale(found(keyOurs, endpoint, true)), actRead, Registered},
 		{"removed before the first put", removed, stale(found(keyAbsent, "", false)), actRead, Registering},
-		{"removed", removed, found(keyOurs, endpoint, true), actDelete, Registered},
+		{"removed", removed, found(keyOurs, endpoint, true), actMark, Registered},
+		{"removed, marked or refused the mark", removed, tried(found(keyOurs, endpoint, true)), actDelete, Registered},
 		{"removed, marked already", removed, found(keyOurs, draining, true), actDelete, Draining},
 		{"removed, overwritten", removed, found(keyOurs, "no endpoint", true), actDelete, Lost},
-		{"removed, of an earlier lease", removed, found(keyFormer, endpoint, true), actDelete, Registered},
-		{"removed, left by the last registration of the key", removed, found(keyOurs, endpoint, false), actDelete, Registered},
+		{"removed, of an earlier lease", removed, found(keyFormer, endpoint, true), actMark, Registered},
+		{"removed, left by the last registration of the key", removed, found(keyOurs, endpoint, false), actMark, Registered},
 		{"removed, put without a lease", removed, found(keyUnleased, endpoint, true), actAdopt, Lost},
 		{"removed, never ours and without a lease", removed, found(keyUnleased, endpoint, false), actFinish, Closed},
 		{"removed, a create may happen", removed, landing(found(keyAbsent, "", true)), actFence, Lost},

@@ -94,6 +94,7 @@ func (r *Registrar) Register(service string, ep Endpoint) (*Registration, error)
 	}
 	r.watchLocked(g)
 	r.regs[g.key] = g
+	g.dirtyLocked()
 	backoff.Wake(r.wake)
 	return g, nil
 }
@@ -119,7 +120,7 @@ func (r *Registrar) prepare(service string, ep Endpoint) (*Registration, error) 
 	}
 	return &Registration{registrar: r, service: service, id: ep.ID, key: Key(service, ep.ID), addr: ep.Addr,
 		desired: desired{plain: value, value: value}, observed: observed{values: values{applied: value, current: value}},
-		dirty: true, state: State{Since: time.Now()}, changed: make(chan struct{})}, nil
+		state: State{Since: time.Now()}}, nil
 }
 
 // Shutdown removes every endpoint, each as Registration.Shutdown does, and revokes the
@@ -224,7 +225,7 @@ type RegistrarStats struct {
 	LeasesExpired   uint64 // leases that etcd was found not to have any more
 	LeasesUnrenewed uint64 // times that a lease was not renewed for its whole time; it may have expired
 	LeasesReplaced  uint64 // leases given up so that no late create can happen under them
-	Writes          uint64 // puts and deletions sent, those that found the key changed among them
+	Writes          uint64 // keys put or deleted, as sent: with those found changed, and again where a transaction is sent in parts
 	WriteFailures   uint64 // of them, those that etcd refused or did not answer
 }
 

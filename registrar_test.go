@@ -97,6 +97,30 @@ func (d *registrarEnv) noError(what string, err error) {
 	}
 }
 
+// steps returns the transactions that a request makes, each about one key, with a condition.
+func steps(request any) (all []*etcdserverpb.TxnRequest) {
+	txn, ok := request.(*etcdserverpb.TxnRequest)
+	if ok && len(txn.Compare) > 0 {
+		return []*etcdserverpb.TxnRequest{txn}
+	}
+	for _, op := range txn.GetSuccess() {
+		if nested := op.GetRequestTxn(); nested != nil {
+			all = append(all, nested)
+		}
+	}
+	return all
+}
+
+// puts returns what a request puts.
+func puts(request any) (all []*etcdserverpb.PutRequest) {
+	for _, txn := range steps(request) {
+		if put := txn.Success[0].GetRequestPut(); put != nil {
+			all = append(all, put)
+		}
+	}
+	return all
+}
+
 // key returns what etcd holds, nil for nothing.
 func (d *registrarEnv) key(key string) *mvccpb.KeyValue {
 	all := d.store.KeyValues()
@@ -502,7 +526,8 @@ func TestManyRegistrations(t *testing.T) {
 		name   string
 		limit  int // of operations in a transaction
 		denied bool
-	}{{"watched", 128, false}, {"looked up", 128, true}, {"looked up by few", 8, true}} {
+		most   int // transactions and lists of the lease's keys in 10 s
+	}{{"watched", 128, false, 0}, {"looked up", 128, true, 6}, {"looked up by few", 8, true, 6}} {
 		t.Run(row.name, func(t *testing.T) {
 			withRegistrar(t, RegistrarOptions{TTL: time.Hour}, func(d *registrarEnv) {
 				d.store.SetLimits(row.limit, 1<<20)
@@ -522,17 +547,14 @@ func TestManyRegistrations(t *testing.T) {
 				if got := d.store.Watches(); got > maxKeyWatches+1 {
 					t.Errorf("%d watches, want %d and the service's", got, maxKeyWatches)
 				}
-				revision, txns := d.store.Revision(), d.conn.Calls(fakeetcd.Txn)
+				calls := func() int { return d.conn.Calls(fakeetcd.Txn) + d.conn.Calls(fakeetcd.TimeToLive) }
+				revision, before := d.store.Revision(), calls()
 				time.Sleep(10 * time.Second)
 				if got := d.store.Revision(); got != revision {
 					t.Errorf("%d writes without a reason", got-revision)
 				}
-				most := 0
-				if row.denied {
-					most = 3 * (n/(min(row.limit, maxBatch)/2) + 1) // a batch that was refused is halved
-				}
-				if got := d.conn.Calls(fakeetcd.Txn) - txns; got > most {
-					t.Errorf("%d transactions in 10 s, want %d at most", got, most)
+				if got := calls() - before; got > row.most {
+					t.Errorf("%d messages in 10 s, want %d at most", got, row.most)
 				}
 				grant, err := d.other.Grant(d.within(time.Second), 3600)
 				d.noError("grant", err)
@@ -547,6 +569,46 @@ func TestManyRegistrations(t *testing.T) {
 				d.store.Delete(next.Key())
 				time.Sleep(verifyKeysEvery + time.Second)
 				d.holds(next, plain(fmt.Sprint(n-2)))
+			})
+		})
+	}
+}
+
+// An edit under the lease of a key that no watch tells of is found by a round of all values, and
+// where the role may not read a key of the lease, all are looked up each time.
+func TestLookUpOfMany(t *testing.T) {
+	const n = 5*maxKeyWatches + maxBatch
+	for name, row := range map[string]struct {
+		lease error
+		edit  time.Duration // until an edit is found, at most
+	}{
+		"by the lease": {nil, 3 * verifyKeysEvery},
+		"key by key":   {rpctypes.ErrPermissionDenied, verifyKeysEvery + time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			withRegistrar(t, RegistrarOptions{TTL: time.Hour}, func(d *registrarEnv) {
+				d.denyService()
+				d.conn.Fail(fakeetcd.TimeToLive, row.lease)
+				var regs []*Registration
+				for i := range n {
+					regs = append(regs, d.register(fmt.Sprint(i), nil))
+				}
+				for _, g := range regs {
+					d.noError("wait", g.Wait(d.within(time.Minute)))
+				}
+				deleted, plainly, edited := regs[n-1], regs[n-2], regs[maxKeyWatches:n-2]
+				d.store.Delete(deleted.Key())
+				d.put(plainly.Key(), plain(plainly.ID()), clientv3.NoLease)
+				for _, g := range edited {
+					d.put(g.Key(), fmt.Sprintf(`{"Op":0,"Addr":%q,"Metadata":{"status":"draining"}}`, g.Addr()), d.lease())
+				}
+				time.Sleep(verifyKeysEvery + time.Second)
+				d.holds(deleted, plain(deleted.ID()))
+				d.holds(plainly, plain(plainly.ID()))
+				time.Sleep(row.edit - verifyKeysEvery - time.Second)
+				for _, g := range edited {
+					d.phase(g, Draining, nil)
+				}
 			})
 		})
 	}
@@ -741,7 +803,7 @@ func TestNoSpaceIsATypedErrorAndRetried(t *testing.T) {
 		d.noError("wait", b.Wait(d.within(time.Minute)))
 		// A full etcd takes deletions, though not the mark before.
 		d.conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
-			if txn, ok := call.Request.(*etcdserverpb.TxnRequest); ok && txn.Success[0].GetRequestPut() != nil {
+			if len(puts(call.Request)) > 0 {
 				return rpctypes.ErrNoSpace
 			}
 			return nil

@@ -15,7 +15,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/rollcall-grpc/rollcall/internal/test/fakeetcd"
@@ -237,8 +236,10 @@ func TestRegistrarStats(t *testing.T) {
 		}
 		before := d.registrar.Stats()
 		d.conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
-			if txn, ok := call.Request.(*etcdserverpb.TxnRequest); ok && len(txn.Compare) > 0 && string(txn.Compare[0].Key) == "svc/late" && txn.Success[0].GetRequestPut() != nil {
-				return context.DeadlineExceeded
+			for _, put := range puts(call.Request) {
+				if string(put.Key) == "svc/late" {
+					return context.DeadlineExceeded
+				}
 			}
 			return nil
 		})

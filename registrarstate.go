@@ -34,13 +34,15 @@ type Registrar struct {
 	counts    registrarCounts
 
 	// Owned by run.
-	batch      int             // keys to look up at once
 	fenceRetry backoff.Backoff // of a fence that fails
 	fenceDue   time.Time       // when it is tried again
+	unread     []*Registration // whose values are still to be read in this round; see verifyKeys
 
 	mu       sync.Mutex
 	closed   bool
 	regs     map[string]*Registration // by key
+	dirty    []*Registration          // whose keys must be looked at
+	batch    int                      // keys to send at once, as far as is known of the server's limit
 	lease    clientv3.LeaseID         // 0 while there is none. Invariant: only run changes it; shutdown does after run
 	ttl      time.Duration            // of the lease, as etcd granted it
 	leasedAt time.Time                // when it did
@@ -51,6 +53,7 @@ type Registrar struct {
 	unanswered map[string][]clientv3.LeaseID
 
 	watches    map[string]*keyWatch // by name
+	unwatched  []*Registration      // whose services are to be watched
 	keyWatches int                  // how many of them are of one key
 
 	deregistered map[string]bool   // keys deregistered under this lease; a restored etcd may have them again
@@ -102,12 +105,12 @@ type Registration struct {
 	observed observed
 	watch    *keyWatch // of the key; nil once it is removed, or if the Directory is closed
 
-	dirty     bool            // the key must be looked at
+	dirty     bool            // it is in Registrar.dirty
 	retry     backoff.Backoff // of a key that etcd refuses
 	notBefore time.Time       // until when it is left alone then
 
 	state   State
-	changed chan struct{} // closed when state changes
+	changed chan struct{} // closed when state changes; nil while nobody waits for that
 }
 
 // keyWatch is a watch that covers the keys of some registrations: one key, or a whole
@@ -122,12 +125,29 @@ type keyWatch struct {
 	unseen map[*Registration]bool // written, and not yet seen in a snapshot
 }
 
-// event is what happened to a registration.
+// event is what happened to a registration, and to how many others.
 type event struct {
-	level slog.Level
-	text  string
-	key   string
-	cause error
+	level  slog.Level
+	text   string
+	key    string
+	cause  error
+	others int
+}
+
+// dirtyLocked has a registration's key looked at.
+func (g *Registration) dirtyLocked() {
+	if !g.dirty {
+		g.dirty = true
+		g.registrar.dirty = append(g.registrar.dirty, g)
+	}
+}
+
+// stateChangeLocked returns a channel that closes when the state changes.
+func (g *Registration) stateChangeLocked() <-chan struct{} {
+	if g.changed == nil {
+		g.changed = make(chan struct{})
+	}
+	return g.changed
 }
 
 // setLocked records a state and wakes those who wait. Closed is the last one.
@@ -143,6 +163,8 @@ func (g *Registration) setLocked(phase Phase, err error) {
 		s.Lease, s.TTL = g.observed.lease(), g.registrar.ttl
 	}
 	g.state = s
-	close(g.changed)
-	g.changed = make(chan struct{})
+	if g.changed != nil {
+		close(g.changed)
+		g.changed = nil
+	}
 }

@@ -40,7 +40,7 @@ func (g *Registration) Addr() string { return g.addr }
 func (g *Registration) State() (State, <-chan struct{}) {
 	g.registrar.mu.Lock()
 	defer g.registrar.mu.Unlock()
-	return g.state, g.changed
+	return g.state, g.stateChangeLocked()
 }
 
 // Wait waits until the endpoint is in etcd as it should be. It fails with the
@@ -105,7 +105,8 @@ func (g *Registration) change(verb string, change func() (desired, error)) error
 	if err != nil {
 		return err
 	}
-	g.desired, g.dirty, g.notBefore = wanted, true, time.Time{}
+	g.desired, g.notBefore = wanted, time.Time{}
+	g.dirtyLocked()
 	g.setLocked(g.state.Phase, g.state.Err)
 	return nil
 }
@@ -135,9 +136,11 @@ func (g *Registration) remove() {
 			g.desired = marked
 		}
 		g.desired.removed, g.observed.fresh = true, false
-		g.dirty, g.notBefore = true, time.Time{}
+		g.notBefore = time.Time{}
 		if r.lease == 0 {
 			r.finishLocked(g, nil)
+		} else {
+			g.dirtyLocked()
 		}
 	}
 	sub := r.unwatchLocked(g)
@@ -157,7 +160,7 @@ func (g *Registration) await(ctx context.Context, verb string, met func() bool) 
 	r := g.registrar
 	for {
 		r.mu.Lock()
-		ok, state, changed := met(), g.state, g.changed
+		ok, state, changed := met(), g.state, g.stateChangeLocked()
 		r.mu.Unlock()
 		switch {
 		case ok:

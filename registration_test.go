@@ -14,7 +14,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -366,8 +365,8 @@ func TestMarkKeepsAnEdit(t *testing.T) {
 						marked = "?"
 						d.put("svc/a", `{"Op":0,"Addr":"host-a:80","Metadata":{"weight":7}}`, d.lease())
 					}
-					if txn, ok := call.Request.(*etcdserverpb.TxnRequest); ok && txn.Success[0].GetRequestPut() != nil {
-						marked = string(txn.Success[0].GetRequestPut().Value)
+					for _, put := range puts(call.Request) {
+						marked = string(put.Value)
 					}
 					return nil
 				})

@@ -187,7 +187,8 @@ func unary[R any](ctx context.Context, c *Conn, call Call, local bool, apply fun
 	if err := c.awaitLeader(ctx, local); err != nil {
 		return none, err
 	}
-	write := call.Method == Put || call.Method == Txn || call.Method == Grant
+	txn, _ := call.Request.(*etcdserverpb.TxnRequest)
+	write := call.Method == Put || call.Method == Grant || txn != nil && !readOnly(txn)
 	c.store.mu.Lock()
 	if write && c.delayed > 0 {
 		c.delayed--

@@ -100,7 +100,7 @@ func (c *Conn) Fail(m Method, err error) {
 	c.always[m] = err
 }
 
-// LoseAnswers applies the next n puts, transactions and grants, but drops the answers, so that the
+// LoseAnswers applies the next n puts, transactions that write and grants, but drops the answers, so that the
 // client reaches its deadline.
 func (c *Conn) LoseAnswers(n int) {
 	c.store.mu.Lock()
@@ -108,7 +108,7 @@ func (c *Conn) LoseAnswers(n int) {
 	c.lost = n
 }
 
-// DelayWrites delays the next n puts, transactions and grants, as a frozen connection does: the
+// DelayWrites delays the next n puts, transactions that write and grants, as a frozen connection does: the
 // client reaches its deadline, but Land applies them later.
 func (c *Conn) DelayWrites(n int) {
 	c.store.mu.Lock()

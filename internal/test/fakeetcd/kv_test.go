@@ -216,6 +216,29 @@ func TestTxn(t *testing.T) {
 	})
 }
 
+// A transaction within another has conditions of its own, which are decided before anything is
+// written, and shares its revision.
+func TestNestedTxn(t *testing.T) {
+	bubble(t, func(e *env) {
+		e.put("a", "1")
+		absent := func(key string) []clientv3.Cmp {
+			return []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", 0)}
+		}
+		create := func(key string) clientv3.Op {
+			return clientv3.OpTxn(absent(key), []clientv3.Op{clientv3.OpPut(key, "2")}, []clientv3.Op{clientv3.OpGet(key)})
+		}
+		twice := clientv3.OpTxn(absent("c"), []clientv3.Op{clientv3.OpPut("d", "then")}, []clientv3.Op{clientv3.OpPut("d", "else")})
+		resp, err := e.cli.Txn(e.ctx).Then(create("a"), create("b"), clientv3.OpPut("c", "2"), twice, clientv3.OpGet("b")).Commit()
+		e.expectErr("nested", err, nil)
+		taken, created := resp.Responses[0].GetResponseTxn(), resp.Responses[1].GetResponseTxn()
+		e.expect("conditions", []any{resp.Succeeded, taken.Succeeded, created.Succeeded}, "[true false true]")
+		e.expect("found", keys(taken.Responses[0].GetResponseRange().Kvs), "a=1")
+		e.expect("written", e.store.Values(), "map[a:1 b:2 c:2 d:then]")
+		e.expect("one revision", []any{resp.Header.Revision, e.store.Revision()}, "[3 3]")
+		e.expect("a read sees what stands before it", keys(resp.Responses[4].GetResponseRange().Kvs), "b=2")
+	})
+}
+
 func TestTxnRefused(t *testing.T) {
 	bubble(t, func(e *env) {
 		e.put("a", "1")
@@ -226,6 +249,9 @@ func TestTxnRefused(t *testing.T) {
 			return ops
 		}
 		put := clientv3.OpPut
+		nested := func(key string) clientv3.Op {
+			return clientv3.OpTxn(nil, []clientv3.Op{put(key, "then")}, []clientv3.Op{put(key, "else")})
+		}
 		for _, row := range []struct {
 			name string
 			ops  []clientv3.Op
@@ -235,6 +261,11 @@ func TestTxnRefused(t *testing.T) {
 			{"put and deleted", []clientv3.Op{put("a", "2"), clientv3.OpDelete("", clientv3.WithPrefix())}, rpctypes.ErrDuplicateKey},
 			{"too many", many(129), rpctypes.ErrTooManyOps},
 			{"too large", []clientv3.Op{put("a", strings.Repeat("x", maxRequest))}, rpctypes.ErrRequestTooLarge},
+			{"too many within", append(many(127), clientv3.OpTxn(nil, many(2)[1:], nil)), rpctypes.ErrTooManyOps},
+			{"put twice within", []clientv3.Op{nested("a"), put("a", "3")}, rpctypes.ErrDuplicateKey},
+			{"put in two within", []clientv3.Op{nested("a"), nested("a")}, rpctypes.ErrDuplicateKey},
+			{"put within and deleted", []clientv3.Op{nested("a"), clientv3.OpDelete("a")}, rpctypes.ErrDuplicateKey},
+			{"a lease within", []clientv3.Op{put("b", "2"), clientv3.OpTxn(nil, []clientv3.Op{put("c", "", clientv3.WithLease(9))}, nil)}, rpctypes.ErrLeaseNotFound},
 			{"no key", []clientv3.Op{put("", "2")}, rpctypes.ErrEmptyKey},
 			{"second op's lease", []clientv3.Op{put("b", "2"), put("c", "", clientv3.WithLease(9))}, rpctypes.ErrLeaseNotFound},
 			{"second op's read", []clientv3.Op{put("b", "2"), clientv3.OpGet("a", clientv3.WithRev(99))}, rpctypes.ErrFutureRev},

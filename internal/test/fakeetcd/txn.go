@@ -6,34 +6,75 @@ package fakeetcd
 import (
 	"bytes"
 	"cmp"
+	"slices"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 )
 
 // txn applies a transaction that checkTxn has passed.
 func (w *write) txn(r *etcdserverpb.TxnRequest) (*etcdserverpb.TxnResponse, error) {
-	resp := &etcdserverpb.TxnResponse{Succeeded: w.compareAll(r.Compare)}
-	ops := r.Failure
-	if resp.Succeeded {
-		ops = r.Success
+	path := make(map[*etcdserverpb.TxnRequest]bool)
+	w.compare(r, path)
+	if err := w.check(r, path); err != nil {
+		return nil, err
 	}
-	for _, op := range ops {
-		if err := w.checkOp(op); err != nil {
-			return nil, err
-		}
-	}
-	for _, op := range ops {
-		resp.Responses = append(resp.Responses, w.apply(op))
-	}
-	resp.Header = &etcdserverpb.ResponseHeader{Revision: w.current()}
-	return resp, nil
+	return w.applyTxn(r, path), nil
 }
 
-// checkOp fails for what the data do not allow, before anything is written.
+// readOnly reports whether a transaction can only read. As in etcd, one with another transaction
+// within it counts as a write.
+func readOnly(r *etcdserverpb.TxnRequest) bool {
+	return !slices.ContainsFunc(slices.Concat(r.Success, r.Failure), func(op *etcdserverpb.RequestOp) bool { return op.GetRequestRange() == nil })
+}
+
+// compare decides for a transaction, and for those within it that it takes, whether they succeed:
+// before anything is written.
+func (w *write) compare(r *etcdserverpb.TxnRequest, path map[*etcdserverpb.TxnRequest]bool) {
+	path[r] = w.compareAll(r.Compare)
+	for _, op := range taken(r, path) {
+		if nested := op.GetRequestTxn(); nested != nil {
+			w.compare(nested, path)
+		}
+	}
+}
+
+func taken(r *etcdserverpb.TxnRequest, path map[*etcdserverpb.TxnRequest]bool) []*etcdserverpb.RequestOp {
+	if path[r] {
+		return r.Success
+	}
+	return r.Failure
+}
+
+// check fails for what the data do not allow, before anything is written.
+func (w *write) check(r *etcdserverpb.TxnRequest, path map[*etcdserverpb.TxnRequest]bool) error {
+	for _, op := range taken(r, path) {
+		err := w.checkOp(op)
+		if nested := op.GetRequestTxn(); nested != nil {
+			err = w.check(nested, path)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *write) applyTxn(r *etcdserverpb.TxnRequest, path map[*etcdserverpb.TxnRequest]bool) *etcdserverpb.TxnResponse {
+	resp := &etcdserverpb.TxnResponse{Succeeded: path[r]}
+	for _, op := range taken(r, path) {
+		if nested := op.GetRequestTxn(); nested != nil {
+			got := &etcdserverpb.ResponseOp_ResponseTxn{ResponseTxn: w.applyTxn(nested, path)}
+			resp.Responses = append(resp.Responses, &etcdserverpb.ResponseOp{Response: got})
+		} else {
+			resp.Responses = append(resp.Responses, w.apply(op))
+		}
+	}
+	resp.Header = &etcdserverpb.ResponseHeader{Revision: w.current()}
+	return resp
+}
+
 func (w *write) checkOp(op *etcdserverpb.RequestOp) error {
 	switch {
 	case op.GetRequestPut() != nil:
@@ -102,7 +143,20 @@ func compareOne(c *etcdserverpb.Compare, kv *mvccpb.KeyValue) bool {
 
 // checkTxn fails for transactions that are invalid whatever the data are.
 func checkTxn(r *etcdserverpb.TxnRequest, maxOps int) error {
-	if max(len(r.Compare), len(r.Success), len(r.Failure)) > maxOps {
+	if err := checkTxnOps(r, maxOps); err != nil {
+		return err
+	}
+	if _, err := changed(r.Success); err != nil {
+		return err
+	}
+	_, err := changed(r.Failure)
+	return err
+}
+
+// checkTxnOps checks the operations of a transaction; those within it may have fewer.
+func checkTxnOps(r *etcdserverpb.TxnRequest, maxOps int) error {
+	count := max(len(r.Compare), len(r.Success), len(r.Failure))
+	if count > maxOps {
 		return rpctypes.ErrGRPCTooManyOps
 	}
 	for _, c := range r.Compare {
@@ -112,18 +166,15 @@ func checkTxn(r *etcdserverpb.TxnRequest, maxOps int) error {
 	}
 	for _, ops := range [][]*etcdserverpb.RequestOp{r.Success, r.Failure} {
 		for _, op := range ops {
-			if err := checkRequestOp(op); err != nil {
+			if err := checkRequestOp(op, maxOps-count); err != nil {
 				return err
 			}
 		}
 	}
-	if overlaps(r.Success) || overlaps(r.Failure) {
-		return rpctypes.ErrGRPCDuplicateKey
-	}
 	return nil
 }
 
-func checkRequestOp(op *etcdserverpb.RequestOp) error {
+func checkRequestOp(op *etcdserverpb.RequestOp, maxOps int) error {
 	switch r := op.Request.(type) {
 	case *etcdserverpb.RequestOp_RequestRange:
 		return checkRange(r.RequestRange)
@@ -131,32 +182,72 @@ func checkRequestOp(op *etcdserverpb.RequestOp) error {
 		return checkPut(r.RequestPut)
 	case *etcdserverpb.RequestOp_RequestDeleteRange:
 		return checkKey(r.RequestDeleteRange.Key)
+	case *etcdserverpb.RequestOp_RequestTxn:
+		return checkTxnOps(r.RequestTxn, maxOps)
 	default:
-		return status.Error(codes.Unimplemented, "fakeetcd: no transactions within transactions")
+		return rpctypes.ErrGRPCKeyNotFound
 	}
 }
 
-// overlaps reports whether a key is put twice, or put and deleted.
-func overlaps(ops []*etcdserverpb.RequestOp) bool {
-	puts := make(map[string]bool)
-	for _, op := range ops {
-		if p := op.GetRequestPut(); p != nil {
-			if puts[string(p.Key)] {
-				return true
-			}
-			puts[string(p.Key)] = true
-		}
-	}
+// changes are what operations put and delete.
+type changes struct {
+	puts    map[string]bool
+	deletes []*etcdserverpb.DeleteRangeRequest
+}
+
+func (c *changes) deleted(key string) bool {
+	return slices.ContainsFunc(c.deletes, func(d *etcdserverpb.DeleteRangeRequest) bool { return inRange(key, d.Key, d.RangeEnd) })
+}
+
+// changed returns what operations put and delete, with the transactions among them. It fails if a
+// key is put twice, or put and deleted: both branches of a transaction may put the same key.
+func changed(ops []*etcdserverpb.RequestOp) (all changes, err error) {
+	all.puts = make(map[string]bool)
 	for _, op := range ops {
 		if d := op.GetRequestDeleteRange(); d != nil {
-			for key := range puts {
-				if inRange(key, d.Key, d.RangeEnd) {
-					return true
-				}
+			all.deletes = append(all.deletes, d)
+		}
+	}
+	add := func(key string, safe bool) error {
+		if all.puts[key] && !safe || all.deleted(key) {
+			return rpctypes.ErrGRPCDuplicateKey
+		}
+		all.puts[key] = true
+		return nil
+	}
+	for _, op := range ops {
+		nested := op.GetRequestTxn()
+		if nested == nil {
+			continue
+		}
+		then, err := changed(nested.Success)
+		if err != nil {
+			return all, err
+		}
+		otherwise, err := changed(nested.Failure)
+		if err != nil {
+			return all, err
+		}
+		for key := range then.puts {
+			if err := add(key, false); err != nil {
+				return all, err
+			}
+		}
+		for key := range otherwise.puts {
+			if err := add(key, then.puts[key]); err != nil {
+				return all, err
+			}
+		}
+		all.deletes = slices.Concat(all.deletes, then.deletes, otherwise.deletes)
+	}
+	for _, op := range ops {
+		if p := op.GetRequestPut(); p != nil {
+			if err := add(string(p.Key), false); err != nil {
+				return all, err
 			}
 		}
 	}
-	return false
+	return all, nil
 }
 
 func checkPut(r *etcdserverpb.PutRequest) error {
