@@ -202,17 +202,22 @@ func TestListsPassAGate(t *testing.T) {
 // While etcd does not answer one list asks, and the others wait.
 func TestOneListAsksForAll(t *testing.T) {
 	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
-		conn.Fail(fakeetcd.Get, rpctypes.ErrGRPCAuthFailed)
+		fail := func(err error) {
+			conn.Fail(fakeetcd.Get, err)
+			conn.Fail(fakeetcd.Txn, err)
+		}
+		asked := func() int { return conn.Calls(fakeetcd.Get) + conn.Calls(fakeetcd.Txn) }
+		fail(rpctypes.ErrGRPCAuthFailed)
 		d := directory(t, conn)
 		defer d.Close()
 		subs := subscribeAll(t, d, 100)
 		time.Sleep(10 * time.Second)
-		if n := conn.Calls(fakeetcd.Get); n > 30 {
+		if n := asked(); n > 30 {
 			t.Errorf("asked %d times in 10 s", n)
 		}
-		began := conn.Calls(fakeetcd.Get)
+		began := asked()
 		time.Sleep(time.Minute)
-		if n := conn.Calls(fakeetcd.Get) - began; n > 30 {
+		if n := asked() - began; n > 30 {
 			t.Errorf("asked %d times in a minute", n)
 		}
 		for _, sub := range subs {
@@ -220,7 +225,7 @@ func TestOneListAsksForAll(t *testing.T) {
 				t.Fatalf("got %v", err)
 			}
 		}
-		conn.Fail(fakeetcd.Get, nil)
+		fail(nil)
 		time.Sleep(6 * time.Second)
 		for i, sub := range subs {
 			if sub.Latest() == nil {
