@@ -20,11 +20,13 @@ import (
 	"github.com/rollcall-grpc/rollcall/internal/test/fakeetcd"
 )
 
-// many follows services of one key each, whose calls take 10 ms, so that lists have to wait
+// many follows services of 20 keys each, whose calls take 10 ms, so that lists have to wait
 // for their turn.
 func (e *env) many(services int) (stores []*mapStore) {
 	for i := range services {
-		e.put(service(i) + "a")
+		for j := range 20 {
+			e.put(fmt.Sprint(service(i), "key-", j))
+		}
 	}
 	e.conn.SetHook(slow(nil))
 	for i := range services {
