@@ -160,7 +160,7 @@ func (r *Registrar) verifyKeys(ctx context.Context) (dirty bool) {
 		if err != nil {
 			r.mu.Lock()
 			if errors.Is(err, rpctypes.ErrTooManyOps) {
-				r.batch = max(1, min(r.batch, len(chunk)/2)) // the limit is the server's to set
+				r.lowerBatchLocked(len(chunk))
 			}
 			r.mu.Unlock()
 			r.Logger().Debug("cannot verify the keys of registrations", "cause", r.explain(err))

@@ -30,6 +30,7 @@ func (r *Registrar) run(ctx context.Context) {
 	}()
 	var retry backoff.Backoff
 	for ctx.Err() == nil {
+		r.dropClosed()
 		if r.idle() {
 			_ = backoff.Sleep(ctx, time.Hour, r.wake)
 			continue
@@ -78,12 +79,13 @@ func (r *Registrar) clientClosed() {
 func (r *Registrar) idle() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.dropClosedLocked()
 	return len(r.regs) == 0 && r.lease == 0
 }
 
-// dropClosedLocked drops closed registrations that were to be looked at.
-func (r *Registrar) dropClosedLocked() {
+// dropClosed drops closed registrations that were to be looked at.
+func (r *Registrar) dropClosed() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	closed := func(g *Registration) bool { return g.state.Phase == Closed }
 	r.dirty = slices.DeleteFunc(r.dirty, closed)
 	r.unwatched = slices.DeleteFunc(r.unwatched, closed)

@@ -153,8 +153,7 @@ func (o *round) step(batch []*Registration) (rest []*Registration) {
 func (o *round) divideLocked(steps []step, err error) {
 	size := (len(steps) + parts - 1) / parts
 	if errors.Is(err, rpctypes.ErrTooManyOps) {
-		size = min(o.r.batch, len(steps)/2)
-		o.r.batch = size // the limit is the server's to set
+		size = o.r.lowerBatchLocked(len(steps))
 	}
 	for part := range slices.Chunk(steps, size) {
 		batch := make([]*Registration, len(part))
@@ -163,6 +162,13 @@ func (o *round) divideLocked(steps []step, err error) {
 		}
 		o.start(batch)
 	}
+}
+
+// lowerBatchLocked takes in that a server allows fewer operations than were sent, and returns how
+// many are sent from now on.
+func (r *Registrar) lowerBatchLocked(sent int) int {
+	r.batch = max(1, min(r.batch, sent/2))
+	return r.batch
 }
 
 // failedLocked records that a registration's step failed.
