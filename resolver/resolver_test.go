@@ -376,6 +376,7 @@ func TestOrder(t *testing.T) {
 		}
 	}, func(t *testing.T, s *fakeetcd.Store, conn *fakeetcd.Conn, c *channel, _ grpcresolver.Resolver) {
 		order := func(c *channel) (addrs []string) {
+			time.Sleep(time.Second) // whatever is throttled has been shown
 			synctest.Wait()
 			c.mu.Lock()
 			defer c.mu.Unlock()
