@@ -57,6 +57,12 @@ func (i *Instance) SameValue(o *Instance) bool {
 	return i.Addr == o.Addr && bytes.Equal(i.Metadata, o.Metadata)
 }
 
+// NewerThan reports whether i rather than o stands for an address that both have: it was
+// created later or, at the same revision, has the lesser key.
+func (i *Instance) NewerThan(o *Instance) bool {
+	return i.CreateRevision > o.CreateRevision || i.CreateRevision == o.CreateRevision && i.Key < o.Key
+}
+
 // Attributes reads Metadata anew at each call: to keep the result would double an Instance.
 func (i *Instance) Attributes() Attributes {
 	var texts fieldTexts

@@ -12,7 +12,7 @@ import (
 // candidates keeps the selection of one service and selector up to date, change by change.
 // Candidates are the instances that the selector matches and the address policy allows.
 // Each address with a candidate that is not draining has one instance in the selection: the
-// newest of these. While instances are retained or all candidates are draining, selectFrom
+// newest of these. While instances are retained or all candidates are draining, Snapshot.Select
 // makes the selection instead, at every change.
 type candidates struct {
 	selector rollcall.Selector
@@ -71,24 +71,24 @@ func (c *candidates) apply(snap *rollcall.Snapshot) (d disallowedChanges) {
 
 // replace makes the selection anew.
 func (c *candidates) replace(snap *rollcall.Snapshot) (d disallowedChanges) {
-	s := selectFrom(snap, c.selector, c.policy)
+	s := snap.Select(c.selector, c.policy)
 	before := c.selection
-	c.snap, c.fallback, c.selection = snap, s.fallback, newSelection(s.instances, s.index)
+	c.snap, c.fallback, c.selection = snap, s.LastResort, newSelection(s.Callable)
 	if !c.selection.looksLike(&before) {
 		c.version++
 	}
 	c.several = make(map[string][]*rollcall.Instance)
 	if !c.fallback {
-		if !addressesAreIDs(s.others) {
+		if len(s.Others) > 0 {
 			c.selection.buildIndex() // some may share the address of a selected one
 		}
-		for _, inst := range s.others {
+		for _, inst := range s.Others {
 			c.several[inst.Addr] = append(c.at(inst.Addr), inst)
 		}
 	}
 	known := c.disallowed
-	c.disallowed = make(map[string]rollcall.Disallowed, len(s.disallowed))
-	for _, now := range s.disallowed {
+	c.disallowed = make(map[string]rollcall.Disallowed, len(s.Disallowed))
+	for _, now := range s.Disallowed {
 		c.disallowed[now.Instance.Key] = now
 		if now.Instance != known[now.Instance.Key].Instance {
 			d.fresh = append(d.fresh, now)
@@ -150,7 +150,7 @@ func (c *candidates) elect(addr string) {
 	all := c.at(addr)
 	var best *rollcall.Instance
 	for _, inst := range all {
-		if !inst.Draining() && (best == nil || newer(inst, best)) {
+		if !inst.Draining() && (best == nil || inst.NewerThan(best)) {
 			best = inst
 		}
 	}

@@ -70,7 +70,7 @@ func hashKeysBy(snap *rollcall.Snapshot, keys []string) map[string]string {
 	return got
 }
 
-// After any changes candidates have selected what selectFrom selects at once, and the
+// After any changes candidates have selected what Select selects at once, and the
 // version has grown only if a channel could see a difference.
 func TestCandidatesFollow(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
@@ -139,9 +139,9 @@ func candidatesFollow(t *testing.T, rt *rapid.T) string {
 		if got, want := slices.Sorted(maps.Keys(shown)), selectedBy(snap, selector); !slices.Equal(got, want) || len(selection.endpoints) != len(want) {
 			return fmt.Sprintf("selected %v, want %v", got, want)
 		}
-		at := selectFrom(snap, selector, nil)
-		if got, want := keysOf(selection.instances), keysOf(at.instances); !slices.Equal(got, want) || c.fallback != at.fallback {
-			return fmt.Sprintf("selected %v, fallback %v; selectFrom has %v, %v", got, c.fallback, want, at.fallback)
+		at := snap.Select(selector, nil)
+		if got, want := keysOf(selection.instances), keysOf(at.Callable); !slices.Equal(got, want) || c.fallback != at.LastResort {
+			return fmt.Sprintf("selected %v, fallback %v; Select has %v, %v", got, c.fallback, want, at.LastResort)
 		}
 		for _, inst := range selection.instances {
 			if latest := snap.Instance(inst.Key); latest != nil && latest != inst {
@@ -164,8 +164,8 @@ func candidatesFollow(t *testing.T, rt *rapid.T) string {
 				others--
 			}
 		}
-		if !c.fallback && others != len(at.others) {
-			return fmt.Sprintf("%d others in %v, want %v", others, c.several, at.others)
+		if !c.fallback && others != len(at.Others) {
+			return fmt.Sprintf("%d others in %v, want %v", others, c.several, at.Others)
 		}
 		for _, fresh := range changes.fresh {
 			disallowedKeys[fresh.Instance.Key] = fresh.Instance.ModRevision

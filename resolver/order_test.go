@@ -17,7 +17,7 @@ func selectionOf(n int) *selection {
 	for i := range n {
 		instances = append(instances, &rollcall.Instance{Key: fmt.Sprint("s/", i)})
 	}
-	s := newSelection(instances, nil)
+	s := newSelection(instances)
 	return &s
 }
 

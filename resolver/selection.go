@@ -19,14 +19,12 @@ type selection struct {
 	hashKeys  bool                 // an instance has, or had, a "hash_key"
 }
 
-// newSelection returns a selection of instances, which becomes its own, and of their index,
-// which may be nil.
-func newSelection(instances []*rollcall.Instance, index map[string]int) selection {
+// newSelection returns a selection of instances, which becomes its own.
+func newSelection(instances []*rollcall.Instance) selection {
 	s := selection{
 		endpoints: make([]grpcresolver.Endpoint, len(instances)),
 		hashes:    make([]uint64, len(instances)),
 		instances: instances,
-		index:     index,
 	}
 	cache := make(attributeCache)
 	for i, inst := range instances {

@@ -84,7 +84,7 @@ func TestLayers(t *testing.T) {
 var floors = []struct{ files, reason string }{
 	{"doc errors address client", "errors and rules that everything above may use"},
 	{"metadata instance codec selector serviceconfig", "one key: what a value means"},
-	{"snapshot selfpreservation", "many keys at one revision"},
+	{"snapshot selfpreservation selection", "many keys at one revision"},
 	{"store fallback informer configs", "how snapshots come about, for one key range"},
 	{"directory requests stats subscription", "what a program reads with"},
 	{"edits reconcile", "one registration: pure decisions"},
