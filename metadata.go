@@ -239,3 +239,18 @@ func LocalityFromEnv() Locality {
 func (l Locality) String() string {
 	return fmt.Sprintf("{region=%q, zone=%q, sub_zone=%q}", l.Region, l.Zone, l.Subzone)
 }
+
+// Distance returns how far another locality is from l: the number of parts, from region to
+// subzone, that remain from the first that differs, 0 to 3. Empty parts of l do not matter: a
+// caller that knows nothing of where it is has no distance from anywhere.
+func (l Locality) Distance(o Locality) int {
+	switch {
+	case l.Region != "" && l.Region != o.Region:
+		return 3
+	case l.Zone != "" && l.Zone != o.Zone:
+		return 2
+	case l.Subzone != "" && l.Subzone != o.Subzone:
+		return 1
+	}
+	return 0
+}

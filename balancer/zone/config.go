@@ -25,6 +25,10 @@ type locality [levels]string
 
 func localityOf(l rollcall.Locality) locality { return locality{l.Region, l.Zone, l.Subzone} }
 
+func (l locality) exported() rollcall.Locality {
+	return rollcall.Locality{Region: l[0], Zone: l[1], Subzone: l[2]}
+}
+
 // settings are the policy's part of a service config.
 type settings struct {
 	serviceconfig.LoadBalancingConfig `json:"-"`

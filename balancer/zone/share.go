@@ -6,12 +6,7 @@ package zone
 // group returns how near a locality is to the caller's: the number of levels, from the
 // outermost, at which they do not differ. The localities of a group share a child policy.
 func (s *settings) group(l locality) int {
-	for level, want := range s.caller {
-		if want != "" && want != l[level] {
-			return level
-		}
-	}
-	return levels
+	return levels - s.caller.exported().Distance(l.exported())
 }
 
 // split returns the share of the calls that each group gets, by the capacities of the

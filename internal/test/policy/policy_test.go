@@ -45,11 +45,12 @@ var layers = []struct {
 	{"resolver", ". internal/endpointattr", "outputs never import each other"},
 	{"endpoints", ".", "outputs never import each other"},
 	{"serving", ".", "a server registers; it needs no output"},
+	{"xds", ". internal/backoff", "it serves snapshots, and needs no other output"},
 	{"balancer/weighted", "internal/spread", "it reads gRPC's own attribute, and works with any resolver"},
 	{"balancer/zone", ". internal/endpointattr internal/spread", "it reads localities from endpoints, and knows nothing of resolvers"},
 	{"examples/server", ". serving", "a server needs no more"},
 	{"examples/client", ". resolver", "a client needs no more"},
-	{"cmd/rollcall", ". resolver endpoints serving balancer/weighted balancer/zone internal/devetcd", "the command puts everything together"},
+	{"cmd/rollcall", ". resolver endpoints serving xds balancer/weighted balancer/zone internal/devetcd", "the command puts everything together"},
 }
 
 // TestLayers checks that no import runs up: packages import those above them in the list,
@@ -162,6 +163,8 @@ var heavy = []struct {
 }{
 	{". ./resolver ./endpoints ./serving ./balancer/zone", "go.etcd.io/etcd/server/ github.com/envoyproxy/ github.com/spf13/cobra github.com/prometheus/",
 		"a user of the library builds no server, no command and no metrics"},
+	{"./xds", "go.etcd.io/etcd/server/ github.com/envoyproxy/go-control-plane/pkg github.com/spf13/cobra github.com/prometheus/",
+		"it is a library too, with state of its own"},
 	{"./balancer/weighted", "go.etcd.io/ github.com/envoyproxy/ github.com/spf13/cobra github.com/prometheus/",
 		"it works with any resolver"},
 	{"./internal/throttle ./internal/backoff ./internal/jsonscan", "go.etcd.io/ google.golang.org/grpc",

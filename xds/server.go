@@ -1,0 +1,215 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package xds
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc"
+
+	"github.com/rollcall-grpc/rollcall"
+)
+
+// Options are the settings of a Server; the zero value works.
+type Options struct {
+	// Policy decides which addresses clients are sent; what a host name resolves to is checked
+	// as well. Default: rollcall.HostPort.
+	Policy rollcall.AddressPolicy
+
+	// Authorize decides which services a client may ask for. It is given the context of the
+	// client's stream, which has its peer. An error's text is what the client is told, and what
+	// its calls fail with. Default: all.
+	Authorize func(ctx context.Context, service string) error
+
+	// Subset is the most endpoints of a service that a client is sent. Of a larger service each
+	// client gets a part, in which every locality and weight is represented in proportion.
+	// Default 2,000.
+	Subset int
+
+	// PushInterval is the least time between changes that a stream is sent; what changes
+	// meanwhile is sent together. The first is sent at once. Default 100 ms.
+	PushInterval time.Duration
+
+	// Linger is for how long a service is followed after its last client has left. Default 30 s.
+	Linger time.Duration
+
+	// WriteTimeout is for how long a client may leave a response unread before its stream is
+	// ended. Default 30 s.
+	WriteTimeout time.Duration
+
+	// MaxStreams is how many streams there may be, MaxNames how many resources of one type a
+	// stream may ask for. Default 20,000 and 1,000.
+	MaxStreams, MaxNames int
+
+	// LookupHost resolves the host names among addresses. Default: the system's resolver.
+	LookupHost func(ctx context.Context, host string) ([]netip.Addr, error)
+
+	// Logger is told what clients reject and why streams were ended. Default: the Directory's.
+	Logger *slog.Logger
+}
+
+func (o *Options) validate() error {
+	for _, n := range []struct {
+		name     string
+		value    *int
+		standard int
+	}{{"Subset", &o.Subset, 2000}, {"MaxStreams", &o.MaxStreams, 20_000}, {"MaxNames", &o.MaxNames, 1000}} {
+		if *n.value < 0 {
+			return &rollcall.InputError{Field: n.name, Value: fmt.Sprint(*n.value), Reason: "it must not be negative"}
+		}
+		if *n.value == 0 {
+			*n.value = n.standard
+		}
+	}
+	for _, d := range []struct {
+		name     string
+		value    *time.Duration
+		standard time.Duration
+	}{{"PushInterval", &o.PushInterval, 100 * time.Millisecond}, {"Linger", &o.Linger, 30 * time.Second}, {"WriteTimeout", &o.WriteTimeout, 30 * time.Second}} {
+		if *d.value < 0 {
+			return &rollcall.InputError{Field: d.name, Value: d.value.String(), Reason: "it must not be negative"}
+		}
+		if *d.value == 0 {
+			*d.value = d.standard
+		}
+	}
+	if o.LookupHost == nil {
+		o.LookupHost = func(ctx context.Context, host string) ([]netip.Addr, error) {
+			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		}
+	}
+	return nil
+}
+
+// Server serves the services of a Directory as xDS. It implements Envoy's
+// AggregatedDiscoveryService, state of the world and incremental.
+type Server struct {
+	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
+	directory *rollcall.Directory
+	opts      Options
+	log       func() *slog.Logger
+	hosts     hosts
+	closing   chan struct{}
+
+	mu        sync.Mutex // before service.mu
+	services  map[string]*service
+	lingering []*service // the first is the next to go
+	streams   map[*stream]bool
+	stats     Stats
+}
+
+var errClosed = errors.New("the xDS server was closed")
+
+// NewServer returns a Server, to be closed by the caller before the Directory is.
+func NewServer(directory *rollcall.Directory, opts Options) (*Server, error) {
+	if directory == nil {
+		return nil, errors.New("xds: no Directory; make one with rollcall.NewDirectory")
+	}
+	if err := opts.validate(); err != nil {
+		return nil, err
+	}
+	s := &Server{directory: directory, opts: opts, log: directory.Logger, closing: make(chan struct{}),
+		services: make(map[string]*service), streams: make(map[*stream]bool)}
+	if opts.Logger != nil {
+		s.log = func() *slog.Logger { return opts.Logger }
+	}
+	s.hosts.resolve, s.hosts.all = opts.LookupHost, make(map[string]*host)
+	return s, nil
+}
+
+// Register adds the Server to a gRPC server.
+func (s *Server) Register(r grpc.ServiceRegistrar) {
+	discoveryv3.RegisterAggregatedDiscoveryServiceServer(r, s)
+}
+
+// Close ends all streams, and what follows their services. Calling it again does nothing.
+func (s *Server) Close() {
+	s.mu.Lock()
+	if s.services == nil {
+		s.mu.Unlock()
+		return
+	}
+	close(s.closing)
+	services := s.services
+	s.services = nil
+	for _, is := range s.lingering {
+		is.linger.Stop()
+	}
+	s.lingering = nil
+	s.mu.Unlock()
+	var closing sync.WaitGroup
+	for _, is := range services {
+		closing.Go(is.close)
+	}
+	closing.Wait()
+	s.hosts.done.Wait()
+}
+
+// acquire returns a service, to be released, and begins to follow it if nobody does.
+func (s *Server) acquire(name string) (*service, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.services == nil {
+		return nil, errClosed
+	}
+	is := s.services[name]
+	if is == nil {
+		var err error
+		if is, err = newService(s, name); err != nil {
+			return nil, err
+		}
+		s.services[name] = is
+	}
+	if is.refs++; is.linger != nil {
+		is.linger.Stop()
+		s.removeLingering(is)
+	}
+	return is, nil
+}
+
+// release begins to end a service that nobody uses. Of those only so many linger as one stream
+// may ask for: names that a client makes up end soon.
+func (s *Server) release(is *service) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if is.refs--; is.refs > 0 || s.services == nil {
+		return
+	}
+	is.linger = time.AfterFunc(s.opts.Linger, func() { s.end(is) })
+	if s.lingering = append(s.lingering, is); len(s.lingering) > s.opts.MaxNames {
+		s.lingering[0].linger.Reset(0)
+	}
+}
+
+func (s *Server) removeLingering(is *service) {
+	is.linger = nil
+	for i, other := range s.lingering {
+		if other == is {
+			s.lingering = append(s.lingering[:i], s.lingering[i+1:]...)
+			return
+		}
+	}
+}
+
+// end stops following a service, unless a client has come back.
+func (s *Server) end(is *service) {
+	s.mu.Lock()
+	gone := is.refs == 0 && is.linger != nil && s.services[is.name] == is
+	if gone {
+		delete(s.services, is.name)
+		s.removeLingering(is)
+	}
+	s.mu.Unlock()
+	if gone {
+		is.close()
+	}
+}

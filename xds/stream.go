@@ -1,0 +1,331 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package xds
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+)
+
+// maxNode is how large a client's node may be, in bytes.
+const maxNode = 64 << 10
+
+// request is what a client asks for, in either variant of the protocol.
+type request struct {
+	typeURL string
+	nonce   string // of the response that it is about; "": of none
+	node    *corev3.Node
+	nack    string // why the client has rejected that response; "": it has not
+
+	// Of the state of the world: the resources wanted from now on, and the version that the
+	// client has.
+	names   []string
+	version string
+
+	// Of the incremental variant.
+	subscribe, unsubscribe []string
+	versions               map[string]string // of resources that the client has, by name
+}
+
+// response is a response of either variant.
+type response struct {
+	kind      *kind
+	version   string // of all resources of the kind that the client has now
+	nonce     string
+	resources []named
+}
+
+type named struct {
+	name string
+	*resource
+}
+
+// transport is a stream of either variant.
+type transport interface {
+	Context() context.Context
+	receive() (*request, error)
+	send(*response) error
+	incremental() bool
+}
+
+// stream serves one client. What the client has asked for and been sent is changed by run alone.
+type stream struct {
+	server    *Server
+	transport transport
+	wakeup    chan struct{} // capacity 1: a service has changed
+	peer      string
+	host      string
+	since     time.Time
+	nonces    uint64
+	nextPush  time.Time // when changes may be sent again
+
+	mu            sync.Mutex // for those that report on the stream
+	node          *corev3.Node
+	to            audience
+	subscriptions map[*kind]*subscription
+}
+
+// wake has the stream look for changes.
+func (s *stream) wake() {
+	select {
+	case s.wakeup <- struct{}{}:
+	default:
+	}
+}
+
+// serve serves a client until it leaves.
+func (s *Server) serve(t transport) error {
+	st := &stream{server: s, transport: t, wakeup: make(chan struct{}, 1), since: time.Now(), subscriptions: make(map[*kind]*subscription)}
+	if p, ok := peer.FromContext(t.Context()); ok {
+		st.peer = p.Addr.String()
+		st.host = hostOf(st.peer)
+	}
+	if err := s.enter(st); err != nil {
+		return err
+	}
+	defer s.leave(st)
+	err := st.run()
+	if code := status.Code(err); code != codes.OK && code != codes.Canceled {
+		s.log().Warn("xDS stream was ended", "client", st.name(), "peer", st.peer, "cause", err)
+	}
+	return err
+}
+
+func (s *Server) enter(st *stream) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.services == nil:
+		return status.Error(codes.Unavailable, errClosed.Error())
+	case len(s.streams) >= s.opts.MaxStreams:
+		s.stats.Refused++
+		return status.Errorf(codes.ResourceExhausted, "there are %d streams already; try another replica", len(s.streams))
+	}
+	s.streams[st] = true
+	s.stats.Streams++
+	return nil
+}
+
+func (s *Server) leave(st *stream) {
+	s.mu.Lock()
+	delete(s.streams, st)
+	s.mu.Unlock()
+	for _, sub := range st.subscriptions {
+		for _, w := range sub.watches {
+			st.unwatch(w)
+		}
+	}
+}
+
+// run is the stream's loop. It ends with it, and with the context of the stream what it started.
+func (s *stream) run() error {
+	ctx := s.transport.Context()
+	requests, ended := make(chan *request), make(chan error, 1)
+	go func() {
+		for {
+			req, err := s.transport.receive()
+			if err != nil {
+				ended <- err
+				return
+			}
+			select {
+			case requests <- req:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	sent := make(chan error, 1)
+	sending := false
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case req := <-requests:
+			if err := s.handle(req); err != nil {
+				return err
+			}
+		case <-s.wakeup:
+		case err := <-sent:
+			if sending = false; err != nil {
+				return err
+			}
+		case <-timer.C:
+			if sending {
+				return status.Errorf(codes.DeadlineExceeded, "the client has left a response unread for %v", s.server.opts.WriteTimeout)
+			}
+		case err := <-ended:
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		case <-s.server.closing:
+			return status.Error(codes.Unavailable, errClosed.Error())
+		}
+		if sending {
+			continue // what comes next waits, and only the latest of it is kept
+		}
+		resp, wait := s.next()
+		if resp != nil {
+			sending, wait = true, s.server.opts.WriteTimeout
+			go func() { sent <- s.transport.send(resp) }()
+		}
+		if wait > 0 {
+			timer.Reset(wait)
+		} else {
+			timer.Stop()
+		}
+	}
+}
+
+// handle takes in a request.
+func (s *stream) handle(req *request) error {
+	k := kindOf(req.typeURL)
+	if k == nil {
+		return status.Errorf(codes.InvalidArgument, "resources of type %q are not served", req.typeURL)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if req.node != nil && s.node == nil {
+		if n := proto.Size(req.node); n > maxNode {
+			return status.Errorf(codes.InvalidArgument, "the node has %d bytes; at most %d are allowed", n, maxNode)
+		}
+		s.node = req.node
+		l := req.node.GetLocality()
+		s.to = audience{subset: subsetFor(req.node.GetId(), s.host)}
+		s.to.locality.Region, s.to.locality.Zone, s.to.locality.Subzone = l.GetRegion(), l.GetZone(), l.GetSubZone()
+	}
+	sub := s.subscriptions[k]
+	if sub == nil {
+		sub = &subscription{kind: k, watches: make(map[string]*watch)}
+		s.subscriptions[k] = sub
+	}
+	if req.nack != "" {
+		s.server.count(&s.server.stats.Rejections)
+		s.logger().Warn("xDS client has rejected a response", "type", k.name, "version", sub.version, "cause", req.nack)
+	}
+	var add, remove []string
+	if s.transport.incremental() {
+		add, remove = sub.incremental(req)
+	} else {
+		add, remove = sub.stateOfTheWorld(req)
+	}
+	if slices.Contains(add, "*") || slices.Contains(remove, "*") {
+		add, remove = s.expand(add), s.expand(remove)
+	}
+	for _, name := range remove {
+		if w := sub.watches[name]; w != nil {
+			delete(sub.watches, name)
+			s.unwatch(w)
+		}
+	}
+	for _, name := range add {
+		if w := sub.watches[name]; w != nil {
+			w.asked = true
+			continue
+		}
+		if len(sub.watches) >= s.server.opts.MaxNames {
+			return status.Errorf(codes.ResourceExhausted, "the stream asks for more than %d resources of type %s", s.server.opts.MaxNames, k.name)
+		}
+		has, known := req.versions[name]
+		sub.watches[name] = &watch{view: s.watch(k, name), asked: !known, sent: has}
+	}
+	return nil
+}
+
+// expand replaces "*" by the services that a client's node names: the list "services" of its
+// metadata.
+func (s *stream) expand(names []string) []string {
+	names = slices.DeleteFunc(slices.Clone(names), func(name string) bool { return name == "*" })
+	for _, v := range s.node.GetMetadata().GetFields()["services"].GetListValue().GetValues() {
+		if name := v.GetStringValue(); name != "" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// watch returns a view, to be ended with unwatch.
+func (s *stream) watch(k *kind, name string) *view {
+	key := viewKey{kind: k, name: name}
+	parsed, err := parseName(k, name)
+	if err == nil && parsed.listening != "" {
+		if l, err := serverListener(parsed); err == nil {
+			return fixedView(key, l)
+		}
+	}
+	if authorize := s.server.opts.Authorize; err == nil && authorize != nil {
+		err = authorize(s.transport.Context(), parsed.service)
+	}
+	var is *service
+	if err == nil {
+		is, err = s.server.acquire(parsed.service)
+	}
+	if err != nil {
+		return refusedView(key, parsed, err)
+	}
+	if k == assignments {
+		key.to = s.to
+	}
+	return is.view(key, parsed, s)
+}
+
+func (s *stream) unwatch(w *watch) {
+	if is := w.view.service; is != nil {
+		is.release(w.view, s)
+		s.server.release(is)
+	}
+}
+
+// next returns the next response, or else how long to wait before there may be one, 0 until the
+// stream is woken.
+func (s *stream) next() (resp *response, wait time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	patient := time.Until(s.nextPush)
+	for _, k := range kinds {
+		sub := s.subscriptions[k]
+		if sub == nil {
+			continue
+		}
+		resources, has, asked := sub.due(s.transport.incremental())
+		if has == nil {
+			continue
+		}
+		if !asked {
+			if patient > 0 {
+				wait = patient
+				continue
+			}
+			s.nextPush = time.Now().Add(s.server.opts.PushInterval)
+		}
+		s.nonces++
+		s.server.count(&s.server.stats.Responses)
+		sub.sent(strconv.FormatUint(s.nonces, 10), has)
+		return &response{k, sub.version, sub.nonce, resources}, 0
+	}
+	return nil, wait
+}
+
+func (s *stream) name() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.node.GetId()
+}
+
+func (s *stream) logger() *slog.Logger {
+	return s.server.log().With("client", s.node.GetId(), "peer", s.peer)
+}

@@ -1,0 +1,147 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package xds
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// subscription is what a stream has asked for and been sent of one kind.
+type subscription struct {
+	kind     *kind
+	watches  map[string]*watch // by name
+	started  bool              // there was a request
+	wildcard bool              // it asked for "*", and none since has named any
+	nonce    string            // of the last response; "": there was none
+	version  string            // of it
+	answered bool              // the client has acknowledged or rejected it
+	resume   string            // the version that a client which was here before has; "": none
+	accepted string            // the last version that the client has acknowledged
+	nack     *Rejection        // the last
+}
+
+// watch is a resource that a client has asked for.
+type watch struct {
+	view  *view
+	asked bool   // it is to be sent, although the client may have it
+	sent  string // version; "": none
+}
+
+// note notes whether the client accepts the last response, and reports whether the request says so.
+func (s *subscription) note(req *request) bool {
+	if req.nonce == "" || s.answered {
+		return false
+	}
+	if s.answered = true; req.nack == "" {
+		s.accepted = s.version
+	} else {
+		s.nack = &Rejection{Version: s.version, Time: time.Now(), Message: req.nack}
+	}
+	return true
+}
+
+// stateOfTheWorld takes in a request that names all resources, and returns those to be sent, or
+// sent again, and those to be left out from now on. A request that acknowledges nothing is
+// answered even if it names what the last one has: the client may have forgotten a resource and
+// asked for it again.
+func (s *subscription) stateOfTheWorld(req *request) (add, remove []string) {
+	if req.nonce != "" && req.nonce != s.nonce {
+		return nil, nil // it was sent before the last response arrived, which it does not answer
+	}
+	names := req.names
+	if !s.started {
+		s.resume = req.version
+	}
+	if s.wildcard = len(names) == 0 && s.kind.whole && (!s.started || s.wildcard); s.wildcard {
+		names = []string{"*"}
+	}
+	s.started = true
+	acknowledges := s.note(req)
+	if s.wildcard && len(s.watches) > 0 && acknowledges {
+		return nil, nil
+	}
+	wanted := make(map[string]bool, len(names))
+	for _, name := range names {
+		if wanted[name] = true; s.watches[name] == nil {
+			add = append(add, name)
+		}
+	}
+	for name := range s.watches {
+		if !wanted[name] {
+			remove = append(remove, name)
+		}
+	}
+	if !acknowledges && len(add) == 0 && len(remove) == 0 {
+		add = names
+	}
+	return add, remove
+}
+
+// incremental takes in a request that names what is different from now on.
+func (s *subscription) incremental(req *request) (add, remove []string) {
+	add = req.subscribe
+	if !s.started && s.kind.whole && len(add) == 0 {
+		add = []string{"*"}
+	}
+	s.started = true
+	if req.nonce == s.nonce {
+		s.note(req)
+	}
+	return add, req.unsubscribe
+}
+
+// due returns the resources that are to be sent, with those that the client has after that, or
+// nil for none, and whether the client waits for one of them.
+func (s *subscription) due(incremental bool) (resources, has []named, asked bool) {
+	var all []named
+	for _, name := range slices.Sorted(maps.Keys(s.watches)) {
+		w := s.watches[name]
+		r := w.view.current()
+		if r == nil {
+			if s.resume != "" {
+				return nil, nil, false // to be compared with what the client has
+			}
+			continue
+		}
+		all = append(all, named{name, r})
+		if w.asked || r.version != w.sent {
+			resources, asked = append(resources, named{name, r}), asked || w.asked
+		}
+	}
+	switch {
+	case len(resources) == 0:
+		return nil, nil, false
+	case incremental:
+		return resources, all, asked
+	case s.kind.whole:
+		return all, all, asked
+	case s.resume != "" && s.resume == versionOf(all):
+		return nil, all, asked // the client has them
+	}
+	return resources, all, asked
+}
+
+// sent notes that a response is being sent, after which the client has some resources.
+func (s *subscription) sent(nonce string, has []named) {
+	for _, r := range has {
+		s.watches[r.name].sent = r.version
+		s.watches[r.name].asked = false
+	}
+	s.nonce, s.version, s.answered, s.resume = nonce, versionOf(has), false, ""
+}
+
+// versionOf returns the version of some resources, sorted by name: the same on every replica.
+func versionOf(resources []named) string {
+	if len(resources) == 1 {
+		return resources[0].version
+	}
+	var b strings.Builder
+	for _, r := range resources {
+		b.WriteString(r.name + "\x00" + r.version + "\x00")
+	}
+	return hash([]byte(b.String()))
+}
