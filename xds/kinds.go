@@ -21,9 +21,9 @@ var (
 	clusters    = &kind{"envoy.config.cluster.v3.Cluster", true}
 	assignments = &kind{"envoy.config.endpoint.v3.ClusterLoadAssignment", false}
 
-	// kinds are all of them, in the order in which changes are sent: what is referred to comes
-	// before what refers to it.
-	kinds = []*kind{clusters, assignments, routes, listeners}
+	// kinds are all of them, in the order in which they are sent: a client has the policy and the
+	// routes of a service before it has the endpoints to call.
+	kinds = []*kind{clusters, listeners, routes, assignments}
 )
 
 // kindOf returns nil for a type that is not served.

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -35,8 +36,8 @@ type Options struct {
 	// Default 2,000.
 	Subset int
 
-	// PushInterval is the least time between changes that a stream is sent; what changes
-	// meanwhile is sent together. The first is sent at once. Default 100 ms.
+	// PushInterval is the least time between changes of resources of one type that a stream is
+	// sent; what changes meanwhile is sent together. The first is sent at once. Default 100 ms.
 	PushInterval time.Duration
 
 	// Linger is for how long a service is followed after its last client has left. Default 30 s.
@@ -187,17 +188,13 @@ func (s *Server) release(is *service) {
 	is.linger = time.AfterFunc(s.opts.Linger, func() { s.end(is) })
 	if s.lingering = append(s.lingering, is); len(s.lingering) > s.opts.MaxNames {
 		s.lingering[0].linger.Reset(0)
+		s.lingering = slices.Delete(s.lingering, 0, 1)
 	}
 }
 
 func (s *Server) removeLingering(is *service) {
 	is.linger = nil
-	for i, other := range s.lingering {
-		if other == is {
-			s.lingering = append(s.lingering[:i], s.lingering[i+1:]...)
-			return
-		}
-	}
+	s.lingering = slices.DeleteFunc(s.lingering, func(other *service) bool { return other == is })
 }
 
 // end stops following a service, unless a client has come back.

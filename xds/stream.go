@@ -70,7 +70,6 @@ type stream struct {
 	host      string
 	since     time.Time
 	nonces    uint64
-	nextPush  time.Time // when changes may be sent again
 
 	mu            sync.Mutex // for those that report on the stream
 	node          *corev3.Node
@@ -172,6 +171,8 @@ func (s *stream) run() error {
 				return nil
 			}
 			return err
+		case <-ctx.Done():
+			return status.FromContextError(ctx.Err()).Err()
 		case <-s.server.closing:
 			return status.Error(codes.Unavailable, errClosed.Error())
 		}
@@ -295,7 +296,7 @@ func (s *stream) unwatch(w *watch) {
 func (s *stream) next() (resp *response, wait time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	patient := time.Until(s.nextPush)
+	now := time.Now()
 	for _, k := range kinds {
 		sub := s.subscriptions[k]
 		if sub == nil {
@@ -305,12 +306,14 @@ func (s *stream) next() (resp *response, wait time.Duration) {
 		if has == nil {
 			continue
 		}
-		if !asked {
-			if patient > 0 {
-				wait = patient
-				continue
+		if early := sub.nextPush.Sub(now); !asked && early > 0 {
+			if wait == 0 || early < wait {
+				wait = early
 			}
-			s.nextPush = time.Now().Add(s.server.opts.PushInterval)
+			continue
+		}
+		if !asked {
+			sub.nextPush = now.Add(s.server.opts.PushInterval)
 		}
 		s.nonces++
 		s.server.count(&s.server.stats.Responses)

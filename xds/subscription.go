@@ -18,11 +18,17 @@ type subscription struct {
 	wildcard bool              // it asked for "*", and none since has named any
 	nonce    string            // of the last response; "": there was none
 	version  string            // of it
-	answered bool              // the client has acknowledged or rejected it
+	pending  []pending         // responses that the client has not acknowledged or rejected
 	resume   string            // the version that a client which was here before has; "": none
+	nextPush time.Time         // when a change may be sent again
 	accepted string            // the last version that the client has acknowledged
 	nack     *Rejection        // the last
 }
+
+type pending struct{ nonce, version string }
+
+// maxPending is how many responses are remembered that a client does not answer.
+const maxPending = 16
 
 // watch is a resource that a client has asked for.
 type watch struct {
@@ -31,15 +37,17 @@ type watch struct {
 	sent  string // version; "": none
 }
 
-// note notes whether the client accepts the last response, and reports whether the request says so.
+// note notes which response a client accepts or rejects, and reports whether it does.
 func (s *subscription) note(req *request) bool {
-	if req.nonce == "" || s.answered {
+	i := slices.IndexFunc(s.pending, func(p pending) bool { return p.nonce == req.nonce })
+	if i < 0 {
 		return false
 	}
-	if s.answered = true; req.nack == "" {
-		s.accepted = s.version
+	version := s.pending[i].version
+	if s.pending = s.pending[i+1:]; req.nack == "" {
+		s.accepted = version
 	} else {
-		s.nack = &Rejection{Version: s.version, Time: time.Now(), Message: req.nack}
+		s.nack = &Rejection{Version: version, Time: time.Now(), Message: req.nack}
 	}
 	return true
 }
@@ -49,8 +57,9 @@ func (s *subscription) note(req *request) bool {
 // answered even if it names what the last one has: the client may have forgotten a resource and
 // asked for it again.
 func (s *subscription) stateOfTheWorld(req *request) (add, remove []string) {
+	acknowledges := s.note(req)
 	if req.nonce != "" && req.nonce != s.nonce {
-		return nil, nil // it was sent before the last response arrived, which it does not answer
+		return nil, nil // it was sent before the last response arrived, which will be answered too
 	}
 	names := req.names
 	if !s.started {
@@ -60,7 +69,6 @@ func (s *subscription) stateOfTheWorld(req *request) (add, remove []string) {
 		names = []string{"*"}
 	}
 	s.started = true
-	acknowledges := s.note(req)
 	if s.wildcard && len(s.watches) > 0 && acknowledges {
 		return nil, nil
 	}
@@ -88,9 +96,7 @@ func (s *subscription) incremental(req *request) (add, remove []string) {
 		add = []string{"*"}
 	}
 	s.started = true
-	if req.nonce == s.nonce {
-		s.note(req)
-	}
+	s.note(req)
 	return add, req.unsubscribe
 }
 
@@ -131,7 +137,10 @@ func (s *subscription) sent(nonce string, has []named) {
 		s.watches[r.name].sent = r.version
 		s.watches[r.name].asked = false
 	}
-	s.nonce, s.version, s.answered, s.resume = nonce, versionOf(has), false, ""
+	s.nonce, s.version, s.resume = nonce, versionOf(has), ""
+	if s.pending = append(s.pending, pending{nonce, s.version}); len(s.pending) > maxPending {
+		s.pending = s.pending[1:]
+	}
 }
 
 // versionOf returns the version of some resources, sorted by name: the same on every replica.

@@ -1,0 +1,580 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package xds_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	statuspb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/rollcall-grpc/rollcall/xds"
+)
+
+const (
+	listenerType   = "type.googleapis.com/envoy.config.listener.v3.Listener"
+	routeType      = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+	clusterType    = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+	assignmentType = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+)
+
+// client speaks the protocol by hand.
+type client struct {
+	t         *testing.T
+	stream    discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesClient
+	responses chan *discoveryv3.DiscoveryResponse
+	ended     chan error
+	node      *corev3.Node // sent with the first request
+}
+
+func (l *lab) stub(t *testing.T) discoveryv3.AggregatedDiscoveryServiceClient {
+	t.Helper()
+	conn, err := grpc.NewClient(l.addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return discoveryv3.NewAggregatedDiscoveryServiceClient(conn)
+}
+
+func (l *lab) connect(t *testing.T, id string) *client {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	stream, err := l.stub(t).StreamAggregatedResources(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &client{t: t, stream: stream, responses: make(chan *discoveryv3.DiscoveryResponse, 100), ended: make(chan error, 1), node: &corev3.Node{Id: id}}
+	go func() {
+		for {
+			resp, err := stream.Recv()
+			if err != nil {
+				c.ended <- err
+				return
+			}
+			c.responses <- resp
+		}
+	}()
+	return c
+}
+
+// ask sends a request; last is the response that it is about, nil for none.
+func (c *client) ask(typeURL string, last *discoveryv3.DiscoveryResponse, nack string, names ...string) {
+	c.t.Helper()
+	req := &discoveryv3.DiscoveryRequest{TypeUrl: typeURL, ResourceNames: names, Node: c.node, VersionInfo: last.GetVersionInfo(), ResponseNonce: last.GetNonce()}
+	c.node = nil
+	if nack != "" {
+		req.ErrorDetail = &statuspb.Status{Message: nack}
+	}
+	if err := c.stream.Send(req); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// answer returns the next response, which must be of a type.
+func (c *client) answer(typeURL string) *discoveryv3.DiscoveryResponse {
+	c.t.Helper()
+	select {
+	case resp := <-c.responses:
+		if resp.TypeUrl != typeURL {
+			c.t.Fatalf("answer of type %s, want %s", resp.TypeUrl, typeURL)
+		}
+		return resp
+	case err := <-c.ended:
+		c.t.Fatalf("the stream ended: %v", err)
+	case <-time.After(10 * time.Second):
+		c.t.Fatalf("no answer of type %s", typeURL)
+	}
+	return nil
+}
+
+// silent fails if there is a response soon.
+func (c *client) silent() {
+	c.t.Helper()
+	select {
+	case resp := <-c.responses:
+		c.t.Fatalf("unexpected response: %v", resp)
+	case err := <-c.ended:
+		c.t.Fatalf("the stream ended: %v", err)
+	case <-time.After(150 * time.Millisecond):
+	}
+}
+
+// refused returns the status that the stream ends with.
+func (c *client) refused() *status.Status {
+	c.t.Helper()
+	for {
+		select {
+		case <-c.responses:
+		case err := <-c.ended:
+			return status.Convert(err)
+		case <-time.After(10 * time.Second):
+			c.t.Fatal("the stream goes on")
+		}
+	}
+}
+
+// names returns the names of a response's resources.
+func names(t *testing.T, resp *discoveryv3.DiscoveryResponse) (names []string) {
+	t.Helper()
+	for _, r := range resp.Resources {
+		m, err := r.UnmarshalNew()
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch m := m.(type) {
+		case *listenerv3.Listener:
+			names = append(names, m.Name)
+		case *clusterv3.Cluster:
+			names = append(names, m.Name)
+		case *endpointv3.ClusterLoadAssignment:
+			names = append(names, m.ClusterName)
+		}
+	}
+	return names
+}
+
+// addrs returns the addresses in a response with one assignment, and the reason of a refusal.
+func addrs(t *testing.T, resp *discoveryv3.DiscoveryResponse) (addrs []string) {
+	t.Helper()
+	a := new(endpointv3.ClusterLoadAssignment)
+	if len(resp.Resources) != 1 {
+		t.Fatalf("%d resources", len(resp.Resources))
+	}
+	if err := resp.Resources[0].UnmarshalTo(a); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range a.GetPolicy().GetDropOverloads() {
+		addrs = append(addrs, "refused: "+d.Category)
+	}
+	for _, l := range a.Endpoints {
+		for _, e := range l.LbEndpoints {
+			addrs = append(addrs, e.GetEndpoint().Address.GetSocketAddress().Address)
+		}
+	}
+	return addrs
+}
+
+func wantAddrs(t *testing.T, resp *discoveryv3.DiscoveryResponse, want ...string) {
+	t.Helper()
+	if got := addrs(t, resp); !slices.Equal(got, want) {
+		t.Errorf("addresses %q, want %q", got, want)
+	}
+}
+
+func wantNames(t *testing.T, resp *discoveryv3.DiscoveryResponse, want ...string) {
+	t.Helper()
+	if got := names(t, resp); !slices.Equal(got, want) {
+		t.Errorf("resources %q, want %q", got, want)
+	}
+}
+
+func TestStateOfTheWorld(t *testing.T) {
+	l := newLab(t, xds.Options{PushInterval: time.Nanosecond})
+	l.put("a/1", "10.0.0.1:80", "null")
+	l.put("b/1", "10.0.0.2:80", "null")
+	c := l.connect(t, "client")
+
+	c.ask(listenerType, nil, "", "a")
+	lds := c.answer(listenerType)
+	wantNames(t, lds, "a")
+	c.ask(listenerType, lds, "", "a") // an ACK has no answer
+	c.silent()
+	c.ask(listenerType, lds, "", "a", "b") // all of them: those left out would be deleted
+	lds = c.answer(listenerType)
+	wantNames(t, lds, "a", "b")
+
+	c.ask(assignmentType, nil, "", "a")
+	eds := c.answer(assignmentType)
+	wantAddrs(t, eds, "10.0.0.1")
+	c.ask(assignmentType, eds, "", "a")
+	c.ask(assignmentType, eds, "", "a", "b") // only what is new
+	eds = c.answer(assignmentType)
+	wantNames(t, eds, "b")
+	c.ask(assignmentType, eds, "", "a", "b")
+	l.put("a/2", "10.0.0.3:80", "null") // only what has changed
+	stale := eds
+	eds = c.answer(assignmentType)
+	wantAddrs(t, eds, "10.0.0.1", "10.0.0.3")
+
+	c.ask(assignmentType, stale, "", "b") // sent before the last response arrived
+	c.silent()
+	c.ask(assignmentType, eds, "", "b")
+	c.silent()
+	l.put("a/3", "10.0.0.4:80", "null") // nobody asks for it any more
+	c.silent()
+	c.ask(assignmentType, eds, "", "a", "b")
+	eds = c.answer(assignmentType)
+	wantAddrs(t, eds, "10.0.0.1", "10.0.0.3", "10.0.0.4")
+
+	c.ask(assignmentType, eds, "", "a", "b")
+	c.silent()
+	c.ask(assignmentType, eds, "", "a", "b") // no ACK: the client has forgotten something
+	eds = c.answer(assignmentType)
+	wantNames(t, eds, "a", "b")
+
+	c.ask(routeType, nil, "", "a")
+	c.answer(routeType)
+	c.ask(clusterType, nil, "", "b", "a")
+	wantNames(t, c.answer(clusterType), "a", "b")
+	c.ask(listenerType, lds, "", "a", "b")
+	c.ask(listenerType, lds, "") // no Listener any more
+	c.silent()
+}
+
+// What a client rejects is told in its own words, and not sent again until it changes.
+func TestRejection(t *testing.T) {
+	var log lockedBuffer
+	l := newLab(t, xds.Options{PushInterval: time.Nanosecond, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	l.put("a/1", "10.0.0.1:80", "null")
+	c := l.connect(t, "picky")
+	c.ask(assignmentType, nil, "", "a")
+	first := c.answer(assignmentType)
+	c.ask(assignmentType, first, "", "a")
+	l.put("a/2", "10.0.0.2:80", "null")
+	second := c.answer(assignmentType)
+	c.ask(assignmentType, second, "I do not like it", "a")
+	c.silent()
+	sub := l.server.Clients()[0].Resources[0]
+	if sub.Accepted != first.VersionInfo || sub.Sent != second.VersionInfo || sub.Rejected == nil || sub.Rejected.Message != "I do not like it" || sub.Rejected.Version != second.VersionInfo {
+		t.Errorf("reported as %+v", sub)
+	}
+	if n := l.server.Stats().Rejections; n != 1 {
+		t.Errorf("%d rejections", n)
+	}
+	if text := log.String(); !strings.Contains(text, "client=picky") || !strings.Contains(text, "I do not like it") {
+		t.Errorf("log %q", text)
+	}
+	l.put("a/3", "10.0.0.3:80", "null")
+	wantAddrs(t, c.answer(assignmentType), "10.0.0.1", "10.0.0.2", "10.0.0.3")
+}
+
+// Versions are the same on every replica: a client that comes back to another is sent what is
+// new, and a short answer where nothing is.
+func TestResume(t *testing.T) {
+	one := newLab(t, xds.Options{})
+	two := newLab(t, xds.Options{})
+	for _, l := range []*lab{one, two} {
+		l.put("a/1", "10.0.0.1:80", `{"zone":"z"}`)
+		l.put("b/1", "10.0.0.2:80", "null")
+		l.etcd.Put("_grpc_config/a", `{"loadBalancingConfig":[{"pick_first":{}}]}`)
+	}
+	two.etcd.Put("other", "its revisions differ")
+	last := make(map[string]*discoveryv3.DiscoveryResponse)
+	c := one.connect(t, "client")
+	for _, typeURL := range []string{listenerType, clusterType, assignmentType} {
+		time.Sleep(50 * time.Millisecond) // the service config is there
+		c.ask(typeURL, nil, "", "a", "b")
+		last[typeURL] = c.answer(typeURL)
+		if typeURL == assignmentType && len(last[typeURL].Resources) == 1 { // the other service came first
+			last[typeURL] = c.answer(typeURL)
+		}
+	}
+	back := two.connect(t, "client")
+	for typeURL, was := range last {
+		back.ask(typeURL, &discoveryv3.DiscoveryResponse{VersionInfo: was.VersionInfo}, "", "a", "b")
+	}
+	for range last {
+		resp := <-back.responses
+		for resp.TypeUrl != assignmentType && resp.VersionInfo != last[resp.TypeUrl].VersionInfo {
+			resp = <-back.responses // without the service config at first
+		}
+		if resp.VersionInfo != last[resp.TypeUrl].VersionInfo {
+			t.Errorf("%s has version %s, and on the other replica %s", resp.TypeUrl, resp.VersionInfo, last[resp.TypeUrl].VersionInfo)
+		}
+		if want := len(last[resp.TypeUrl].Resources); resp.TypeUrl == assignmentType && len(resp.Resources) != 0 {
+			t.Errorf("%d resources although nothing is new, want none instead of %d", len(resp.Resources), want)
+		}
+	}
+	two.put("b/2", "10.0.0.3:80", "null")
+	wantAddrs(t, back.answer(assignmentType), "10.0.0.2", "10.0.0.3")
+	again := two.connect(t, "client")
+	again.ask(assignmentType, &discoveryv3.DiscoveryResponse{VersionInfo: last[assignmentType].VersionInfo}, "", "a", "b")
+	wantNames(t, again.answer(assignmentType), "a", "b")
+}
+
+func TestIncremental(t *testing.T) {
+	l := newLab(t, xds.Options{PushInterval: time.Nanosecond})
+	l.put("a/1", "10.0.0.1:80", "null")
+	l.put("b/1", "10.0.0.2:80", "null")
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	stream, err := l.stub(t).DeltaAggregatedResources(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(req *discoveryv3.DeltaDiscoveryRequest) {
+		t.Helper()
+		if err := stream.Send(req); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(names ...string) *discoveryv3.DeltaDiscoveryResponse {
+		t.Helper()
+		resp, err := stream.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, r := range resp.Resources {
+			got = append(got, r.Name)
+		}
+		if !slices.Equal(got, names) {
+			t.Errorf("resources %q, want %q", got, names)
+		}
+		return resp
+	}
+	node := &corev3.Node{Id: "envoy", Metadata: &structpb.Struct{Fields: map[string]*structpb.Value{
+		"services": structpb.NewListValue(&structpb.ListValue{Values: []*structpb.Value{structpb.NewStringValue("a"), structpb.NewStringValue("b")}}),
+	}}}
+	ask(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: clusterType, Node: node}) // Envoy asks for all clusters
+	resp := want("a", "b")
+	ask(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: clusterType, ResponseNonce: resp.Nonce})
+	ask(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: assignmentType, ResourceNamesSubscribe: []string{"a"}})
+	version := want("a").Resources[0].Version
+	ask(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: assignmentType, ResourceNamesSubscribe: []string{"b"}})
+	want("b")
+	l.put("a/2", "10.0.0.3:80", "null")
+	want("a")
+	ask(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: assignmentType, ResourceNamesUnsubscribe: []string{"a"}})
+	l.put("b/2", "10.0.0.4:80", "null")
+	want("b")
+
+	if stream, err = l.stub(t).DeltaAggregatedResources(ctx); err != nil { // back, with what it has
+		t.Fatal(err)
+	}
+	l.etcd.Delete("a/2")
+	time.Sleep(100 * time.Millisecond)
+	ask(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: assignmentType, ResourceNamesSubscribe: []string{"a", "b"}, InitialResourceVersions: map[string]string{"a": version, "b": "old"}})
+	want("b")
+}
+
+// While etcd is away, the last state is served, also to new streams; calls to a service that was
+// never seen fail with the reason, soon.
+func TestOutage(t *testing.T) {
+	l := newLab(t, xds.Options{PushInterval: time.Nanosecond})
+	l.put("seen/1", "10.0.0.1:80", "null")
+	c := l.connect(t, "client")
+	c.ask(assignmentType, nil, "", "seen")
+	eds := c.answer(assignmentType)
+	c.ask(assignmentType, eds, "", "seen")
+	l.conn.Cut()
+	began := time.Now()
+	other := l.connect(t, "new")
+	other.ask(listenerType, nil, "", "seen", "unseen")
+	wantNames(t, other.answer(listenerType), "seen", "unseen")
+	other.ask(assignmentType, nil, "", "seen")
+	seen := other.answer(assignmentType)
+	wantAddrs(t, seen, "10.0.0.1")
+	other.ask(assignmentType, seen, "", "seen", "unseen")
+	unseen := other.answer(assignmentType)
+	if waited := time.Since(began); waited > 1500*time.Millisecond {
+		t.Errorf("refused after %v", waited)
+	}
+	if got := addrs(t, unseen); len(got) != 1 || !strings.HasPrefix(got[0], `refused: rollcall: etcd`) {
+		t.Errorf("addresses %q, want a refusal", got)
+	}
+	other.ask(assignmentType, unseen, "", "seen", "unseen")
+	c.silent() // nothing becomes empty
+	l.conn.Mend()
+	for { // the reason may change before it is over
+		resp := other.answer(assignmentType)
+		if got := addrs(t, resp); len(got) == 0 {
+			break // as etcd says
+		} else if !strings.HasPrefix(got[0], "refused") {
+			t.Fatalf("addresses %q", got)
+		}
+	}
+}
+
+// Limits end the stream that is over them, and no other.
+func TestLimits(t *testing.T) {
+	l := newLab(t, xds.Options{MaxNames: 3, MaxStreams: 2})
+	l.put("a/1", "10.0.0.1:80", "null")
+	good := l.connect(t, "good")
+	good.ask(assignmentType, nil, "", "a")
+	good.ask(assignmentType, good.answer(assignmentType), "", "a")
+	for name, c := range map[string]struct {
+		ask  func(*client)
+		code codes.Code
+		text string
+	}{
+		"names":    {func(c *client) { c.ask(assignmentType, nil, "", "a", "b", "c", "d") }, codes.ResourceExhausted, "more than 3 resources"},
+		"type":     {func(c *client) { c.ask("type.googleapis.com/envoy.Nonsense", nil, "", "a") }, codes.InvalidArgument, `"type.googleapis.com/envoy.Nonsense" are not served`},
+		"no type":  {func(c *client) { c.ask("", nil, "", "a") }, codes.InvalidArgument, "not served"},
+		"big node": {func(c *client) { c.node.Cluster = strings.Repeat("x", 70_000); c.ask(listenerType, nil, "", "a") }, codes.InvalidArgument, "at most 65536"},
+	} {
+		bad := l.connect(t, "bad")
+		c.ask(bad)
+		if s := bad.refused(); s.Code() != c.code || !strings.Contains(s.Message(), c.text) {
+			t.Errorf("%s: %v, want %v with %q", name, s, c.code, c.text)
+		}
+	}
+	second := l.connect(t, "second")
+	second.ask(listenerType, nil, "", "a")
+	second.answer(listenerType)
+	if s := l.connect(t, "third").refused(); s.Code() != codes.ResourceExhausted || !strings.Contains(s.Message(), "2 streams") {
+		t.Errorf("a stream too many: %v", s)
+	}
+	l.put("a/2", "10.0.0.2:80", "null")
+	wantAddrs(t, good.answer(assignmentType), "10.0.0.1", "10.0.0.2")
+}
+
+// Names that are none are answered by a refusal, next to good ones.
+func TestBadNames(t *testing.T) {
+	l := newLab(t, xds.Options{Authorize: func(_ context.Context, service string) error {
+		if service == "secret" {
+			return fmt.Errorf("only its friends may ask for %q", service)
+		}
+		return nil
+	}})
+	l.put("a/1", "10.0.0.1:80", "null")
+	for name, want := range map[string]string{
+		"":                       "names no service",
+		"///":                    "names no service",
+		"a?color=red":            `unknown field "color"`,
+		"secret":                 `only its friends may ask for "secret"`,
+		"xdstp://x/wrong.Type/a": `it is of type "wrong.Type"`,
+		"xdstp:%zz":              "invalid URL escape",
+		"a%ff":                   "not UTF-8",
+	} {
+		c := l.connect(t, "client")
+		for _, typeURL := range []string{listenerType, clusterType, routeType} {
+			c.ask(typeURL, nil, "", name)
+			c.answer(typeURL)
+		}
+		c.ask(assignmentType, nil, "", name)
+		if got := addrs(t, c.answer(assignmentType)); len(got) != 1 || !strings.Contains(got[0], "refused: rollcall: ") || !strings.Contains(got[0], want) {
+			t.Errorf("%q: %q, want a refusal with %q", name, got, want)
+		}
+	}
+}
+
+// A client that does not read is ended, and gets no more than the latest until then.
+func TestSlowReader(t *testing.T) {
+	l := newLab(t, xds.Options{PushInterval: time.Nanosecond, WriteTimeout: 500 * time.Millisecond})
+	big := strings.Repeat("x", 30_000)
+	for i := range 50 {
+		l.put(fmt.Sprintf("a/%d", i), fmt.Sprintf("10.0.0.%d:80", i), fmt.Sprintf(`{"zone":"%d-%s"}`, i, big))
+	}
+	stream, err := l.stub(t).StreamAggregatedResources(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Send(&discoveryv3.DiscoveryRequest{TypeUrl: assignmentType, ResourceNames: []string{"a"}, Node: &corev3.Node{Id: "slow"}}); err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for i := 0; l.server.Stats().Streams == 0 || l.server.Stats().Clients > 0; i++ {
+		l.put("a/1", fmt.Sprintf("10.0.1.%d:80", i%250), `{"zone":"1"}`)
+		if time.Sleep(20 * time.Millisecond); time.Now().After(deadline) {
+			t.Fatal("a client that does not read is still served")
+		}
+	}
+}
+
+// A service is followed for a while after its last client, and no longer.
+func TestLinger(t *testing.T) {
+	l := newLab(t, xds.Options{Linger: 300 * time.Millisecond, MaxNames: 5})
+	l.put("a/1", "10.0.0.1:80", "null")
+	c := l.connect(t, "client")
+	c.ask(assignmentType, nil, "", "a")
+	eds := c.answer(assignmentType)
+	c.ask(assignmentType, eds, "")
+	time.Sleep(50 * time.Millisecond)
+	if n := l.server.Stats().Services; n != 1 {
+		t.Errorf("%d services followed", n)
+	}
+	for i := range 20 { // made-up names end at once where there are too many
+		c.ask(assignmentType, eds, "", fmt.Sprint("x", i))
+		eds = c.answer(assignmentType)
+		if n := l.server.Stats().Services; n > 10 {
+			t.Fatalf("%d services followed", n)
+		}
+	}
+	c.ask(assignmentType, eds, "")
+	deadline := time.Now().Add(5 * time.Second)
+	for l.server.Stats().Services > 0 {
+		if time.Sleep(10 * time.Millisecond); time.Now().After(deadline) {
+			t.Fatalf("%d services followed", l.server.Stats().Services)
+		}
+	}
+	if n := l.directory.Stats().Services; n != 0 {
+		t.Errorf("the Directory follows %d services", n)
+	}
+}
+
+// Changes of a burst are sent together, the first at once.
+func TestPushInterval(t *testing.T) {
+	l := newLab(t, xds.Options{PushInterval: 500 * time.Millisecond})
+	l.put("a/0", "10.0.0.1:80", "null")
+	c := l.connect(t, "client")
+	c.ask(assignmentType, nil, "", "a")
+	c.ask(assignmentType, c.answer(assignmentType), "", "a")
+	time.Sleep(50 * time.Millisecond)
+	began := time.Now()
+	l.put("a/1", "10.0.0.2:80", "null")
+	c.answer(assignmentType)
+	if waited := time.Since(began); waited > 250*time.Millisecond {
+		t.Errorf("the first change was sent after %v", waited)
+	}
+	for i := range 10 {
+		l.put("a/1", fmt.Sprintf("10.0.1.%d:80", i), "null")
+		time.Sleep(10 * time.Millisecond)
+	}
+	resp := c.answer(assignmentType)
+	wantAddrs(t, resp, "10.0.0.1", "10.0.1.9")
+	if waited := time.Since(began); waited < 450*time.Millisecond {
+		t.Errorf("the rest was sent after %v", waited)
+	}
+	c.silent()
+}
+
+// Two equal responses are one resource: nobody is woken for a change that cannot be seen.
+func TestUnseenChanges(t *testing.T) {
+	l := newLab(t, xds.Options{PushInterval: time.Nanosecond})
+	l.put("a/1", "10.0.0.1:80", `{"version":"v1"}`)
+	c := l.connect(t, "client")
+	c.ask(assignmentType, nil, "", "a")
+	c.ask(assignmentType, c.answer(assignmentType), "", "a")
+	l.put("a/1", "10.0.0.1:80", `{"version":"v2"}`)
+	l.put("a/2", "unix:/run/x", "null")
+	l.put("a/3", "", "null")
+	c.silent()
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
