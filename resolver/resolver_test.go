@@ -228,12 +228,16 @@ func TestEtcdAwayKeepsEndpoints(t *testing.T) {
 }
 
 func TestErrorsBeforeTheFirstState(t *testing.T) {
-	bubble(t, func(_ *fakeetcd.Store, conn *fakeetcd.Conn) { conn.Fail(fakeetcd.Get, rpctypes.ErrPermissionDenied) },
+	fail := func(conn *fakeetcd.Conn, err error) {
+		conn.Fail(fakeetcd.Get, err)
+		conn.Fail(fakeetcd.Txn, err)
+	}
+	bubble(t, func(_ *fakeetcd.Store, conn *fakeetcd.Conn) { fail(conn, rpctypes.ErrPermissionDenied) },
 		func(t *testing.T, s *fakeetcd.Store, conn *fakeetcd.Conn, c *channel, _ grpcresolver.Resolver) {
 			c.want(t, `error rollcall: resolve "svc": list "svc/": etcdserver: permission denied`)
 			time.Sleep(time.Minute)
 			c.want(t, "") // the same again is no news
-			conn.Fail(fakeetcd.Get, nil)
+			fail(conn, nil)
 			s.Put("svc/a", `{"Addr":"a:1"}`)
 			time.Sleep(time.Minute)
 			c.want(t, "state [a:1]")
@@ -338,7 +342,7 @@ func TestLogsOnceForAllConfigs(t *testing.T) {
 		conn := store.Connect(context.Background())
 		defer conn.Close()
 		conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
-			if strings.HasPrefix(call.Key, rollcall.ConfigPrefix) {
+			if slices.ContainsFunc(call.Reads(), isConfig) {
 				return rpctypes.ErrGRPCPermissionDenied
 			}
 			return nil

@@ -6,6 +6,7 @@ package resolver
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -96,6 +97,8 @@ func TestServiceConfigNotWanted(t *testing.T) {
 	})
 }
 
+func isConfig(key string) bool { return strings.HasPrefix(key, rollcall.ConfigPrefix) }
+
 // Without the right to read it there is none; it is looked for again every few minutes.
 func TestServiceConfigDenied(t *testing.T) {
 	var denied atomic.Bool
@@ -104,7 +107,7 @@ func TestServiceConfigDenied(t *testing.T) {
 		s.Put("svc/a", `{"Addr":"a:1"}`)
 		s.Put(configKey, `{"a":1}`)
 		conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
-			if denied.Load() && strings.HasPrefix(call.Key, rollcall.ConfigPrefix) {
+			if denied.Load() && slices.ContainsFunc(call.Reads(), isConfig) {
 				return rpctypes.ErrGRPCPermissionDenied
 			}
 			return nil
@@ -125,7 +128,7 @@ func TestServiceConfigOfOneService(t *testing.T) {
 		s.Put("svc/a", `{"Addr":"a:1"}`)
 		s.Put(configKey, `{"a":1}`)
 		conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
-			if strings.HasPrefix(call.Key, rollcall.ConfigPrefix) && call.Key != configKey {
+			if slices.ContainsFunc(call.Reads(), func(key string) bool { return isConfig(key) && key != configKey }) {
 				return rpctypes.ErrGRPCPermissionDenied
 			}
 			return nil

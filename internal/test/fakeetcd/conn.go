@@ -51,6 +51,22 @@ type Call struct {
 	Request  any              // the etcdserverpb message; nil when a stream opens
 }
 
+// Reads returns the keys that the call is about or that a transaction reads if its conditions hold:
+// the first of each range.
+func (c Call) Reads() []string {
+	txn, ok := c.Request.(*etcdserverpb.TxnRequest)
+	if !ok {
+		return []string{c.Key}
+	}
+	var keys []string
+	for _, op := range txn.Success {
+		if r := op.GetRequestRange(); r != nil {
+			keys = append(keys, string(r.Key))
+		}
+	}
+	return keys
+}
+
 // Conn is a client and its way to a Store.
 type Conn struct {
 	// Client has KV, Watcher and Lease; all else in it is nil.
