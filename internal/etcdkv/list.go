@@ -22,9 +22,9 @@ const (
 	// firstPage is how many keys are asked for at first: most ranges have no more, and one
 	// plain answer is the quickest way to them. The scenarios cold of module bench show it.
 	firstPage = 1000
-	// sharedPage is how many keys of each range are asked for where several ranges are asked for
-	// at once: a hundred of them are 2.5 MB of keys with 250 bytes each.
-	sharedPage = 100
+	// sharedPages is how many keys are asked for where several ranges are asked for at once, the
+	// same number of each: 2.5 MB with 250 bytes each.
+	sharedPages = 100 * 100
 	// pageSize bounds one answer of a list in pages: 5,000 keys with 250 bytes each are the
 	// 1.25 MiB that fit a server's default limits for a message.
 	pageSize = 5000
@@ -51,9 +51,10 @@ func (p *Page) Whole() bool { return !p.more }
 // FirstPages asks for the first page of each of several ranges at once, linearizably and with a
 // leader required.
 func FirstPages(ctx context.Context, client *clientv3.Client, ranges []KeyRange) ([]*Page, error) {
+	limit := min(firstPage, int64(sharedPages/len(ranges)))
 	ops := make([]clientv3.Op, len(ranges))
 	for i, r := range ranges {
-		ops[i] = clientv3.OpGet(r.Key, r.options(clientv3.WithLimit(sharedPage))...)
+		ops[i] = clientv3.OpGet(r.Key, r.options(clientv3.WithLimit(limit))...)
 	}
 	call, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), CallTimeout)
 	defer cancel()

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -202,6 +203,19 @@ func TestFirstPageOutrun(t *testing.T) {
 			t.Errorf("got %v, %v, begun anew %d times, want revision %d", at, err, got.anew, store.Revision())
 		}
 		got.wantAll(t, "p/", n, 2)
+	})
+}
+
+// Few ranges are asked for with as many keys each as one alone, many with fewer.
+func TestFirstPagesShareALimit(t *testing.T) {
+	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+		fill(store, "p/", firstPage+1)
+		for n, want := range map[int]int{1: firstPage, 2: firstPage, 10: firstPage, 20: firstPage / 2, 100: 100} {
+			pages, err := FirstPages(t.Context(), conn.Client, slices.Repeat([]KeyRange{Prefix("p/")}, n))
+			if err != nil || len(pages[n-1].kvs) != want {
+				t.Errorf("%d ranges: %d keys of the last, want %d (%v)", n, len(pages[n-1].kvs), want, err)
+			}
+		}
 	})
 }
 

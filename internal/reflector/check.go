@@ -123,19 +123,17 @@ func (r *Reflector) compare(ctx context.Context, everything bool) error {
 // sameSize reports whether store and etcd agree on the number of keys and their greatest
 // ModRevision.
 func (r *Reflector) sameSize(ctx context.Context) (bool, error) {
-	floor := r.monitor.Floor()
 	count, newest, at, err := r.group.lister.newest(ctx, r.keys)
 	if err != nil {
 		return false, fmt.Errorf("compare %q: %w", r.keys.Key, err)
 	}
-	r.monitor.ObserveResponse(at.Revision, at.Term, floor)
+	r.monitor.ObserveResponse(at.Revision, at.Term, at.floor)
 	keys, modRevision := r.store.Size()
 	return int64(keys) == count && modRevision == newest, nil
 }
 
 // differences lists the range and returns the keys that hold something else in the store.
 func (r *Reflector) differences(ctx context.Context) (map[string]Difference, error) {
-	floor := r.monitor.Floor()
 	var list List
 	at, err := r.group.lister.list(ctx, query{keys: r.keys, newList: func() Adder {
 		list = r.store.NewList()
@@ -144,6 +142,6 @@ func (r *Reflector) differences(ctx context.Context) (map[string]Difference, err
 	if err != nil {
 		return nil, fmt.Errorf("compare %q: %w", r.keys.Key, err)
 	}
-	r.monitor.ObserveResponse(at.Revision, at.Term, floor)
+	r.monitor.ObserveResponse(at.Revision, at.Term, at.floor)
 	return list.Differences(), nil
 }

@@ -81,6 +81,13 @@ func (g *Group) List(ctx context.Context, keys etcdkv.KeyRange, list func() Adde
 	return Version{Revision: at.Revision}, err
 }
 
+// Hold has no list begin until release: the first lists of Reflectors that are started meanwhile
+// begin together.
+func (g *Group) Hold() (release func()) {
+	g.lister.limiter.hold()
+	return g.lister.limiter.release
+}
+
 // Start has a Reflector keep a store in line with a range, until stop, which joins it.
 func (g *Group) Start(keys etcdkv.KeyRange, store Store, opts Options) (r *Reflector, stop func()) {
 	r = newReflector(g, keys, store, opts)

@@ -24,7 +24,7 @@ func newApplicants(ctx context.Context, l *limiter, n int) *applicants {
 	c := &applicants{limiter: l, ctx: ctx, entered: make(chan struct{}, n)}
 	for range n {
 		go func() {
-			if turn, err := l.enter(ctx, nil, nil); turn != nil && err == nil {
+			if entered, _ := l.enter(ctx, nil, l.reserve(nil)); entered {
 				c.entered <- struct{}{}
 			}
 		}()
@@ -107,8 +107,8 @@ func TestLimiterAfterSilence(t *testing.T) {
 	}{{true, 11 * time.Second, 1}, {true, 9 * time.Second, 16}, {false, 11 * time.Second, 16}} {
 		synctest.Test(t, func(t *testing.T) {
 			l := newLimiter(row.password)
-			if turn, err := l.enter(t.Context(), nil, nil); turn == nil || err != nil {
-				t.Fatal(turn, err)
+			if entered, err := l.enter(t.Context(), nil, l.reserve(nil)); !entered || err != nil {
+				t.Fatal(entered, err)
 			}
 			for range 5 {
 				l.answer()
@@ -129,22 +129,57 @@ func TestLimiterAfterSilence(t *testing.T) {
 func TestLimiterGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLimiter(true)
-		if turn, err := l.enter(t.Context(), nil, nil); turn == nil || err != nil {
-			t.Fatal(turn, err)
+		if entered, err := l.enter(t.Context(), nil, l.reserve(nil)); !entered || err != nil {
+			t.Fatal(entered, err)
 		}
 		until := make(chan struct{})
 		time.AfterFunc(time.Second, func() { close(until) })
-		if turn, err := l.enter(t.Context(), until, nil); turn != nil || err != nil {
-			t.Errorf("until was closed: %v, %v", turn, err)
+		turn := l.reserve(nil)
+		if entered, err := l.enter(t.Context(), until, turn); entered || err != nil {
+			t.Errorf("until was closed: %v, %v", entered, err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if turn, err := l.enter(ctx, nil, nil); turn != nil || !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("the context ended: %v, %v", turn, err)
+		if entered, err := l.enter(ctx, nil, turn); entered || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the context ended: %v, %v", entered, err)
 		}
 		l.leave(t.Context(), nil)
-		if turn, err := l.enter(t.Context(), nil, nil); turn == nil || err != nil || l.active != 1 {
-			t.Errorf("afterwards: %v, %v, %d under way", turn, err, l.active)
+		if entered, err := l.enter(t.Context(), nil, l.reserve(nil)); !entered || err != nil || l.active != 1 {
+			t.Errorf("afterwards: %v, %v, %d under way", entered, err, l.active)
 		}
+	})
+}
+
+// A turn that is withdrawn is nobody's any more, whether it had come or not; and one that was only
+// reserved waits for who has reserved it.
+func TestLimiterReserved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLimiter(true)
+		first, second := l.reserve(nil), l.reserve(nil)
+		if entered, err := l.enter(t.Context(), nil, second); !entered || err != nil {
+			t.Fatalf("behind one that was only reserved: %v, %v", entered, err)
+		}
+		l.withdraw(second)
+		l.withdraw(first)
+		l.withdraw(nil)
+		if l.active != 0 || len(l.queue) != 0 {
+			t.Errorf("%d under way and %d in the queue", l.active, len(l.queue))
+		}
+	})
+}
+
+// Nobody is admitted while the limiter is held, and all are afterwards.
+func TestLimiterHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLimiter(false)
+		l.hold()
+		l.hold()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		c := newApplicants(ctx, l, 3)
+		l.release()
+		c.want(t, 0)
+		l.release()
+		c.want(t, 3)
 	})
 }

@@ -16,10 +16,6 @@ import (
 	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 )
 
-// maxBatch is how many lists are begun together where the server has no lower limit of the
-// operations in a transaction; its default is 128.
-const maxBatch = 100
-
 // lister reads ranges. All lists of a client pass its limiter. Those that wait for their turn
 // are begun together by the next that has its own: a program that follows thousands of
 // services asks for a hundred of them at once.
@@ -27,15 +23,13 @@ type lister struct {
 	client  *clientv3.Client
 	monitor *etcdconn.Monitor
 	limiter *limiter
-	batch   atomic.Int64 // how many lists are begun together, at most
-	paged   atomic.Bool  // see etcdkv.List
+	paged   atomic.Bool // see etcdkv.List
 	lists   atomic.Uint64
 }
 
 func newLister(client *clientv3.Client, monitor *etcdconn.Monitor) *lister {
 	password := client.Username != "" && client.Password != "" && client.Token == ""
 	l := &lister{client: client, monitor: monitor, limiter: newLimiter(password)}
-	l.batch.Store(maxBatch)
 	l.paged.Store(password) // clientv3 logs in for each stream
 	return l
 }
@@ -46,42 +40,52 @@ type query struct {
 	serializable bool         // from one member alone, else linearizable
 	newList      func() Adder // what the keys are read into
 	answered     func()       // is told of each answer; nil: nobody follows the range
+	turn         *turn        // that was reserved for it; nil: none
 }
 
-// admit waits for a turn, to be ended with limiter.leave, or until another list has begun that
-// of a range, nil for none. During an outage a question that needs a leader is not asked: the
+// answer is where the store stood, and the floor from before it was asked.
+type answer struct {
+	etcdkv.Header
+	floor etcdconn.Floor
+}
+
+// admit waits until a turn has come, to be ended with limiter.leave, or until another list has
+// begun that of its range. During an outage a question that needs a leader is not asked: the
 // outage's cause is its answer.
-func (l *lister) admit(ctx context.Context, serializable bool, keys *etcdkv.KeyRange) (*turn, error) {
+func (l *lister) admit(ctx context.Context, serializable bool, t *turn) error {
 	for {
 		status, changed := l.monitor.Status()
 		if serializable {
 			changed = nil
 		} else if status.Outage != nil {
-			return nil, status.Outage.Cause
+			l.limiter.withdraw(t)
+			return status.Outage.Cause
 		}
-		if t, err := l.limiter.enter(ctx, changed, keys); t != nil || err != nil {
-			return t, err
+		if entered, err := l.limiter.enter(ctx, changed, t); entered || err != nil {
+			return err
 		}
 	}
 }
 
 // list reads a range. Each single answer has etcdkv.CallTimeout. If a list of a range that
 // somebody follows fails, the connection is checked before others have their turn.
-func (l *lister) list(ctx context.Context, q query) (at etcdkv.Header, err error) {
-	keys := &q.keys
-	if q.serializable {
-		keys = nil
+func (l *lister) list(ctx context.Context, q query) (at answer, err error) {
+	t := q.turn
+	switch {
+	case q.serializable:
+		t = l.limiter.reserve(nil)
+	case t == nil:
+		t = l.limiter.reserve(&q.keys)
 	}
-	t, err := l.admit(ctx, q.serializable, keys)
-	if err != nil {
+	if err := l.admit(ctx, q.serializable, t); err != nil {
 		return at, err
 	}
-	page := t.page
 	if !t.admitted {
-		if t.err != nil || page != nil && page.Whole() {
-			return l.read(ctx, q, page, t.err)
+		if t.err != nil || t.page != nil && t.page.Whole() {
+			return l.read(ctx, q, t)
 		}
-		if t, err = l.admit(ctx, false, nil); err != nil {
+		own := l.limiter.reserve(nil)
+		if err := l.admit(ctx, false, own); err != nil {
 			return at, err
 		}
 	}
@@ -91,54 +95,54 @@ func (l *lister) list(ctx context.Context, q query) (at etcdkv.Header, err error
 		}
 		l.limiter.leave(ctx, err)
 	}()
-	if t.keys != nil {
-		l.begin(ctx, t)
-		page = t.page
-	}
-	return l.read(ctx, q, page, t.err)
+	l.begin(ctx, t)
+	return l.read(ctx, q, t)
 }
 
-// begin asks for the first page of a list that has its turn, and of those that wait for theirs,
-// if any. They are to begin by themselves where etcd refuses them together, where this one was
+// begin asks for the first page of a list that has its turn, and of those that it is to begin, if
+// any. They are to begin by themselves where etcd refuses them together, where this one was
 // given up, and where etcd was unavailable for a moment: clientv3 tries a range again then, but
 // not a transaction.
 func (l *lister) begin(ctx context.Context, t *turn) {
-	taken := l.limiter.take(int(l.batch.Load()) - 1)
-	if len(taken) == 0 {
+	if len(t.others) == 0 {
 		return
 	}
-	turns := append([]*turn{t}, taken...)
+	turns := append([]*turn{t}, t.others...)
 	ranges := make([]etcdkv.KeyRange, len(turns))
 	for i, t := range turns {
 		ranges[i] = *t.keys
 	}
+	floor := l.monitor.Floor()
 	pages, err := etcdkv.FirstPages(ctx, l.client, ranges)
 	if errors.Is(err, rpctypes.ErrTooManyOps) {
-		l.batch.Store(max(1, int64(len(turns)/2)))
+		l.limiter.limitBatch(len(turns))
 	}
 	alone := ctx.Err() != nil || etcdkv.MayPassAlone(err)
 	for i, t := range turns {
 		if err == nil {
-			t.page = pages[i]
+			t.page, t.floor = pages[i], floor
 		} else if !alone {
 			t.err = err
 		}
 	}
-	for _, t := range taken {
+	for _, t := range t.others {
 		close(t.ready)
 	}
 }
 
-// read reads a range, from its first page on if there is one.
-func (l *lister) read(ctx context.Context, q query, first *etcdkv.Page, err error) (etcdkv.Header, error) {
-	if err != nil {
-		return etcdkv.Header{}, err
+// read reads a range, from its first page on if its turn has one.
+func (l *lister) read(ctx context.Context, q query, t *turn) (at answer, err error) {
+	if t.err != nil {
+		return at, t.err
+	}
+	if at.floor = t.floor; t.page == nil {
+		at.floor = l.monitor.Floor()
 	}
 	l.lists.Add(1)
 	var list Adder
 	restart := func() { list = q.newList() }
 	restart()
-	return etcdkv.List{Client: l.client, Range: q.keys, Serializable: q.serializable, Paged: &l.paged,
+	at.Header, err = etcdkv.List{Client: l.client, Range: q.keys, Serializable: q.serializable, Paged: &l.paged,
 		Add:     func(kvs []*mvccpb.KeyValue) { list.Add(kvs) },
 		Restart: restart,
 		Answered: func() {
@@ -146,15 +150,17 @@ func (l *lister) read(ctx context.Context, q query, first *etcdkv.Page, err erro
 			if q.answered != nil {
 				q.answered()
 			}
-		}}.Read(ctx, first)
+		}}.Read(ctx, t.page)
+	return at, err
 }
 
 // newest returns the number of keys in a range and the greatest ModRevision, linearizably.
-func (l *lister) newest(ctx context.Context, r etcdkv.KeyRange) (keys int64, modRevision int64, at etcdkv.Header, err error) {
-	if _, err := l.admit(ctx, false, nil); err != nil {
+func (l *lister) newest(ctx context.Context, r etcdkv.KeyRange) (keys int64, modRevision int64, at answer, err error) {
+	if err := l.admit(ctx, false, l.limiter.reserve(nil)); err != nil {
 		return 0, 0, at, err
 	}
 	defer func() { l.limiter.leave(ctx, err) }()
+	at.floor = l.monitor.Floor()
 	resp, err := etcdkv.GetRange(clientv3.WithRequireLeader(ctx), l.client, r, append(clientv3.WithLastRev(), clientv3.WithKeysOnly())...)
 	if err != nil {
 		return 0, 0, at, err
@@ -163,5 +169,6 @@ func (l *lister) newest(ctx context.Context, r etcdkv.KeyRange) (keys int64, mod
 	if len(resp.Kvs) > 0 {
 		modRevision = resp.Kvs[0].ModRevision
 	}
-	return resp.Count, modRevision, etcdkv.Header{Revision: resp.Header.Revision, Term: resp.Header.RaftTerm}, nil
+	at.Header = etcdkv.Header{Revision: resp.Header.Revision, Term: resp.Header.RaftTerm}
+	return resp.Count, modRevision, at, nil
 }

@@ -7,11 +7,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -71,13 +71,7 @@ func TestListsBegunTogether(t *testing.T) {
 		{"a server of two operations", func(e *env) { e.store.SetLimits(2, 1<<20) }, 300, time.Second},
 		{"one may not be read", func(e *env) {
 			e.conn.SetHook(slow(func(call fakeetcd.Call) error {
-				refused := call.Key == service(services-1)
-				if txn, ok := call.Request.(*etcdserverpb.TxnRequest); ok {
-					for _, op := range txn.Success {
-						refused = refused || string(op.GetRequestRange().Key) == service(services-1)
-					}
-				}
-				if refused {
+				if slices.Contains(call.Reads(), service(services-1)) {
 					return rpctypes.ErrGRPCPermissionDenied
 				}
 				return nil
@@ -124,7 +118,7 @@ func TestListBegunTogetherGivesUp(t *testing.T) {
 				e.put("p/a")
 				e.conn.SetHook(slow(nil))
 				for range maxLists { // no turn is left
-					if _, err := e.group.lister.admit(context.Background(), false, nil); err != nil {
+					if err := e.group.lister.admit(context.Background(), false, e.group.lister.limiter.reserve(nil)); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -176,7 +170,7 @@ func TestOutageDuringAListBegunTogether(t *testing.T) {
 		})
 		errs := make(chan error, 2)
 		for range maxLists {
-			if _, err := e.group.lister.admit(context.Background(), false, nil); err != nil {
+			if err := e.group.lister.admit(context.Background(), false, e.group.lister.limiter.reserve(nil)); err != nil {
 				t.Fatal(err)
 			}
 		}

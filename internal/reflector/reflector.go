@@ -44,6 +44,7 @@ type Reflector struct {
 	verify  chan struct{} // capacity 1: Verify was called
 
 	// Owned by run.
+	turn        *turn // reserved for the first list; nil: used, or given up
 	revision    int64 // that has been applied
 	resume      int64 // revision to watch from; 0: list first
 	unpublished int   // responses whose events were applied and not published
@@ -62,7 +63,7 @@ type Reflector struct {
 
 func newReflector(g *Group, keys etcdkv.KeyRange, store Store, opts Options) *Reflector {
 	return &Reflector{group: g, monitor: g.monitor, keys: keys, store: store, opts: opts,
-		verify: make(chan struct{}, 1), answered: time.Now()}
+		verify: make(chan struct{}, 1), answered: time.Now(), turn: g.lister.limiter.reserveIfHeld(&keys)}
 }
 
 // Verify has the content compared with etcd, soon and at most once in 10 s.
@@ -85,6 +86,7 @@ func (r *Reflector) noteAnswer() {
 
 // run lists and watches until the context ends or the client is closed.
 func (r *Reflector) run(ctx context.Context) {
+	defer r.giveUpTurn()
 	r.nextCheck = time.Now().Add(r.checkPause())
 	status, _ := r.monitor.Status()
 	r.epoch = status.Epoch
@@ -100,6 +102,12 @@ func (r *Reflector) run(ctx context.Context) {
 	}
 }
 
+// giveUpTurn withdraws the turn of a first list that is not to be now.
+func (r *Reflector) giveUpTurn() {
+	r.group.lister.limiter.withdraw(r.turn)
+	r.turn = nil
+}
+
 // awaitConnection waits while there is an outage: only the monitor asks whether etcd is back.
 // Where there is no leader, a member is asked once for what it has.
 func (r *Reflector) awaitConnection(ctx context.Context) error {
@@ -108,6 +116,7 @@ func (r *Reflector) awaitConnection(ctx context.Context) error {
 		if status.Outage == nil || ctx.Err() != nil {
 			return ctx.Err()
 		}
+		r.giveUpTurn() // an answer to it would be old when the outage is over
 		cause := status.Outage.Cause
 		if r.resume == 0 && r.askedDuring != status.Outage && errors.Is(cause, rpctypes.ErrNoLeader) {
 			r.askedDuring = status.Outage
@@ -174,12 +183,11 @@ func (r *Reflector) awaitGrant(ctx context.Context) {
 
 // list reads the range and replaces the store's content.
 func (r *Reflector) list(ctx context.Context) error {
-	floor := r.monitor.Floor()
 	list, at, err := r.read(ctx, false)
 	if err != nil {
 		return listError(r.keys, err)
 	}
-	r.epoch = r.monitor.ObserveResponse(at.Revision, at.Term, floor)
+	r.epoch = r.monitor.ObserveResponse(at.Revision, at.Term, at.floor)
 	r.group.setAccess(r, accessGranted)
 	if status, _ := r.monitor.Status(); status.Epoch != r.epoch {
 		return errNewEpoch // it began meanwhile: the response may be of either
@@ -192,16 +200,15 @@ func (r *Reflector) list(ctx context.Context) error {
 // listWithoutLeader takes what a member without a leader has, as stale for that cause, if it
 // is not older than what was seen.
 func (r *Reflector) listWithoutLeader(ctx context.Context, cause error) error {
-	floor := r.monitor.Floor()
 	list, at, err := r.read(ctx, true)
 	if err != nil {
 		return listError(r.keys, err)
 	}
-	r.epoch = floor.Epoch
+	r.epoch = at.floor.Epoch
 	if status, _ := r.monitor.Status(); status.Epoch != r.epoch {
 		return errNewEpoch
 	}
-	if at.Revision < floor.Revision || !list.Replace(Version{at.Revision, r.epoch}, cause) {
+	if at.Revision < at.floor.Revision || !list.Replace(Version{at.Revision, r.epoch}, cause) {
 		return listError(r.keys, fmt.Errorf("member is behind, at revision %d: %w", at.Revision, cause))
 	}
 	r.unpublished = 0
@@ -209,8 +216,9 @@ func (r *Reflector) listWithoutLeader(ctx context.Context, cause error) error {
 	return nil
 }
 
-func (r *Reflector) read(ctx context.Context, serializable bool) (list List, at etcdkv.Header, err error) {
-	q := query{keys: r.keys, serializable: serializable, answered: r.noteAnswer}
+func (r *Reflector) read(ctx context.Context, serializable bool) (list List, at answer, err error) {
+	q := query{keys: r.keys, serializable: serializable, answered: r.noteAnswer, turn: r.turn}
+	r.turn = nil
 	q.newList = func() Adder {
 		list = r.store.NewList()
 		return list

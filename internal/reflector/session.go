@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -61,6 +62,7 @@ func (r *Reflector) follow(ctx context.Context) error {
 		if err := r.list(ctx); err != nil {
 			return err
 		}
+		runtime.Gosched() // subscribers are told before the watch is opened, which takes longer
 	}
 	s := r.open()
 	defer s.close()
