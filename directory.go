@@ -194,10 +194,8 @@ type following struct {
 func (f *following) latest() *Snapshot { return f.informer.store.topic.Latest() }
 func (f *following) refresh()          { f.informer.reflector.Verify() }
 
-// follow adds a subscriber to the topic of a key range; prefix is what its snapshots have.
-func (d *Directory) follow(keys etcdkv.KeyRange, prefix string, subscribe func(*topic.Topic[Snapshot])) (f following, err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+// followLocked adds a subscriber to the topic of a key range; prefix is what its snapshots have.
+func (d *Directory) followLocked(keys etcdkv.KeyRange, prefix string, subscribe func(*topic.Topic[Snapshot])) (f following, err error) {
 	if err := d.usableLocked(); err != nil {
 		return f, err
 	}

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -209,6 +210,53 @@ func TestServiceStats(t *testing.T) {
 		}
 		if a := got[0]; a.Subscribers != 1 || a.Snapshot.Len() != 0 || a.Events != 0 || a.Published != 1 {
 			t.Errorf("got %+v", a)
+		}
+	})
+}
+
+// One request tells a service's endpoints and its config; what is followed already is not asked for
+// again.
+func TestSubscribeServiceFuncAsksOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+		d := directory(t, conn)
+		defer d.Close()
+		for i, row := range []struct{ txns, gets int }{{1, 0}, {1, 1}, {1, 2}} {
+			service := fmt.Sprintf("svc-%d", i)
+			store.Put(service+"/a", `{"Addr":"a:1"}`)
+			store.Put(rollcall.ConfigPrefix+service, `{"a":1}`)
+			synctest.Wait()
+			var config configLog
+			var instances []int
+			if _, _, err := d.SubscribeServiceFunc(service, func(snap *rollcall.Snapshot, _ error) { instances = append(instances, snap.Len()) }, config.deliver); err != nil {
+				t.Fatal(err)
+			}
+			config.want(t, `{"a":1}`)
+			if !slices.Equal(instances, []int{1}) {
+				t.Errorf("told of %v instances, want 1", instances)
+			}
+			if txns, gets := conn.Calls(fakeetcd.Txn), conn.Calls(fakeetcd.Get); txns != row.txns || gets != row.gets {
+				t.Errorf("%d transactions and %d ranges for %d services, want %d and %d", txns, gets, i+1, row.txns, row.gets)
+			}
+		}
+	})
+}
+
+func TestSubscribeServiceFuncFails(t *testing.T) {
+	bubble(t, func(t *testing.T, _ *fakeetcd.Store, conn *fakeetcd.Conn) {
+		d := directory(t, conn)
+		snap, config := func(*rollcall.Snapshot, error) {}, func(*rollcall.ServiceConfig, error) {}
+		subscribe := func(service string, snap func(*rollcall.Snapshot, error), config func(*rollcall.ServiceConfig, error)) error {
+			_, _, err := d.SubscribeServiceFunc(service, snap, config)
+			return err
+		}
+		for what, err := range map[string]error{"name": subscribe("", snap, config), "no function": subscribe("svc", nil, config), "no function for configs": subscribe("svc", snap, nil)} {
+			if !errors.As(err, new(*rollcall.InputError)) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		d.Close()
+		if err := subscribe("svc", snap, config); !errors.Is(err, rollcall.ErrClosed) {
+			t.Errorf("closed: %v", err)
 		}
 	})
 }

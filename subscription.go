@@ -38,9 +38,11 @@ func (d *Directory) SubscribePrefix(prefix string) (*Subscription, error) {
 // pull makes a Subscription that is woken through a channel of capacity one, which may serve
 // others as well.
 func (d *Directory) pull(keys etcdkv.KeyRange, prefix string, changed chan struct{}) (*Subscription, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	s := new(Subscription)
 	var err error
-	s.following, err = d.follow(keys, prefix, func(t *topic.Topic[Snapshot]) { s.subscriber = t.Subscribe(changed) })
+	s.following, err = d.followLocked(keys, prefix, func(t *topic.Topic[Snapshot]) { s.subscriber = t.Subscribe(changed) })
 	if err != nil {
 		return nil, err
 	}
@@ -125,10 +127,16 @@ func (d *Directory) SubscribeFunc(service string, f func(snap *Snapshot, err err
 	if err := checkDelivery(service, f == nil); err != nil {
 		return nil, err
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.deliverLocked(service, f)
+}
+
+func (d *Directory) deliverLocked(service string, f func(snap *Snapshot, err error)) (*Delivery, error) {
 	prefix := service + "/"
 	s := new(Delivery)
 	var err error
-	s.following, err = d.follow(etcdkv.Prefix(prefix), prefix, func(t *topic.Topic[Snapshot]) { s.delivery = t.Deliver(f) })
+	s.following, err = d.followLocked(etcdkv.Prefix(prefix), prefix, func(t *topic.Topic[Snapshot]) { s.delivery = t.Deliver(f) })
 	if err != nil {
 		return nil, err
 	}
@@ -170,6 +178,22 @@ func (d *Directory) SubscribeServiceConfigFunc(service string, f func(config *Se
 		return nil, err
 	}
 	return d.configs.subscribe(service, f), nil
+}
+
+// SubscribeServiceFunc is SubscribeFunc and SubscribeServiceConfigFunc in one. Where neither the
+// service nor the service configs are followed yet, etcd is asked once for both.
+func (d *Directory) SubscribeServiceFunc(service string, f func(snap *Snapshot, err error), config func(config *ServiceConfig, err error)) (*Delivery, *ConfigDelivery, error) {
+	if err := checkDelivery(service, f == nil || config == nil); err != nil {
+		return nil, nil, err
+	}
+	defer d.group.Hold()()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delivery, err := d.deliverLocked(service, f)
+	if err != nil {
+		return nil, nil, err
+	}
+	return delivery, d.configs.subscribe(service, config), nil
 }
 
 func checkDelivery(service string, noFunc bool) error {

@@ -133,12 +133,11 @@ func (b *builder) Build(target grpcresolver.Target, cc grpcresolver.ClientConn, 
 		name: n, log: b.log, order: newOrder(), turn: make(chan struct{}, 1)}
 	r.turn <- struct{}{} // deliveries wait until all is set
 	defer func() { <-r.turn }()
-	if !opts.DisableServiceConfig { // asked for first: its answer is short
-		r.config.start(cc, b.opts.DefaultServiceConfig, b.under)
-		r.configs, err = b.directory.SubscribeServiceConfigFunc(service, r.deliverConfig)
-	}
-	if err == nil {
+	if opts.DisableServiceConfig {
 		r.sub, err = b.directory.SubscribeFunc(service, r.deliver)
+	} else {
+		r.config.start(cc, b.opts.DefaultServiceConfig, b.under)
+		r.sub, r.configs, err = b.directory.SubscribeServiceFunc(service, r.deliver, r.deliverConfig)
 	}
 	if err != nil {
 		r.closed.Store(true)

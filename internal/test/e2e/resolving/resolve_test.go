@@ -263,3 +263,33 @@ func TestDefaultPolicySpreads(t *testing.T) {
 		}
 	}
 }
+
+// A channel's cold start is one request, the service config included, and that of another service
+// on the same client is one as well.
+func TestColdStartIsOneRequest(t *testing.T) {
+	t.Parallel()
+	e := lab.NewEnv(t, lab.Rollcall, etcdtest.New(t, etcdtest.Options{}), "svc")
+	member, builder := e.Etcd.Member(0), e.Builder()
+	asked := func(method string) float64 {
+		return member.Metric(t, "grpc_server_handled_total", "grpc_method="+method)
+	}
+	for _, row := range []struct {
+		service      string
+		txns, ranges float64
+	}{{"svc-1", 1, 0}, {"svc-2", 0, 1}} {
+		for i := range 1000 {
+			e.Put(fmt.Sprintf("%s/%d", row.service, i), fmt.Sprintf(`{"Addr":"10.0.0.1:%d"}`, i+1))
+		}
+		txns, ranges, streams := asked("Txn"), asked("Range"), asked("RangeStream")
+		c := e.ResolveBy(builder, row.service)
+		e.Eventually(func() error {
+			if n := len(c.Addrs()); n != 1000 {
+				return fmt.Errorf("%d addresses, want 1,000", n)
+			}
+			return nil
+		})
+		if txns, ranges, streams = asked("Txn")-txns, asked("Range")-ranges, asked("RangeStream")-streams; txns != row.txns || ranges != row.ranges || streams != 0 {
+			t.Errorf("%s: %v transactions, %v ranges and %v streams, want %v, %v and none", row.service, txns, ranges, streams, row.txns, row.ranges)
+		}
+	}
+}
