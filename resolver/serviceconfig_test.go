@@ -86,6 +86,16 @@ func TestServiceConfigOverDefault(t *testing.T) {
 	})
 }
 
+func TestServiceConfigIsAskedForWithTheEndpoints(t *testing.T) {
+	bubble(t, func(s *fakeetcd.Store, _ *fakeetcd.Conn) { s.Put("svc/a", `{"Addr":"a:1"}`) },
+		func(t *testing.T, _ *fakeetcd.Store, conn *fakeetcd.Conn, c *channel, _ grpcresolver.Resolver) {
+			c.want(t, "state [a:1]")
+			if txns, gets := conn.Calls(fakeetcd.Txn), conn.Calls(fakeetcd.Get); txns != 1 || gets != 0 {
+				t.Errorf("%d transactions and %d ranges, want 1 and none", txns, gets)
+			}
+		})
+}
+
 func TestServiceConfigNotWanted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, c, done := buildWith(t, Options{}, func(s *fakeetcd.Store) {

@@ -110,6 +110,20 @@ func TestHeldListStopped(t *testing.T) {
 	}
 }
 
+// One that is stopped before it has asked leaves no turn behind.
+func TestHeldListNeverAsked(t *testing.T) {
+	bubble(t, func(e *env) {
+		defer e.group.Hold()()
+		r := newReflector(e.group, etcdkv.Prefix("p/"), &mapStore{t: e.TB}, Options{CheckPeriod: 1 << 60})
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		r.run(ctx)
+		if n := len(e.group.lister.limiter.queue); n > 0 {
+			e.Errorf("%d turns are left", n)
+		}
+	})
+}
+
 // P4: Reflectors that are started together during an outage ask nothing, and leave no turn that
 // others could begin with, or that would be old when it is over.
 func TestHeldDuringAnOutage(t *testing.T) {

@@ -6,11 +6,14 @@ package reflector
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 )
 
 // applicants is many lists that ask for their turn.
@@ -164,6 +167,24 @@ func TestLimiterReserved(t *testing.T) {
 		l.withdraw(nil)
 		if l.active != 0 || len(l.queue) != 0 {
 			t.Errorf("%d under way and %d in the queue", l.active, len(l.queue))
+		}
+	})
+}
+
+// A turn that comes takes others along, up to a bound, and lets go of them if it is given up.
+func TestLimiterTakesOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLimiter(true)
+		keys := etcdkv.Prefix("p/")
+		turns := []*turn{l.reserve(&keys), l.reserve(nil), l.reserve(&keys), l.reserve(&keys), l.reserve(&keys)}
+		l.limitBatch(6)
+		first := turns[0]
+		if entered, err := l.enter(t.Context(), nil, first); !entered || err != nil || !slices.Equal(first.others, turns[2:4]) {
+			t.Fatalf("%v, %v, with %d others, want the next two", entered, err, len(first.others))
+		}
+		l.withdraw(first)
+		if entered, err := l.enter(t.Context(), nil, turns[2]); !entered || err != nil || turns[2].admitted {
+			t.Errorf("one that was let go of: %v, %v, admitted: %v", entered, err, turns[2].admitted)
 		}
 	})
 }
