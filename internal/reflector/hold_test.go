@@ -6,6 +6,7 @@ package reflector
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -128,14 +129,16 @@ func TestHeldListNeverAsked(t *testing.T) {
 // others could begin with, or that would be old when it is over.
 func TestHeldDuringAnOutage(t *testing.T) {
 	bubble(t, func(e *env) {
-		var asked bool
+		var asked atomic.Bool
 		_, before := e.follow("before/", Options{})
 		synctest.Wait()
 		e.same(before, "before/")
 		e.conn.Fail(fakeetcd.Get, rpctypes.ErrGRPCTimeout)
 		e.group.monitor.Recheck(context.Background())
 		e.conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
-			asked = asked || slices.Contains(call.Reads(), "p/") || slices.Contains(call.Reads(), "q/")
+			if slices.ContainsFunc(call.Reads(), func(key string) bool { return key == "p/" || key == "q/" }) {
+				asked.Store(true)
+			}
 			return nil
 		})
 		if status, _ := e.group.monitor.Status(); status.Outage == nil {
@@ -145,12 +148,12 @@ func TestHeldDuringAnOutage(t *testing.T) {
 		_, p := e.follow("p/", Options{})
 		_, q := e.follow("q/", Options{})
 		synctest.Wait()
-		release()
 		if n := len(e.group.lister.limiter.queue); n > 0 {
 			e.Errorf("%d turns are left", n)
 		}
+		release()
 		time.Sleep(time.Minute)
-		if asked {
+		if asked.Load() {
 			e.Error("they asked etcd during the outage")
 		}
 		e.conn.Fail(fakeetcd.Get, nil)
