@@ -25,7 +25,7 @@ var reasons = []reason{
 	{`cold.*`, `time`, goZero + "|" + goKit,
 		"They decode nothing, keep no metadata and build no gRPC state.", "No."},
 	{`cold.*/(1|100)`, `time`, theirs,
-		"The service config is asked for as well, by a goroutine of its own, in the same request.", "No: it is a tenth of a millisecond or two."},
+		"The service config is asked for as well, in the same request, and has a goroutine of its own.", "No."},
 	{`services|channels/100|memory/(10|100)`, `memory|goroutines`, theirs + "|" + goZero,
 		"A service has a reflector, a store and its service config beside its watch; half is the stacks of two goroutines.", "Yes, in part."},
 	{`memory/.*|channels/100`, `memory`, goZero + "|" + goKit,
