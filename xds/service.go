@@ -63,11 +63,7 @@ func newService(server *Server, name string) (*service, error) {
 	s := &service{server: server, name: name, views: make(map[viewKey]*view), streams: make(map[*stream]int)}
 	s.latest.Store(&content{config: mapServiceConfig(nil), selections: new(sync.Map), generation: 1})
 	var err error
-	if s.configs, err = server.directory.SubscribeServiceConfigFunc(name, s.deliverConfig); err != nil {
-		return nil, err
-	}
-	if s.endpoints, err = server.directory.SubscribeFunc(name, s.deliver); err != nil {
-		s.configs.Close()
+	if s.endpoints, s.configs, err = server.directory.SubscribeServiceFunc(name, s.deliver, s.deliverConfig); err != nil {
 		return nil, err
 	}
 	s.overdue = time.AfterFunc(firstAnswer, func() { s.change(func(c *content) { c.overdue = true }) })
