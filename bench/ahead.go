@@ -20,15 +20,15 @@ type reason struct{ scenario, metric, peer, why, worth string }
 
 // reasons are all that are known. The first that matches is taken.
 var reasons = []reason{
-	{`closed/.*|rate/(250|1000|2000)|rolling`, `.*p50|.*p99|ratio|lag|changes`, `.*`,
+	{`closed/.*|rate/(250|1000|2000)|rate-round_robin/250|rolling`, `.*p50|.*p99|ratio|lag|changes`, `.*`,
 		"A burst is published less often than it changes, so some changes wait for those after them.", "No: within the bars, and it saves the CPU of bursts."},
 	{`cold.*`, `time`, goZero + "|" + goKit,
 		"They decode nothing, keep no metadata and build no gRPC state.", "No."},
 	{`cold.*/(1|100)`, `time`, theirs,
 		"The service config is asked for as well, in the same request, and has a goroutine of its own.", "No."},
-	{`services|channels/100|memory/(10|100)`, `memory|goroutines`, theirs + "|" + goZero,
+	{`services.*|channels/100|memory/(10|100)`, `memory|goroutines`, theirs + "|" + goZero,
 		"A service has a reflector, a store and its service config beside its watch; half is the stacks of two goroutines.", "Yes, in part."},
-	{`memory/.*|channels/100`, `memory`, goZero + "|" + goKit,
+	{`memory/.*|channels/100|services/.*`, `memory`, goZero + "|" + goKit,
 		"They keep addresses alone: no metadata, revisions or leases.", "No."},
 	{`registering`, `register|CPU`, theirs + "|" + goZero,
 		"Rollcall writes a key only if it is as expected; the others put it blindly.", "No."},

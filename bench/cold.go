@@ -18,7 +18,7 @@ func coldStarts(name, ids string, named bool, sizes ...int) (all []scenario) {
 		of := func(subject string) string { return serviceOf(subject, name, n) }
 		pagedRounds := 3
 		if n == 10_000 && !named { // it has a bar
-			pagedRounds = 40
+			pagedRounds = 20
 		}
 		all = append(all, scenario{
 			name: fmt.Sprintf("%s/%d", name, n), title: fmt.Sprintf("A cold start with %s, %s as ids", thousands(n), ids),
@@ -31,7 +31,7 @@ func coldStarts(name, ids string, named bool, sizes ...int) (all []scenario) {
 			},
 			run:    func(address, subject string) sample { return coldStart(address, subject, of(subject), n) },
 			slow:   named && n != 100 || !named && n != 1 && n != 10_000,
-			rounds: map[int]int{1: 8, 100: 8, 1000: 8, 10_000: 40, 50_000: 3}[n], // single samples vary, and bars are near
+			rounds: map[int]int{1: 8, 100: 8, 1000: 8, 10_000: 20, 50_000: 3}[n], // single samples vary, and bars are near
 			few:    map[string]int{rawStream: 3, paged: pagedRounds, theirs: 5},
 		})
 	}

@@ -33,7 +33,7 @@ func main() {
 	}
 	quick := flag.Bool("quick", false, "one round of the short scenarios, in less than a minute")
 	only := flag.String("only", "", "run the scenarios whose names match a `regexp`")
-	rounds := flag.Int("rounds", 5, "how often each subject is measured, unless its scenario sets it")
+	rounds := flag.Int("rounds", 3, "how often each subject is measured, unless its scenario sets it")
 	bars := flag.Bool("bars", false, "fail if Rollcall misses a bar")
 	write := flag.String("write", "", "a `directory` whose benchmarks.md, benchmarks/results.json and plots are written")
 	flag.Parse()

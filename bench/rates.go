@@ -15,12 +15,12 @@ func rates(rates ...int) (all []scenario) {
 	for _, rate := range rates {
 		all = append(all, scenario{
 			name: fmt.Sprintf("rate/%d", rate), title: number(rate) + " changes a second among 1,000 endpoints",
-			about:    "For 3 s, or 6 s at one a second, each put at its time, whether or not those before were acknowledged. The delay of a change is from its put to the first state with its address; changes that are overwritten before a state has them are not counted. States are searched for a hundred changes a second. CPU is the share of a core.",
+			about:    "For 2 s, or 4 s at one a second, each put at its time, whether or not those before were acknowledged. The delay of a change is from its put to the first state with its address; changes that are overwritten before a state has them are not counted. States are searched for a hundred changes a second. CPU is the share of a core.",
 			subjects: []string{raw, ours, theirs, goZero, goKit},
 			metrics: []metric{{name: "p50", unit: "ms"}, {name: "p99", unit: "ms"}, {name: "CPU", unit: "cores"}, {name: "states", unit: "a second", note: true},
 				{name: "never shown", unit: "%", note: true}, {name: "sent", unit: "a second", note: true}},
-			run:    func(address, subject string) sample { return steady(address, subject, rate) },
-			rounds: cmp.Or(map[int]int{50: 3, 250: 5, 1000: 5}[rate], 1), // those with bars
+			run:    func(address, subject string) sample { return steady(newFollower(subject, address), rate) },
+			rounds: cmp.Or(map[int]int{50: 2, 250: 3, 1000: 5}[rate], 1), // those with bars
 			few:    map[string]int{raw: 1, goZero: 1, goKit: 1},
 			slow:   rate != 250,
 		})
@@ -28,9 +28,22 @@ func rates(rates ...int) (all []scenario) {
 	return all
 }
 
-func steady(address, subject string, rate int) sample {
+// roundRobinRate is such a scenario with a real channel.
+func roundRobinRate(rate int) scenario {
+	return scenario{
+		name: fmt.Sprintf("rate-round_robin/%d", rate), title: number(rate) + " changes a second among 1,000 endpoints under round_robin",
+		about:    "As above, through a real gRPC channel with round_robin, whose connections are never answered. A state counts once gRPC has taken it in.",
+		subjects: []string{ours, theirs},
+		metrics:  []metric{{name: "p50", unit: "ms"}, {name: "p99", unit: "ms"}, {name: "CPU", unit: "cores"}, {name: "states", unit: "a second", note: true}, {name: "never shown", unit: "%", note: true}},
+		run:      func(address, subject string) sample { return steady(newRoundRobin(subject, address), rate) },
+		slow:     true,
+	}
+}
+
+func steady(f *follower, rate int) sample {
 	const n = 1000
-	changes := max(6, 3*rate)
+	address, subject := f.address, f.subject
+	changes := max(4, 2*rate)
 	service := serviceOf(subject, "rate", n)
 	write(address, subject, service, "fill", n)
 	var mu sync.Mutex
@@ -44,7 +57,7 @@ func steady(address, subject string, rate int) sample {
 			f()
 		}
 	}()
-	newFollower(subject, address).follow(service, func(s seen) {
+	f.follow(service, func(s seen) {
 		now := time.Now()
 		if s.n == n {
 			once(full)

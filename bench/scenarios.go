@@ -38,6 +38,7 @@ var scenarios = slices.Concat(
 	loneChanges(1, 1000, 10_000),
 	closedLoops(1, 1000, 10_000),
 	rates(1, 10, 50, 250, 1000, 2000),
+	[]scenario{roundRobinRate(250)},
 	coldStarts("cold", "addresses", false, 1, 100, 1000, 10_000, 50_000),
 	coldStarts("cold-names", "names", true, 1, 100, 1000, 10_000),
 	[]scenario{
@@ -47,6 +48,7 @@ var scenarios = slices.Concat(
 			subjects: append([]string{raw}, all...),
 			metrics:  []metric{{name: "CPU", unit: "ms"}, {name: "lag", unit: "ms"}, {name: "states", note: true}},
 			run:      func(address, subject string) sample { return burst(newFollower(subject, address), 10_000) },
+			rounds:   5, few: map[string]int{theirs: 3}, // the bar over a raw watch is near
 		},
 		{
 			name: "rolling", title: "A rolling restart of 1,000",
@@ -54,7 +56,7 @@ var scenarios = slices.Concat(
 			subjects: append([]string{raw}, all...),
 			metrics:  []metric{{name: "CPU", unit: "ms"}, {name: "lag", unit: "ms"}, {name: "states", note: true}},
 			run:      rolling,
-			rounds:   3, few: map[string]int{goZero: 2, goKit: 2},
+			rounds:   2, few: map[string]int{goZero: 1, goKit: 1},
 			slow: true,
 		},
 		{
@@ -63,6 +65,7 @@ var scenarios = slices.Concat(
 			subjects: []string{ours, theirs},
 			metrics:  []metric{{name: "CPU", unit: "ms"}, {name: "lag", unit: "ms"}, {name: "states", note: true}},
 			run:      func(address, subject string) sample { return burst(newRoundRobin(subject, address), 2000) },
+			few:      map[string]int{theirs: 2},
 			slow:     true,
 		},
 		{
@@ -71,7 +74,7 @@ var scenarios = slices.Concat(
 			subjects: []string{ours, theirs},
 			metrics:  []metric{{name: "CPU", unit: "%"}, {name: "lag", unit: "ms"}, {name: "states", note: true}},
 			run:      rollout,
-			rounds:   3,
+			few:      map[string]int{theirs: 1},
 			slow:     true,
 		},
 		{
@@ -80,7 +83,8 @@ var scenarios = slices.Concat(
 			subjects: all,
 			metrics: []metric{{name: "watches"}, {name: "memory", unit: "KiB a channel"}, {name: "goroutines", unit: "a channel"},
 				{name: "ready", unit: "ms"}, {name: "one change", unit: "ms to all"}},
-			run: func(address, subject string) sample { return channels(address, subject, 1000, 1, 100) },
+			run:    func(address, subject string) sample { return channels(address, subject, 1000, 1, 100) },
+			rounds: 5, few: map[string]int{goZero: 1, goKit: 1}, // a bar is near
 		},
 		{
 			name: "channels/100", title: "1,000 channels to 100 services of 10",
@@ -89,6 +93,7 @@ var scenarios = slices.Concat(
 			metrics: []metric{{name: "watches"}, {name: "memory", unit: "KiB a channel"}, {name: "goroutines", unit: "a channel"},
 				{name: "ready", unit: "ms"}, {name: "one change", unit: "ms to all"}},
 			run:  func(address, subject string) sample { return channels(address, subject, 1000, 100, 10) },
+			few:  map[string]int{goZero: 1, goKit: 1},
 			slow: true,
 		},
 		{
@@ -97,9 +102,11 @@ var scenarios = slices.Concat(
 			subjects: all,
 			metrics: []metric{{name: "watches a service"}, {name: "memory", unit: "KiB a service"}, {name: "goroutines", unit: "a service"},
 				{name: "ready", unit: "ms"}, {name: "one change", unit: "ms"}},
-			run:    func(address, subject string) sample { return channels(address, subject, 2000, 2000, 5) },
-			rounds: 3, few: map[string]int{goZero: 2, goKit: 2},
+			run: func(address, subject string) sample { return channels(address, subject, 2000, 2000, 5) },
+			few: map[string]int{goZero: 1, goKit: 1},
 		},
+		services(500, 20),
+		services(100, 200),
 		{
 			name: "restart", title: "2,000 services, and a restart of etcd",
 			about:    "A channel each to 2,000 services of 5, at an etcd of their own. It is killed, and started on the same data 3 s later; as soon as it answers, another process changes each service. Time is from that answer until every channel has shown its change; CPU is that of the follower, from the kill until then; messages are those that etcd has got from the follower by 2 s later. Clients try to connect every 200 ms, so that a random backoff of gRPC's is not what is measured; those of go-zero and go-kit cannot be told.",
@@ -115,7 +122,7 @@ var scenarios = slices.Concat(
 			subjects: []string{instant, ours, theirs},
 			metrics:  []metric{{name: "ready", unit: "ms"}, {name: "memory", unit: "KiB a channel"}},
 			run:      connections,
-			rounds:   30, few: map[string]int{theirs: 5}, // the bars of the others need a precision of a few per cent
+			rounds:   20, few: map[string]int{theirs: 5}, // the bars of the others need a precision of a few per cent
 		},
 		{
 			name: "again", title: "1,000 puts that change nothing",
@@ -130,7 +137,8 @@ var scenarios = slices.Concat(
 			subjects: []string{ours, theirs, goZero},
 			metrics:  []metric{{name: "endpoints", note: true}, {name: "register", unit: "ms"}, {name: "CPU", unit: "ms"}},
 			run:      registering,
-			slow:     true,
+			rounds:   5, few: map[string]int{goZero: 1}, // the bar is near
+			slow: true,
 		},
 		{
 			name: "registered", title: "Endpoints of one process, idle",

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"fmt"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -63,6 +64,19 @@ func channels(address, subject string, count, services, n int) sample {
 	sent := write(address, subject, service(0), "change", 0, 1, 0)[0]
 	got["one change"] = ms((<-told).at.Sub(sent))
 	return got
+}
+
+// services open a channel each to as many services of n endpoints.
+func services(count, n int) scenario {
+	return scenario{
+		name: fmt.Sprintf("services/%d", n), title: fmt.Sprintf("A channel each to %s services of %d", number(count), n),
+		about:    "As above.",
+		subjects: all,
+		metrics:  []metric{{name: "watches a service"}, {name: "memory", unit: "KiB a service"}, {name: "ready", unit: "ms"}, {name: "one change", unit: "ms"}},
+		run:      func(address, subject string) sample { return channels(address, subject, count, count, n) },
+		rounds:   3, few: map[string]int{goZero: 1, goKit: 1},
+		slow: true,
+	}
 }
 
 // restart kills the etcd that many services are followed at, and starts it again.
