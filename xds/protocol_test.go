@@ -368,6 +368,29 @@ func TestIncremental(t *testing.T) {
 	want("b")
 }
 
+// Envoy asks for all Clusters and Listeners, and then for what it was told of.
+func TestWildcard(t *testing.T) {
+	l := newLab(t, xds.Options{PushInterval: time.Nanosecond})
+	l.put("a/1", "10.0.0.1:80", "null")
+	c := l.connect(t, "envoy")
+	c.node.Metadata = &structpb.Struct{Fields: map[string]*structpb.Value{
+		"services": structpb.NewListValue(&structpb.ListValue{Values: []*structpb.Value{structpb.NewStringValue("a"), structpb.NewStringValue("b"), structpb.NewNumberValue(1)}}),
+	}}
+	c.ask(clusterType, nil, "")
+	cds := c.answer(clusterType)
+	wantNames(t, cds, "a", "b")
+	c.ask(clusterType, cds, "")
+	c.ask(assignmentType, nil, "", "a")
+	wantAddrs(t, c.answer(assignmentType), "10.0.0.1")
+	c.ask(listenerType, nil, "")
+	lds := c.answer(listenerType)
+	wantNames(t, lds)
+	c.ask(listenerType, lds, "")
+	c.silent()
+	l.etcd.Put("_grpc_config/a", `{"loadBalancingConfig":[{"pick_first":{}}]}`)
+	wantNames(t, c.answer(clusterType), "a", "b")
+}
+
 // While etcd is away, the last state is served, also to new streams; calls to a service that was
 // never seen fail with the reason, soon.
 func TestOutage(t *testing.T) {

@@ -225,7 +225,8 @@ func (s *stream) handle(req *request) error {
 		add, remove = sub.stateOfTheWorld(req)
 	}
 	if slices.Contains(add, "*") || slices.Contains(remove, "*") {
-		add, remove = s.expand(add), s.expand(remove)
+		add, remove = s.expand(k, add), s.expand(k, remove)
+		sub.none = len(add) == 0
 	}
 	for _, name := range remove {
 		if w := sub.watches[name]; w != nil {
@@ -247,10 +248,13 @@ func (s *stream) handle(req *request) error {
 	return nil
 }
 
-// expand replaces "*" by the services that a client's node names: the list "services" of its
-// metadata.
-func (s *stream) expand(names []string) []string {
+// expand replaces "*" by the clusters that a client's node names: the list "services" of its
+// metadata. Of other types there is nothing for a client that does not know what to ask for.
+func (s *stream) expand(k *kind, names []string) []string {
 	names = slices.DeleteFunc(slices.Clone(names), func(name string) bool { return name == "*" })
+	if k != clusters {
+		return names
+	}
 	for _, v := range s.node.GetMetadata().GetFields()["services"].GetListValue().GetValues() {
 		if name := v.GetStringValue(); name != "" {
 			names = append(names, name)

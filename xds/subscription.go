@@ -16,6 +16,7 @@ type subscription struct {
 	watches  map[string]*watch // by name
 	started  bool              // there was a request
 	wildcard bool              // it asked for "*", and none since has named any
+	none     bool              // the client waits to be told that there is nothing
 	nonce    string            // of the last response; "": there was none
 	version  string            // of it
 	pending  []pending         // responses that the client has not acknowledged or rejected
@@ -69,7 +70,7 @@ func (s *subscription) stateOfTheWorld(req *request) (add, remove []string) {
 		names = []string{"*"}
 	}
 	s.started = true
-	if s.wildcard && len(s.watches) > 0 && acknowledges {
+	if s.wildcard && acknowledges {
 		return nil, nil
 	}
 	wanted := make(map[string]bool, len(names))
@@ -119,6 +120,8 @@ func (s *subscription) due(incremental bool) (resources, has []named, asked bool
 		}
 	}
 	switch {
+	case s.none:
+		return nil, []named{}, true
 	case len(resources) == 0:
 		return nil, nil, false
 	case incremental:
@@ -137,7 +140,7 @@ func (s *subscription) sent(nonce string, has []named) {
 		s.watches[r.name].sent = r.version
 		s.watches[r.name].asked = false
 	}
-	s.nonce, s.version, s.resume = nonce, versionOf(has), ""
+	s.nonce, s.version, s.resume, s.none = nonce, versionOf(has), "", false
 	if s.pending = append(s.pending, pending{nonce, s.version}); len(s.pending) > maxPending {
 		s.pending = s.pending[1:]
 	}
