@@ -133,20 +133,7 @@ func (s *Server) leave(st *stream) {
 func (s *stream) run() error {
 	ctx := s.transport.Context()
 	requests, ended := make(chan *request), make(chan error, 1)
-	go func() {
-		for {
-			req, err := s.transport.receive()
-			if err != nil {
-				ended <- err
-				return
-			}
-			select {
-			case requests <- req:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
+	go func() { ended <- s.receive(requests) }()
 	sent := make(chan error, 1)
 	sending := false
 	timer := time.NewTimer(0)
@@ -188,6 +175,21 @@ func (s *stream) run() error {
 			timer.Reset(wait)
 		} else {
 			timer.Stop()
+		}
+	}
+}
+
+// receive hands on requests until the stream ends, and returns why it did.
+func (s *stream) receive(requests chan<- *request) error {
+	for {
+		req, err := s.transport.receive()
+		if err != nil {
+			return err
+		}
+		select {
+		case requests <- req:
+		case <-s.transport.Context().Done():
+			return status.FromContextError(s.transport.Context().Err()).Err()
 		}
 	}
 }
