@@ -93,7 +93,7 @@ random: ## random faults on a fake etcd, for HOURS of virtual time
 
 .PHONY: soak
 soak: ## random faults on real etcd, for SOAK
-	$(GO) test -count=1 -timeout 24h -v -run '^TestSoak$$' ./internal/test/random -soak $(SOAK)
+	$(GO) test -count=1 -timeout 24h -v -run '^TestSoak$$' ./internal/test/random ./xds -soak $(SOAK)
 
 .PHONY: demo
 demo: ## show Rollcall at work, with its own etcd and servers
