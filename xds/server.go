@@ -16,6 +16,8 @@ import (
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/rollcall-grpc/rollcall"
 )
@@ -108,7 +110,10 @@ type Server struct {
 	stats     Stats
 }
 
-var errClosed = errors.New("the xDS server was closed")
+var (
+	errClosed       = errors.New("the xDS server was closed")
+	errStreamClosed = status.Error(codes.Unavailable, errClosed.Error())
+)
 
 // NewServer returns a Server, to be closed by the caller before the Directory is.
 func NewServer(directory *rollcall.Directory, opts Options) (*Server, error) {

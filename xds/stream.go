@@ -97,7 +97,7 @@ func (s *Server) serve(t transport) error {
 	}
 	defer s.leave(st)
 	err := st.run()
-	if code := status.Code(err); code != codes.OK && code != codes.Canceled {
+	if code := status.Code(err); code != codes.OK && code != codes.Canceled && err != errStreamClosed {
 		s.log().Warn("xDS stream was ended", "client", st.name(), "peer", st.peer, "cause", err)
 	}
 	return err
@@ -161,7 +161,7 @@ func (s *stream) run() error {
 		case <-ctx.Done():
 			return status.FromContextError(ctx.Err()).Err()
 		case <-s.server.closing:
-			return status.Error(codes.Unavailable, errClosed.Error())
+			return errStreamClosed
 		}
 		if sending {
 			continue // what comes next waits, and only the latest of it is kept
