@@ -1,0 +1,141 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"sync"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/xds"
+)
+
+// probeService is whose service config is followed to find out whether etcd answers. It need not
+// exist: the service configs of all services are followed together, which clients need anyway.
+const probeService = "rollcall"
+
+// readiness is whether clients can be served: once etcd has answered, and until the end. What
+// etcd has said once is served when it does not answer later.
+type readiness struct {
+	health *health.Server // says the same
+
+	mu     sync.Mutex
+	reason string // why not; "": ready
+	ended  bool
+}
+
+func newReadiness(srv *health.Server) *readiness {
+	srv.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
+	return &readiness{health: srv, reason: "etcd has not answered yet"}
+}
+
+// observe takes in an answer of etcd, or why there is none. That a service config may not be
+// read is an answer: the role may be for some services only.
+func (r *readiness) observe(_ *rollcall.ServiceConfig, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.ended || r.reason == "":
+	case err == nil || errors.Is(err, rpctypes.ErrPermissionDenied):
+		r.reason = ""
+		r.health.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
+	default:
+		r.reason = oneLine(plain(err))
+	}
+}
+
+// end makes it unready for good.
+func (r *readiness) end() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ended, r.reason = true, "shutting down"
+	r.health.Shutdown()
+}
+
+// ServeHTTP answers 200 or 503 with the reason.
+func (r *readiness) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
+	r.mu.Lock()
+	reason := r.reason
+	r.mu.Unlock()
+	if reason != "" {
+		http.Error(w, "not ready: "+reason, http.StatusServiceUnavailable)
+		return
+	}
+	_, _ = w.Write([]byte("ready\n"))
+}
+
+// admin is the HTTP server for probes and people. The nil admin serves nothing.
+type admin struct {
+	lis  net.Listener
+	mux  *http.ServeMux
+	http *http.Server
+}
+
+func newAdmin(addr string, ready http.Handler) (*admin, error) {
+	if addr == "" {
+		return nil, nil
+	}
+	if _, err := net.ResolveTCPAddr("tcp", addr); err != nil {
+		return nil, fail(exitUsage, "--admin %s: %v; write HOST:PORT", addr, err)
+	}
+	lis, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, cannotListen("--admin", addr, err)
+	}
+	s := &admin{lis: lis, mux: http.NewServeMux()}
+	s.mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("alive\n")) })
+	s.mux.Handle("GET /readyz", ready)
+	s.mux.HandleFunc("/debug/pprof/", pprof.Index)
+	s.mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	s.mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	s.mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	s.mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	s.http = &http.Server{Handler: s.mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
+	return s, nil
+}
+
+// handle adds what there is to see of an xDS server. It is called before serve.
+func (s *admin) handle(server *xds.Server) {
+	if s == nil {
+		return
+	}
+	s.mux.HandleFunc("GET /xds/clients", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(newXDSClientList(server.Clients()))
+	})
+}
+
+func (s *admin) where() string {
+	if s == nil {
+		return "no admin address"
+	}
+	return "admin at http://" + s.lis.Addr().String()
+}
+
+// serve returns nil after close.
+func (s *admin) serve() error {
+	if s == nil {
+		return nil
+	}
+	if err := s.http.Serve(s.lis); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+func (s *admin) close() {
+	if s != nil {
+		_ = s.http.Close()
+		_ = s.lis.Close()
+	}
+}

@@ -1,0 +1,230 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/channelz/service"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/xds"
+)
+
+// bridge is a server of xDS: listeners, a gRPC server and an admin server.
+type bridge struct {
+	flags     serveFlags
+	log       *slog.Logger
+	files     []refresher // what is read again when it changes
+	creds     credentials.TransportCredentials
+	rules     *fileValue[rules] // nil: everything is allowed
+	listeners []net.Listener
+	admin     *admin
+	ready     *readiness
+
+	// Set by start.
+	grpc  *grpc.Server
+	xds   *xds.Server
+	probe *rollcall.ConfigDelivery
+}
+
+// newBridge reads the files and listens, so that mistakes in either are told at once. The caller
+// closes it.
+func newBridge(f serveFlags, log *slog.Logger) (_ *bridge, err error) {
+	b := &bridge{flags: f, log: log, ready: newReadiness(health.NewServer())}
+	defer func() {
+		if err != nil {
+			b.close()
+		}
+	}()
+	var tls credentials.TransportCredentials
+	if f.cert != "" {
+		cert, err := newTLSFiles(f.cert, f.key, f.clientCA)
+		if err != nil {
+			return nil, fail(exitUsage, "%v", err)
+		}
+		b.files = append(b.files, cert)
+		tls = serverTLS(cert)
+	}
+	b.creds = newServerCredentials(tls)
+	if f.rules != "" {
+		if b.rules, err = newFileValue("--xds-allow", parseRules, f.rules); err != nil {
+			return nil, fail(exitUsage, "%v", err)
+		}
+		b.files = append(b.files, b.rules)
+	}
+	for _, addr := range f.addrs {
+		lis, err := f.listen(addr)
+		if err != nil {
+			return nil, err
+		}
+		b.listeners = append(b.listeners, lis)
+	}
+	if b.admin, err = newAdmin(f.admin, b.ready); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// start makes the servers of a Directory.
+func (b *bridge) start(directory *rollcall.Directory) error {
+	opts := b.flags.xds
+	opts.Logger = b.log
+	if b.rules != nil {
+		opts.Authorize = func(ctx context.Context, service string) error { return b.rules.get().authorize(ctx, service) }
+	}
+	var err error
+	if b.xds, err = xds.NewServer(directory, opts); err != nil {
+		return err
+	}
+	b.grpc = b.newGRPCServer()
+	b.admin.handle(b.xds)
+	b.probe, err = directory.SubscribeServiceConfigFunc(probeService, b.ready.observe)
+	return err
+}
+
+// newGRPCServer returns a gRPC server for very many connections, most of them quiet, from
+// clients that may be hostile.
+func (b *bridge) newGRPCServer() *grpc.Server {
+	srv := grpc.NewServer(
+		grpc.Creds(b.creds),
+		grpc.ConnectionTimeout(stopTimeout), // of TLS and HTTP/2's preface, which Stop waits for
+		grpc.MaxRecvMsgSize(1<<20),
+		grpc.MaxHeaderListSize(64<<10),
+		grpc.MaxConcurrentStreams(100),
+		grpc.ReadBufferSize(4<<10), // of each connection
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			Time:              time.Minute, // finds clients that are gone without a word
+			Timeout:           20 * time.Second,
+			MaxConnectionIdle: 5 * time.Minute,
+			MaxConnectionAge:  b.flags.maxConnectionAge, // with gRPC's jitter of 10 %
+
+			// By then a client has another connection. Its stream never ends by itself.
+			MaxConnectionAgeGrace: min(10*time.Second, b.flags.maxConnectionAge),
+		}))
+	b.xds.Register(srv)
+	healthpb.RegisterHealthServer(srv, b.ready.health)
+	if b.flags.reflection {
+		reflection.Register(srv)
+	}
+	if b.flags.channelz {
+		service.RegisterChannelzServiceToServer(srv)
+	}
+	return srv
+}
+
+// close releases what newBridge and start have made, whether or not run was called.
+func (b *bridge) close() {
+	if b.probe != nil {
+		b.probe.Close()
+	}
+	if b.xds != nil {
+		b.xds.Close()
+	}
+	for _, lis := range b.listeners {
+		_ = lis.Close()
+	}
+	b.admin.close()
+}
+
+// where returns what is listened at.
+func (b *bridge) where() string {
+	var all []string
+	for _, lis := range b.listeners {
+		if lis.Addr().Network() == "unix" {
+			all = append(all, "unix:"+lis.Addr().String())
+			continue
+		}
+		how := "plaintext"
+		switch {
+		case b.flags.clientCA != "":
+			how = "TLS, for clients with a certificate"
+		case b.flags.cert != "":
+			how = "TLS"
+		}
+		all = append(all, fmt.Sprintf("%s (%s)", lis.Addr(), how))
+	}
+	return strings.Join(all, " and ")
+}
+
+// followFiles reads files again when they change, until the context ends.
+func (b *bridge) followFiles(ctx context.Context) {
+	ticker := time.NewTicker(refreshPeriod)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			for _, file := range b.files {
+				file.refresh(b.log)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// listen listens at an address of --xds.
+func (f *serveFlags) listen(addr string) (net.Listener, error) {
+	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
+		if path = strings.TrimPrefix(path, "//"); path == "" {
+			return nil, fail(exitUsage, "--xds %s: the path is missing; write unix:/run/rollcall.sock", addr)
+		}
+		return listenUnix(addr, path)
+	}
+	tcp, err := net.ResolveTCPAddr("tcp", addr)
+	if err != nil {
+		return nil, fail(exitUsage, "--xds %s: %v; write HOST:PORT or unix:PATH", addr, err)
+	}
+	if !tcp.IP.IsLoopback() && f.cert == "" && !f.insecure {
+		return nil, fail(exitUsage, "--xds %s: others than loopback are served over TLS: give --grpc-cert and --grpc-key, or --xds-insecure", addr)
+	}
+	lis, err := net.ListenTCP("tcp", tcp)
+	if err != nil {
+		return nil, cannotListen("--xds", addr, err)
+	}
+	return lis, nil
+}
+
+// listenUnix listens at a unix socket. The file of a process that was killed is replaced.
+func listenUnix(addr, path string) (net.Listener, error) {
+	lis, err := net.Listen("unix", path)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		conn, dialErr := net.Dial("unix", path)
+		if dialErr == nil {
+			_ = conn.Close()
+		} else if errors.Is(dialErr, syscall.ECONNREFUSED) && os.Remove(path) == nil {
+			lis, err = net.Listen("unix", path)
+		}
+	}
+	if err != nil {
+		return nil, cannotListen("--xds", addr, err)
+	}
+	return lis, nil
+}
+
+func cannotListen(flag, addr string, err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err
+	}
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fail(exitOther, "%s %s: the address is in use, perhaps by another rollcall serve: stop it or choose another address", flag, addr)
+	}
+	return fail(exitOther, "%s %s: cannot listen: %v", flag, addr, err)
+}

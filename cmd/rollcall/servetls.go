@@ -1,0 +1,76 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net"
+
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+)
+
+// newTLSFiles returns a server's TLS configuration from PEM files. Without a client CA, clients
+// need no certificate.
+func newTLSFiles(cert, key, clientCA string) (*fileValue[tls.Config], error) {
+	if clientCA == "" {
+		return newFileValue("--grpc-cert and --grpc-key", parseTLS, cert, key)
+	}
+	return newFileValue("--grpc-cert, --grpc-key and --grpc-client-ca", parseTLS, cert, key, clientCA)
+}
+
+// parseTLS takes a certificate, its key and perhaps clients' CAs.
+func parseTLS(contents [][]byte) (*tls.Config, error) {
+	pair, err := tls.X509KeyPair(contents[0], contents[1])
+	if err != nil {
+		return nil, err
+	}
+	cfg := &tls.Config{
+		MinVersion:   tls.VersionTLS12,
+		Certificates: []tls.Certificate{pair},
+		// A client that resumed a session would not be asked for a certificate of the CA as it
+		// is now.
+		SessionTicketsDisabled: true,
+	}
+	if len(contents) > 2 {
+		cfg.ClientCAs, cfg.ClientAuth = x509.NewCertPool(), tls.RequireAndVerifyClientCert
+		if !cfg.ClientCAs.AppendCertsFromPEM(contents[2]) {
+			return nil, errors.New("no PEM certificate in the file of the CA")
+		}
+	}
+	return cfg, nil
+}
+
+// serverTLS returns credentials that follow the files.
+func serverTLS(files *fileValue[tls.Config]) credentials.TransportCredentials {
+	return credentials.NewTLS(&tls.Config{
+		MinVersion:             tls.VersionTLS12,
+		SessionTicketsDisabled: true,
+		GetConfigForClient:     func(*tls.ClientHelloInfo) (*tls.Config, error) { return files.get(), nil },
+	})
+}
+
+// serverCredentials use TLS, but for unix sockets.
+type serverCredentials struct {
+	credentials.TransportCredentials
+	plain credentials.TransportCredentials
+}
+
+// newServerCredentials returns credentials that use no TLS at all where tls is nil.
+func newServerCredentials(tls credentials.TransportCredentials) credentials.TransportCredentials {
+	plain := insecure.NewCredentials()
+	if tls == nil {
+		return plain
+	}
+	return &serverCredentials{tls, plain}
+}
+
+func (c *serverCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	if conn.LocalAddr().Network() == "unix" {
+		return c.plain.ServerHandshake(conn)
+	}
+	return c.TransportCredentials.ServerHandshake(conn)
+}
