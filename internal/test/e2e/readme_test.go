@@ -137,8 +137,8 @@ func freeAddr(t *testing.T) string {
 	return lis.Addr().String()
 }
 
-// The README's commands run, as they stand, but for the address of the etcd. The demo
-// and the tests themselves are what CI runs besides.
+// The README's commands run, as they stand, but for the addresses of etcd and serve. The
+// demo and the tests themselves are what CI runs besides.
 func TestReadmeCommands(t *testing.T) {
 	addr := freeAddr(t)
 	var script strings.Builder
@@ -149,6 +149,8 @@ func TestReadmeCommands(t *testing.T) {
 			case command == "go test ./...", strings.HasSuffix(command, "demo"):
 			case strings.HasPrefix(command, "rollcall dev &"):
 				script.WriteString("rollcall dev --listen " + addr + " &\nfor i in $(seq 300); do rollcall ls >/dev/null 2>&1 && break; sleep 0.1; done\n")
+			case strings.HasPrefix(command, "rollcall serve &"):
+				script.WriteString("rollcall serve --xds " + freeAddr(t) + " --admin " + freeAddr(t) + " &\n")
 			default:
 				script.WriteString(command + "\n")
 			}
