@@ -121,6 +121,13 @@ func startNamed(t *testing.T, name string) string {
 	return lis.Addr().String()
 }
 
+// addNamed starts a server and adds it under a service until the test ends.
+func addNamed(t *testing.T, endpoint, service, name string) {
+	t.Helper()
+	must(t, endpoint, "add", service, startNamed(t, name), "--id", name)
+	t.Cleanup(func() { rollcallAt(t, endpoint, "rm", service, name) })
+}
+
 // dialXDS returns a channel of grpc-go's xDS client, which starts with what xds bootstrap prints.
 func dialXDS(t *testing.T, target string, args ...string) testpb.TestServiceClient {
 	t.Helper()
@@ -164,7 +171,7 @@ func wantCall(t *testing.T, client testpb.TestServiceClient, want string) {
 // TCP and over a unix socket, and is listed.
 func TestServe(t *testing.T) {
 	endpoint := sharedEtcd(t)
-	must(t, endpoint, "add", "t-serve", startNamed(t, "one"))
+	addNamed(t, endpoint, "t-serve", "one")
 	socket := filepath.Join(t.TempDir(), "s")
 	s := beginServe(t, endpoint, "--xds", "127.0.0.1:0", "--xds", "unix:"+socket, "--grpc-reflection", "--grpc-channelz")
 	awaitReady(t, s.admin)

@@ -28,7 +28,7 @@ func init() { resolver.Register(replicas) }
 // connections open that say nothing. No call fails, and changes arrive.
 func TestServeProcess(t *testing.T) {
 	endpoint := sharedEtcd(t)
-	must(t, endpoint, "add", "t-proc-serve", startNamed(t, "old"), "--id", "old")
+	addNamed(t, endpoint, "t-proc-serve", "old")
 	var processes []*process
 	var addrs []string
 	for range 2 {
@@ -69,7 +69,7 @@ func TestServeProcess(t *testing.T) {
 	if code != 0 || took > 10*time.Second || stdout != "" {
 		t.Errorf("exit %d after %v with %q on stdout, want 0 within 10s; stderr %q", code, took, stdout, processes[0].stderr.String())
 	}
-	must(t, endpoint, "add", "t-proc-serve", startNamed(t, "new"), "--id", "new")
+	addNamed(t, endpoint, "t-proc-serve", "new")
 	must(t, endpoint, "rm", "t-proc-serve", "old")
 	eventually(t, "the change has come by the other replica", func() bool { name, _ := call(t, client); return name == "new" })
 	close(done)
@@ -84,7 +84,7 @@ func TestServeProcess(t *testing.T) {
 // without a word in the log.
 func TestServeConnectionAge(t *testing.T) {
 	endpoint := sharedEtcd(t)
-	must(t, endpoint, "add", "t-age", startNamed(t, "one"))
+	addNamed(t, endpoint, "t-age", "one")
 	s := beginServe(t, endpoint, "--xds-max-connection-age", "1s")
 	awaitReady(t, s.admin)
 	client := dialXDS(t, "xds:///t-age", "--server", s.xds[0])

@@ -6,6 +6,7 @@ package main
 import (
 	"crypto/tls"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,12 +16,15 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
+	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/test/etcdtest"
 )
 
@@ -60,7 +64,7 @@ func write(t *testing.T, path, text string) {
 // TestServeTLS: clients find a server over TLS, and certificates that were rotated are used.
 func TestServeTLS(t *testing.T) {
 	endpoint := sharedEtcd(t)
-	must(t, endpoint, "add", "t-tls", startNamed(t, "secured"))
+	addNamed(t, endpoint, "t-tls", "secured")
 	ca, next := etcdtest.NewCA(t), etcdtest.NewCA(t)
 	cert := ca.Issue("server", time.Hour)
 	socket := filepath.Join(t.TempDir(), "s")
@@ -99,8 +103,8 @@ func TestServeTLS(t *testing.T) {
 // followed when they change.
 func TestServeRules(t *testing.T) {
 	endpoint := sharedEtcd(t)
-	must(t, endpoint, "add", "t-rules/shop", startNamed(t, "shop"))
-	must(t, endpoint, "add", "t-rules/bank", startNamed(t, "bank"))
+	addNamed(t, endpoint, "t-rules/shop", "shop")
+	addNamed(t, endpoint, "t-rules/bank", "bank")
 	ca := etcdtest.NewCA(t)
 	cert, shopper, nobody := ca.Issue("server", time.Hour), ca.Issue("shopper", time.Hour, "shopper.test"), ca.Issue("nobody", time.Hour)
 	file := filepath.Join(t.TempDir(), "rules")
@@ -257,10 +261,36 @@ func TestServeWithFewRights(t *testing.T) {
 	if _, err := call(t, dialXDS(t, "xds:///others", "--server", s.xds[0])); status.Code(err) != codes.Unavailable {
 		t.Errorf("a service that may not be read: %v", err)
 	}
+}
 
-	wrong := beginServe(t, server.Endpoint(), "--user", "bob:wrong")
-	eventually(t, "the wrong password is told", func() bool {
-		code, body := get(t, wrong.admin, "/readyz")
-		return code == http.StatusServiceUnavailable && strings.Contains(body, "authentication failed")
-	})
+// TestReadiness: etcd has answered if it lets the user log in, and once is enough.
+func TestReadiness(t *testing.T) {
+	srv := health.NewServer()
+	r := newReadiness(srv)
+	for _, row := range []struct {
+		err    error
+		code   int
+		body   string
+		status healthpb.HealthCheckResponse_ServingStatus
+	}{
+		{rpctypes.ErrAuthFailed, http.StatusServiceUnavailable, "authentication failed", healthpb.HealthCheckResponse_NOT_SERVING},
+		{rollcall.ErrNoAnswer, http.StatusServiceUnavailable, "no answer from etcd", healthpb.HealthCheckResponse_NOT_SERVING},
+		{rpctypes.ErrPermissionDenied, http.StatusOK, "ready", healthpb.HealthCheckResponse_SERVING},
+		{rollcall.ErrNoAnswer, http.StatusOK, "ready", healthpb.HealthCheckResponse_SERVING},
+	} {
+		r.observe(nil, row.err)
+		w := httptest.NewRecorder()
+		r.ServeHTTP(w, nil)
+		resp, err := srv.Check(t.Context(), &healthpb.HealthCheckRequest{})
+		if w.Code != row.code || err != nil || resp.Status != row.status {
+			t.Errorf("after %v: %d and %v, want %d and %v", row.err, w.Code, resp, row.code, row.status)
+		}
+		wantIn(t, "body", w.Body.String(), row.body)
+	}
+	r.end()
+	r.observe(&rollcall.ServiceConfig{}, nil)
+	w := httptest.NewRecorder()
+	if r.ServeHTTP(w, nil); w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), "shutting down") {
+		t.Errorf("at the end: %d %q", w.Code, w.Body.String())
+	}
 }
