@@ -123,11 +123,6 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(a.stderr, nil))
-	b, err := newBridge(f, log)
-	if err != nil {
-		return err
-	}
-	defer b.close()
 	client, err := a.client()
 	if err != nil {
 		return err
@@ -138,9 +133,11 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 		return err
 	}
 	defer directory.Close()
-	if err := b.start(directory); err != nil {
+	b, err := newBridge(f, directory, log)
+	if err != nil {
 		return err
 	}
+	defer b.close()
 	a.say("serving xDS at %s; %s; etcd at %s", b.where(), b.admin.where(), strings.Join(a.endpoints, ", "))
 	return b.run(ctx)
 }

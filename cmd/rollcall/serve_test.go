@@ -15,11 +15,14 @@ import (
 	"testing"
 	"time"
 
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
+	"google.golang.org/grpc/status"
 	grpcxds "google.golang.org/grpc/xds"
 
 	"github.com/rollcall-grpc/rollcall/internal/devetcd"
@@ -196,8 +199,12 @@ func TestServe(t *testing.T) {
 	wantIn(t, "services", strings.Join(servicesOf(t, s.xds[0]), " "),
 		"envoy.service.discovery.v3.AggregatedDiscoveryService", "grpc.health.v1.Health", "grpc.channelz.v1.Channelz")
 
+	began := time.Now()
 	if code := s.stop(t); code != 0 {
 		t.Errorf("exit %d, want 0; stderr %q", code, s.stderr.String())
+	}
+	if took := time.Since(began); took > stopTimeout/2 {
+		t.Errorf("it took %v to end, with clients that leave when their streams end", took)
 	}
 	for line := range strings.Lines(s.stderr.String()) {
 		if !strings.HasPrefix(line, "rollcall: serving xDS at") {
@@ -215,8 +222,8 @@ func TestServeWithoutEtcd(t *testing.T) {
 		code, body := get(t, s.admin, "/readyz")
 		return code == http.StatusServiceUnavailable && strings.Contains(body, "not ready: etcd at "+addr) && strings.Contains(body, "connection refused")
 	})
-	if status := healthOf(t, s.xds[0]); status != healthpb.HealthCheckResponse_NOT_SERVING {
-		t.Errorf("health is %v", status)
+	if got := healthOf(t, s.xds[0]); got != healthpb.HealthCheckResponse_NOT_SERVING {
+		t.Errorf("health is %v", got)
 	}
 	warned := rollcallAt(t, addr, "xds", "bootstrap", "--server", s.xds[0])
 	wantIn(t, "stderr", warned.stderr, "warning: server "+s.xds[0]+": it is not ready")
@@ -227,8 +234,8 @@ func TestServeWithoutEtcd(t *testing.T) {
 	}
 	defer etcd.Close()
 	awaitReady(t, s.admin)
-	if status := healthOf(t, s.xds[0]); status != healthpb.HealthCheckResponse_SERVING {
-		t.Errorf("health is %v", status)
+	if got := healthOf(t, s.xds[0]); got != healthpb.HealthCheckResponse_SERVING {
+		t.Errorf("health is %v", got)
 	}
 	must(t, addr, "add", "t-known", startNamed(t, "known"))
 	before := dialXDS(t, "xds:///t-known", "--server", s.xds[0])
@@ -282,6 +289,40 @@ func TestServeAddressInUse(t *testing.T) {
 	}
 }
 
+// TestServeLimits: what is beyond a limit ends that stream alone.
+func TestServeLimits(t *testing.T) {
+	endpoint := sharedEtcd(t)
+	s := beginServe(t, endpoint, "--xds-max-streams", "2", "--xds-max-names", "2")
+	awaitReady(t, s.admin)
+	conn := plainConn(t, s.xds[0])
+	open := func(names ...string) discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesClient {
+		ctx, cancel := context.WithCancel(t.Context())
+		t.Cleanup(cancel)
+		stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).StreamAggregatedResources(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = stream.Send(&discoveryv3.DiscoveryRequest{TypeUrl: "type.googleapis.com/envoy.config.cluster.v3.Cluster", ResourceNames: names})
+		return stream
+	}
+	wantCode := func(what string, stream discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesClient, want codes.Code) {
+		t.Helper()
+		if _, err := stream.Recv(); status.Code(err) != want {
+			t.Errorf("%s: %v, want %v", what, err, want)
+		}
+	}
+	good := open("t-limits/a")
+	wantCode("a stream", good, codes.OK)
+	wantCode("too many names", open("t-limits/a", "t-limits/b", "t-limits/c"), codes.ResourceExhausted)
+	wantCode("a message of more than 1 MiB", open(strings.Repeat("x", 1<<20)), codes.ResourceExhausted)
+	wantCode("another stream", open("t-limits/b"), codes.OK)
+	wantCode("one stream too many", open("t-limits/c"), codes.ResourceExhausted)
+	if err := good.Send(&discoveryv3.DiscoveryRequest{TypeUrl: "type.googleapis.com/envoy.config.cluster.v3.Cluster", ResourceNames: []string{"t-limits/b"}}); err != nil {
+		t.Error(err)
+	}
+	wantCode("the first stream", good, codes.OK)
+}
+
 // freeAddr returns an address that nobody listens at.
 func freeAddr(t *testing.T) string {
 	t.Helper()
@@ -315,7 +356,9 @@ func healthOf(t *testing.T, addr string) healthpb.HealthCheckResponse_ServingSta
 // servicesOf asks for the services of a server by reflection.
 func servicesOf(t *testing.T, addr string) (names []string) {
 	t.Helper()
-	stream, err := reflectionpb.NewServerReflectionClient(plainConn(t, addr)).ServerReflectionInfo(t.Context())
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel() // an open stream would delay the server's end
+	stream, err := reflectionpb.NewServerReflectionClient(plainConn(t, addr)).ServerReflectionInfo(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -77,11 +77,10 @@ func (r *readiness) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 // admin is the HTTP server for probes and people. The nil admin serves nothing.
 type admin struct {
 	lis  net.Listener
-	mux  *http.ServeMux
 	http *http.Server
 }
 
-func newAdmin(addr string, ready http.Handler) (*admin, error) {
+func newAdmin(addr string, ready http.Handler, server *xds.Server) (*admin, error) {
 	if addr == "" {
 		return nil, nil
 	}
@@ -92,27 +91,19 @@ func newAdmin(addr string, ready http.Handler) (*admin, error) {
 	if err != nil {
 		return nil, cannotListen("--admin", addr, err)
 	}
-	s := &admin{lis: lis, mux: http.NewServeMux()}
-	s.mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("alive\n")) })
-	s.mux.Handle("GET /readyz", ready)
-	s.mux.HandleFunc("/debug/pprof/", pprof.Index)
-	s.mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-	s.mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	s.mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-	s.mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	s.http = &http.Server{Handler: s.mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
-	return s, nil
-}
-
-// handle adds what there is to see of an xDS server. It is called before serve.
-func (s *admin) handle(server *xds.Server) {
-	if s == nil {
-		return
-	}
-	s.mux.HandleFunc("GET /xds/clients", func(w http.ResponseWriter, _ *http.Request) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("alive\n")) })
+	mux.Handle("GET /readyz", ready)
+	mux.HandleFunc("GET /xds/clients", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(newXDSClientList(server.Clients()))
 	})
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	return &admin{lis, &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}}, nil
 }
 
 func (s *admin) where() string {

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/channelz/service"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -33,41 +34,34 @@ type bridge struct {
 	files     []refresher // what is read again when it changes
 	creds     credentials.TransportCredentials
 	rules     *fileValue[rules] // nil: everything is allowed
+	xds       *xds.Server
 	listeners []net.Listener
-	admin     *admin
 	ready     *readiness
-
-	// Set by start.
-	grpc  *grpc.Server
-	xds   *xds.Server
-	probe *rollcall.ConfigDelivery
+	admin     *admin
+	grpc      *grpc.Server
+	probe     *rollcall.ConfigDelivery
 }
 
 // newBridge reads the files and listens, so that mistakes in either are told at once. The caller
-// closes it.
-func newBridge(f serveFlags, log *slog.Logger) (_ *bridge, err error) {
-	b := &bridge{flags: f, log: log, ready: newReadiness(health.NewServer())}
+// runs the bridge and closes it.
+func newBridge(f serveFlags, directory *rollcall.Directory, log *slog.Logger) (_ *bridge, err error) {
+	b := &bridge{flags: f, log: log, creds: insecure.NewCredentials(), ready: newReadiness(health.NewServer())}
+	if err := b.readFiles(); err != nil {
+		return nil, fail(exitUsage, "%v", err)
+	}
+	opts := f.xds
+	opts.Logger = log
+	if b.rules != nil {
+		opts.Authorize = func(ctx context.Context, service string) error { return b.rules.get().authorize(ctx, service) }
+	}
+	if b.xds, err = xds.NewServer(directory, opts); err != nil {
+		return nil, err
+	}
 	defer func() {
 		if err != nil {
 			b.close()
 		}
 	}()
-	var tls credentials.TransportCredentials
-	if f.cert != "" {
-		cert, err := newTLSFiles(f.cert, f.key, f.clientCA)
-		if err != nil {
-			return nil, fail(exitUsage, "%v", err)
-		}
-		b.files = append(b.files, cert)
-		tls = serverTLS(cert)
-	}
-	b.creds = newServerCredentials(tls)
-	if f.rules != "" {
-		if b.rules, err = newFileValue("--xds-allow", parseRules, f.rules); err != nil {
-			return nil, fail(exitUsage, "%v", err)
-		}
-		b.files = append(b.files, b.rules)
-	}
 	for _, addr := range f.addrs {
 		lis, err := f.listen(addr)
 		if err != nil {
@@ -75,27 +69,45 @@ func newBridge(f serveFlags, log *slog.Logger) (_ *bridge, err error) {
 		}
 		b.listeners = append(b.listeners, lis)
 	}
-	if b.admin, err = newAdmin(f.admin, b.ready); err != nil {
+	if b.admin, err = newAdmin(f.admin, b.ready, b.xds); err != nil {
+		return nil, err
+	}
+	b.grpc = b.newGRPCServer()
+	if b.probe, err = directory.SubscribeServiceConfigFunc(probeService, b.ready.observe); err != nil {
 		return nil, err
 	}
 	return b, nil
 }
 
-// start makes the servers of a Directory.
-func (b *bridge) start(directory *rollcall.Directory) error {
-	opts := b.flags.xds
-	opts.Logger = b.log
-	if b.rules != nil {
-		opts.Authorize = func(ctx context.Context, service string) error { return b.rules.get().authorize(ctx, service) }
+func (b *bridge) readFiles() error {
+	if f := b.flags; f.cert != "" {
+		cert, err := newTLSFiles(f.cert, f.key, f.clientCA)
+		if err != nil {
+			return err
+		}
+		b.files = append(b.files, cert)
+		b.creds = newServerCredentials(cert)
 	}
-	var err error
-	if b.xds, err = xds.NewServer(directory, opts); err != nil {
-		return err
+	if b.flags.rules != "" {
+		var err error
+		if b.rules, err = newFileValue("--xds-allow", parseRules, b.flags.rules); err != nil {
+			return err
+		}
+		b.files = append(b.files, b.rules)
 	}
-	b.grpc = b.newGRPCServer()
-	b.admin.handle(b.xds)
-	b.probe, err = directory.SubscribeServiceConfigFunc(probeService, b.ready.observe)
-	return err
+	return nil
+}
+
+// close releases what newBridge has made.
+func (b *bridge) close() {
+	if b.probe != nil {
+		b.probe.Close()
+	}
+	b.xds.Close()
+	for _, lis := range b.listeners {
+		_ = lis.Close()
+	}
+	b.admin.close()
 }
 
 // newGRPCServer returns a gRPC server for very many connections, most of them quiet, from
@@ -127,20 +139,6 @@ func (b *bridge) newGRPCServer() *grpc.Server {
 		service.RegisterChannelzServiceToServer(srv)
 	}
 	return srv
-}
-
-// close releases what newBridge and start have made, whether or not run was called.
-func (b *bridge) close() {
-	if b.probe != nil {
-		b.probe.Close()
-	}
-	if b.xds != nil {
-		b.xds.Close()
-	}
-	for _, lis := range b.listeners {
-		_ = lis.Close()
-	}
-	b.admin.close()
 }
 
 // where returns what is listened at.

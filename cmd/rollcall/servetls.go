@@ -44,28 +44,19 @@ func parseTLS(contents [][]byte) (*tls.Config, error) {
 	return cfg, nil
 }
 
-// serverTLS returns credentials that follow the files.
-func serverTLS(files *fileValue[tls.Config]) credentials.TransportCredentials {
-	return credentials.NewTLS(&tls.Config{
-		MinVersion:             tls.VersionTLS12,
-		SessionTicketsDisabled: true,
-		GetConfigForClient:     func(*tls.ClientHelloInfo) (*tls.Config, error) { return files.get(), nil },
-	})
-}
-
 // serverCredentials use TLS, but for unix sockets.
 type serverCredentials struct {
 	credentials.TransportCredentials
 	plain credentials.TransportCredentials
 }
 
-// newServerCredentials returns credentials that use no TLS at all where tls is nil.
-func newServerCredentials(tls credentials.TransportCredentials) credentials.TransportCredentials {
-	plain := insecure.NewCredentials()
-	if tls == nil {
-		return plain
-	}
-	return &serverCredentials{tls, plain}
+// newServerCredentials returns credentials that follow the files.
+func newServerCredentials(files *fileValue[tls.Config]) credentials.TransportCredentials {
+	secure := credentials.NewTLS(&tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return files.get(), nil },
+	})
+	return &serverCredentials{secure, insecure.NewCredentials()}
 }
 
 func (c *serverCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
