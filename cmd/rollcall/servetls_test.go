@@ -5,6 +5,7 @@ package main
 
 import (
 	"crypto/tls"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -26,6 +27,7 @@ import (
 
 	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/test/etcdtest"
+	"github.com/rollcall-grpc/rollcall/internal/test/logtest"
 )
 
 // tlsArgs are the flags of a serve with a certificate.
@@ -292,5 +294,50 @@ func TestReadiness(t *testing.T) {
 	w := httptest.NewRecorder()
 	if r.ServeHTTP(w, nil); w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), "shutting down") {
 		t.Errorf("at the end: %d %q", w.Code, w.Body.String())
+	}
+}
+
+// TestFileValue: an error is told when it is met for the second time, and once; the value stays.
+func TestFileValue(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "rules")
+	write(t, file, "a b")
+	v, err := newFileValue("--flag", parseRules, file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log logtest.Buffer
+	refresh := func(times int) string {
+		for range times {
+			v.refresh(log.Logger(slog.LevelInfo))
+		}
+		return log.Take()
+	}
+	for _, row := range []struct {
+		content string
+		times   int
+		want    int    // lines
+		text    string // in them
+	}{
+		{"a b", 2, 0, ""},
+		{"a", 1, 0, ""},
+		{"a", 3, 1, `line 1: \"a\" has no prefix`},
+		{"b", 3, 1, `line 1: \"b\" has no prefix`},
+		{"a b", 2, 1, "were read again"},
+		{"a c", 2, 1, "were read again"},
+	} {
+		write(t, file, row.content)
+		got := refresh(row.times)
+		if strings.Count(got, "\n") != row.want || !strings.Contains(got, row.text) {
+			t.Errorf("%q, %d times: told %q, want %d lines with %q", row.content, row.times, got, row.want, row.text)
+		}
+		if allowed := v.get().allow([]string{"a"}, "b"); allowed != (row.content != "a c") {
+			t.Errorf("with %q the last valid content is not in use", row.content)
+		}
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if got := refresh(3); strings.Count(got, "\n") != 1 || !strings.Contains(got, "no such file") {
+		t.Errorf("without the file: told %q", got)
 	}
 }
