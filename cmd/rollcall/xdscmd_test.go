@@ -35,7 +35,7 @@ func TestXDSGoldens(t *testing.T) {
 	put1(t, client, "broken/a", `{"Addr":"10.0.0.5"}`)
 	for _, row := range []struct{ file, args string }{
 		{"xds-explain", "xds explain shop --node-region eu --node-zone eu-1 --node-id n"},
-		{"xds-explain-selector", "xds explain xds:///shop?version=v2"},
+		{"xds-explain-selector", "xds explain xds:///shop%3Fversion=v2"},
 		{"xds-explain-refusal", "xds explain broken"},
 		{"xds-explain-empty", "xds explain shop?version=v3"},
 	} {

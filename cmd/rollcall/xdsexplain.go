@@ -81,7 +81,7 @@ func newXDSExplain(a *app) *cobra.Command {
 }
 
 func (a *app) xdsExplain(ctx context.Context, name, id string, node rollcall.Locality) error {
-	path, query, _ := strings.Cut(name, "?")
+	path, query, _ := strings.Cut(strings.NewReplacer("%3F", "?", "%3f", "?").Replace(name), "?")
 	service, err := rollcall.ParseService(path)
 	if err != nil {
 		return err
