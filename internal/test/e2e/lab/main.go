@@ -6,14 +6,13 @@ package lab
 import (
 	"flag"
 	"log/slog"
-	"testing"
 
 	"go.uber.org/goleak"
 )
 
 // Main runs the tests of a package, several at a time since they mostly wait. It fails if they leave
 // a goroutine behind.
-func Main(m *testing.M) {
+func Main(m goleak.TestingM) {
 	if err := flag.Set("test.parallel", "6"); err != nil { // a -parallel on the command line wins
 		panic(err)
 	}
