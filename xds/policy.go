@@ -21,6 +21,7 @@ import (
 	upstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
@@ -109,7 +110,8 @@ func (c *serviceConfig) mapPolicy(where, name string, config json.RawMessage) {
 	case "round_robin":
 		p = inLocalities(&roundrobinv3.RoundRobin{})
 	case "rollcall_weighted":
-		c.prefer(&typev3.TypedStruct{TypeUrl: typePrefix + name}) // of Go clients that import it: gRFC A52
+		// Of Go clients that import it: gRFC A52. Node rejects one without a value.
+		c.prefer(&typev3.TypedStruct{TypeUrl: typePrefix + name, Value: &structpb.Struct{}})
 		p = inLocalities(&roundrobinv3.RoundRobin{})
 	case "pick_first":
 		p = &pickfirstv3.PickFirst{ShuffleAddressList: raw.ShuffleAddressList}
