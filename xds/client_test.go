@@ -28,6 +28,8 @@ func TestNames(t *testing.T) {
 		"xds:///foo/bar/svc":                           {"foo/bar/svc/a", "foo/bar/svc/b"},
 		"xds:///foo/bar/svc/":                          {"foo/bar/svc/a", "foo/bar/svc/b"},
 		"xds:///foo/bar/svc%3Fzone=eu-1":               {"foo/bar/svc/b"},
+		"xds:///foo/bar/svc;zone=eu-1":                 {"foo/bar/svc/b"},
+		"xds://test-authority/foo/bar/svc;zone=eu-1":   {"foo/bar/svc/b"},
 		"xds://test-authority/foo/bar/svc":             {"foo/bar/svc/a", "foo/bar/svc/b"},
 		"xds://test-authority/foo/bar/svc%3Fzone=eu-1": {"foo/bar/svc/b"},
 	} {

@@ -27,8 +27,8 @@ type resourceName struct {
 
 // parseName reads the name of a resource: "foo/bar/my-service", with a selector
 // "foo/bar/my-service?zone=eu-1", or either as
-// "xdstp://authority/envoy.config.listener.v3.Listener/foo/bar/my-service?zone=eu-1". Since
-// some clients keep no query of a target, the "?" may be written as "%3F". Errors are
+// "xdstp://authority/envoy.config.listener.v3.Listener/foo/bar/my-service?zone=eu-1". The "?" may
+// be written as "%3F", or as ";", the only form that all clients keep in a target. Errors are
 // *rollcall.InputError.
 func parseName(k *kind, text string) (n resourceName, err error) {
 	n.text = text
@@ -45,8 +45,8 @@ func parseName(k *kind, text string) (n resourceName, err error) {
 		n.listening = listening
 		return n, nil
 	}
-	for _, mark := range []string{"?", "%3F", "%3f"} {
-		if before, after, ok := strings.Cut(path, mark); ok {
+	for _, mark := range []string{"?", "%3F", "%3f", ";"} {
+		if before, after, ok := strings.Cut(path, mark); ok && (mark != ";" || strings.Contains(after, "=")) {
 			path, query = before, after
 			break
 		}
