@@ -50,6 +50,7 @@ var layers = []struct {
 	{"balancer/zone", ". internal/endpointattr internal/spread", "it reads localities from endpoints, and knows nothing of resolvers"},
 	{"examples/server", ". serving", "a server needs no more"},
 	{"examples/client", ". resolver", "a client needs no more"},
+	{"examples/polyglot/go", "", "a client that speaks xDS needs nothing of Rollcall"},
 	{"cmd/rollcall", ". resolver endpoints serving xds balancer/weighted balancer/zone internal/devetcd", "the command puts everything together"},
 }
 

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"strings"
@@ -76,7 +77,8 @@ func (f *fixture) replica() *replica {
 		f.t.Fatal(err)
 	}
 	r := new(replica)
-	if r.server, err = xds.NewServer(directory, xds.Options{Subset: subset, LookupHost: lookUp, Authorize: authorize}); err != nil {
+	var log strings.Builder // of one handler, which writes a line at a time
+	if r.server, err = xds.NewServer(directory, xds.Options{Subset: subset, LookupHost: lookUp, Authorize: authorize, Logger: slog.New(slog.NewTextHandler(&log, nil))}); err != nil {
 		f.t.Fatal(err)
 	}
 	srv := grpc.NewServer()
@@ -84,19 +86,12 @@ func (f *fixture) replica() *replica {
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = srv.Serve(lis) })
 	r.kill = sync.OnceFunc(func() {
-		for _, c := range r.server.Clients() {
-			for _, resource := range c.Resources {
-				if resource.Rejected != nil {
-					f.t.Errorf("%s has rejected a %s: %s", c.ID, resource.Type, resource.Rejected.Message)
-				}
-			}
-		}
-		if n := r.server.Stats().Rejections; n > 0 {
-			f.t.Errorf("clients have rejected %d responses", n)
-		}
 		srv.Stop()
 		serving.Wait()
 		r.server.Close()
+		if n := r.server.Stats().Rejections; n > 0 {
+			f.t.Errorf("clients have rejected %d responses:\n%s", n, &log)
+		}
 		directory.Close()
 		client.Close()
 	})
