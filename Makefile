@@ -87,6 +87,10 @@ faults: ## test the faults on Rollcall and etcd's package; write docs/reliabilit
 	ROLLCALL_FAULTS=1 $(GO) test -json -count=1 -p 1 -timeout 40m -run '^Test(Proxy|Etcd36)?[WGLA][0-9]+' \
 		./internal/test/e2e/... | $(GO) run ./internal/test/e2e/faults -write docs/reliability.md
 
+.PHONY: clients
+clients: ## test xDS clients of five languages; write docs/xds-clients.md
+	$(GO) test -count=1 -v ./internal/test/e2e/polyglot -write ../../../../docs/xds-clients.md
+
 .PHONY: random
 random: ## random faults on a fake etcd, for HOURS of virtual time
 	$(GO) test -count=1 -timeout 40m -run '^TestRandom$$' ./internal/test/random -hours $(HOURS)

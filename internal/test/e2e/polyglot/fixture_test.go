@@ -12,6 +12,8 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -187,11 +189,12 @@ func (f *fixture) remove(keys ...string) (since time.Time) {
 	return since
 }
 
-// fleet starts the clients of all languages in a zone.
+// fleet starts the clients of all languages in a zone. "LANGUAGE" in a target is replaced.
 func (f *fixture) fleet(target, zone string, args ...string) (fl fleet) {
 	f.t.Helper()
 	for _, l := range present() {
-		fl = append(fl, l.run(f.t, f.bootstrap(l, zone), append(args, target)...))
+		own := strings.ReplaceAll(target, "LANGUAGE", url.PathEscape(l.name))
+		fl = append(fl, l.run(f.t, f.bootstrap(l, zone), append(slices.Clone(args), own)...))
 	}
 	return fl
 }

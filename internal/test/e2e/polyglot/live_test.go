@@ -70,7 +70,7 @@ func (f *fixture) outage(fl fleet) {
 		}
 		measured.set("etcd is down, a client starts, its service is known: the first call", c.name, duration(calls[0].took))
 	}
-	f.refused("etcd is down, a client starts, its service was never seen", "xds:///never-seen")
+	f.refused("etcd is down, a client starts, its service was never seen", "xds:///never-seen-by-LANGUAGE")
 	f.etcd.Member(0).Start()
 	f.etcd.WaitReady()
 	d := start(t, "")
