@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Rollcall Authors
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build unix
+//go:build linux
 
 package polyglot_test
 
@@ -40,7 +40,7 @@ var languages = []*language{
 		"nodejs and npm, and run npm ci in examples/polyglot/node"},
 	{"Python", []string{"/usr/bin/python3", "python/client.py"}, []string{"/usr/bin/python3", "-c", "import grpc"}, "python3-grpcio"},
 	{"C++", []string{"./cpp/client"}, []string{"make", "-C", "cpp"}, "g++, make, libgrpc++-dev and libprotobuf-dev"},
-	{"Ruby", []string{"ruby", "ruby/client.rb"}, []string{"ruby", "-e", "require 'grpc'"}, "ruby-grpc"},
+	{"Ruby", []string{"/usr/bin/ruby", "ruby/client.rb"}, []string{"/usr/bin/ruby", "-e", "require 'grpc'"}, "ruby-grpc"},
 }
 
 // present returns the languages whose clients run here.
