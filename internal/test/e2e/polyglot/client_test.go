@@ -263,14 +263,17 @@ func leaves(since time.Time, server string) func(*client) (time.Time, bool) {
 	}
 }
 
+// failures returns the calls since a time that have failed.
+func (c *client) failures(since time.Time) []call {
+	return slices.DeleteFunc(slices.Clone(c.since(since)), func(c call) bool { return c.failure == "" })
+}
+
 // noFailure fails the test if a call has failed since a time.
 func (fl fleet) noFailure(t *testing.T, what string, since time.Time) {
 	t.Helper()
 	for _, c := range fl {
-		calls := c.since(since)
-		failed := slices.DeleteFunc(slices.Clone(calls), func(c call) bool { return c.failure == "" })
-		if len(failed) > 0 {
-			t.Errorf("%s: %s: %d of %d calls failed; the first: %+v", what, c.name, len(failed), len(calls), failed[0])
+		if failed := c.failures(since); len(failed) > 0 {
+			t.Errorf("%s: %s: %d of %d calls failed; the first: %+v", what, c.name, len(failed), len(c.since(since)), failed[0])
 		}
 	}
 }

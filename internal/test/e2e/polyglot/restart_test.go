@@ -76,7 +76,7 @@ func TestRollingRestart(t *testing.T) {
 	fl.noFailure(t, "a rolling restart", began)
 	const row = "20 servers restarted two at a time, drained first"
 	for _, c := range fl {
-		measured.set(row, c.name, fmt.Sprintf("%d calls, 0 failed", len(c.since(began))))
+		measured.set(row, c.name, fmt.Sprintf("%d calls, %d failed", len(c.since(began)), len(c.failures(began))))
 	}
 	t.Log(measured.row(row))
 }
