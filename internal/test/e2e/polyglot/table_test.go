@@ -62,7 +62,8 @@ at one address. "make clients" has measured it, all on one machine: the times de
 did. grpc-go is that of go.mod, @grpc/grpc-js and @grpc/grpc-js-xds are those of the example's package.json; Python,
 C++ and Ruby are Debian 12's, on gRPC's core 1.51. No call failed in what is not about errors.
 
-The core waits a second before it connects to another replica. Calls go on meanwhile. grpc-go shows no reason
+The core waits a second before it connects to another replica. Calls go on meanwhile. Python takes 1 to 2 s to call
+what is added to a service that was empty. grpc-go shows no reason
 where calls are refused; "rollcall xds explain" does.
 
 `
