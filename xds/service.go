@@ -12,8 +12,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/rollcall-grpc/rollcall"
 )
 
@@ -22,19 +20,26 @@ const firstAnswer = time.Second
 
 // content is all that the resources of a service are made from. It is immutable.
 type content struct {
-	generation uint64             // counts the contents of a service
 	snap       *rollcall.Snapshot // nil: there is none yet
 	err        error              // why
 	config     *serviceConfig
 	configured bool // etcd has said which service config there is
 	overdue    bool // clients have waited long enough
 
-	selections *sync.Map // of selection, by selector
+	made *sync.Map // what was made from it: see once
+}
+
+// once returns what make returns for a key of a content, which is made for the first who asks.
+func once[T any](c *content, key any, make func() T) T {
+	made, ok := c.made.Load(key)
+	if !ok {
+		made, _ = c.made.LoadOrStore(key, sync.OnceValue(make))
+	}
+	return made.(func() T)()
 }
 
 // selection is what a selector selects of a content.
 type selection struct {
-	once      sync.Once
 	endpoints []endpoint
 	left      []rollcall.Disallowed
 }
@@ -61,7 +66,7 @@ type service struct {
 
 func newService(server *Server, name string) (*service, error) {
 	s := &service{server: server, name: name, views: make(map[viewKey]*view), streams: make(map[*stream]int)}
-	s.latest.Store(&content{config: mapServiceConfig(nil), selections: new(sync.Map), generation: 1})
+	s.latest.Store(&content{config: mapServiceConfig(nil), made: new(sync.Map)})
 	var err error
 	if s.endpoints, s.configs, err = server.directory.SubscribeServiceFunc(name, s.deliver, s.deliverConfig); err != nil {
 		return nil, err
@@ -83,8 +88,7 @@ func (s *service) change(edit func(*content)) {
 	defer s.mu.Unlock()
 	c := *s.latest.Load()
 	edit(&c)
-	c.generation++
-	c.selections = new(sync.Map)
+	c.made = new(sync.Map)
 	s.latest.Store(&c)
 	for stream := range s.streams {
 		stream.wake()
@@ -120,22 +124,21 @@ func hostNames(snap *rollcall.Snapshot) map[string]bool {
 
 // selectFrom returns what a selector selects of a content.
 func (s *service) selectFrom(c *content, selector rollcall.Selector) *selection {
-	value, _ := c.selections.LoadOrStore(selector.String(), new(selection))
-	sel := value.(*selection)
-	sel.once.Do(func() {
-		sel.endpoints, sel.left = endpointsOf(c.snap, selector, s.server.opts.Policy, s.server.hosts.lookup)
+	return once(c, selector.String(), func() *selection {
+		endpoints, left := endpointsOf(c.snap, selector, s.server.opts.Policy, s.server.hosts.lookup)
+		return &selection{endpoints, left}
 	})
-	return sel
 }
 
-// assign returns a view's ClusterLoadAssignment, nil where the first is to wait.
-func (s *service) assign(v *view, c *content) proto.Message {
+// assign returns a view's ClusterLoadAssignment, nil where the first is to wait. Views of
+// different subsets share that of a service which is not divided into subsets.
+func (s *service) assign(v *view, c *content) *resource {
 	first := v.resource == nil && !c.overdue
 	switch {
 	case first && (c.snap == nil || !c.configured):
 		return nil
 	case c.snap == nil:
-		return refusal(v.name, noSnapshot(s.name, c.err))
+		return newResource(refusal(v.name, noSnapshot(s.name, c.err)))
 	}
 	sel := s.selectFrom(c, v.parsed.selector)
 	for _, d := range sel.left {
@@ -143,7 +146,13 @@ func (s *service) assign(v *view, c *content) proto.Message {
 			return nil
 		}
 	}
-	return assignmentOf(v.name, s.name, sel.endpoints, sel.left, v.to, c.config, s.server.opts.Subset)
+	key, limit := v.viewKey, s.server.opts.Subset
+	if len(sel.endpoints) <= limit {
+		key.to.subset = 0
+	}
+	return once(c, key, func() *resource {
+		return newResource(assignmentOf(v.name, s.name, sel.endpoints, sel.left, key.to, c.config, limit))
+	})
 }
 
 func noSnapshot(service string, err error) string {

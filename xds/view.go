@@ -39,9 +39,9 @@ type view struct {
 	service *service // nil: the view never changes
 	refs    int      // guarded by service.mu
 
-	mu         sync.Mutex
-	generation uint64
-	resource   *resource // nil: there is none yet
+	mu       sync.Mutex
+	source   any       // what the resource was made from
+	resource *resource // nil: there is none yet
 }
 
 // fixedView returns a view that never changes.
@@ -51,16 +51,21 @@ func fixedView(key viewKey, m proto.Message) *view {
 
 // refusedView returns the view of a name that is not served: calls to it fail with the reason.
 func refusedView(key viewKey, parsed resourceName, why error) *view {
-	config := mapServiceConfig(nil)
+	if key.kind == assignments {
+		return fixedView(key, refusal(key.name, why.Error()))
+	}
+	return fixedView(key, configured(key, parsed, mapServiceConfig(nil)))
+}
+
+// configured returns a resource that depends on nothing but the name and the service config.
+func configured(key viewKey, parsed resourceName, config *serviceConfig) proto.Message {
 	switch key.kind {
 	case listeners:
-		return fixedView(key, clientListener(parsed, config))
+		return clientListener(parsed, config)
 	case routes:
-		return fixedView(key, routeConfiguration(key.name, parsed.as(clusters), config))
-	case clusters:
-		return fixedView(key, cluster(parsed, config))
+		return routeConfiguration(key.name, parsed.as(clusters), config)
 	}
-	return fixedView(key, refusal(key.name, why.Error()))
+	return cluster(parsed, config)
 }
 
 // current returns the resource of the service's latest content, nil if clients have to wait. Who
@@ -71,24 +76,14 @@ func (v *view) current() *resource {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if c := v.service.latest.Load(); v.generation != c.generation {
-		v.generation = c.generation
-		if m := v.render(c); m != nil {
-			v.resource = newResource(m)
+	switch c := v.service.latest.Load(); {
+	case v.kind != assignments && v.source != c.config:
+		v.source, v.resource = c.config, newResource(configured(v.viewKey, v.parsed, c.config))
+	case v.kind == assignments && v.source != c:
+		v.source = c
+		if r := v.service.assign(v, c); r != nil {
+			v.resource = r
 		}
 	}
 	return v.resource
-}
-
-// render returns the resource of a content, nil where clients have to wait.
-func (v *view) render(c *content) proto.Message {
-	switch v.kind {
-	case listeners:
-		return clientListener(v.parsed, c.config)
-	case routes:
-		return routeConfiguration(v.name, v.parsed.as(clusters), c.config)
-	case clusters:
-		return cluster(v.parsed, c.config)
-	}
-	return v.service.assign(v, c)
 }
