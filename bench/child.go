@@ -60,6 +60,8 @@ func child(args []string) {
 		}
 	case "etcd":
 		etcdChild(args[1:])
+	case "xds":
+		xdsChild(args[1], args[2], args[3:])
 	case "serve":
 		l := must(net.Listen("tcp", "127.0.0.1:0"))
 		fmt.Println(l.Addr())

@@ -158,6 +158,7 @@ var scenarios = slices.Concat(
 	},
 	memories(10, 100, 1000, 10_000, 100_000),
 	picks(10, 1000, 10_000),
+	fanOuts(),
 )
 
 // burst adds n endpoints to a service while f follows it.
