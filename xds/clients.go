@@ -83,7 +83,11 @@ func (s *stream) report() Client {
 	}
 	for _, k := range kinds {
 		if sub := s.subscriptions[k]; sub != nil {
-			c.Resources = append(c.Resources, Subscribed{k.name, slices.Sorted(maps.Keys(sub.watches)), sub.version, sub.accepted, sub.nack})
+			var names []string
+			for _, w := range sub.watches {
+				names = append(names, w.view.name)
+			}
+			c.Resources = append(c.Resources, Subscribed{k.name, names, sub.version, sub.accepted, sub.nack})
 		}
 	}
 	return c

@@ -45,12 +45,7 @@ type response struct {
 	kind      *kind
 	version   string // of all resources of the kind that the client has now
 	nonce     string
-	resources []named
-}
-
-type named struct {
-	name string
-	*resource
+	resources []watched
 }
 
 // transport is a stream of either variant.
@@ -213,7 +208,7 @@ func (s *stream) handle(req *request) error {
 	}
 	sub := s.subscriptions[k]
 	if sub == nil {
-		sub = &subscription{kind: k, watches: make(map[string]*watch)}
+		sub = &subscription{kind: k}
 		s.subscriptions[k] = sub
 	}
 	if req.nack != "" {
@@ -231,21 +226,22 @@ func (s *stream) handle(req *request) error {
 		sub.none = len(add) == 0
 	}
 	for _, name := range remove {
-		if w := sub.watches[name]; w != nil {
-			delete(sub.watches, name)
-			s.unwatch(w)
+		if i, ok := sub.find(name); ok {
+			s.unwatch(sub.watches[i])
+			sub.watches = slices.Delete(sub.watches, i, i+1)
 		}
 	}
 	for _, name := range add {
-		if w := sub.watches[name]; w != nil {
-			w.asked = true
+		i, ok := sub.find(name)
+		if ok {
+			sub.watches[i].asked = true
 			continue
 		}
 		if len(sub.watches) >= s.server.opts.MaxNames {
 			return status.Errorf(codes.ResourceExhausted, "the stream asks for more than %d resources of type %s", s.server.opts.MaxNames, k.name)
 		}
 		has, known := req.versions[name]
-		sub.watches[name] = &watch{view: s.watch(k, name), asked: !known, sent: has}
+		sub.watches = slices.Insert(sub.watches, i, &watch{view: s.watch(k, name), asked: !known, sent: has})
 	}
 	return nil
 }

@@ -4,7 +4,6 @@
 package xds
 
 import (
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -13,17 +12,17 @@ import (
 // subscription is what a stream has asked for and been sent of one kind.
 type subscription struct {
 	kind     *kind
-	watches  map[string]*watch // by name
-	started  bool              // there was a request
-	wildcard bool              // it asked for "*", and none since has named any
-	none     bool              // the client waits to be told that there is nothing
-	nonce    string            // of the last response; "": there was none
-	version  string            // of it
-	pending  []pending         // responses that the client has not acknowledged or rejected
-	resume   string            // the version that a client which was here before has; "": none
-	nextPush time.Time         // when a change may be sent again
-	accepted string            // the last version that the client has acknowledged
-	nack     *Rejection        // the last
+	watches  []*watch   // sorted by name
+	started  bool       // there was a request
+	wildcard bool       // it asked for "*", and none since has named any
+	none     bool       // the client waits to be told that there is nothing
+	nonce    string     // of the last response; "": there was none
+	version  string     // of it
+	pending  []pending  // responses that the client has not acknowledged or rejected
+	resume   string     // the version that a client which was here before has; "": none
+	nextPush time.Time  // when a change may be sent again
+	accepted string     // the last version that the client has acknowledged
+	nack     *Rejection // the last
 }
 
 type pending struct{ nonce, version string }
@@ -36,6 +35,17 @@ type watch struct {
 	view  *view
 	asked bool   // it is to be sent, although the client may have it
 	sent  string // version; "": none
+}
+
+// find returns where the watch of a name is, or would be, and whether there is one.
+func (s *subscription) find(name string) (int, bool) {
+	return slices.BinarySearchFunc(s.watches, name, func(w *watch, name string) int { return strings.Compare(w.view.name, name) })
+}
+
+// watched is a resource that a client has asked for, with what it is now.
+type watched struct {
+	watch *watch
+	*resource
 }
 
 // note notes which response a client accepts or rejects, and reports whether it does.
@@ -75,13 +85,14 @@ func (s *subscription) stateOfTheWorld(req *request) (add, remove []string) {
 	}
 	wanted := make(map[string]bool, len(names))
 	for _, name := range names {
-		if wanted[name] = true; s.watches[name] == nil {
+		wanted[name] = true
+		if _, ok := s.find(name); !ok {
 			add = append(add, name)
 		}
 	}
-	for name := range s.watches {
-		if !wanted[name] {
-			remove = append(remove, name)
+	for _, w := range s.watches {
+		if !wanted[w.view.name] {
+			remove = append(remove, w.view.name)
 		}
 	}
 	if !acknowledges && len(add) == 0 && len(remove) == 0 {
@@ -103,10 +114,11 @@ func (s *subscription) incremental(req *request) (add, remove []string) {
 
 // due returns the resources that are to be sent, with those that the client has after that, or
 // nil for none, and whether the client waits for one of them.
-func (s *subscription) due(incremental bool) (resources, has []named, asked bool) {
-	var all []named
-	for _, name := range slices.Sorted(maps.Keys(s.watches)) {
-		w := s.watches[name]
+func (s *subscription) due(incremental bool) (resources, has []watched, asked bool) {
+	if !slices.ContainsFunc(s.watches, (*watch).due) {
+		return nil, nil, false
+	}
+	for _, w := range s.watches {
 		r := w.view.current()
 		if r == nil {
 			if s.resume != "" {
@@ -114,31 +126,34 @@ func (s *subscription) due(incremental bool) (resources, has []named, asked bool
 			}
 			continue
 		}
-		all = append(all, named{name, r})
+		has = append(has, watched{w, r})
 		if w.asked || r.version != w.sent {
-			resources, asked = append(resources, named{name, r}), asked || w.asked
+			resources, asked = append(resources, watched{w, r}), asked || w.asked
 		}
 	}
 	switch {
-	case s.none:
-		return nil, []named{}, true
-	case len(resources) == 0:
+	case len(resources) == 0: // what was due has changed back
 		return nil, nil, false
 	case incremental:
-		return resources, all, asked
+		return resources, has, asked
 	case s.kind.whole:
-		return all, all, asked
-	case s.resume != "" && s.resume == versionOf(all):
-		return nil, all, asked // the client has them
+		return has, has, asked
+	case s.resume != "" && s.resume == versionOf(has):
+		return nil, has, asked // the client has them
 	}
-	return resources, all, asked
+	return resources, has, asked
+}
+
+// due reports whether there is a resource that the client has not been sent.
+func (w *watch) due() bool {
+	r := w.view.current()
+	return r != nil && (w.asked || r.version != w.sent)
 }
 
 // sent notes that a response is being sent, after which the client has some resources.
-func (s *subscription) sent(nonce string, has []named) {
+func (s *subscription) sent(nonce string, has []watched) {
 	for _, r := range has {
-		s.watches[r.name].sent = r.version
-		s.watches[r.name].asked = false
+		r.watch.sent, r.watch.asked = r.version, false
 	}
 	s.nonce, s.version, s.resume, s.none = nonce, versionOf(has), "", false
 	if s.pending = append(s.pending, pending{nonce, s.version}); len(s.pending) > maxPending {
@@ -147,13 +162,13 @@ func (s *subscription) sent(nonce string, has []named) {
 }
 
 // versionOf returns the version of some resources, sorted by name: the same on every replica.
-func versionOf(resources []named) string {
+func versionOf(resources []watched) string {
 	if len(resources) == 1 {
 		return resources[0].version
 	}
 	var b strings.Builder
 	for _, r := range resources {
-		b.WriteString(r.name + "\x00" + r.version + "\x00")
+		b.WriteString(r.watch.view.name + "\x00" + r.version + "\x00")
 	}
 	return hash([]byte(b.String()))
 }

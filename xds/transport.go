@@ -62,7 +62,7 @@ func (t incremental) send(r *response) error {
 	resp := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: r.kind.typeURL(), SystemVersionInfo: r.version, Nonce: r.nonce,
 		Resources: make([]*discoveryv3.Resource, len(r.resources))}
 	for i, res := range r.resources {
-		resp.Resources[i] = &discoveryv3.Resource{Name: res.name, Version: res.version, Resource: res.body}
+		resp.Resources[i] = &discoveryv3.Resource{Name: res.watch.view.name, Version: res.version, Resource: res.body}
 	}
 	return t.Send(resp)
 }
