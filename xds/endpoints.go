@@ -36,6 +36,7 @@ var errResolving = errors.New("the host name is being resolved")
 func endpointsOf(snap *rollcall.Snapshot, selector rollcall.Selector, policy rollcall.AddressPolicy, look lookup) (endpoints []endpoint, left []rollcall.Disallowed) {
 	selection := snap.Select(selector, policy)
 	left = selection.Disallowed
+	endpoints = make([]endpoint, 0, len(selection.Callable)+len(selection.Others))
 	at := make(map[netip.AddrPort]int, len(selection.Callable))
 	add := func(inst *rollcall.Instance, draining bool) {
 		addr, more, err := resolve(inst.Addr, policy, look)

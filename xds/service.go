@@ -6,8 +6,10 @@ package xds
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -82,17 +84,16 @@ func (s *service) close() {
 	s.server.hosts.follow(s, nil)
 }
 
-// change makes a new content of the latest and wakes the streams that follow the service.
+// change makes a new content of the latest and pushes it to the streams that follow the service.
 func (s *service) change(edit func(*content)) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	c := *s.latest.Load()
 	edit(&c)
 	c.made = new(sync.Map)
 	s.latest.Store(&c)
-	for stream := range s.streams {
-		stream.wake()
-	}
+	streams := slices.Collect(maps.Keys(s.streams))
+	s.mu.Unlock()
+	push(streams)
 }
 
 func (s *service) deliver(snap *rollcall.Snapshot, err error) {

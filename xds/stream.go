@@ -60,7 +60,7 @@ type transport interface {
 type stream struct {
 	server    *Server
 	transport transport
-	wakeup    chan struct{} // capacity 1: a service has changed
+	wakeup    chan turn // capacity 1: a service has changed
 	peer      string
 	host      string
 	since     time.Time
@@ -72,17 +72,9 @@ type stream struct {
 	subscriptions map[*kind]*subscription
 }
 
-// wake has the stream look for changes.
-func (s *stream) wake() {
-	select {
-	case s.wakeup <- struct{}{}:
-	default:
-	}
-}
-
 // serve serves a client until it leaves.
 func (s *Server) serve(t transport) error {
-	st := &stream{server: s, transport: t, wakeup: make(chan struct{}, 1), since: time.Now(), subscriptions: make(map[*kind]*subscription)}
+	st := &stream{server: s, transport: t, wakeup: make(chan turn, 1), since: time.Now(), subscriptions: make(map[*kind]*subscription)}
 	if p, ok := peer.FromContext(t.Context()); ok {
 		st.peer = p.Addr.String()
 		st.host = hostOf(st.peer)
@@ -122,6 +114,7 @@ func (s *Server) leave(st *stream) {
 			st.unwatch(w)
 		}
 	}
+	st.wakeNoMore()
 }
 
 // run is the stream's loop. It ends with it, and with the context of the stream what it started.
@@ -134,12 +127,13 @@ func (s *stream) run() error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
+		var t turn
 		select {
 		case req := <-requests:
 			if err := s.handle(req); err != nil {
 				return err
 			}
-		case <-s.wakeup:
+		case t = <-s.wakeup:
 		case err := <-sent:
 			if sending = false; err != nil {
 				return err
@@ -159,12 +153,18 @@ func (s *stream) run() error {
 			return errStreamClosed
 		}
 		if sending {
+			t.done()
 			continue // what comes next waits, and only the latest of it is kept
 		}
 		resp, wait := s.next()
 		if resp != nil {
 			sending, wait = true, s.server.opts.WriteTimeout
-			go func() { sent <- s.transport.send(resp) }()
+			go func() {
+				defer t.done()
+				sent <- s.transport.send(resp)
+			}()
+		} else {
+			t.done()
 		}
 		if wait > 0 {
 			timer.Reset(wait)
