@@ -56,9 +56,8 @@ type Rejection struct {
 func (s *Server) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	stats := s.stats
-	stats.Clients, stats.Services = len(s.streams), len(s.services)
-	return stats
+	return Stats{Clients: len(s.streams), Services: len(s.services),
+		Streams: s.served.Load(), Refused: s.refused.Load(), Rejections: s.rejections.Load(), Responses: s.responses.Load()}
 }
 
 // Clients returns the clients that are served now, the first to come first.
@@ -77,10 +76,7 @@ func (s *Server) Clients() []Client {
 func (s *stream) report() Client {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := Client{ID: s.node.GetId(), Cluster: s.node.GetCluster(), UserAgent: s.node.GetUserAgentName(), Locality: s.to.locality, Peer: s.peer, Since: s.since}
-	if version := s.node.GetUserAgentVersion(); version != "" {
-		c.UserAgent += " " + version
-	}
+	c := Client{ID: s.node.id, Cluster: s.node.cluster, UserAgent: s.node.userAgent, Locality: s.to.locality, Peer: s.peer, Since: s.since}
 	for _, k := range kinds {
 		if sub := s.subscriptions[k]; sub != nil {
 			var names []string
@@ -91,12 +87,6 @@ func (s *stream) report() Client {
 		}
 	}
 	return c
-}
-
-func (s *Server) count(counter *uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	*counter++
 }
 
 // hostOf returns the host of a peer's address, or all of one that has no port.

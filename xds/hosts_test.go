@@ -119,6 +119,7 @@ func inVirtualTime(t *testing.T, opts xds.Options, prepare func(*fakeetcd.Store,
 			t.Fatal(err)
 		}
 		defer directory.Close()
+		opts.WriteTimeout = 24 * time.Hour // the client acknowledges nothing
 		server, err := xds.NewServer(directory, opts)
 		if err != nil {
 			t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -24,6 +25,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/rollcall-grpc/rollcall/xds"
@@ -268,48 +270,134 @@ func TestRejection(t *testing.T) {
 	wantAddrs(t, c.answer(assignmentType), "10.0.0.1", "10.0.0.2", "10.0.0.3")
 }
 
-// Versions are the same on every replica: a client that comes back to another is sent what is
-// new, and a short answer where nothing is.
-func TestResume(t *testing.T) {
-	one := newLab(t, xds.Options{})
-	two := newLab(t, xds.Options{})
-	for _, l := range []*lab{one, two} {
-		l.put("a/1", "10.0.0.1:80", `{"zone":"z"}`)
-		l.put("b/1", "10.0.0.2:80", "null")
+// Versions are the same on every replica, whatever the revisions.
+func TestVersions(t *testing.T) {
+	var versions []map[string]string
+	for i := range 2 {
+		l := newLab(t, xds.Options{})
+		for range i {
+			l.etcd.Put("other", "its revisions differ")
+		}
 		l.etcd.Put("_grpc_config/a", `{"loadBalancingConfig":[{"pick_first":{}}]}`)
+		l.put("a/1", "10.0.0.1:80", `{"zone":"z"}`)
+		l.put("a/2", "10.0.0.2:80", `{"weight":7}`)
+		c := l.connect(t, "client")
+		c.ask(assignmentType, nil, "", "a") // answered once the service config is known
+		has := map[string]string{assignmentType: c.answer(assignmentType).VersionInfo}
+		for _, typeURL := range []string{listenerType, clusterType, routeType} {
+			c.ask(typeURL, nil, "", "a")
+			has[typeURL] = c.answer(typeURL).VersionInfo
+		}
+		versions = append(versions, has)
 	}
-	two.etcd.Put("other", "its revisions differ")
-	last := make(map[string]*discoveryv3.DiscoveryResponse)
-	c := one.connect(t, "client")
+	if !maps.Equal(versions[0], versions[1]) {
+		t.Errorf("versions %v and %v", versions[0], versions[1])
+	}
+}
+
+// A client that comes back is sent everything: it may have dropped a resource since it was sent
+// the version that it names.
+func TestResumeIsComplete(t *testing.T) {
+	l := newLab(t, xds.Options{})
+	l.put("a/1", "10.0.0.1:80", "null")
+	l.put("b/1", "10.0.0.2:80", "null")
+	c := l.connect(t, "client")
+	c.ask(assignmentType, nil, "", "a", "b")
+	eds := c.answer(assignmentType)
+	if len(eds.Resources) == 1 { // one came first
+		eds = c.answer(assignmentType)
+	}
+	c.ask(assignmentType, eds, "", "b")
+	back := l.connect(t, "client")
+	back.ask(assignmentType, &discoveryv3.DiscoveryResponse{VersionInfo: eds.VersionInfo}, "", "a", "b")
+	wantNames(t, back.answer(assignmentType), "a", "b")
+}
+
+// A replica that has not heard of etcd yet sends nothing to clients that have something, and what
+// it can to others.
+func TestReplicaWithoutEtcd(t *testing.T) {
+	l := newLab(t, xds.Options{})
+	l.put("a/1", "10.0.0.1:80", "null")
+	l.etcd.Put("_grpc_config/a", `{"loadBalancingConfig":[{"pick_first":{}}]}`)
+	l.conn.Cut()
+	back, fresh := l.connect(t, "back"), l.connect(t, "fresh")
 	for _, typeURL := range []string{listenerType, clusterType, assignmentType} {
-		time.Sleep(50 * time.Millisecond) // the service config is there
-		c.ask(typeURL, nil, "", "a", "b")
-		last[typeURL] = c.answer(typeURL)
-		if typeURL == assignmentType && len(last[typeURL].Resources) == 1 { // the other service came first
-			last[typeURL] = c.answer(typeURL)
+		back.ask(typeURL, &discoveryv3.DiscoveryResponse{VersionInfo: "something"}, "", "a")
+		fresh.ask(typeURL, nil, "", "a")
+	}
+	fresh.answer(listenerType)
+	fresh.answer(clusterType)
+	if got := addrs(t, fresh.answer(assignmentType)); len(got) != 1 || !strings.HasPrefix(got[0], "refused: ") {
+		t.Errorf("a new client is sent %q", got)
+	}
+	time.Sleep(200 * time.Millisecond)
+	back.silent()
+	l.conn.Mend()
+	for range 3 { // each once
+		select {
+		case resp := <-back.responses:
+			if resp.TypeUrl == assignmentType {
+				wantAddrs(t, resp, "10.0.0.1")
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatal("nothing is sent once etcd is there")
 		}
 	}
-	back := two.connect(t, "client")
-	for typeURL, was := range last {
-		back.ask(typeURL, &discoveryv3.DiscoveryResponse{VersionInfo: was.VersionInfo}, "", "a", "b")
+	back.silent()
+}
+
+// That a service was empty once is no reason to say so when etcd is away.
+func TestStaleEmptiness(t *testing.T) {
+	l := newLab(t, xds.Options{Linger: 10 * time.Millisecond})
+	c := l.connect(t, "client")
+	c.ask(assignmentType, nil, "", "a")
+	empty := c.answer(assignmentType)
+	wantAddrs(t, empty)
+	c.ask(assignmentType, empty, "")
+	eventually(t, func() string {
+		if n := l.directory.Stats().Services; n > 0 {
+			return "the service is still followed"
+		}
+		return ""
+	})
+	l.put("a/1", "10.0.0.1:80", "null")
+	l.conn.Cut()
+	back, fresh := l.connect(t, "back"), l.connect(t, "fresh")
+	back.ask(assignmentType, &discoveryv3.DiscoveryResponse{VersionInfo: "something"}, "", "a")
+	fresh.ask(assignmentType, nil, "", "a")
+	if got := addrs(t, fresh.answer(assignmentType)); len(got) != 1 || !strings.HasPrefix(got[0], "refused: ") {
+		t.Errorf("a new client is sent %q", got)
 	}
-	for range last {
-		resp := <-back.responses
-		for resp.TypeUrl != assignmentType && resp.VersionInfo != last[resp.TypeUrl].VersionInfo {
-			resp = <-back.responses // without the service config at first
-		}
-		if resp.VersionInfo != last[resp.TypeUrl].VersionInfo {
-			t.Errorf("%s has version %s, and on the other replica %s", resp.TypeUrl, resp.VersionInfo, last[resp.TypeUrl].VersionInfo)
-		}
-		if want := len(last[resp.TypeUrl].Resources); resp.TypeUrl == assignmentType && len(resp.Resources) != 0 {
-			t.Errorf("%d resources although nothing is new, want none instead of %d", len(resp.Resources), want)
+	back.silent()
+	l.conn.Mend()
+	wantAddrs(t, back.answer(assignmentType), "10.0.0.1")
+}
+
+// A response is not larger than clients take: the rest comes in the next.
+func TestLargeResponses(t *testing.T) {
+	l := newLab(t, xds.Options{})
+	zone := strings.Repeat("z", 2000)
+	var services []string
+	for i := range 10 {
+		service := fmt.Sprint("s", i)
+		services = append(services, service)
+		for j := range 100 {
+			l.put(fmt.Sprint(service, "/", j), fmt.Sprintf("10.0.%d.%d:80", i, j), fmt.Sprintf(`{"zone":"%d%s"}`, j, zone))
 		}
 	}
-	two.put("b/2", "10.0.0.3:80", "null")
-	wantAddrs(t, back.answer(assignmentType), "10.0.0.2", "10.0.0.3")
-	again := two.connect(t, "client")
-	again.ask(assignmentType, &discoveryv3.DiscoveryResponse{VersionInfo: last[assignmentType].VersionInfo}, "", "a", "b")
-	wantNames(t, again.answer(assignmentType), "a", "b")
+	c := l.connect(t, "client")
+	c.ask(assignmentType, nil, "", services...)
+	got, responses := 0, 0
+	for ; got < len(services); responses++ {
+		resp := c.answer(assignmentType)
+		if n := proto.Size(resp); n > 2<<20 {
+			t.Errorf("a response of %d bytes", n)
+		}
+		got += len(resp.Resources)
+	}
+	if responses < 2 {
+		t.Errorf("%d responses", responses)
+	}
 }
 
 func TestIncremental(t *testing.T) {
@@ -339,7 +427,7 @@ func TestIncremental(t *testing.T) {
 			got = append(got, r.Name)
 		}
 		if !slices.Equal(got, names) {
-			t.Errorf("resources %q, want %q", got, names)
+			t.Errorf("%s: resources %q, want %q", resp.TypeUrl, got, names)
 		}
 		return resp
 	}
@@ -358,11 +446,19 @@ func TestIncremental(t *testing.T) {
 	ask(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: assignmentType, ResourceNamesUnsubscribe: []string{"a"}})
 	l.put("b/2", "10.0.0.4:80", "null")
 	want("b")
+	l.put("a/4", "10.0.0.5:80", "null") // nobody asks for it any more
+	ask(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: clusterType, ResourceNamesUnsubscribe: []string{"*"}})
+	ask(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: clusterType, ResourceNamesSubscribe: []string{"c"}})
+	want("c")
+	l.etcd.Put("_grpc_config/a", `{"loadBalancingConfig":[{"pick_first":{}}]}`)
+	ask(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: clusterType, ResourceNamesSubscribe: []string{"d"}})
+	want("d")
 
 	if stream, err = l.stub(t).DeltaAggregatedResources(ctx); err != nil { // back, with what it has
 		t.Fatal(err)
 	}
 	l.etcd.Delete("a/2")
+	l.etcd.Delete("a/4")
 	time.Sleep(100 * time.Millisecond)
 	ask(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: assignmentType, ResourceNamesSubscribe: []string{"a", "b"}, InitialResourceVersions: map[string]string{"a": version, "b": "old"}})
 	want("b")
@@ -389,6 +485,25 @@ func TestWildcard(t *testing.T) {
 	c.silent()
 	l.etcd.Put("_grpc_config/a", `{"loadBalancingConfig":[{"pick_first":{}}]}`)
 	wantNames(t, c.answer(clusterType), "a", "b")
+
+	both := l.connect(t, "envoy that asks for more on demand")
+	both.node.Metadata = &structpb.Struct{Fields: map[string]*structpb.Value{
+		"services": structpb.NewListValue(&structpb.ListValue{Values: []*structpb.Value{structpb.NewStringValue("b")}}),
+	}}
+	both.ask(clusterType, nil, "", "*", "a")
+	cds = both.answer(clusterType)
+	wantNames(t, cds, "a", "b")
+	both.ask(clusterType, cds, "", "*", "a")
+	both.silent()
+	none := l.connect(t, "envoy without services")
+	none.ask(clusterType, nil, "", "a")
+	cds = none.answer(clusterType)
+	none.ask(clusterType, cds, "", "*", "a")
+	none.silent() // nothing new: all that it has stays
+	none.ask(assignmentType, nil, "", "*", "a")
+	eds := none.answer(assignmentType)
+	none.ask(assignmentType, eds, "", "*", "a")
+	none.silent()
 }
 
 // While etcd is away, the last state is served, also to new streams; calls to a service that was
@@ -441,10 +556,10 @@ func TestLimits(t *testing.T) {
 		code codes.Code
 		text string
 	}{
-		"names":    {func(c *client) { c.ask(assignmentType, nil, "", "a", "b", "c", "d") }, codes.ResourceExhausted, "more than 3 resources"},
-		"type":     {func(c *client) { c.ask("type.googleapis.com/envoy.Nonsense", nil, "", "a") }, codes.InvalidArgument, `"type.googleapis.com/envoy.Nonsense" are not served`},
-		"no type":  {func(c *client) { c.ask("", nil, "", "a") }, codes.InvalidArgument, "not served"},
-		"big node": {func(c *client) { c.node.Cluster = strings.Repeat("x", 70_000); c.ask(listenerType, nil, "", "a") }, codes.InvalidArgument, "at most 65536"},
+		"names":     {func(c *client) { c.ask(assignmentType, nil, "", "a", "b", "c", "d") }, codes.ResourceExhausted, "more than 3 resources"},
+		"type":      {func(c *client) { c.ask("type.googleapis.com/envoy.Nonsense", nil, "", "a") }, codes.InvalidArgument, `"type.googleapis.com/envoy.Nonsense" are not served`},
+		"no type":   {func(c *client) { c.ask("", nil, "", "a") }, codes.InvalidArgument, "not served"},
+		"long name": {func(c *client) { c.ask(listenerType, nil, "", strings.Repeat("x", 5_000)) }, codes.InvalidArgument, "at most 4096"},
 	} {
 		bad := l.connect(t, "bad")
 		c.ask(bad)
@@ -492,26 +607,53 @@ func TestBadNames(t *testing.T) {
 	}
 }
 
-// A client that does not read is ended, and gets no more than the latest until then.
+// A client that does not read is ended, whether there is more for it or not.
 func TestSlowReader(t *testing.T) {
-	l := newLab(t, xds.Options{PushInterval: time.Nanosecond, WriteTimeout: 500 * time.Millisecond})
+	l := newLab(t, xds.Options{WriteTimeout: 300 * time.Millisecond})
+	l.put("a/1", "10.0.0.1:80", "null")
+	silent := l.connect(t, "reads, and does not acknowledge")
+	silent.ask(assignmentType, nil, "", "a")
+	if s := silent.refused(); s.Code() != codes.DeadlineExceeded || !strings.Contains(s.Message(), "unanswered for 300ms") {
+		t.Errorf("ended with %v", s)
+	}
 	big := strings.Repeat("x", 30_000)
 	for i := range 50 {
-		l.put(fmt.Sprintf("a/%d", i), fmt.Sprintf("10.0.0.%d:80", i), fmt.Sprintf(`{"zone":"%d-%s"}`, i, big))
+		l.put(fmt.Sprintf("big/%d", i), fmt.Sprintf("10.0.0.%d:80", i), fmt.Sprintf(`{"zone":"%d-%s"}`, i, big))
 	}
 	stream, err := l.stub(t).StreamAggregatedResources(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := stream.Send(&discoveryv3.DiscoveryRequest{TypeUrl: assignmentType, ResourceNames: []string{"a"}, Node: &corev3.Node{Id: "slow"}}); err != nil {
+	if err := stream.Send(&discoveryv3.DiscoveryRequest{TypeUrl: assignmentType, ResourceNames: []string{"big"}, Node: &corev3.Node{Id: "slow"}}); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(10 * time.Second)
-	for i := 0; l.server.Stats().Streams == 0 || l.server.Stats().Clients > 0; i++ {
-		l.put("a/1", fmt.Sprintf("10.0.1.%d:80", i%250), `{"zone":"1"}`)
-		if time.Sleep(20 * time.Millisecond); time.Now().After(deadline) {
-			t.Fatal("a client that does not read is still served")
+	eventually(t, func() string {
+		if s := l.server.Stats(); s.Streams < 2 || s.Clients > 0 {
+			return "a client that does not read is still served"
 		}
+		return ""
+	})
+}
+
+// So many services are followed and no more; those that are stay as they are.
+func TestMaxServices(t *testing.T) {
+	l := newLab(t, xds.Options{MaxServices: 2})
+	c := l.connect(t, "client")
+	c.ask(assignmentType, nil, "", "a", "b", "c")
+	refused := 0
+	for got := 0; got < 3; {
+		resp := c.answer(assignmentType)
+		got += len(resp.Resources)
+		for _, r := range resp.Resources {
+			a := new(endpointv3.ClusterLoadAssignment)
+			if err := r.UnmarshalTo(a); err != nil {
+				t.Fatal(err)
+			}
+			refused += len(a.GetPolicy().GetDropOverloads())
+		}
+	}
+	if refused != 1 {
+		t.Errorf("%d of 3 services are refused, want 1", refused)
 	}
 }
 

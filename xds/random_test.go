@@ -188,7 +188,7 @@ func playRandom(t *testing.T, seed uint64) {
 		t.Fatal(err)
 	}
 	defer directory.Close()
-	server, err := xds.NewServer(directory, xds.Options{Subset: 8, Linger: 5 * time.Second})
+	server, err := xds.NewServer(directory, xds.Options{Subset: 8, Linger: 5 * time.Second, WriteTimeout: 24 * time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -33,9 +34,9 @@ type Options struct {
 	// its calls fail with. Default: all.
 	Authorize func(ctx context.Context, service string) error
 
-	// Subset is the most endpoints of a service that a client is sent. Of a larger service each
-	// client gets a part, in which every locality and weight is represented in proportion.
-	// Default 2,000.
+	// Subset is how many endpoints of a service a client is sent. Of a larger service each client
+	// gets a part, in which every locality and weight is represented in proportion, by one
+	// endpoint at least. Default 2,000.
 	Subset int
 
 	// PushInterval is the least time between changes of resources of one type that a stream is
@@ -45,13 +46,14 @@ type Options struct {
 	// Linger is for how long a service is followed after its last client has left. Default 30 s.
 	Linger time.Duration
 
-	// WriteTimeout is for how long a client may leave a response unread before its stream is
-	// ended. Default 30 s.
+	// WriteTimeout is for how long a client may leave a response unread, or neither acknowledge nor
+	// reject it, before its stream is ended. Default 30 s.
 	WriteTimeout time.Duration
 
 	// MaxStreams is how many streams there may be, MaxNames how many resources of one type a
-	// stream may ask for. Default 20,000 and 1,000.
-	MaxStreams, MaxNames int
+	// stream may ask for, MaxServices how many services may be followed: calls to others fail.
+	// Default 20,000, 1,000 and 10,000.
+	MaxStreams, MaxNames, MaxServices int
 
 	// LookupHost resolves the host names among addresses. Default: the system's resolver.
 	LookupHost func(ctx context.Context, host string) ([]netip.Addr, error)
@@ -65,7 +67,7 @@ func (o *Options) validate() error {
 		name     string
 		value    *int
 		standard int
-	}{{"Subset", &o.Subset, 2000}, {"MaxStreams", &o.MaxStreams, 20_000}, {"MaxNames", &o.MaxNames, 1000}} {
+	}{{"Subset", &o.Subset, 2000}, {"MaxStreams", &o.MaxStreams, 20_000}, {"MaxNames", &o.MaxNames, 1000}, {"MaxServices", &o.MaxServices, 10_000}} {
 		if *n.value < 0 {
 			return &rollcall.InputError{Field: n.name, Value: fmt.Sprint(*n.value), Reason: "it must not be negative"}
 		}
@@ -103,11 +105,12 @@ type Server struct {
 	hosts     hosts
 	closing   chan struct{}
 
+	served, refused, rejections, responses atomic.Uint64 // see Stats
+
 	mu        sync.Mutex // before service.mu
 	services  map[string]*service
 	lingering []*service // the first is the next to go
 	streams   map[*stream]bool
-	stats     Stats
 }
 
 var (
@@ -169,6 +172,9 @@ func (s *Server) acquire(name string) (*service, error) {
 	}
 	is := s.services[name]
 	if is == nil {
+		if len(s.services) >= s.opts.MaxServices {
+			return nil, fmt.Errorf("the xDS server follows %d services already, and %q is not among them", len(s.services), name)
+		}
 		var err error
 		if is, err = newService(s, name); err != nil {
 			return nil, err

@@ -14,6 +14,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/protobuf/proto"
+
 	"github.com/rollcall-grpc/rollcall"
 )
 
@@ -22,23 +25,39 @@ const firstAnswer = time.Second
 
 // content is all that the resources of a service are made from. It is immutable.
 type content struct {
-	snap       *rollcall.Snapshot // nil: there is none yet
-	err        error              // why
-	config     *serviceConfig
-	configured bool // etcd has said which service config there is
-	overdue    bool // clients have waited long enough
+	snap    *rollcall.Snapshot // nil: there is none yet
+	err     error              // why
+	config  *serviceConfig
+	overdue bool // clients have waited long enough
 
-	made *sync.Map // what was made from it: see once
+	made *made
 }
 
-// once returns what make returns for a key of a content, which is made for the first who asks.
-func once[T any](c *content, key any, make func() T) T {
-	made, ok := c.made.Load(key)
+// made is what was made from a content, by what it is.
+type made struct {
+	mu  sync.Mutex
+	all map[any]any // of func() T
+}
+
+// maxMade is how much is kept: clients can make up selectors and localities.
+const maxMade = 1000
+
+// once returns what produce returns for a key of a content, which is made for the first who asks.
+func once[T any](c *content, key any, produce func() T) T {
+	c.made.mu.Lock()
+	f, ok := c.made.all[key].(func() T)
 	if !ok {
-		made, _ = c.made.LoadOrStore(key, sync.OnceValue(make))
+		if len(c.made.all) >= maxMade {
+			clear(c.made.all)
+		}
+		f = sync.OnceValue(produce)
+		c.made.all[key] = f
 	}
-	return made.(func() T)()
+	c.made.mu.Unlock()
+	return f()
 }
+
+func newMade() *made { return &made{all: make(map[any]any)} }
 
 // selection is what a selector selects of a content.
 type selection struct {
@@ -68,7 +87,7 @@ type service struct {
 
 func newService(server *Server, name string) (*service, error) {
 	s := &service{server: server, name: name, views: make(map[viewKey]*view), streams: make(map[*stream]int)}
-	s.latest.Store(&content{config: mapServiceConfig(nil), made: new(sync.Map)})
+	s.latest.Store(&content{config: mapServiceConfig(nil), made: newMade()})
 	var err error
 	if s.endpoints, s.configs, err = server.directory.SubscribeServiceFunc(name, s.deliver, s.deliverConfig); err != nil {
 		return nil, err
@@ -89,7 +108,7 @@ func (s *service) change(edit func(*content)) {
 	s.mu.Lock()
 	c := *s.latest.Load()
 	edit(&c)
-	c.made = new(sync.Map)
+	c.made = newMade()
 	s.latest.Store(&c)
 	streams := slices.Collect(maps.Keys(s.streams))
 	s.mu.Unlock()
@@ -104,9 +123,14 @@ func (s *service) deliver(snap *rollcall.Snapshot, err error) {
 }
 
 func (s *service) deliverConfig(config *rollcall.ServiceConfig, err error) {
+	if err != nil && !errors.Is(err, rpctypes.ErrPermissionDenied) {
+		return // there may be one
+	}
+	mapped := mapServiceConfig(config)
+	mapped.known = true
 	s.change(func(c *content) {
-		if c.configured = true; err == nil {
-			c.config = mapServiceConfig(config)
+		if err == nil || !c.config.known {
+			c.config = mapped
 		}
 	})
 }
@@ -131,21 +155,24 @@ func (s *service) selectFrom(c *content, selector rollcall.Selector) *selection 
 	})
 }
 
-// assign returns a view's ClusterLoadAssignment, nil where the first is to wait. Views of
-// different subsets share that of a service which is not divided into subsets.
+// assign returns a view's ClusterLoadAssignment, nil where clients are to wait or to go on with
+// what they have. Views of different subsets share that of a service which is not divided into
+// subsets.
 func (s *service) assign(v *view, c *content) *resource {
 	first := v.resource == nil && !c.overdue
 	switch {
-	case first && (c.snap == nil || !c.configured):
+	case first && (c.snap == nil || !c.config.known):
 		return nil
 	case c.snap == nil:
-		return newResource(refusal(v.name, noSnapshot(s.name, c.err)))
+		return provisional(refusal(v.name, noSnapshot(s.name, c.err)))
 	}
 	sel := s.selectFrom(c, v.parsed.selector)
-	for _, d := range sel.left {
-		if first && errors.Is(d.Cause, errResolving) {
-			return nil
-		}
+	resolving := slices.ContainsFunc(sel.left, func(d rollcall.Disallowed) bool { return errors.Is(d.Cause, errResolving) })
+	switch nothing, stale := len(sel.endpoints) == 0, c.snap.Staleness() != nil; {
+	case first && resolving, v.resource != nil && nothing && (resolving || stale):
+		return nil
+	case nothing && stale: // endpoints may have come since
+		return provisional(refusal(v.name, noSnapshot(s.name, nil)))
 	}
 	key, limit := v.viewKey, s.server.opts.Subset
 	if len(sel.endpoints) <= limit {
@@ -156,11 +183,19 @@ func (s *service) assign(v *view, c *content) *resource {
 	})
 }
 
+func provisional(m proto.Message) *resource {
+	r := newResource(m)
+	r.provisional = true
+	return r
+}
+
+// noSnapshot says why nothing is known of a service. It is the same on every replica, and names
+// nothing of etcd's that clients need not know.
 func noSnapshot(service string, err error) string {
-	if err == nil {
-		return fmt.Sprintf("etcd has not answered for %q yet", service)
+	if errors.Is(err, rpctypes.ErrPermissionDenied) {
+		return fmt.Sprintf("the xDS server has no right to read %q in etcd", service)
 	}
-	return fmt.Sprintf("etcd cannot be asked for %q: %v", service, err)
+	return fmt.Sprintf("etcd cannot be reached, and nothing is known of %q", service)
 }
 
 // view returns the view of a key for a stream, which releases it.

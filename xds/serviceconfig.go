@@ -26,6 +26,7 @@ type serviceConfig struct {
 	hash       *routev3.RouteAction_HashPolicy // of ring_hash; nil: none
 	oneClass   bool                            // endpoints of a locality are together, whatever their weights: ring_hash weighs them
 	routes     []route                         // the last matches everything
+	known      bool                            // etcd has said which one there is
 	unmapped   []string                        // what is left out, and why
 	spillBelow float64                         // of rollcall_zone, for zones
 }

@@ -7,9 +7,9 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,11 +17,19 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
+
+	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/backoff"
 )
 
-// maxNode is how large a client's node may be, in bytes.
-const maxNode = 64 << 10
+// maxName is how long the name of a resource may be, in bytes.
+const maxName = 4 << 10
+
+// node is who a client says that it is.
+type node struct {
+	id, cluster, userAgent string
+	services               []string // that "*" stands for: the list "services" of its metadata
+}
 
 // request is what a client asks for, in either variant of the protocol.
 type request struct {
@@ -67,7 +75,7 @@ type stream struct {
 	nonces    uint64
 
 	mu            sync.Mutex // for those that report on the stream
-	node          *corev3.Node
+	node          node
 	to            audience
 	subscriptions map[*kind]*subscription
 }
@@ -85,7 +93,7 @@ func (s *Server) serve(t transport) error {
 	defer s.leave(st)
 	err := st.run()
 	if code := status.Code(err); code != codes.OK && code != codes.Canceled && err != errStreamClosed {
-		s.log().Warn("xDS stream was ended", "client", st.name(), "peer", st.peer, "cause", err)
+		s.log().Warn("xDS stream was ended", "client", st.node.id, "peer", st.peer, "cause", err)
 	}
 	return err
 }
@@ -95,13 +103,13 @@ func (s *Server) enter(st *stream) error {
 	defer s.mu.Unlock()
 	switch {
 	case s.services == nil:
-		return status.Error(codes.Unavailable, errClosed.Error())
+		return errStreamClosed
 	case len(s.streams) >= s.opts.MaxStreams:
-		s.stats.Refused++
+		s.refused.Add(1)
 		return status.Errorf(codes.ResourceExhausted, "there are %d streams already; try another replica", len(s.streams))
 	}
 	s.streams[st] = true
-	s.stats.Streams++
+	s.served.Add(1)
 	return nil
 }
 
@@ -139,9 +147,6 @@ func (s *stream) run() error {
 				return err
 			}
 		case <-timer.C:
-			if sending {
-				return status.Errorf(codes.DeadlineExceeded, "the client has left a response unread for %v", s.server.opts.WriteTimeout)
-			}
 		case err := <-ended:
 			if errors.Is(err, io.EOF) {
 				return nil
@@ -152,26 +157,42 @@ func (s *stream) run() error {
 		case <-s.server.closing:
 			return errStreamClosed
 		}
-		if sending {
-			t.done()
-			continue // what comes next waits, and only the latest of it is kept
+		wait, err := s.patience()
+		if err != nil {
+			return err
 		}
-		resp, wait := s.next()
-		if resp != nil {
-			sending, wait = true, s.server.opts.WriteTimeout
-			go func() {
-				defer t.done()
-				sent <- s.transport.send(resp)
-			}()
-		} else {
-			t.done()
+		if !sending { // else what comes next waits, and only the latest of it is kept
+			resp, early := s.next()
+			if wait = min(wait, early); resp != nil {
+				sending, wait = true, min(wait, s.server.opts.WriteTimeout)
+				go func(t turn) {
+					defer t.done()
+					sent <- s.transport.send(resp)
+				}(t)
+				t = nil
+			}
 		}
-		if wait > 0 {
-			timer.Reset(wait)
-		} else {
-			timer.Stop()
+		t.done()
+		timer.Reset(wait)
+	}
+}
+
+// patience returns for how long the client may go on without acknowledging a response, or why
+// it may not.
+func (s *stream) patience() (time.Duration, error) {
+	wait := backoff.Never
+	for _, sub := range s.subscriptions {
+		if len(sub.pending) > maxPending {
+			return 0, status.Errorf(codes.ResourceExhausted, "the client has left %d responses unanswered", maxPending)
+		}
+		if len(sub.pending) > 0 {
+			wait = min(wait, s.server.opts.WriteTimeout-time.Since(sub.pending[0].since))
 		}
 	}
+	if wait <= 0 {
+		return 0, status.Errorf(codes.DeadlineExceeded, "the client has left a response unanswered for %v", s.server.opts.WriteTimeout)
+	}
+	return wait, nil
 }
 
 // receive hands on requests until the stream ends, and returns why it did.
@@ -195,43 +216,20 @@ func (s *stream) handle(req *request) error {
 	if k == nil {
 		return status.Errorf(codes.InvalidArgument, "resources of type %q are not served", req.typeURL)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if req.node != nil && s.node == nil {
-		if n := proto.Size(req.node); n > maxNode {
-			return status.Errorf(codes.InvalidArgument, "the node has %d bytes; at most %d are allowed", n, maxNode)
-		}
-		s.node = req.node
-		l := req.node.GetLocality()
-		s.to = audience{subset: subsetFor(req.node.GetId(), s.host)}
-		s.to.locality.Region, s.to.locality.Zone, s.to.locality.Subzone = l.GetRegion(), l.GetZone(), l.GetSubZone()
+	sub, d := s.compare(k, req)
+	if req.nack != "" && d.acknowledges {
+		s.server.rejections.Add(1)
+		s.server.log().Warn("xDS client has rejected a response", "client", s.node.id, "peer", s.peer, "type", k.name, "version", sub.nack.Version, "cause", req.nack)
 	}
-	sub := s.subscriptions[k]
-	if sub == nil {
-		sub = &subscription{kind: k}
-		s.subscriptions[k] = sub
-	}
-	if req.nack != "" {
-		s.server.count(&s.server.stats.Rejections)
-		s.logger().Warn("xDS client has rejected a response", "type", k.name, "version", sub.version, "cause", req.nack)
-	}
-	var add, remove []string
-	if s.transport.incremental() {
-		add, remove = sub.incremental(req)
-	} else {
-		add, remove = sub.stateOfTheWorld(req)
-	}
-	if slices.Contains(add, "*") || slices.Contains(remove, "*") {
-		add, remove = s.expand(k, add), s.expand(k, remove)
-		sub.none = len(add) == 0
-	}
-	for _, name := range remove {
+	for _, name := range d.remove {
 		if i, ok := sub.find(name); ok {
 			s.unwatch(sub.watches[i])
+			s.mu.Lock()
 			sub.watches = slices.Delete(sub.watches, i, i+1)
+			s.mu.Unlock()
 		}
 	}
-	for _, name := range add {
+	for _, name := range d.add {
 		i, ok := sub.find(name)
 		if ok {
 			sub.watches[i].asked = true
@@ -240,25 +238,45 @@ func (s *stream) handle(req *request) error {
 		if len(sub.watches) >= s.server.opts.MaxNames {
 			return status.Errorf(codes.ResourceExhausted, "the stream asks for more than %d resources of type %s", s.server.opts.MaxNames, k.name)
 		}
+		if len(name) > maxName {
+			return status.Errorf(codes.InvalidArgument, "the name of a resource has %d bytes; at most %d are allowed", len(name), maxName)
+		}
 		has, known := req.versions[name]
-		sub.watches = slices.Insert(sub.watches, i, &watch{view: s.watch(k, name), asked: !known, sent: has})
+		w := &watch{view: s.watch(k, name), asked: !known, resumed: known || d.resumes, sent: has}
+		s.mu.Lock()
+		sub.watches = slices.Insert(sub.watches, i, w)
+		s.mu.Unlock()
 	}
 	return nil
 }
 
-// expand replaces "*" by the clusters that a client's node names: the list "services" of its
-// metadata. Of other types there is nothing for a client that does not know what to ask for.
-func (s *stream) expand(k *kind, names []string) []string {
-	names = slices.DeleteFunc(slices.Clone(names), func(name string) bool { return name == "*" })
-	if k != clusters {
-		return names
-	}
-	for _, v := range s.node.GetMetadata().GetFields()["services"].GetListValue().GetValues() {
-		if name := v.GetStringValue(); name != "" {
-			names = append(names, name)
+// compare returns what a request asks for that is different from what was asked for before.
+func (s *stream) compare(k *kind, req *request) (*subscription, difference) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := req.node; n != nil && s.node.id == "" {
+		s.node = node{id: n.GetId(), cluster: n.GetCluster(), userAgent: strings.TrimSpace(n.GetUserAgentName() + " " + n.GetUserAgentVersion())}
+		for _, v := range n.GetMetadata().GetFields()["services"].GetListValue().GetValues() {
+			if name := v.GetStringValue(); name != "" {
+				s.node.services = append(s.node.services, name)
+			}
 		}
+		l := n.GetLocality()
+		s.to = audience{rollcall.Locality{Region: l.GetRegion(), Zone: l.GetZone(), Subzone: l.GetSubZone()}, subsetFor(n.GetId(), s.host)}
 	}
-	return names
+	sub := s.subscriptions[k]
+	if sub == nil {
+		sub = &subscription{kind: k}
+		s.subscriptions[k] = sub
+	}
+	var all []string // Envoy asks for all Clusters; of other kinds there is nothing for who does not know what to ask for
+	if k == clusters {
+		all = s.node.services
+	}
+	if s.transport.incremental() {
+		return sub, sub.incremental(req, all)
+	}
+	return sub, sub.stateOfTheWorld(req, all)
 }
 
 // watch returns a view, to be ended with unwatch.
@@ -266,9 +284,7 @@ func (s *stream) watch(k *kind, name string) *view {
 	key := viewKey{kind: k, name: name}
 	parsed, err := parseName(k, name)
 	if err == nil && parsed.listening != "" {
-		if l, err := serverListener(parsed); err == nil {
-			return fixedView(key, l)
-		}
+		return listenerView(key, parsed)
 	}
 	if authorize := s.server.opts.Authorize; err == nil && authorize != nil {
 		err = authorize(s.transport.Context(), parsed.service)
@@ -293,44 +309,33 @@ func (s *stream) unwatch(w *watch) {
 	}
 }
 
-// next returns the next response, or else how long to wait before there may be one, 0 until the
-// stream is woken.
+// next returns the next response, if any, and how long to wait before there may be another.
 func (s *stream) next() (resp *response, wait time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
+	wait = backoff.Never
 	for _, k := range kinds {
 		sub := s.subscriptions[k]
 		if sub == nil {
 			continue
 		}
-		resources, has, asked := sub.due(s.transport.incremental())
-		if has == nil {
+		asked := sub.asked()
+		if early := sub.nextPush.Sub(now); !asked && early > 0 {
+			wait = min(wait, early)
 			continue
 		}
-		if early := sub.nextPush.Sub(now); !asked && early > 0 {
-			if wait == 0 || early < wait {
-				wait = early
-			}
+		resources := sub.due(s.transport.incremental())
+		if resources == nil {
 			continue
 		}
 		if !asked {
 			sub.nextPush = now.Add(s.server.opts.PushInterval)
 		}
 		s.nonces++
-		s.server.count(&s.server.stats.Responses)
-		sub.sent(strconv.FormatUint(s.nonces, 10), has)
-		return &response{k, sub.version, sub.nonce, resources}, 0
+		s.server.responses.Add(1)
+		sub.sending(strconv.FormatUint(s.nonces, 10), resources)
+		return &response{k, sub.version, sub.nonce, resources}, wait
 	}
 	return nil, wait
-}
-
-func (s *stream) name() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.node.GetId()
-}
-
-func (s *stream) logger() *slog.Logger {
-	return s.server.log().With("client", s.node.GetId(), "peer", s.peer)
 }

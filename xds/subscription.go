@@ -14,38 +14,42 @@ type subscription struct {
 	kind     *kind
 	watches  []*watch   // sorted by name
 	started  bool       // there was a request
-	wildcard bool       // it asked for "*", and none since has named any
-	none     bool       // the client waits to be told that there is nothing
+	wildcard bool       // the client asks for all that its node names
+	none     bool       // it waits to be told that there is nothing
 	nonce    string     // of the last response; "": there was none
 	version  string     // of it
 	pending  []pending  // responses that the client has not acknowledged or rejected
-	resume   string     // the version that a client which was here before has; "": none
 	nextPush time.Time  // when a change may be sent again
 	accepted string     // the last version that the client has acknowledged
 	nack     *Rejection // the last
 }
 
-type pending struct{ nonce, version string }
+// pending is a response that waits for the client's.
+type pending struct {
+	nonce, version string
+	since          time.Time
+}
 
-// maxPending is how many responses are remembered that a client does not answer.
-const maxPending = 16
+// maxPending is how many responses a client may leave without one.
+const maxPending = 1000
 
 // watch is a resource that a client has asked for.
 type watch struct {
-	view  *view
-	asked bool   // it is to be sent, although the client may have it
-	sent  string // version; "": none
-}
-
-// find returns where the watch of a name is, or would be, and whether there is one.
-func (s *subscription) find(name string) (int, bool) {
-	return slices.BinarySearchFunc(s.watches, name, func(w *watch, name string) int { return strings.Compare(w.view.name, name) })
+	view    *view
+	asked   bool   // it is to be sent, although the client may have it
+	resumed bool   // the client has had it from another stream
+	sent    string // version; "": none
 }
 
 // watched is a resource that a client has asked for, with what it is now.
 type watched struct {
 	watch *watch
 	*resource
+}
+
+// find returns where the watch of a name is, or would be, and whether there is one.
+func (s *subscription) find(name string) (int, bool) {
+	return slices.BinarySearchFunc(s.watches, name, func(w *watch, name string) int { return strings.Compare(w.view.name, name) })
 }
 
 // note notes which response a client accepts or rejects, and reports whether it does.
@@ -63,112 +67,131 @@ func (s *subscription) note(req *request) bool {
 	return true
 }
 
-// stateOfTheWorld takes in a request that names all resources, and returns those to be sent, or
-// sent again, and those to be left out from now on. A request that acknowledges nothing is
-// answered even if it names what the last one has: the client may have forgotten a resource and
-// asked for it again.
-func (s *subscription) stateOfTheWorld(req *request) (add, remove []string) {
-	acknowledges := s.note(req)
-	if req.nonce != "" && req.nonce != s.nonce {
-		return nil, nil // it was sent before the last response arrived, which will be answered too
+// difference is what a request asks for that is different.
+type difference struct {
+	add, remove  []string
+	acknowledges bool // it accepts or rejects a response
+	resumes      bool // the client has had what it adds from another stream
+}
+
+// stateOfTheWorld takes in a request that names all resources; all is what "*" stands for. A
+// request that acknowledges nothing is answered even if it names what the last one has: the
+// client may have forgotten a resource and asked for it again.
+func (s *subscription) stateOfTheWorld(req *request, all []string) (d difference) {
+	d.acknowledges = s.note(req)
+	if s.started && req.nonce != "" && req.nonce != s.nonce {
+		return d // it was sent before the last response arrived, which will be answered too
 	}
-	names := req.names
-	if !s.started {
-		s.resume = req.version
-	}
-	if s.wildcard = len(names) == 0 && s.kind.whole && (!s.started || s.wildcard); s.wildcard {
-		names = []string{"*"}
-	}
+	d.resumes = !s.started && req.version != ""
+	names := slices.DeleteFunc(slices.Clone(req.names), func(name string) bool { return name == "*" })
+	s.wildcard = s.kind.whole && (len(names) < len(req.names) || len(names) == 0 && (s.wildcard || !s.started))
 	s.started = true
-	if s.wildcard && acknowledges {
-		return nil, nil
+	if s.wildcard {
+		names = append(names, all...)
 	}
 	wanted := make(map[string]bool, len(names))
 	for _, name := range names {
 		wanted[name] = true
 		if _, ok := s.find(name); !ok {
-			add = append(add, name)
+			d.add = append(d.add, name)
 		}
 	}
 	for _, w := range s.watches {
 		if !wanted[w.view.name] {
-			remove = append(remove, w.view.name)
+			d.remove = append(d.remove, w.view.name)
 		}
 	}
-	if !acknowledges && len(add) == 0 && len(remove) == 0 {
-		add = names
+	if !d.acknowledges && len(d.add) == 0 && len(d.remove) == 0 {
+		d.add, s.none = names, s.wildcard && len(names) == 0
 	}
-	return add, remove
+	return d
 }
 
 // incremental takes in a request that names what is different from now on.
-func (s *subscription) incremental(req *request) (add, remove []string) {
-	add = req.subscribe
-	if !s.started && s.kind.whole && len(add) == 0 {
-		add = []string{"*"}
+func (s *subscription) incremental(req *request, all []string) (d difference) {
+	d.acknowledges = s.note(req)
+	expand := func(names []string) ([]string, bool) {
+		others := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return name == "*" })
+		if len(others) == len(names) || !s.kind.whole {
+			return others, false
+		}
+		return append(others, all...), true
+	}
+	if !s.started && s.kind.whole && len(req.subscribe) == 0 {
+		req.subscribe = []string{"*"}
 	}
 	s.started = true
-	s.note(req)
-	return add, req.unsubscribe
+	var every bool
+	d.add, every = expand(req.subscribe)
+	s.none = every && len(d.add) == 0
+	d.remove, _ = expand(req.unsubscribe)
+	return d
 }
 
-// due returns the resources that are to be sent, with those that the client has after that, or
-// nil for none, and whether the client waits for one of them.
-func (s *subscription) due(incremental bool) (resources, has []watched, asked bool) {
+// asked reports whether the client waits for a response.
+func (s *subscription) asked() bool {
+	return s.none || slices.ContainsFunc(s.watches, func(w *watch) bool { return w.asked })
+}
+
+// maxResponse is how large a response may become before the rest is left to the next, in bytes:
+// some clients take no more than 4 MiB.
+const maxResponse = 1 << 20
+
+// due returns the resources that are to be sent, nil for nothing. Of kinds of which a response
+// has all resources, nothing is sent while one of them is held back.
+func (s *subscription) due(incremental bool) (resources []watched) {
+	if s.none {
+		return []watched{}
+	}
 	if !slices.ContainsFunc(s.watches, (*watch).due) {
-		return nil, nil, false
+		return nil
 	}
+	whole, size := s.kind.whole && !incremental, 0
 	for _, w := range s.watches {
-		r := w.view.current()
-		if r == nil {
-			if s.resume != "" {
-				return nil, nil, false // to be compared with what the client has
-			}
-			continue
+		switch {
+		case whole && !w.ready():
+			return nil
+		case whole, w.due():
+			r := w.view.current()
+			resources = append(resources, watched{w, r})
+			size += len(r.body.Value)
 		}
-		has = append(has, watched{w, r})
-		if w.asked || r.version != w.sent {
-			resources, asked = append(resources, watched{w, r}), asked || w.asked
+		if size > maxResponse && !whole {
+			return resources
 		}
 	}
-	switch {
-	case len(resources) == 0: // what was due has changed back
-		return nil, nil, false
-	case incremental:
-		return resources, has, asked
-	case s.kind.whole:
-		return has, has, asked
-	case s.resume != "" && s.resume == versionOf(has):
-		return nil, has, asked // the client has them
-	}
-	return resources, has, asked
+	return resources
 }
 
-// due reports whether there is a resource that the client has not been sent.
-func (w *watch) due() bool {
+// ready reports whether there is something to send. What etcd has had no say in is not sent to
+// a client that has something from another stream.
+func (w *watch) ready() bool {
 	r := w.view.current()
-	return r != nil && (w.asked || r.version != w.sent)
+	return r != nil && !(w.resumed && r.provisional)
 }
 
-// sent notes that a response is being sent, after which the client has some resources.
-func (s *subscription) sent(nonce string, has []watched) {
-	for _, r := range has {
-		r.watch.sent, r.watch.asked = r.version, false
-	}
-	s.nonce, s.version, s.resume, s.none = nonce, versionOf(has), "", false
-	if s.pending = append(s.pending, pending{nonce, s.version}); len(s.pending) > maxPending {
-		s.pending = s.pending[1:]
-	}
+// due reports whether there is something that the client has not been sent.
+func (w *watch) due() bool {
+	return w.ready() && (w.asked || w.view.current().version != w.sent)
 }
 
-// versionOf returns the version of some resources, sorted by name: the same on every replica.
-func versionOf(resources []watched) string {
-	if len(resources) == 1 {
-		return resources[0].version
+// sending notes that a response is being sent.
+func (s *subscription) sending(nonce string, resources []watched) {
+	for _, r := range resources {
+		*r.watch = watch{view: r.watch.view, sent: r.version}
+	}
+	s.nonce, s.version, s.none = nonce, s.hash(), false
+	s.pending = append(s.pending, pending{nonce, s.version, time.Now()})
+}
+
+// hash returns the version of all that the client has.
+func (s *subscription) hash() string {
+	if len(s.watches) == 1 {
+		return s.watches[0].sent
 	}
 	var b strings.Builder
-	for _, r := range resources {
-		b.WriteString(r.watch.view.name + "\x00" + r.version + "\x00")
+	for _, w := range s.watches {
+		b.WriteString(w.view.name + "\x00" + w.sent + "\x00")
 	}
 	return hash([]byte(b.String()))
 }

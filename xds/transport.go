@@ -67,6 +67,9 @@ func (t incremental) send(r *response) error {
 	return t.Send(resp)
 }
 
+// maxNack is how much is kept of why a client rejects a response, in bytes.
+const maxNack = 1 << 10
+
 // nack returns why a client rejects a response, "" if it does not.
 func nack(detail *statuspb.Status) string {
 	if detail == nil {
@@ -75,5 +78,5 @@ func nack(detail *statuspb.Status) string {
 	if detail.Message == "" {
 		return "no reason given"
 	}
-	return detail.Message
+	return validUTF8(detail.Message[:min(len(detail.Message), maxNack)])
 }

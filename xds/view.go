@@ -14,13 +14,14 @@ import (
 
 // resource is what clients are sent. It is immutable, and shared by all who are sent the same.
 type resource struct {
-	body    *anypb.Any
-	version string // a hash of body, the same on every replica
+	body        *anypb.Any
+	version     string // a hash of body, the same on every replica
+	provisional bool   // etcd has not been heard yet: it is better than nothing, and worse than what a client has
 }
 
 func newResource(m proto.Message) *resource {
 	body := toAny(m)
-	return &resource{body, hash(body.Value)}
+	return &resource{body: body, version: hash(body.Value)}
 }
 
 func hash(data []byte) string { return strconv.FormatUint(xxhash.Sum64(data), 36) }
@@ -47,6 +48,15 @@ type view struct {
 // fixedView returns a view that never changes.
 func fixedView(key viewKey, m proto.Message) *view {
 	return &view{viewKey: key, resource: newResource(m)}
+}
+
+// listenerView returns the view of a server's Listener.
+func listenerView(key viewKey, parsed resourceName) *view {
+	l, err := serverListener(parsed)
+	if err != nil {
+		return refusedView(key, parsed, err)
+	}
+	return fixedView(key, l)
 }
 
 // refusedView returns the view of a name that is not served: calls to it fail with the reason.
@@ -79,6 +89,7 @@ func (v *view) current() *resource {
 	switch c := v.service.latest.Load(); {
 	case v.kind != assignments && v.source != c.config:
 		v.source, v.resource = c.config, newResource(configured(v.viewKey, v.parsed, c.config))
+		v.resource.provisional = !c.config.known
 	case v.kind == assignments && v.source != c:
 		v.source = c
 		if r := v.service.assign(v, c); r != nil {
