@@ -88,7 +88,7 @@ func play(t *testing.T, server *xds.Server, reqs []*discoveryv3.DiscoveryRequest
 		select {
 		case v.requests <- req:
 		case err := <-ended:
-			return v.responses, err
+			return v.all(), err
 		}
 	}
 	deadline := time.Now().Add(20 * time.Millisecond)
@@ -96,19 +96,16 @@ func play(t *testing.T, server *xds.Server, reqs []*discoveryv3.DiscoveryRequest
 		deadline = deadline.Add(5 * time.Second)
 	}
 	for time.Now().Before(deadline) {
-		v.mu.Lock()
-		n := len(v.responses)
-		v.mu.Unlock()
-		if n > 0 || len(reqs) == 0 {
+		if len(v.all()) > 0 || len(reqs) == 0 {
 			break
 		}
 		select {
 		case err := <-ended:
-			return v.responses, err
+			return v.all(), err
 		case <-time.After(100 * time.Microsecond):
 		}
 	}
 	cancel()
 	err := <-ended
-	return v.responses, err
+	return v.all(), err
 }

@@ -93,6 +93,13 @@ func (v *virtual) Send(resp *discoveryv3.DiscoveryResponse) error {
 	return nil
 }
 
+// all returns the responses so far.
+func (v *virtual) all() []*discoveryv3.DiscoveryResponse {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return slices.Clone(v.responses)
+}
+
 // addrs returns the addresses of the latest response, or nil where there is none.
 func (v *virtual) addrs(t *testing.T) []string {
 	t.Helper()
