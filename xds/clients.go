@@ -43,6 +43,13 @@ type Subscribed struct {
 	Sent     string     `json:"sent,omitempty"`     // version
 	Accepted string     `json:"accepted,omitempty"` // version
 	Rejected *Rejection `json:"rejected,omitempty"` // the last
+	Refused  []Refusal  `json:"refused,omitempty"`  // names that are not served
+}
+
+// Refusal is a name that a client is refused: calls to it fail.
+type Refusal struct {
+	Name   string `json:"name"`
+	Reason string `json:"reason"`
 }
 
 // Rejection is a response that a client has rejected (NACK).
@@ -79,11 +86,14 @@ func (s *stream) report() Client {
 	c := Client{ID: s.node.id, Cluster: s.node.cluster, UserAgent: s.node.userAgent, Locality: s.to.locality, Peer: s.peer, Since: s.since}
 	for _, k := range kinds {
 		if sub := s.subscriptions[k]; sub != nil {
-			var names []string
+			is := Subscribed{Type: k.name, Sent: sub.version, Accepted: sub.accepted, Rejected: sub.nack}
 			for _, w := range sub.watches {
-				names = append(names, w.view.name)
+				is.Names = append(is.Names, w.view.name)
+				if why := w.view.refused; why != nil {
+					is.Refused = append(is.Refused, Refusal{w.view.name, why.Error()})
+				}
 			}
-			c.Resources = append(c.Resources, Subscribed{k.name, names, sub.version, sub.accepted, sub.nack})
+			c.Resources = append(c.Resources, is)
 		}
 	}
 	return c

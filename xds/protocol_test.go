@@ -607,6 +607,12 @@ func TestBadNames(t *testing.T) {
 		if got := addrs(t, c.answer(assignmentType)); len(got) != 1 || !strings.Contains(got[0], "refused: rollcall: ") || !strings.Contains(got[0], want) {
 			t.Errorf("%q: %q, want a refusal with %q", name, got, want)
 		}
+		clients := l.server.Clients()
+		for _, r := range clients[len(clients)-1].Resources {
+			if len(r.Refused) != 1 || r.Refused[0].Name != name || !strings.Contains(r.Refused[0].Reason, want) && r.Type == assignmentType {
+				t.Errorf("%q is reported as %+v", name, r)
+			}
+		}
 	}
 }
 

@@ -73,6 +73,7 @@ type stream struct {
 	host      string
 	since     time.Time
 	nonces    uint64
+	refused   bool // a name was
 
 	mu            sync.Mutex // for those that report on the stream
 	node          node
@@ -294,6 +295,10 @@ func (s *stream) watch(k *kind, name string) *view {
 		is, err = s.server.acquire(parsed.service)
 	}
 	if err != nil {
+		if !s.refused { // once: a client may make up names
+			s.refused = true
+			s.server.log().Warn("xDS client asks for what it is refused", "client", s.node.id, "peer", s.peer, "name", name, "cause", err)
+		}
 		return refusedView(key, parsed, err)
 	}
 	if k == assignments {

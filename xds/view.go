@@ -38,6 +38,7 @@ type view struct {
 	viewKey
 	parsed  resourceName
 	service *service // nil: the view never changes
+	refused error    // why the name is not served
 	refs    int      // guarded by service.mu
 
 	mu       sync.Mutex
@@ -61,10 +62,13 @@ func listenerView(key viewKey, parsed resourceName) *view {
 
 // refusedView returns the view of a name that is not served: calls to it fail with the reason.
 func refusedView(key viewKey, parsed resourceName, why error) *view {
-	if key.kind == assignments {
-		return fixedView(key, refusal(key.name, why.Error()))
+	m := proto.Message(refusal(key.name, why.Error()))
+	if key.kind != assignments {
+		m = configured(key, parsed, mapServiceConfig(nil))
 	}
-	return fixedView(key, configured(key, parsed, mapServiceConfig(nil)))
+	v := fixedView(key, m)
+	v.refused = why
+	return v
 }
 
 // configured returns a resource that depends on nothing but the name and the service config.
