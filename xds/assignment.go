@@ -26,11 +26,10 @@ type audience struct {
 // group is the endpoints of one locality and weight class, which clients take for a locality:
 // few of them weigh endpoints, all of them localities.
 type group struct {
-	locality rollcall.Locality
-	class    int
+	locality rollcall.Locality // as clients are sent it, with the class
 	members  []endpoint
 	weight   uint64 // of the members that are not draining, or of all if all are
-	distance int    // from the audience
+	distance int    // from the audience, of the nearest member
 	serving  bool
 }
 
@@ -45,10 +44,13 @@ func assignmentOf(name, service string, endpoints []endpoint, left []rollcall.Di
 
 // assignment returns the ClusterLoadAssignment of a service's endpoints. Endpoints of the same
 // locality share their priority: the nearer to the audience the sooner, from 0 without gaps. Of
-// more endpoints than limit it has a subset, whose members stand for all.
+// more endpoints than limit it has a subset, whose members stand for all: of each locality and
+// weight class one endpoint, and its share of the others. Only where there are more of those than
+// limit, or endpoints drain, does a subset have more members.
 func assignment(name string, endpoints []endpoint, to audience, config *serviceConfig, limit int) *endpointv3.ClusterLoadAssignment {
 	groups := groupsOf(endpoints, to.locality, config.oneClass)
-	scale := scaleOf(groups)
+	scale := scaleOf(endpoints)
+	others := max(limit-len(groups), 0) // of a subset, beside one of each group
 	a := &endpointv3.ClusterLoadAssignment{ClusterName: name}
 	var tiers []int // distances of groups that serve
 	for _, g := range groups {
@@ -63,10 +65,10 @@ func assignment(name string, endpoints []endpoint, to audience, config *serviceC
 		}
 		part := g.members
 		if n := len(endpoints); n > limit {
-			part = subsetOf(part, (limit*len(part)+n-1)/n, to.subset)
+			part = subsetOf(part, 1+others*(len(part)-1)/max(n-len(groups), 1), to.subset)
 		}
 		a.Endpoints = append(a.Endpoints, &endpointv3.LocalityLbEndpoints{
-			Locality:            g.localityProto(),
+			Locality:            localityProto(g.locality),
 			LbEndpoints:         lbEndpoints(part, scale),
 			LoadBalancingWeight: scaled(g.weight, scale),
 			Priority:            uint32(priority),
@@ -92,13 +94,15 @@ func refusal(name, reason string) *endpointv3.ClusterLoadAssignment {
 	}
 }
 
-// groupsOf groups endpoints, which are sorted by address, and sorts the groups.
+// groupsOf groups endpoints, which are sorted by address, and sorts the groups. Those that clients
+// could not tell apart are one, such as that of a subzone "weight=2" and the class of that name.
 func groupsOf(endpoints []endpoint, near rollcall.Locality, oneClass bool) []*group {
 	type key struct {
 		locality rollcall.Locality
 		class    int
 	}
 	index := make(map[key]*group)
+	sent := make(map[rollcall.Locality]*group)
 	var groups []*group
 	for _, ep := range endpoints {
 		k := key{locality: ep.locality}
@@ -107,9 +111,13 @@ func groupsOf(endpoints []endpoint, near rollcall.Locality, oneClass bool) []*gr
 		}
 		g := index[k]
 		if g == nil {
-			g = &group{locality: k.locality, class: k.class, distance: near.Distance(k.locality)}
-			index[k] = g
-			groups = append(groups, g)
+			l, distance := sentLocality(k.locality, k.class), near.Distance(k.locality)
+			if g = sent[l]; g == nil {
+				g = &group{locality: l, distance: distance}
+				sent[l] = g
+				groups = append(groups, g)
+			}
+			index[k], g.distance = g, min(g.distance, distance)
 		}
 		if !ep.draining && !g.serving { // what was counted was draining
 			g.serving, g.weight = true, 0
@@ -121,7 +129,7 @@ func groupsOf(endpoints []endpoint, near rollcall.Locality, oneClass bool) []*gr
 	}
 	slices.SortFunc(groups, func(a, b *group) int {
 		return cmp.Or(cmp.Compare(a.distance, b.distance), cmp.Compare(a.locality.Region, b.locality.Region), cmp.Compare(a.locality.Zone, b.locality.Zone),
-			cmp.Compare(a.locality.Subzone, b.locality.Subzone), cmp.Compare(a.class, b.class))
+			cmp.Compare(a.locality.Subzone, b.locality.Subzone))
 	})
 	return groups
 }
@@ -137,26 +145,27 @@ func weightClass(weight uint32) int {
 	return int(math.Log(float64(weight)) / math.Log(weightClassStep))
 }
 
-// localityProto returns the locality with the weight class in its sub_zone, but for the default
-// weight's.
-func (g *group) localityProto() *corev3.Locality {
-	l := localityProto(g.locality)
-	if g.class > 0 {
-		if l.SubZone != "" {
-			l.SubZone += ","
+// sentLocality returns a locality as clients can be sent it, with the weight class in its subzone,
+// but for the default weight's.
+func sentLocality(l rollcall.Locality, class int) rollcall.Locality {
+	l = rollcall.Locality{Region: validUTF8(l.Region), Zone: validUTF8(l.Zone), Subzone: validUTF8(l.Subzone)}
+	if class > 0 {
+		if l.Subzone != "" {
+			l.Subzone += ","
 		}
-		l.SubZone += fmt.Sprintf("weight=%.0f", math.Ceil(math.Pow(weightClassStep, float64(g.class))))
+		l.Subzone += fmt.Sprintf("weight=%.0f", math.Ceil(math.Pow(weightClassStep, float64(class))))
 	}
 	return l
 }
 
-// scaleOf returns what weights are divided by, for clients add them up in 32 bits.
-func scaleOf(groups []*group) uint64 {
-	sum := uint64(len(groups)) // each may be rounded up
-	for _, g := range groups {
-		sum += g.weight
+// scaleOf returns what weights are divided by, for clients add them up in 32 bits, those of
+// endpoints that drain among them. Each may be rounded up to 1.
+func scaleOf(endpoints []endpoint) uint64 {
+	var sum uint64
+	for _, ep := range endpoints {
+		sum += uint64(ep.weight)
 	}
-	return sum/math.MaxUint32 + 1
+	return sum/(math.MaxUint32-uint64(len(endpoints))) + 1
 }
 
 func scaled(weight, scale uint64) *wrapperspb.UInt32Value {

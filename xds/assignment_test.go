@@ -56,6 +56,42 @@ func text(a *endpointv3.ClusterLoadAssignment) string {
 	return b.String()
 }
 
+// wantAccepted checks what clients reject an assignment for.
+func wantAccepted(t *testing.T, a *endpointv3.ClusterLoadAssignment) {
+	t.Helper()
+	if err := a.ValidateAll(); err != nil {
+		t.Error(err)
+	}
+	localities, addrs := make(map[string]bool), make(map[string]bool)
+	once := func(seen map[string]bool, what string) {
+		if seen[what] {
+			t.Errorf("%s is there twice", what)
+		}
+		seen[what] = true
+	}
+	sums := make(map[uint32]uint64)
+	for _, l := range a.Endpoints {
+		once(localities, fmt.Sprint(l.Priority, l.Locality))
+		sums[l.Priority] += uint64(l.LoadBalancingWeight.Value)
+		var sum uint64
+		for _, e := range l.LbEndpoints {
+			once(addrs, e.GetEndpoint().Address.String())
+			for _, more := range e.GetEndpoint().AdditionalAddresses {
+				once(addrs, more.Address.String())
+			}
+			sum += uint64(max(e.GetLoadBalancingWeight().GetValue(), 1))
+		}
+		if sum > math.MaxUint32 {
+			t.Errorf("the endpoints of %v weigh %d", l.Locality, sum)
+		}
+	}
+	for priority, sum := range sums {
+		if sum > math.MaxUint32 {
+			t.Errorf("the localities of priority %d weigh %d", priority, sum)
+		}
+	}
+}
+
 func TestAssignment(t *testing.T) {
 	for name, c := range map[string]struct {
 		endpoints []endpoint
@@ -83,11 +119,13 @@ func TestAssignment(t *testing.T) {
 			"0 /a/ 1: 10.0.0.1 DRAINING\n0 /b/ 1: 10.0.0.2\n0 x/c/ 1: 10.0.0.3\n"},
 		"the farthest zone drains": {[]endpoint{ep(1, 1, "", "a"), draining(ep(2, 1, "", "b"))}, in("", "a", ""),
 			"0 /a/ 1: 10.0.0.1\n0 /b/ 1: 10.0.0.2 DRAINING\n"},
+		"a subzone named like a weight": {[]endpoint{ep(1, 1, "", "", "weight=2"), ep(2, 2), ep(3, 3)}, in("", "", "weight=2"),
+			"0 //weight=2 3: 10.0.0.1 10.0.0.2*2\n1 //weight=3 3: 10.0.0.3*3\noverprovisioning 111\n"},
+		"zones that are not text": {[]endpoint{ep(1, 1, "", "\xfe"), ep(2, 1, "", "\xff")}, audience{},
+			"0 /\uFFFD/ 2: 10.0.0.1 10.0.0.2\n"},
 	} {
 		a := assignment("svc", c.endpoints, c.to, mapServiceConfig(nil), 2000)
-		if err := a.ValidateAll(); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
+		wantAccepted(t, a)
 		if got := text(a); got != c.want {
 			t.Errorf("%s:\n%swant\n%s", name, got, c.want)
 		}
@@ -101,20 +139,23 @@ func TestLargeWeights(t *testing.T) {
 		endpoints = append(endpoints, ep(i, math.MaxUint32, "", fmt.Sprint(i%2)))
 	}
 	a := assignment("svc", append(endpoints, ep(99, 1)), audience{}, mapServiceConfig(nil), 2000)
+	wantAccepted(t, a)
 	var sum uint64
 	for _, l := range a.Endpoints {
 		sum += uint64(l.LoadBalancingWeight.Value)
-		var inner uint64
-		for _, e := range l.LbEndpoints {
-			inner += uint64(max(e.GetLoadBalancingWeight().GetValue(), 1))
-		}
-		if inner > math.MaxUint32 {
-			t.Errorf("the endpoints of %v weigh %d", l.Locality, inner)
-		}
 	}
-	if sum > math.MaxUint32 || sum < math.MaxUint32/2 {
+	if sum < math.MaxUint32/2 {
 		t.Errorf("the localities weigh %d", sum)
 	}
+	wantAccepted(t, assignment("svc", []endpoint{ep(1, 3e9), draining(ep(2, 3e9))}, audience{}, mapServiceConfig(nil), 2000))
+
+	const light = 1000 // of the least weight, which is not divided
+	oneClass := configOf(`{"loadBalancingConfig":[{"ring_hash_experimental":{}}]}`)
+	endpoints = []endpoint{ep(1, math.MaxUint32), ep(2, math.MaxUint32), ep(3, math.MaxUint32-2*light-10)}
+	for i := range light {
+		endpoints = append(endpoints, ep(10+i, 1))
+	}
+	wantAccepted(t, assignment("svc", endpoints, audience{}, oneClass, 2000))
 }
 
 // An endpoint gets its share within 2 %, whatever the weights: those of a class share theirs.
@@ -186,7 +227,7 @@ func TestSubsets(t *testing.T) {
 					}
 				}
 			}
-			if n := len(into[s]); n < 1000 || n > 1010 {
+			if n := len(into[s]); n > 1000 || n <= 1000-len(a.Endpoints) {
 				t.Fatalf("subset %d has %d endpoints", s, n)
 			}
 		}
@@ -237,6 +278,24 @@ func TestSubsetDrains(t *testing.T) {
 	after := subsetOf(drained, 10, 7)
 	if len(after) != 11 || !slices.ContainsFunc(after, func(e endpoint) bool { return e.draining }) {
 		t.Errorf("%d endpoints after one of 10 began to drain, want 11", len(after))
+	}
+}
+
+// Each locality is called, even where there are more of them than a client is to be sent.
+func TestSubsetOfLocalities(t *testing.T) {
+	var endpoints []endpoint
+	for i := range 60 {
+		endpoints = append(endpoints, ep(i, 1, "", fmt.Sprint(i%20)))
+	}
+	for limit, want := range map[int]int{10: 20, 20: 20, 39: 20, 40: 40, 59: 40, 60: 60} {
+		n := 0
+		a := assignment("svc", endpoints, audience{}, mapServiceConfig(nil), limit)
+		for _, l := range a.Endpoints {
+			n += len(l.LbEndpoints)
+		}
+		if n != want || len(a.Endpoints) != 20 {
+			t.Errorf("of 60 endpoints in 20 zones a subset of %d has %d in %d, want %d", limit, n, len(a.Endpoints), want)
+		}
 	}
 }
 
