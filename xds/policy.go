@@ -4,9 +4,11 @@
 package xds
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 
 	typev3 "github.com/cncf/xds/go/xds/type/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -25,8 +27,15 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// defaultSpillBelow is that of rollcall_zone for zones.
-const defaultSpillBelow = 0.9
+const (
+	defaultSpillBelow = 0.9  // that of rollcall_zone for zones
+	leastSpillBelow   = 0.01 // a factor of 10,000 %
+
+	defaultRingSize  = 1024 // the least
+	greatestRingSize = 8 << 20
+
+	headerChars = "abcdefghijklmnopqrstuvwxyz0123456789-_." // of HTTP/2 headers, as gRPC has them
+)
 
 // cluster returns the Cluster of a service. Clients that do not read load_balancing_policy, or
 // know none of its policies, balance by round_robin.
@@ -96,7 +105,7 @@ func (c *serviceConfig) mapPolicy(where, name string, config json.RawMessage) {
 	var raw struct {
 		ShuffleAddressList       bool
 		ChoiceCount              *uint32
-		MinRingSize, MaxRingSize *uint64
+		MinRingSize, MaxRingSize uint64
 		RequestHashHeader        string
 		SpillBelow               struct{ Zone *float64 }
 		ChildPolicy              []map[string]json.RawMessage
@@ -116,18 +125,27 @@ func (c *serviceConfig) mapPolicy(where, name string, config json.RawMessage) {
 	case "pick_first":
 		p = &pickfirstv3.PickFirst{ShuffleAddressList: raw.ShuffleAddressList}
 	case "least_request_experimental":
-		p = inLocalities(&leastv3.LeastRequest{ChoiceCount: uint32Value(raw.ChoiceCount)})
+		least := new(leastv3.LeastRequest)
+		switch n := raw.ChoiceCount; {
+		case n != nil && *n < 2:
+			c.omit(where+".choiceCount", "it is %d; it must be at least 2", *n)
+		case n != nil:
+			least.ChoiceCount = wrapperspb.UInt32(*n)
+		}
+		p = inLocalities(least)
 	case "weighted_round_robin":
 		p = inLocalities(&weightedv3.ClientSideWeightedRoundRobin{})
 	case "ring_hash_experimental":
-		p = &ringv3.RingHash{HashFunction: ringv3.RingHash_XX_HASH, MinimumRingSize: uint64Value(raw.MinRingSize), MaximumRingSize: uint64Value(raw.MaxRingSize)}
-		if c.oneClass = len(c.policies) == 0; raw.RequestHashHeader != "" {
-			c.hash = &routev3.RouteAction_HashPolicy{PolicySpecifier: &routev3.RouteAction_HashPolicy_Header_{
-				Header: &routev3.RouteAction_HashPolicy_Header{HeaderName: raw.RequestHashHeader}}}
+		if slices.ContainsFunc(c.policies, func(p proto.Message) bool { _, is := p.(*ringv3.RingHash); return is }) {
+			c.omit(where, "the one before it is used")
+			return
 		}
+		c.oneClass = len(c.policies) == 0
+		c.mapHash(where+".requestHashHeader", raw.RequestHashHeader)
+		p = c.mapRing(where, raw.MinRingSize, raw.MaxRingSize)
 	case "rollcall_zone": // by priorities, for clients that say where they are
-		if below := raw.SpillBelow.Zone; below != nil && *below > 0 && *below <= 1 {
-			c.spillBelow = *below
+		if below := raw.SpillBelow.Zone; below != nil {
+			c.mapSpill(where+".spillBelow.zone", *below)
 		}
 		if raw.ChildPolicy != nil {
 			c.mapPolicies(raw.ChildPolicy)
@@ -141,16 +159,47 @@ func (c *serviceConfig) mapPolicy(where, name string, config json.RawMessage) {
 	c.prefer(p)
 }
 
-func uint32Value(v *uint32) *wrapperspb.UInt32Value {
-	if v == nil {
-		return nil
+// mapRing maps the sizes of a ring, 0 being the default as in gRPC, to ones that clients accept.
+func (c *serviceConfig) mapRing(where string, least, greatest uint64) proto.Message {
+	size := func(what string, n, standard uint64) uint64 {
+		if n > greatestRingSize {
+			c.omit(where+what, "it is %d; %d is the greatest that clients accept", n, greatestRingSize)
+		}
+		return min(cmp.Or(n, standard), greatestRingSize)
 	}
-	return wrapperspb.UInt32(*v)
+	low, high := size(".minRingSize", least, defaultRingSize), size(".maxRingSize", greatest, greatestRingSize)
+	if low > high {
+		c.omit(where+".minRingSize", "it is %d, more than maxRingSize, which is used: %d", low, high)
+	}
+	return &ringv3.RingHash{
+		HashFunction:    ringv3.RingHash_XX_HASH,
+		MinimumRingSize: wrapperspb.UInt64(min(low, high)),
+		MaximumRingSize: wrapperspb.UInt64(high),
+	}
 }
 
-func uint64Value(v *uint64) *wrapperspb.UInt64Value {
-	if v == nil {
-		return nil
+// mapHash maps a header whose hash decides on the ring; without one calls go at random.
+func (c *serviceConfig) mapHash(where, header string) {
+	header = strings.ToLower(header)
+	switch {
+	case header == "":
+		return
+	case strings.Trim(header, headerChars) != "" || strings.HasSuffix(header, "-bin"):
+		c.omit(where, "%q is not the name of a header of text", header)
+		return
 	}
-	return wrapperspb.UInt64(*v)
+	c.hash = &routev3.RouteAction_HashPolicy{PolicySpecifier: &routev3.RouteAction_HashPolicy_Header_{
+		Header: &routev3.RouteAction_HashPolicy_Header{HeaderName: header}}}
+}
+
+// mapSpill takes in a spillBelow of which an overprovisioning factor can be made.
+func (c *serviceConfig) mapSpill(where string, below float64) {
+	switch {
+	case below <= 0 || below > 1:
+		c.omit(where, "it is %v; it must be above 0 and at most 1", below)
+		return
+	case below < leastSpillBelow:
+		c.omit(where, "it is %v; %v is the least in xDS, and is used", below, leastSpillBelow)
+	}
+	c.spillBelow = max(below, leastSpillBelow)
 }

@@ -28,7 +28,7 @@ type serviceConfig struct {
 	routes     []route                         // the last matches everything
 	known      bool                            // etcd has said which one there is
 	unmapped   []string                        // what is left out, and why
-	spillBelow float64                         // of rollcall_zone, for zones
+	spillBelow float64                         // of rollcall_zone, for zones; leastSpillBelow at least
 }
 
 // route is what a methodConfig says of some methods.

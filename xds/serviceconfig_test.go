@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	ringv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/ring_hash/v3"
 	localityv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/wrr_locality/v3"
 
 	"github.com/rollcall-grpc/rollcall"
@@ -89,6 +90,40 @@ func TestMethods(t *testing.T) {
 	}
 }
 
+// wantPoliciesAccepted checks what clients reject a cluster or a route for.
+func wantPoliciesAccepted(t *testing.T, config string, c *serviceConfig) {
+	t.Helper()
+	for _, p := range c.policies {
+		switch p := p.(type) {
+		case *ringv3.RingHash:
+			if err := p.ValidateAll(); err != nil || p.GetMinimumRingSize().GetValue() > p.GetMaximumRingSize().GetValue() {
+				t.Errorf("%s: %v, %v", config, p, err)
+			}
+		case *localityv3.WrrLocality:
+			for _, inner := range p.EndpointPickingPolicy.Policies {
+				m, err := inner.TypedExtensionConfig.TypedConfig.UnmarshalNew()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if v, is := m.(interface{ ValidateAll() error }); is && v.ValidateAll() != nil {
+					t.Errorf("%s: %v", config, v.ValidateAll())
+				}
+			}
+		}
+	}
+	if name := c.hash.GetHeader().GetHeaderName(); strings.HasSuffix(name, "-bin") || strings.ContainsAny(name, " ABCDEFGHIJKLMNOPQRSTUVWXYZ") {
+		t.Errorf("%s: a hash of the header %q", config, name)
+	}
+}
+
+// Of two ring_hash entries the first counts, and it weighs endpoints itself.
+func TestTwoRings(t *testing.T) {
+	c := configOf(`{"loadBalancingConfig":[{"ring_hash_experimental":{"requestHashHeader":"User"}},{"ring_hash_experimental":{"minRingSize":4,"requestHashHeader":"other"}}]}`)
+	if name := c.hash.GetHeader().GetHeaderName(); !c.oneClass || name != "user" || len(c.policies) != 2 {
+		t.Errorf("one class: %v, header %q, policies %v", c.oneClass, name, c.policies)
+	}
+}
+
 // What is invalid is left out and told, and the rest is mapped.
 func TestUnmapped(t *testing.T) {
 	for config, want := range map[string]string{
@@ -101,6 +136,15 @@ func TestUnmapped(t *testing.T) {
 		`{"methodConfig":[{"name":[{}],"retryPolicy":{"maxAttempts":1,"initialBackoff":"1s","maxBackoff":"1s"}}]}`: "methodConfig[0].retryPolicy: maxAttempts is 1",
 		`{"methodConfig":[{"name":[{}],"retryPolicy":{"maxAttempts":2,"initialBackoff":"1s","maxBackoff":"1s","retryableStatusCodes":["ABORTED"]}}]}`: "methodConfig[0].retryPolicy.retryableStatusCodes: xDS cannot retry ABORTED",
 		`{"retryThrottling":{}}`: "retryThrottling: xDS has no counterpart",
+		`{"loadBalancingConfig":[{"ring_hash_experimental":{"minRingSize":9000000}}]}`:                         "loadBalancingConfig[0].ring_hash_experimental.minRingSize: it is 9000000; 8388608 is the greatest",
+		`{"loadBalancingConfig":[{"ring_hash_experimental":{"maxRingSize":9000000}}]}`:                         "loadBalancingConfig[0].ring_hash_experimental.maxRingSize: it is 9000000; 8388608 is the greatest",
+		`{"loadBalancingConfig":[{"ring_hash_experimental":{"minRingSize":9,"maxRingSize":8}}]}`:               "loadBalancingConfig[0].ring_hash_experimental.minRingSize: it is 9, more than maxRingSize, which is used: 8",
+		`{"loadBalancingConfig":[{"ring_hash_experimental":{"requestHashHeader":"x y"}}]}`:                     `loadBalancingConfig[0].ring_hash_experimental.requestHashHeader: "x y" is not the name`,
+		`{"loadBalancingConfig":[{"ring_hash_experimental":{"requestHashHeader":"user-Bin"}}]}`:                `loadBalancingConfig[0].ring_hash_experimental.requestHashHeader: "user-bin" is not the name`,
+		`{"loadBalancingConfig":[{"ring_hash_experimental":{}},{"ring_hash_experimental":{"minRingSize":9}}]}`: "loadBalancingConfig[1].ring_hash_experimental: the one before it is used",
+		`{"loadBalancingConfig":[{"least_request_experimental":{"choiceCount":1}}]}`:                           "loadBalancingConfig[0].least_request_experimental.choiceCount: it is 1; it must be at least 2",
+		`{"loadBalancingConfig":[{"rollcall_zone":{"spillBelow":{"zone":1e-9}}}]}`:                             "loadBalancingConfig[0].rollcall_zone.spillBelow.zone: it is 1e-09; 0.01 is the least",
+		`{"loadBalancingConfig":[{"rollcall_zone":{"spillBelow":{"zone":0}}}]}`:                                "loadBalancingConfig[0].rollcall_zone.spillBelow.zone: it is 0; it must be above 0",
 	} {
 		c := configOf(config)
 		if len(c.unmapped) == 0 || !strings.HasPrefix(c.unmapped[0], want) {
@@ -108,6 +152,10 @@ func TestUnmapped(t *testing.T) {
 		}
 		if len(c.routes) == 0 {
 			t.Errorf("%s: no route", config)
+		}
+		wantPoliciesAccepted(t, config, c)
+		if f := c.overprovisioning().Value; f < 100 || f > 10_000 {
+			t.Errorf("%s: a factor of %d %%", config, f)
 		}
 	}
 }
