@@ -17,7 +17,7 @@ import (
 // endpoint is what clients are sent of an instance.
 type endpoint struct {
 	addr     netip.AddrPort
-	more     []netip.Addr // other addresses of the same host
+	more     []netip.Addr // other addresses of the same host that no other endpoint has
 	instance *rollcall.Instance
 	weight   uint32
 	locality rollcall.Locality
@@ -60,7 +60,18 @@ func endpointsOf(snap *rollcall.Snapshot, selector rollcall.Selector, policy rol
 	for _, inst := range selection.Others { // of those that share an address none is new here
 		add(inst, true)
 	}
+	serving := slices.ContainsFunc(endpoints, func(ep endpoint) bool { return !ep.draining })
 	slices.SortFunc(endpoints, func(a, b endpoint) int { return a.addr.Compare(b.addr) })
+	for i := range endpoints { // clients reject an address that is there twice
+		ep := &endpoints[i]
+		ep.draining = ep.draining && serving // all others may have been left out
+		ep.more = slices.DeleteFunc(ep.more, func(ip netip.Addr) bool {
+			addr := netip.AddrPortFrom(ip, ep.addr.Port())
+			_, taken := at[addr]
+			at[addr] = i
+			return taken
+		})
+	}
 	slices.SortFunc(left, func(a, b rollcall.Disallowed) int { return cmp.Compare(a.Instance.Key, b.Instance.Key) })
 	return endpoints, left
 }

@@ -5,7 +5,8 @@ package xds_test
 
 import (
 	"context"
-	"errors"
+	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -15,6 +16,7 @@ import (
 
 	"google.golang.org/grpc/metadata"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 
@@ -52,7 +54,7 @@ func (d *dns) lookup(ctx context.Context, host string) ([]netip.Addr, error) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	case addrs == nil:
-		return nil, errors.New("no such host")
+		return nil, &net.DNSError{Err: fmt.Sprintf("read udp 10.0.0.5:%d->10.0.0.2:53: connection refused", d.count(host)), Name: host, IsTemporary: true}
 	}
 	return slices.Clone(addrs), nil
 }
@@ -115,13 +117,18 @@ func (v *virtual) addrs(t *testing.T) []string {
 // inVirtualTime plays a test with a client of the service "svc".
 func inVirtualTime(t *testing.T, opts xds.Options, prepare func(*fakeetcd.Store, *fakeetcd.Conn), test func(t *testing.T, etcd *fakeetcd.Store, v *virtual)) {
 	t.Helper()
+	inVirtualTimeOf(t, rollcall.DirectoryOptions{}, opts, prepare, test)
+}
+
+func inVirtualTimeOf(t *testing.T, directoryOpts rollcall.DirectoryOptions, opts xds.Options, prepare func(*fakeetcd.Store, *fakeetcd.Conn), test func(t *testing.T, etcd *fakeetcd.Store, v *virtual)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		etcd := fakeetcd.New()
 		defer etcd.Close()
 		conn := etcd.Connect(context.Background())
 		defer conn.Close()
 		prepare(etcd, conn)
-		directory, err := rollcall.NewDirectory(conn.Client, rollcall.DirectoryOptions{})
+		directory, err := rollcall.NewDirectory(conn.Client, directoryOpts)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -227,9 +234,92 @@ func TestNoHost(t *testing.T) {
 		s.Put("svc/1", `{"Addr":"bad:80"}`)
 		s.Put("svc/2", `{"Addr":"unix:/run/x"}`)
 	}, func(t *testing.T, _ *fakeetcd.Store, v *virtual) {
-		time.Sleep(time.Second)
-		if got := v.addrs(t); len(got) != 1 || got[0] != `refused: rollcall: none of the 2 endpoints of "svc" can be called; the first, "svc/1": no such host` {
+		time.Sleep(10 * time.Minute) // the text stays
+		if got := v.addrs(t); len(got) != 1 || got[0] != `refused: rollcall: none of the 2 endpoints of "svc" can be called; the first, "svc/1": the host name "bad" cannot be resolved` {
 			t.Errorf("%q", got)
+		}
+		if n := len(v.responses); n != 1 {
+			t.Errorf("%d responses", n)
+		}
+	})
+}
+
+// An address is sent once, whoever has it: clients reject an assignment that has one twice.
+func TestSharedAddresses(t *testing.T) {
+	var d dns
+	d.set("a", "10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4")
+	d.set("b", "10.0.0.2", "10.0.0.3")
+	d.set("c", "10.0.0.0", "10.0.0.3", "10.0.0.5")
+	inVirtualTime(t, xds.Options{LookupHost: d.lookup}, func(s *fakeetcd.Store, _ *fakeetcd.Conn) {
+		s.Put("svc/1", `{"Addr":"a:80"}`)
+		s.Put("svc/2", `{"Addr":"b:80"}`)
+		s.Put("svc/3", `{"Addr":"c:80"}`)
+		s.Put("svc/4", `{"Addr":"10.0.0.4:80"}`)
+		s.Put("svc/5", `{"Addr":"10.0.0.5:81"}`)
+	}, func(t *testing.T, _ *fakeetcd.Store, v *virtual) {
+		time.Sleep(time.Second)
+		synctest.Wait()
+		a := new(endpointv3.ClusterLoadAssignment)
+		if err := v.responses[len(v.responses)-1].Resources[0].UnmarshalTo(a); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, e := range a.Endpoints[0].LbEndpoints {
+			line := e.GetEndpoint().Address.GetSocketAddress().Address
+			for _, more := range e.GetEndpoint().AdditionalAddresses {
+				line += " " + more.Address.GetSocketAddress().Address
+			}
+			got = append(got, line)
+		}
+		if want := []string{"10.0.0.0 10.0.0.3 10.0.0.5", "10.0.0.1", "10.0.0.2", "10.0.0.4", "10.0.0.5"}; !slices.Equal(got, want) {
+			t.Errorf("addresses %q, want %q", got, want)
+		}
+	})
+}
+
+// Endpoints that drain are called where none of the others can be.
+func TestOnlyDrainingResolve(t *testing.T) {
+	var d dns
+	d.set("bad")
+	inVirtualTime(t, xds.Options{LookupHost: d.lookup}, func(s *fakeetcd.Store, _ *fakeetcd.Conn) {
+		s.Put("svc/1", `{"Addr":"bad:80"}`)
+		s.Put("svc/2", `{"Addr":"10.0.0.2:80","Metadata":{"status":"draining"}}`)
+	}, func(t *testing.T, _ *fakeetcd.Store, v *virtual) {
+		time.Sleep(time.Second)
+		if got := v.addrs(t); !slices.Equal(got, []string{"10.0.0.2"}) {
+			t.Errorf("addresses %q", got)
+		}
+		a := new(endpointv3.ClusterLoadAssignment)
+		if err := v.responses[len(v.responses)-1].Resources[0].UnmarshalTo(a); err != nil {
+			t.Fatal(err)
+		}
+		if status := a.Endpoints[0].LbEndpoints[0].HealthStatus; status != corev3.HealthStatus_UNKNOWN {
+			t.Errorf("it is sent as %v", status)
+		}
+	})
+}
+
+// Hosts of instances that SelfPreservation retains are still looked up.
+func TestRetainedHosts(t *testing.T) {
+	var d dns
+	directory := rollcall.DirectoryOptions{SelfPreservation: rollcall.SelfPreservation{Share: 0.5, Retain: time.Hour}}
+	d.set("a", "10.0.0.1")
+	d.set("b", "10.0.0.2")
+	inVirtualTimeOf(t, directory, xds.Options{LookupHost: d.lookup}, func(s *fakeetcd.Store, _ *fakeetcd.Conn) {
+		s.Put("svc/1", `{"Addr":"a:80"}`)
+		s.Put("svc/2", `{"Addr":"b:80"}`)
+	}, func(t *testing.T, s *fakeetcd.Store, v *virtual) {
+		time.Sleep(time.Second)
+		s.Delete("svc/1")
+		s.Delete("svc/2")
+		time.Sleep(time.Second)
+		if got := v.addrs(t); !slices.Equal(got, []string{"10.0.0.1", "10.0.0.2"}) {
+			t.Errorf("retained addresses %q", got)
+		}
+		d.set("a", "10.0.0.3")
+		time.Sleep(time.Minute)
+		if got := v.addrs(t); !slices.Equal(got, []string{"10.0.0.2", "10.0.0.3"}) {
+			t.Errorf("after one moved: %q", got)
 		}
 	})
 }

@@ -131,7 +131,7 @@ func NewServer(directory *rollcall.Directory, opts Options) (*Server, error) {
 	if opts.Logger != nil {
 		s.log = func() *slog.Logger { return opts.Logger }
 	}
-	s.hosts.resolve, s.hosts.all = opts.LookupHost, make(map[string]*host)
+	s.hosts.open(opts.LookupHost)
 	return s, nil
 }
 
@@ -160,7 +160,7 @@ func (s *Server) Close() {
 		closing.Go(is.close)
 	}
 	closing.Wait()
-	s.hosts.done.Wait()
+	s.hosts.close()
 }
 
 // acquire returns a service, to be released, and begins to follow it if nobody does.

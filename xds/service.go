@@ -76,6 +76,8 @@ type service struct {
 	configs   *rollcall.ConfigDelivery
 	overdue   *time.Timer
 
+	unfollowed bool // no more hosts are to be followed; guarded by hosts.mu
+
 	// Guarded by Server.mu.
 	refs   int // views
 	linger *time.Timer
@@ -138,7 +140,7 @@ func (s *service) deliverConfig(config *rollcall.ServiceConfig, err error) {
 // hostNames returns the hosts that are to be looked up.
 func hostNames(snap *rollcall.Snapshot) map[string]bool {
 	names := make(map[string]bool)
-	for inst := range snap.All() {
+	for _, inst := range slices.AppendSeq(snap.Retained(), snap.All()) {
 		if _, err := netip.ParseAddrPort(inst.Addr); err != nil && rollcall.HostPort(inst.Addr) == nil {
 			host, _, _ := net.SplitHostPort(inst.Addr)
 			names[host] = true
