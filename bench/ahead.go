@@ -30,6 +30,10 @@ var reasons = []reason{
 		"A service has a reflector, a store and its service config beside its watch; half is the stacks of two goroutines.", "Yes, in part."},
 	{`memory/.*|channels/100|services/.*`, `memory`, goZero + "|" + goKit,
 		"They keep addresses alone: no metadata, revisions or leases.", "No."},
+	{`xds/burst`, `bytes|CPU|lag`, linear + "|" + snapshots,
+		"Pushes are as far apart as they cost; a cache waits for each client to accept the last one instead, and a slow one sends less.", "No: new streams are answered meanwhile."},
+	{`xds/.*`, `time`, linear + "|" + snapshots,
+		"A push is sent by turns, and what is sent first is not what is received last.", "No: within the bars."},
 	{`registering`, `register|CPU`, theirs + "|" + goZero,
 		"Rollcall writes a key only if it is as expected; the others put it blindly.", "No."},
 	{`registered`, `watches`, theirs,
@@ -42,7 +46,7 @@ func (r *results) ahead() (all []lead) {
 	for _, o := range r.Scenarios {
 		for _, metric := range o.scenario.metrics {
 			for _, m := range o.ordered() {
-				if slices.Contains([]string{theirs, goZero, goKit}, m.Subject) && !metric.note && m.beats(o.of(ours), metric) {
+				if slices.Contains([]string{theirs, goZero, goKit, linear, snapshots}, m.Subject) && !metric.note && m.beats(o.of(ours), metric) {
 					all = append(all, lead{o.scenario.title, metric.name, m.Subject, figure(m.median(metric.name), metric.unit),
 						figure(o.of(ours).median(metric.name), metric.unit), reasonOf(o.Name, metric.name, m.Subject)})
 				}

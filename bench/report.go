@@ -70,7 +70,7 @@ func (r *results) markdown() string {
 	var b strings.Builder
 	m := r.Machine
 	fmt.Fprintf(&b, "Measured on %s: %d cores of %s, %d GiB, Linux %s, %s", r.Began.Format("2006-01-02"), m.Cores, m.CPU, m.MemoryGiB, m.Kernel, m.Go)
-	for _, module := range []string{"google.golang.org/grpc", "go.etcd.io/etcd/client/v3", "github.com/zeromicro/go-zero", "github.com/go-kit/kit"} {
+	for _, module := range []string{"google.golang.org/grpc", "go.etcd.io/etcd/client/v3", "github.com/zeromicro/go-zero", "github.com/go-kit/kit", "github.com/envoyproxy/go-control-plane"} {
 		fmt.Fprintf(&b, ", %s %s", module, m.Modules[module])
 	}
 	fmt.Fprintf(&b, ". The run took %s.\n\n## Bars\n\nLimits that Rollcall must stay within.\n\n| | at most | measured | |\n|---|---|---|---|\n", r.Took)

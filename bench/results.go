@@ -64,7 +64,7 @@ func thisMachine() machine {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, dep := range info.Deps {
 			switch dep.Path {
-			case "go.etcd.io/etcd/client/v3", "google.golang.org/grpc", "github.com/zeromicro/go-zero", "github.com/go-kit/kit":
+			case "go.etcd.io/etcd/client/v3", "google.golang.org/grpc", "github.com/zeromicro/go-zero", "github.com/go-kit/kit", "github.com/envoyproxy/go-control-plane":
 				m.Modules[dep.Path] = dep.Version
 			}
 		}

@@ -23,7 +23,7 @@ func fanOuts() (all []scenario) {
 		}
 		all = append(all, scenario{
 			name: fmt.Sprintf("xds/%dx%dx%d", l.services, l.size, l.streams), title: title,
-			about:    xdsAbout + " One endpoint changes its address, six times, 500 ms apart; figures are medians. CPU is the server's, time is from the put to the last stream that is sent the change, memory is the server's heap and stacks after a garbage collection.",
+			about:    xdsAbout + " One endpoint changes its address, six times, about 1 s apart; figures are medians. CPU is the server's, time is from the put to the last stream that is sent the change, memory is the server's heap and stacks after a garbage collection.",
 			subjects: []string{ours, linear, snapshots},
 			metrics:  []metric{{name: "CPU", unit: "ms"}, {name: "time", unit: "ms"}, {name: "memory", unit: "KiB a stream"}},
 			run:      func(address, subject string) sample { return fanOut(address, subject, l.services, l.size, l.streams) },
@@ -72,8 +72,9 @@ func fanOut(address, subject string, services, size, streams int) sample {
 		took = append(took, ms(wait().Sub(began)))
 		time.Sleep(100 * time.Millisecond) // until all is acknowledged
 		spent = append(spent, (srv.ask("cpu")-before)/1e6)
-		time.Sleep(400 * time.Millisecond)
+		time.Sleep(900 * time.Millisecond)
 	}
+	srv.stop(f)
 	return sample{"CPU": quantile(spent, 0.5), "time": quantile(took, 0.5), "memory": memory / 1024}
 }
 
@@ -106,6 +107,7 @@ func xdsBurst(address, subject string) sample {
 	spent, lasted := srv.ask("cpu")-before, time.Since(began)
 	over.Store(true)
 	took := <-firsts
+	srv.stop(f)
 	return sample{"bytes": 100 * float64(f.bytes.Load()-bytes) / float64(changes*streams*f.largest.Load()), "CPU": 100 * spent / float64(lasted),
 		"lag": ms(at.Sub(last)), "first answer, p50": quantile(took, 0.5), "first answer, max": quantile(took, 1)}
 }

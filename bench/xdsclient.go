@@ -43,6 +43,7 @@ type fleet struct {
 	bytes   atomic.Int64 // of assignments
 	pushes  atomic.Int64 // assignments
 	largest atomic.Int64
+	over    atomic.Bool // the server may end
 
 	mu     sync.Mutex
 	marker string // in the assignment that is awaited
@@ -189,6 +190,9 @@ func (c *xdsClient) run(ready func()) {
 	next := map[string]string{resource.ListenerType: resource.ClusterType, resource.ClusterType: resource.EndpointType}
 	for {
 		typeURL, version, nonce, err := c.receive()
+		if c.fleet.over.Load() {
+			return
+		}
 		check(err)
 		c.ask(typeURL, version, nonce)
 		if following := next[typeURL]; following != "" {

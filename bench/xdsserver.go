@@ -127,6 +127,7 @@ func (byCluster) ID(node *corev3.Node) string { return node.GetCluster() }
 // xdsServer is a process that xdsChild runs in.
 type xdsServer struct {
 	address string
+	cmd     *exec.Cmd
 	in      io.WriteCloser
 	out     *bufio.Reader
 }
@@ -134,10 +135,17 @@ type xdsServer struct {
 func startXDS(address, subject string, services []string) *xdsServer {
 	cmd := exec.Command(must(os.Executable()), append([]string{"child", "xds", address, subject}, services...)...)
 	cmd.Stderr = os.Stderr
-	s := &xdsServer{in: must(cmd.StdinPipe()), out: bufio.NewReader(must(cmd.StdoutPipe()))}
+	s := &xdsServer{cmd: cmd, in: must(cmd.StdinPipe()), out: bufio.NewReader(must(cmd.StdoutPipe()))}
 	check(cmd.Start())
 	s.address = s.line()
 	return s
+}
+
+// stop ends the process, while nothing changes and no client sends anything.
+func (s *xdsServer) stop(f *fleet) {
+	f.over.Store(true)
+	check(s.in.Close())
+	check(s.cmd.Wait())
 }
 
 func (s *xdsServer) line() string { return strings.TrimSpace(must(s.out.ReadString('\n'))) }
