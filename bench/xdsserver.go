@@ -39,7 +39,7 @@ const (
 // xdsChild serves services as xDS, prints its address, and then answers each line of its input.
 func xdsChild(address, subject string, services []string) {
 	directory := must(rollcall.NewDirectory(connect(address), rollcall.DirectoryOptions{Logger: slog.New(slog.DiscardHandler)}))
-	srv := grpc.NewServer(grpc.SharedWriteBuffer(true), grpc.ReadBufferSize(2<<10))
+	srv := grpc.NewServer(grpc.ReadBufferSize(2 << 10)) // its write buffers are shared
 	if subject == ours {
 		must(xds.NewServer(directory, xds.Options{})).Register(srv)
 	} else {
