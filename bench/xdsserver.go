@@ -70,7 +70,7 @@ func feed(directory *rollcall.Directory, service string, put func(*xds.Explanati
 	has := make(chan struct{})
 	must(directory.SubscribeFunc(service, func(snap *rollcall.Snapshot, err error) {
 		if err == nil {
-			put(must(xds.Explain(context.Background(), snap, nil, service, "", rollcall.Locality{}, xds.Options{})))
+			put(must(xds.Explain(context.Background(), snap, nil, service, xds.Node{}, xds.Options{})))
 			first.Do(func() { close(has) })
 		}
 	}))

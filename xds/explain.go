@@ -24,9 +24,16 @@ type Explanation struct {
 	Unmapped []string              // parts of the service config without a counterpart in xDS
 }
 
-// Explain returns what a client with a node's id and locality is sent for a name, such as
-// "my-service" or "my-service?zone=eu-1". The config may be nil. Host names are looked up once.
-func Explain(ctx context.Context, snap *rollcall.Snapshot, config *rollcall.ServiceConfig, name, nodeID string, locality rollcall.Locality, opts Options) (*Explanation, error) {
+// Node is a client.
+type Node struct {
+	ID       string
+	Addr     string // the host that it connects from, "" if that is unknown
+	Locality rollcall.Locality
+}
+
+// Explain returns what a client is sent for a name, such as "my-service" or
+// "my-service;zone=eu-1". The config may be nil. Host names are looked up once.
+func Explain(ctx context.Context, snap *rollcall.Snapshot, config *rollcall.ServiceConfig, name string, node Node, opts Options) (*Explanation, error) {
 	if err := opts.validate(); err != nil {
 		return nil, err
 	}
@@ -37,7 +44,7 @@ func Explain(ctx context.Context, snap *rollcall.Snapshot, config *rollcall.Serv
 	c := mapServiceConfig(config)
 	look := func(host string) ([]netip.Addr, error) { return lookUp(ctx, opts.LookupHost, host) }
 	endpoints, left := endpointsOf(snap, n.selector, opts.Policy, look)
-	to := audience{locality, subsetFor(nodeID, "")}
+	to := audience{node.Locality, subsetFor(node.ID, node.Addr)}
 	return &Explanation{
 		Listener:   clientListener(n, c),
 		Cluster:    cluster(n, c),

@@ -16,6 +16,8 @@ import (
 // Listener: see server_listener_resource_name_template in gRFC A36.
 const serverListenerPrefix = "grpc/server?xds.resource.listening_address="
 
+const twoSelectors = `it has two selectors; use one, such as ";version=v2&zone=eu-1"`
+
 // resourceName is what a client asks for.
 type resourceName struct {
 	text      string // as the client wrote it
@@ -23,6 +25,17 @@ type resourceName struct {
 	service   string
 	selector  rollcall.Selector
 	listening string // of a server's Listener: the address that it listens at
+}
+
+// ParseName reads the name of a service as an xDS client asks for it, with the selector in it:
+// "foo/bar/my-service;zone=eu-1". The target is "xds:///" and the name. Errors are
+// *rollcall.InputError.
+func ParseName(name string) (service string, selector rollcall.Selector, err error) {
+	n, err := parseName(listeners, name)
+	if err == nil && n.listening != "" {
+		err = nameError(name, "it is that of a server's Listener, not of a service")
+	}
+	return n.service, n.selector, err
 }
 
 // parseName reads the name of a resource: "foo/bar/my-service", with a selector
@@ -46,10 +59,17 @@ func parseName(k *kind, text string) (n resourceName, err error) {
 		return n, nil
 	}
 	for _, mark := range []string{"?", "%3F", "%3f", ";"} {
-		if before, after, ok := strings.Cut(path, mark); ok && (mark != ";" || strings.Contains(after, "=")) {
-			path, query = before, after
-			break
+		before, after, ok := strings.Cut(path, mark)
+		if !ok || mark == ";" && !strings.Contains(after, "=") {
+			continue
 		}
+		if query != "" {
+			return n, nameError(text, twoSelectors)
+		}
+		path, query = before, after
+	}
+	if strings.Contains(query, ";") {
+		return n, nameError(text, twoSelectors)
 	}
 	if n.selector, err = rollcall.ParseSelector(query); err != nil {
 		return n, nameError(text, err.Error())

@@ -127,8 +127,8 @@ func (c *randomClient) check(t *testing.T, d *rollcall.Directory) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		locality := rollcall.Locality{Zone: c.node.Locality.Zone}
-		want, err := xds.Explain(t.Context(), snap, config, name, c.node.Id, locality, xds.Options{Subset: 8})
+		node := xds.Node{ID: c.node.Id, Locality: rollcall.Locality{Zone: c.node.Locality.Zone}}
+		want, err := xds.Explain(t.Context(), snap, config, name, node, xds.Options{Subset: 8})
 		if err != nil {
 			t.Fatal(err)
 		}

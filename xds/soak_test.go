@@ -145,7 +145,7 @@ func (c *soakClient) check(t *testing.T, d *rollcall.Directory) {
 		<-c.left
 		snap, err := d.List(t.Context(), c.service)
 		if err == nil && c.has != nil {
-			want, err := xds.Explain(t.Context(), snap, nil, c.service, c.id, rollcall.Locality{}, xds.Options{})
+			want, err := xds.Explain(t.Context(), snap, nil, c.service, xds.Node{ID: c.id}, xds.Options{})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/xds"
@@ -81,7 +82,7 @@ func newServe(a *app) *cobra.Command {
 	flags.StringVar(&f.rules, "xds-allow", "", "file of rules: which client may ask for which services (default: all for all)")
 	flags.IntVar(&f.xds.MaxStreams, "xds-max-streams", 20_000, "the most streams; clients beyond are refused")
 	flags.IntVar(&f.xds.MaxNames, "xds-max-names", 1000, "the most resources of one type that a stream may ask for")
-	flags.IntVar(&f.xds.Subset, "xds-subset", 2000, "the most endpoints of a service that a client is sent")
+	addSubset(flags, &f.xds.Subset)
 	flags.DurationVar(&f.xds.PushInterval, "xds-push-interval", 100*time.Millisecond, "the least time between changes that a client is sent")
 	flags.DurationVar(&f.maxConnectionAge, "xds-max-connection-age", 30*time.Minute, "when clients are to connect anew, to spread over replicas")
 	flags.BoolVar(&f.reflection, "grpc-reflection", false, "serve gRPC reflection")
@@ -110,9 +111,20 @@ func (f *serveFlags) validate() error {
 		flag  string
 		value int
 	}{{"--xds-max-streams", f.xds.MaxStreams}, {"--xds-max-names", f.xds.MaxNames}, {"--xds-subset", f.xds.Subset}} {
-		if n.value < 1 {
-			return fail(exitUsage, "%s %d: must be at least 1", n.flag, n.value)
+		if err := atLeastOne(n.flag, n.value); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+func addSubset(flags *pflag.FlagSet, n *int) {
+	flags.IntVar(n, "xds-subset", 2000, "the most endpoints of a service that a client is sent")
+}
+
+func atLeastOne(flag string, n int) error {
+	if n < 1 {
+		return fail(exitUsage, "%s %d: must be at least 1", flag, n)
 	}
 	return nil
 }

@@ -45,6 +45,7 @@ type xdsExplanation struct {
 
 type xdsNode struct {
 	ID       string   `json:"id"`
+	Addr     string   `json:"addr,omitempty"`
 	Locality locality `json:"locality"`
 }
 
@@ -59,8 +60,8 @@ type xdsEndpoint struct {
 }
 
 func newXDSExplain(a *app) *cobra.Command {
-	var node rollcall.Locality
-	var id string
+	var node xds.Node
+	var subset int
 	cmd := &cobra.Command{
 		Use:   "explain SERVICE",
 		Short: "Show what an xDS client is sent of a service",
@@ -68,29 +69,38 @@ func newXDSExplain(a *app) *cobra.Command {
 			"zone: endpoints by priority and locality, with the share of calls that each gets from a\n" +
 			"client that balances by round_robin; then what is left out of endpoints and service\n" +
 			"config, and why. It asks etcd, not a rollcall serve. SERVICE may have a selector. JSON\n" +
-			"has the xDS resources as well. If the service has no keys, the exit code is 3.",
-		Example: "  rollcall xds explain my-service --node-zone eu-1\n  rollcall xds explain 'my-service?version=v2' -o json",
-		Args:    usageArgs(cobra.ExactArgs(1)),
+			"has the xDS resources as well. If the service has no keys, the exit code is 3.\n\n" +
+			"Of a service with more endpoints than --xds-subset a client is sent a part, which depends\n" +
+			"on its node id and its address: give both, as rollcall xds clients lists them.",
+		Example: "  rollcall xds explain my-service --node-zone eu-1\n  rollcall xds explain 'my-service;version=v2' -o json\n" +
+			"  rollcall xds explain my-service --node-id web-1 --node-addr 10.0.0.7",
+		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.xdsExplain(cmd.Context(), strings.TrimPrefix(args[0], "xds:///"), id, node)
+			return a.xdsExplain(cmd.Context(), strings.TrimPrefix(args[0], "xds:///"), node, subset)
 		},
 	}
-	addLocality(cmd.Flags(), &node, "node-")
-	cmd.Flags().StringVar(&id, "node-id", "", "the client's id, by which it gets its part of a very large service")
+	flags := cmd.Flags()
+	addLocality(flags, &node.Locality, "node-")
+	flags.StringVar(&node.ID, "node-id", "", "the client's node id")
+	flags.StringVar(&node.Addr, "node-addr", "", "the IP address that the client connects from; @ for a unix socket")
+	addSubset(flags, &subset)
 	return cmd
 }
 
-func (a *app) xdsExplain(ctx context.Context, name, id string, node rollcall.Locality) error {
-	path, query, _ := strings.Cut(strings.NewReplacer("%3F", "?", "%3f", "?").Replace(name), "?")
-	service, err := rollcall.ParseService(path)
+func (a *app) xdsExplain(ctx context.Context, name string, node xds.Node, subset int) error {
+	service, selector, err := xds.ParseName(name)
 	if err != nil {
 		return err
 	}
-	selector, err := rollcall.ParseSelector(query)
-	if err != nil {
+	if err := atLeastOne("--xds-subset", subset); err != nil {
 		return err
 	}
-	node = a.locality(node)
+	if ip, err := netip.ParseAddr(node.Addr); err == nil {
+		node.Addr = ip.Unmap().String()
+	} else if node.Addr != "" && node.Addr != "@" {
+		return fail(exitUsage, "--node-addr %q: want an IP address without a port, or @", node.Addr)
+	}
+	node.Locality = a.locality(node.Locality)
 	return a.talk(ctx, func(ctx context.Context, client *clientv3.Client) error {
 		dir, err := rollcall.SharedDirectory(client)
 		if err != nil {
@@ -107,11 +117,11 @@ func (a *app) xdsExplain(ctx context.Context, name, id string, node rollcall.Loc
 		if err != nil {
 			a.say("without the service config: %s", plain(err))
 		}
-		sent, err := xds.Explain(ctx, snap, config, name, id, node, xds.Options{})
+		sent, err := xds.Explain(ctx, snap, config, name, node, xds.Options{Subset: subset})
 		if err != nil {
 			return err
 		}
-		e := xdsExplanation{APIVersion: apiVersion, Kind: "XDSExplanation", Name: name, Revision: snap.Revision(), Node: xdsNode{id, locality(node)},
+		e := xdsExplanation{APIVersion: apiVersion, Kind: "XDSExplanation", Name: name, Revision: snap.Revision(), Node: xdsNode{node.ID, node.Addr, locality(node.Locality)},
 			Unmapped: append([]string{}, sent.Unmapped...)}
 		e.assign(sent.Assignment)
 		e.leaveOut(snap, selector, sent.Left)
