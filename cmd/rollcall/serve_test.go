@@ -8,10 +8,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -279,13 +281,68 @@ func TestServeAddressInUse(t *testing.T) {
 		if r.code != exitOther || strings.Count(r.stderr, "\n") != 1 {
 			t.Errorf("%v: exit %d with %q, want %d with one line", args, r.code, r.stderr, exitOther)
 		}
-		wantIn(t, "stderr", r.stderr, "the address is in use, perhaps by another rollcall serve")
+		wantIn(t, "stderr", r.stderr, "the address is in use, perhaps by another rollcall serve: ")
 	}
+	wantIn(t, "error", cannotListen("--admin", defaultAdminAddr, syscall.EADDRINUSE).Error(),
+		"perhaps by another rollcall serve, or kubeadm's etcd, which has its metrics there: choose another address")
 	_ = other.Close() // as when its process is killed: the file stays
 	s := beginServe(t, endpoint, "--xds", "unix:"+socket)
 	awaitReady(t, s.admin)
 	if code := s.stop(t); code != 0 {
 		t.Errorf("exit %d", code)
+	}
+}
+
+// TestServeKeepsFiles: what is at the path of a unix socket is not removed unless it is a socket.
+func TestServeKeepsFiles(t *testing.T) {
+	dir := t.TempDir()
+	file, link := filepath.Join(dir, "file"), filepath.Join(dir, "link")
+	write(t, file, "precious")
+	if err := os.Symlink(file, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{file, link, dir} {
+		r := rollcallAt(t, "127.0.0.1:1", "serve", "--admin", "", "--xds", "unix:"+path)
+		if r.code != exitOther || strings.Count(r.stderr, "\n") != 1 {
+			t.Errorf("%s: exit %d with %q, want %d with one line", path, r.code, r.stderr, exitOther)
+		}
+		wantIn(t, "stderr", r.stderr, "--xds unix:"+path+": there is a file that is not a socket")
+	}
+	for _, path := range []string{file, link} {
+		if content, err := os.ReadFile(path); err != nil || string(content) != "precious" {
+			t.Errorf("%s: %q, %v; want it as it was", path, content, err)
+		}
+	}
+}
+
+// TestServeConnectionLimit: a connection has at most 100 streams.
+func TestServeConnectionLimit(t *testing.T) {
+	s := beginServe(t, sharedEtcd(t), "--xds-max-streams", "200")
+	awaitReady(t, s.admin)
+	client := discoveryv3.NewAggregatedDiscoveryServiceClient(plainConn(t, s.xds[0]))
+	open := func(timeout time.Duration) (end func(), err error) {
+		ctx, cancel := context.WithTimeout(t.Context(), timeout)
+		t.Cleanup(cancel)
+		stream, err := client.StreamAggregatedResources(ctx)
+		if err == nil {
+			_ = stream.Send(&discoveryv3.DiscoveryRequest{TypeUrl: "type.googleapis.com/envoy.config.cluster.v3.Cluster", ResourceNames: []string{"t-limit"}})
+			_, err = stream.Recv()
+		}
+		return cancel, err
+	}
+	var end func()
+	for i := range 100 {
+		var err error
+		if end, err = open(time.Minute); err != nil {
+			t.Fatalf("stream %d: %v", i, err)
+		}
+	}
+	if _, err := open(200 * time.Millisecond); status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("a stream more than there may be: %v, want it to wait", err)
+	}
+	end()
+	if _, err := open(10 * time.Second); err != nil {
+		t.Errorf("a stream in the place of another: %v", err)
 	}
 }
 

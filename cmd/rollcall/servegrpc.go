@@ -118,7 +118,7 @@ func (b *bridge) newGRPCServer() *grpc.Server {
 		grpc.ConnectionTimeout(stopTimeout), // of TLS and HTTP/2's preface, which Stop waits for
 		grpc.MaxRecvMsgSize(1<<20),
 		grpc.MaxHeaderListSize(64<<10),
-		grpc.MaxConcurrentStreams(100),
+		grpc.MaxConcurrentStreams(100), // what a client does not read piles up for each
 		grpc.ReadBufferSize(4<<10), // of each connection
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
@@ -199,10 +199,14 @@ func (f *serveFlags) listen(addr string) (net.Listener, error) {
 	return lis, nil
 }
 
-// listenUnix listens at a unix socket. The file of a process that was killed is replaced.
+// listenUnix listens at a unix socket. That of a process that was killed is replaced; a file that
+// is not a socket stays, though connecting to it is refused as well.
 func listenUnix(addr, path string) (net.Listener, error) {
 	lis, err := net.Listen("unix", path)
 	if errors.Is(err, syscall.EADDRINUSE) {
+		if info, err := os.Lstat(path); err == nil && info.Mode().Type() != os.ModeSocket {
+			return nil, fail(exitOther, "--xds %s: there is a file that is not a socket: move it away or choose another path", addr)
+		}
 		conn, dialErr := net.Dial("unix", path)
 		if dialErr == nil {
 			_ = conn.Close()
@@ -222,7 +226,11 @@ func cannotListen(flag, addr string, err error) error {
 		err = op.Err
 	}
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return fail(exitOther, "%s %s: the address is in use, perhaps by another rollcall serve: stop it or choose another address", flag, addr)
+		guess := "another rollcall serve"
+		if addr == defaultAdminAddr {
+			guess += ", or kubeadm's etcd, which has its metrics there"
+		}
+		return fail(exitOther, "%s %s: the address is in use, perhaps by %s: choose another address", flag, addr, guess)
 	}
 	return fail(exitOther, "%s %s: cannot listen: %v", flag, addr, err)
 }
