@@ -29,15 +29,20 @@ type fileValue[T any] struct {
 	parse func(contents [][]byte) (*T, error)
 	value atomic.Pointer[T]
 
-	contents [][]byte // as last read
-	failure  string   // of the last attempt; "": none
-	told     bool     // it was logged
+	last  reading // of the files
+	taken reading // the last that the value was to be made of
+}
+
+// reading is what reading some files has given.
+type reading struct {
+	contents [][]byte
+	err      error
 }
 
 // newFileValue reads the files for the first time.
 func newFileValue[T any](what string, parse func(contents [][]byte) (*T, error), paths ...string) (*fileValue[T], error) {
-	v := &fileValue[T]{what: what, paths: paths, parse: parse}
-	if _, err := v.read(); err != nil {
+	v := &fileValue[T]{what: what, paths: paths, parse: parse, last: readFiles(paths)}
+	if err := v.take(); err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}
 	return v, nil
@@ -46,40 +51,46 @@ func newFileValue[T any](what string, parse func(contents [][]byte) (*T, error),
 // get returns the last valid value.
 func (v *fileValue[T]) get() *T { return v.value.Load() }
 
-// read reads the files and reports whether there is a new value. After an error the value stays.
-func (v *fileValue[T]) read() (changed bool, err error) {
-	contents := make([][]byte, len(v.paths))
-	for i, path := range v.paths {
-		if contents[i], err = os.ReadFile(path); err != nil {
-			return false, err
-		}
+// refresh reads the files and follows a change when it is read for the second time in a row: a
+// file may be in the middle of being written, and several are not replaced at once.
+func (v *fileValue[T]) refresh(log *slog.Logger) {
+	before := v.last
+	v.last = readFiles(v.paths)
+	if !v.last.equal(before) || v.last.equal(v.taken) {
+		return
 	}
-	if v.failure == "" && slices.EqualFunc(contents, v.contents, bytes.Equal) {
-		return false, nil
+	if err := v.take(); err != nil {
+		log.Error("files have changed and cannot be used; going on with their last content", "flag", v.what, "cause", err)
+		return
 	}
-	v.contents = contents
-	value, err := v.parse(contents)
-	if err != nil {
-		return false, fmt.Errorf("%s: %w", strings.Join(v.paths, " and "), err)
-	}
-	v.value.Store(value)
-	return true, nil
+	log.Info("files were read again, since they have changed", "flag", v.what, "files", v.paths)
 }
 
-// refresh reads the files if they have changed. Since several are not replaced at once, an error
-// is logged when it is met for the second time.
-func (v *fileValue[T]) refresh(log *slog.Logger) {
-	changed, err := v.read()
-	switch {
-	case err == nil:
-		v.failure, v.told = "", false
-		if changed {
-			log.Info("files were read again, since they have changed", "flag", v.what, "files", v.paths)
-		}
-	case err.Error() != v.failure:
-		v.failure, v.told = err.Error(), false
-	case !v.told:
-		v.told = true
-		log.Error("files have changed and cannot be used; going on with their last content", "flag", v.what, "cause", err)
+// take makes a value of what was read last. After an error the value stays.
+func (v *fileValue[T]) take() error {
+	v.taken = v.last
+	if v.taken.err != nil {
+		return v.taken.err
 	}
+	value, err := v.parse(v.taken.contents)
+	if err != nil {
+		return fmt.Errorf("%s: %w", strings.Join(v.paths, " and "), err)
+	}
+	v.value.Store(value)
+	return nil
+}
+
+func readFiles(paths []string) (r reading) {
+	for _, path := range paths {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return reading{err: err}
+		}
+		r.contents = append(r.contents, content)
+	}
+	return r
+}
+
+func (r reading) equal(other reading) bool {
+	return slices.EqualFunc(r.contents, other.contents, bytes.Equal) && fmt.Sprint(r.err) == fmt.Sprint(other.err)
 }

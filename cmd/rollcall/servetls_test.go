@@ -297,7 +297,8 @@ func TestReadiness(t *testing.T) {
 	}
 }
 
-// TestFileValue: an error is told when it is met for the second time, and once; the value stays.
+// TestFileValue: what was read counts when it is read for the second time in a row; an error is
+// told once, and the value stays.
 func TestFileValue(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "rules")
 	write(t, file, "a b")
@@ -315,23 +316,28 @@ func TestFileValue(t *testing.T) {
 	for _, row := range []struct {
 		content string
 		times   int
+		inUse   string // what "a" may ask for
 		want    int    // lines
 		text    string // in them
 	}{
-		{"a b", 2, 0, ""},
-		{"a", 1, 0, ""},
-		{"a", 3, 1, `line 1: \"a\" has no prefix`},
-		{"b", 3, 1, `line 1: \"b\" has no prefix`},
-		{"a b", 2, 1, "were read again"},
-		{"a c", 2, 1, "were read again"},
+		{"a b", 2, "b", 0, ""},
+		{"a", 1, "b", 0, ""},
+		{"a", 3, "b", 1, `line 1: \"a\" has no prefix`},
+		{"b", 3, "b", 1, `line 1: \"b\" has no prefix`},
+		{"a b", 2, "b", 1, "were read again"},
+		{"a c", 1, "b", 0, ""}, // of a file that is being written
+		{"a cd", 1, "b", 0, ""},
+		{"a cd", 2, "cd", 1, "were read again"},
+		{"a c", 1, "cd", 0, ""},
+		{"a cd", 3, "cd", 0, ""},
 	} {
 		write(t, file, row.content)
 		got := refresh(row.times)
 		if strings.Count(got, "\n") != row.want || !strings.Contains(got, row.text) {
 			t.Errorf("%q, %d times: told %q, want %d lines with %q", row.content, row.times, got, row.want, row.text)
 		}
-		if allowed := v.get().allow([]string{"a"}, "b"); allowed != (row.content != "a c") {
-			t.Errorf("with %q the last valid content is not in use", row.content)
+		if inUse := strings.Join((*v.get())["a"], " "); inUse != row.inUse {
+			t.Errorf("%q, %d times: %q in use, want %q", row.content, row.times, inUse, row.inUse)
 		}
 	}
 	if err := os.Remove(file); err != nil {
