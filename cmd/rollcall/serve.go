@@ -63,8 +63,9 @@ func newServe(a *app) *cobra.Command {
 			"  *                           public/             # any client\n" +
 			"  ops.example.org             *                   # any service\n\n" +
 			"A change of the rules applies to what clients ask for from then on.\n\n" +
-			"The admin address has /livez, /readyz (200 once etcd has answered), /xds/clients and\n" +
-			"/debug/pprof/; the gRPC port has the health service, with the same answer as /readyz.",
+			"The admin address has /livez, /readyz (200 once etcd has answered), /xds/clients and,\n" +
+			"for requests from loopback, /debug/pprof/; the gRPC port has the health service, with the\n" +
+			"same answer as /readyz. On loopback, ask by an IP address or localhost, not by another name.",
 		Example: "  rollcall serve\n" +
 			"  rollcall serve --xds 10.0.0.7:18000 --grpc-cert tls.crt --grpc-key tls.key --grpc-client-ca ca.crt\n" +
 			"  rollcall serve --xds unix:/run/rollcall.sock --admin ''",

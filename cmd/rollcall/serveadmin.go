@@ -6,9 +6,12 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -91,6 +94,11 @@ func newAdmin(addr string, ready http.Handler, server *xds.Server) (*admin, erro
 	if err != nil {
 		return nil, cannotListen("--admin", addr, err)
 	}
+	return &admin{lis, &http.Server{Handler: adminHandler(addr, ready, server), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}}, nil
+}
+
+// adminHandler returns what is served at an address.
+func adminHandler(addr string, ready http.Handler, server *xds.Server) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("alive\n")) })
 	mux.Handle("GET /readyz", ready)
@@ -99,11 +107,38 @@ func newAdmin(addr string, ready http.Handler, server *xds.Server) (*admin, erro
 		_ = json.NewEncoder(w).Encode(newXDSClientList(server.Clients()))
 	})
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	return &admin{lis, &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}}, nil
+	return guard(addr, mux)
+}
+
+// guard keeps others than loopback from what tells a lot or costs a lot, and web pages from
+// loopback: one whose own name has been made to resolve to it is given away by the Host header.
+func guard(addr string, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		peer, _ := netip.ParseAddrPort(r.RemoteAddr)
+		switch local := peer.Addr().Unmap().IsLoopback(); {
+		case !local && strings.HasPrefix(r.URL.Path, "/debug/pprof/"):
+			http.Error(w, "/debug/pprof/ is served to loopback addresses only; ask from the host or pod of the rollcall serve", http.StatusForbidden)
+		case local && !isOwnHost(r.Host, addr):
+			http.Error(w, fmt.Sprintf("host %q is refused on loopback; use the IP address or localhost", r.Host), http.StatusForbidden)
+		default:
+			next.ServeHTTP(w, r)
+		}
+	})
+}
+
+// isOwnHost reports whether a Host header is an IP address, localhost, the host of an address or
+// empty, as in HTTP/1.0.
+func isOwnHost(header, addr string) bool {
+	host, _, err := net.SplitHostPort(header)
+	if err != nil {
+		host = strings.Trim(header, "[]") // it has no port
+	}
+	_, err = netip.ParseAddr(host)
+	own, _, _ := net.SplitHostPort(addr)
+	return err == nil || host == "" || strings.EqualFold(host, "localhost") || strings.EqualFold(host, own)
 }
 
 func (s *admin) where() string {

@@ -119,7 +119,7 @@ func (b *bridge) newGRPCServer() *grpc.Server {
 		grpc.MaxRecvMsgSize(1<<20),
 		grpc.MaxHeaderListSize(64<<10),
 		grpc.MaxConcurrentStreams(100), // what a client does not read piles up for each
-		grpc.ReadBufferSize(4<<10), // of each connection
+		grpc.ReadBufferSize(4<<10),     // of each connection
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			Time:              time.Minute, // finds clients that are gone without a word
