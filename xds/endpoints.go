@@ -6,6 +6,7 @@ package xds
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -46,13 +47,16 @@ func endpointsOf(snap *rollcall.Snapshot, selector rollcall.Selector, policy rol
 		}
 		a := inst.Attributes()
 		ep := endpoint{addr, more, inst, a.Weight, a.Locality, draining}
-		switch i, taken := at[addr]; {
-		case !taken:
+		i, taken := at[addr]
+		if !taken {
 			at[addr] = len(endpoints)
 			endpoints = append(endpoints, ep)
-		case draining == endpoints[i].draining && inst.NewerThan(endpoints[i].instance):
-			endpoints[i] = ep
+			return
 		}
+		if draining == endpoints[i].draining && inst.NewerThan(endpoints[i].instance) {
+			endpoints[i], ep = ep, endpoints[i]
+		}
+		left = append(left, rollcall.Disallowed{Instance: ep.instance, Cause: fmt.Errorf("same address as %q", endpoints[i].instance.Key)})
 	}
 	for _, inst := range selection.Callable {
 		add(inst, false)

@@ -76,8 +76,13 @@ func policyList(policies ...proto.Message) *clusterv3.LoadBalancingPolicy {
 }
 
 // inLocalities balances by a policy within each locality, and between them by their weights.
+// Clients that do not know the policy balance by round_robin: Node would reject the Cluster.
 func inLocalities(p proto.Message) proto.Message {
-	return &localityv3.WrrLocality{EndpointPickingPolicy: policyList(p)}
+	inner := []proto.Message{p}
+	if roundRobin := (&roundrobinv3.RoundRobin{}); !proto.Equal(p, roundRobin) {
+		inner = append(inner, roundRobin)
+	}
+	return &localityv3.WrrLocality{EndpointPickingPolicy: policyList(inner...)}
 }
 
 // mapPolicies maps a "loadBalancingConfig", whose first policy that a client knows is used.

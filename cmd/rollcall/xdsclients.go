@@ -124,10 +124,10 @@ func (a *app) fetch(ctx context.Context, addr, path string) ([]byte, error) {
 
 // clientTable lists clients, each on a line.
 func clientTable(clients []xdsClient, now time.Time) string {
-	rows := [][]string{{"ID", "PEER", "AGE", "USER AGENT", "ZONE", "NAMES", "STATE", "LAST REJECTION"}}
+	rows := [][]string{{"ID", "PEER", "AGE", "USER AGENT", "ZONE", "NAMES", "STATE", "REASON"}}
 	for _, c := range clients {
 		rows = append(rows, []string{shorten(c.ID, 40), c.Peer, ageText(now.Sub(c.Since)), shorten(c.UserAgent, 30), c.Locality.Zone,
-			namesText(c.Resources), stateOf(c.Resources), rejectionText(c.Resources, now)})
+			namesText(c.Resources), stateOf(c.Resources), reasonText(c.Resources, now)})
 	}
 	return table(rows...)
 }
@@ -147,11 +147,13 @@ func namesText(resources []xds.Subscribed) string {
 	return shorten(strings.Join(names, " "), 60) + more
 }
 
-// stateOf is whether a client has accepted the last version of each type.
+// stateOf is whether a client is refused a name, or else has accepted the last version of each type.
 func stateOf(resources []xds.Subscribed) string {
 	state := "accepted"
 	for _, r := range resources {
 		switch {
+		case len(r.Refused) > 0:
+			return "refused"
 		case r.Rejected != nil && r.Rejected.Version == r.Sent && r.Accepted != r.Sent:
 			return "rejected"
 		case r.Sent == "" || r.Accepted != r.Sent:
@@ -164,10 +166,13 @@ func stateOf(resources []xds.Subscribed) string {
 	return state
 }
 
-// rejectionText is the last rejection of any type.
-func rejectionText(resources []xds.Subscribed, now time.Time) string {
+// reasonText is why a client is refused a name, or else the last rejection of any type.
+func reasonText(resources []xds.Subscribed, now time.Time) string {
 	var last *xds.Rejection
 	for _, r := range resources {
+		if len(r.Refused) > 0 {
+			return shorten(oneLine(r.Refused[0].Name+": "+r.Refused[0].Reason), 70)
+		}
 		if r.Rejected != nil && (last == nil || r.Rejected.Time.After(last.Time)) {
 			last = r.Rejected
 		}
