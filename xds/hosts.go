@@ -80,6 +80,7 @@ type host struct {
 	err   error        // why there are none: errResolving at first
 }
 
+// open prepares for hosts to be followed.
 func (h *hosts) open(resolve resolver) {
 	h.resolve, h.slots, h.all = resolve, make(chan struct{}, lookupsAtOnce), make(map[string]*host)
 }
