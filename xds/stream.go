@@ -126,7 +126,8 @@ func (s *Server) leave(st *stream) {
 	st.wakeNoMore()
 }
 
-// run is the stream's loop. It ends with it, and with the context of the stream what it started.
+// run is the stream's loop. A request that is being received and a response that is being sent when
+// it ends are given up with the stream's context.
 func (s *stream) run() error {
 	ctx := s.transport.Context()
 	requests, ended := make(chan *request), make(chan error, 1)
@@ -160,6 +161,7 @@ func (s *stream) run() error {
 		}
 		wait, err := s.patience()
 		if err != nil {
+			t.done()
 			return err
 		}
 		if !sending { // else what comes next waits, and only the latest of it is kept
