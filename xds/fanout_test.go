@@ -54,9 +54,9 @@ func (c *costly) Send(resp *discoveryv3.DiscoveryResponse) error {
 	return nil
 }
 
-// The arithmetic of docs/scaling.md: while a service changes without a pause, a push takes a fifth of
-// the time, PushInterval passes between pushes, and where the cores cannot do that streams get
-// what they can.
+// The arithmetic of docs/scaling.md: while a service changes without a pause, a push to all is
+// followed by a rest of PushInterval, or of four times what the push took, which is at most maxPush;
+// or, where the cores cannot do that, streams get what they can.
 func TestFanOut(t *testing.T) {
 	const cores, changes, pause, interval = 2, 1000, 10 * time.Millisecond, 100 * time.Millisecond
 	for _, row := range []struct {

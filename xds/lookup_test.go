@@ -19,7 +19,8 @@ import (
 // follower returns a service that follows nothing but hosts.
 func follower() *service {
 	s := &service{server: &Server{log: func() *slog.Logger { return slog.New(slog.DiscardHandler) }}}
-	s.latest.Store(new(content))
+	s.newest = new(content)
+	s.latest.Store(s.newest)
 	return s
 }
 

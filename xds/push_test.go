@@ -22,7 +22,7 @@ func TestPush(t *testing.T) {
 		stop := make(chan struct{})
 		defer close(stop)
 		for i := range streams {
-			s := &stream{wakeup: make(chan turn, 1)}
+			s := &stream{wakeup: make(chan *turn, 1)}
 			streams[i] = s
 			go func() {
 				for {
@@ -37,7 +37,7 @@ func TestPush(t *testing.T) {
 						out--
 						woken++
 						mu.Unlock()
-						turn.done()
+						turn.done(true)
 					case <-stop:
 						return
 					}
@@ -48,7 +48,9 @@ func TestPush(t *testing.T) {
 		took := func(streams []*stream) time.Duration {
 			woken, most = 0, 0
 			began := time.Now()
-			push(streams)
+			if !push(streams) {
+				t.Error("nothing was sent")
+			}
 			if woken != n || most > turns {
 				t.Errorf("%d streams were woken, at most %d at once; want %d, at most %d", woken, most, n, turns)
 			}
@@ -58,7 +60,7 @@ func TestPush(t *testing.T) {
 		if got := took(streams); got != all {
 			t.Errorf("a push took %v, want %v", got, all)
 		}
-		slow := &stream{wakeup: make(chan turn, 1)}
+		slow := &stream{wakeup: make(chan *turn, 1)}
 		if got := took(append([]*stream{slow}, streams...)); got != maxPush {
 			t.Errorf("with a slow stream a push took %v, want %v", got, maxPush)
 		}
@@ -77,7 +79,7 @@ func TestPushStuck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var streams []*stream
 		for range 100 * runtime.GOMAXPROCS(0) {
-			streams = append(streams, &stream{wakeup: make(chan turn, 1)})
+			streams = append(streams, &stream{wakeup: make(chan *turn, 1)})
 		}
 		began := time.Now()
 		push(streams)

@@ -40,7 +40,9 @@ type Options struct {
 	Subset int
 
 	// PushInterval is the least time between changes of resources of one type that a stream is
-	// sent; what changes meanwhile is sent together. The first is sent at once. Default 100 ms.
+	// sent; what changes meanwhile is sent together. The first is sent at once. It is longer where
+	// sending a change to all clients of a service takes long: four times that, 1 s at the most.
+	// Default 100 ms.
 	PushInterval time.Duration
 
 	// Linger is for how long a service is followed after its last client has left. Default 30 s.

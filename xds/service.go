@@ -6,7 +6,6 @@ package xds
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -70,7 +69,7 @@ type selection struct {
 type service struct {
 	server *Server
 	name   string
-	latest atomic.Pointer[content]
+	latest atomic.Pointer[content] // that streams may see
 
 	endpoints *rollcall.Delivery
 	configs   *rollcall.ConfigDelivery
@@ -85,11 +84,17 @@ type service struct {
 	mu      sync.Mutex
 	views   map[viewKey]*view
 	streams map[*stream]int // views that each uses
+	newest  *content        // which becomes the latest with the next push
+	pushing bool            // the latest is being pushed, or was a moment ago
+	closed  bool            // nothing is pushed any more
+	rest    *time.Timer     // from the last push
+	pushes  sync.WaitGroup  // 1 while a push is under way
 }
 
 func newService(server *Server, name string) (*service, error) {
 	s := &service{server: server, name: name, views: make(map[viewKey]*view), streams: make(map[*stream]int)}
-	s.latest.Store(&content{config: mapServiceConfig(nil), made: newMade()})
+	s.newest = &content{config: mapServiceConfig(nil), made: newMade()}
+	s.latest.Store(s.newest)
 	var err error
 	if s.endpoints, s.configs, err = server.directory.SubscribeServiceFunc(name, s.deliver, s.deliverConfig); err != nil {
 		return nil, err
@@ -103,18 +108,18 @@ func (s *service) close() {
 	s.endpoints.Close()
 	s.configs.Close()
 	s.server.hosts.follow(s, nil)
+	s.endPushes()
 }
 
-// change makes a new content of the latest and pushes it to the streams that follow the service.
+// change makes a new content of the newest, to be pushed.
 func (s *service) change(edit func(*content)) {
 	s.mu.Lock()
-	c := *s.latest.Load()
+	defer s.mu.Unlock()
+	c := *s.newest
 	edit(&c)
 	c.made = newMade()
-	s.latest.Store(&c)
-	streams := slices.Collect(maps.Keys(s.streams))
-	s.mu.Unlock()
-	push(streams)
+	s.newest = &c
+	s.pushLocked()
 }
 
 func (s *service) deliver(snap *rollcall.Snapshot, err error) {

@@ -54,6 +54,7 @@ type response struct {
 	version   string // of all resources of the kind that the client has now
 	nonce     string
 	resources []watched
+	asked     bool // the client has waited for it
 }
 
 // transport is a stream of either variant.
@@ -68,7 +69,7 @@ type transport interface {
 type stream struct {
 	server    *Server
 	transport transport
-	wakeup    chan turn // capacity 1: a service has changed
+	wakeup    chan *turn // capacity 1: a service has changed
 	peer      string
 	host      string
 	since     time.Time
@@ -83,7 +84,7 @@ type stream struct {
 
 // serve serves a client until it leaves.
 func (s *Server) serve(t transport) error {
-	st := &stream{server: s, transport: t, wakeup: make(chan turn, 1), since: time.Now(), subscriptions: make(map[*kind]*subscription)}
+	st := &stream{server: s, transport: t, wakeup: make(chan *turn, 1), since: time.Now(), subscriptions: make(map[*kind]*subscription)}
 	if p, ok := peer.FromContext(t.Context()); ok {
 		st.peer = p.Addr.String()
 		st.host = hostOf(st.peer)
@@ -137,7 +138,7 @@ func (s *stream) run() error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		var t turn
+		var t *turn
 		select {
 		case req := <-requests:
 			if err := s.handle(req); err != nil {
@@ -161,21 +162,21 @@ func (s *stream) run() error {
 		}
 		wait, err := s.patience()
 		if err != nil {
-			t.done()
+			t.done(false)
 			return err
 		}
 		if !sending { // else what comes next waits, and only the latest of it is kept
 			resp, early := s.next()
 			if wait = min(wait, early); resp != nil {
 				sending, wait = true, min(wait, s.server.opts.WriteTimeout)
-				go func(t turn) {
-					defer t.done()
+				go func(t *turn) {
+					defer t.done(!resp.asked)
 					sent <- s.transport.send(resp)
 				}(t)
 				t = nil
 			}
 		}
-		t.done()
+		t.done(false)
 		timer.Reset(wait)
 	}
 }
@@ -342,7 +343,7 @@ func (s *stream) next() (resp *response, wait time.Duration) {
 		s.nonces++
 		s.server.responses.Add(1)
 		sub.sending(strconv.FormatUint(s.nonces, 10), resources)
-		return &response{k, sub.version, sub.nonce, resources}, wait
+		return &response{k, sub.version, sub.nonce, resources, asked}, wait
 	}
 	return nil, wait
 }
