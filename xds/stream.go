@@ -135,7 +135,7 @@ func (s *stream) run() error {
 	go func() { ended <- s.receive(requests) }()
 	sent := make(chan error, 1)
 	sending := false
-	timer := time.NewTimer(0)
+	timer := time.NewTimer(backoff.Never)
 	defer timer.Stop()
 	for {
 		var t *turn
