@@ -189,24 +189,16 @@ func (e *xdsExplanation) leaveOut(snap *rollcall.Snapshot, selector rollcall.Sel
 	for _, d := range barred {
 		causes[d.Instance.Key] = barredText(d.Cause)
 	}
-	chosen := make(map[string]*rollcall.Instance) // by address
-	for inst := range snap.All() {
-		if other := chosen[inst.Addr]; selector.Matches(inst) && (other == nil || goesBefore(inst, other)) {
-			chosen[inst.Addr] = inst
-		}
-	}
 	e.LeftOut = []leftOut{}
 	for _, i := range snap.Invalid() {
 		e.LeftOut = append(e.LeftOut, leftOut{i.Key, base64Of(i.Key), "", "invalid: " + i.Cause.Error()})
 	}
 	for inst := range snap.All() {
-		cause, other := causes[inst.Key], chosen[inst.Addr]
+		cause := causes[inst.Key]
 		switch {
 		case cause != "":
 		case !selector.Matches(inst):
 			cause = "not selected by the name"
-		case other != inst:
-			cause = fmt.Sprintf("same address as %q", other.Key)
 		case elsewhere(inst.Addr, sent):
 			cause = "another part of the service is for this client"
 		default:
@@ -224,14 +216,6 @@ func barredText(cause error) string {
 		return "disallowed: " + input.Reason
 	}
 	return cause.Error()
-}
-
-// goesBefore reports whether a is called rather than b, which has the same address.
-func goesBefore(a, b *rollcall.Instance) bool {
-	if a.Draining() != b.Draining() {
-		return b.Draining()
-	}
-	return a.NewerThan(b)
 }
 
 // elsewhere reports whether an address is not among those sent. Of a host name that is not
