@@ -148,11 +148,11 @@ func (s *subscription) due(incremental bool) (resources []watched) {
 	}
 	whole, size := s.kind.whole && !incremental, 0
 	for _, w := range s.watches {
+		r := w.ready()
 		switch {
-		case whole && !w.ready():
+		case whole && r == nil:
 			return nil
-		case whole, w.due():
-			r := w.view.current()
+		case whole, w.differs(r):
 			resources = append(resources, watched{w, r})
 			size += len(r.body.Value)
 		}
@@ -163,17 +163,20 @@ func (s *subscription) due(incremental bool) (resources []watched) {
 	return resources
 }
 
-// ready reports whether there is something to send. What etcd has had no say in is not sent to
-// a client that has something from another stream.
-func (w *watch) ready() bool {
+// ready returns what there is to send, or nil. What etcd has had no say in is not sent to a client
+// that has something from another stream.
+func (w *watch) ready() *resource {
 	r := w.view.current()
-	return r != nil && !(w.resumed && r.provisional)
+	if r != nil && w.resumed && r.provisional {
+		return nil
+	}
+	return r
 }
 
 // due reports whether there is something that the client has not been sent.
-func (w *watch) due() bool {
-	return w.ready() && (w.asked || w.view.current().version != w.sent)
-}
+func (w *watch) due() bool { return w.differs(w.ready()) }
+
+func (w *watch) differs(r *resource) bool { return r != nil && (w.asked || r.version != w.sent) }
 
 // sending notes that a response is being sent.
 func (s *subscription) sending(nonce string, resources []watched) {
