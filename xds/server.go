@@ -4,6 +4,7 @@
 package xds
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -65,28 +66,17 @@ type Options struct {
 }
 
 func (o *Options) validate() error {
-	for _, n := range []struct {
-		name     string
-		value    *int
-		standard int
-	}{{"Subset", &o.Subset, 2000}, {"MaxStreams", &o.MaxStreams, 20_000}, {"MaxNames", &o.MaxNames, 1000}, {"MaxServices", &o.MaxServices, 10_000}} {
-		if *n.value < 0 {
-			return &rollcall.InputError{Field: n.name, Value: fmt.Sprint(*n.value), Reason: "it must not be negative"}
-		}
-		if *n.value == 0 {
-			*n.value = n.standard
-		}
-	}
-	for _, d := range []struct {
-		name     string
-		value    *time.Duration
-		standard time.Duration
-	}{{"PushInterval", &o.PushInterval, 100 * time.Millisecond}, {"Linger", &o.Linger, 30 * time.Second}, {"WriteTimeout", &o.WriteTimeout, 30 * time.Second}} {
-		if *d.value < 0 {
-			return &rollcall.InputError{Field: d.name, Value: d.value.String(), Reason: "it must not be negative"}
-		}
-		if *d.value == 0 {
-			*d.value = d.standard
+	for _, err := range []error{
+		setDefault("Subset", &o.Subset, 2000),
+		setDefault("MaxStreams", &o.MaxStreams, 20_000),
+		setDefault("MaxNames", &o.MaxNames, 1000),
+		setDefault("MaxServices", &o.MaxServices, 10_000),
+		setDefault("PushInterval", &o.PushInterval, 100*time.Millisecond),
+		setDefault("Linger", &o.Linger, 30*time.Second),
+		setDefault("WriteTimeout", &o.WriteTimeout, 30*time.Second),
+	} {
+		if err != nil {
+			return err
 		}
 	}
 	if o.LookupHost == nil {
@@ -94,6 +84,15 @@ func (o *Options) validate() error {
 			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 		}
 	}
+	return nil
+}
+
+// setDefault sets an option that is 0.
+func setDefault[T int | time.Duration](name string, value *T, standard T) error {
+	if *value < 0 {
+		return &rollcall.InputError{Field: name, Value: fmt.Sprint(*value), Reason: "it must not be negative"}
+	}
+	*value = cmp.Or(*value, standard)
 	return nil
 }
 
