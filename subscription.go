@@ -186,9 +186,9 @@ func (d *Directory) SubscribeServiceFunc(service string, f func(snap *Snapshot, 
 	if err := checkDelivery(service, f == nil || config == nil); err != nil {
 		return nil, nil, err
 	}
-	defer d.group.Hold()()
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	defer d.group.Hold()()
 	delivery, err := d.deliverLocked(service, f)
 	if err != nil {
 		return nil, nil, err
