@@ -124,7 +124,7 @@ func TestQuantile(t *testing.T) {
 	}
 }
 
-// A page says what was measured, who did not finish, and where others are ahead by more than
+// A page has the figures, the subjects that did not finish, and where others are ahead by more than
 // the noise, and why.
 func TestReport(t *testing.T) {
 	sc := scenario{name: "burst", title: "A burst", about: "Of joins.", subjects: []string{raw, ours, theirs, goKit},
