@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"strings"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
@@ -67,14 +68,20 @@ func (i *Instance) NewerThan(o *Instance) bool {
 func (i *Instance) Attributes() Attributes {
 	var texts fieldTexts
 	invalid := texts.read(i.Metadata)
-	return Attributes{
-		Weight:   max(parseWeight(texts[fieldWeight]), 1),
-		Locality: Locality{texts.get(fieldRegion), texts.get(fieldZone), texts.get(fieldSubzone)},
-		Version:  texts.get(fieldVersion),
-		HashKey:  texts.get(fieldHashKey),
-		Draining: string(texts[fieldStatus]) == StatusDraining,
-		Invalid:  invalid,
+	a := Attributes{
+		Weight:      max(parsePositive(texts[fieldWeight]), 1),
+		Locality:    Locality{texts.get(fieldRegion), texts.get(fieldZone), texts.get(fieldSubzone)},
+		Version:     texts.get(fieldVersion),
+		HashKey:     texts.get(fieldHashKey),
+		Draining:    string(texts[fieldStatus]) == StatusDraining,
+		Host:        texts.get(fieldHost),
+		MetricsPort: uint16(parsePositive(texts[fieldMetricsPort])),
+		Invalid:     invalid,
 	}
+	if text := texts[fieldStarted]; len(text) > 0 {
+		a.Started, _ = time.Parse(time.RFC3339, string(text)) // read has checked it
+	}
+	return a
 }
 
 // Draining returns Attributes().Draining, at hardly any cost.

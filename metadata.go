@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"strconv"
+	"time"
 
 	"github.com/rollcall-grpc/rollcall/internal/jsonscan"
 )
@@ -22,7 +23,13 @@ type Attributes struct {
 	Version  string   // "version"
 	HashKey  string   // "hash_key": where ring_hash puts the endpoint; default its id
 	Draining bool     // "status": "draining"; default "serving"
-	Invalid  []FieldError
+
+	// What people and monitoring ask for; clients make nothing of it. A Registrar sets the first two.
+	Started     time.Time // "started", as in RFC 3339: when the process began; default zero
+	Host        string    // "host": the name of the machine
+	MetricsPort uint16    // "metrics_port", 1 to 65535: where Prometheus scrapes it; default 0
+
+	Invalid []FieldError
 }
 
 // FieldError is a field of the metadata with an invalid value.
@@ -56,6 +63,9 @@ const (
 	fieldVersion
 	fieldHashKey
 	fieldStatus
+	fieldStarted
+	fieldHost
+	fieldMetricsPort
 	numFields
 )
 
@@ -77,16 +87,30 @@ var fields = [numFields]struct {
 	fieldVersion: {name: "version", want: "a string", selects: true},
 	fieldHashKey: {name: "hash_key", want: "a string"},
 	fieldStatus:  {name: "status", standard: StatusServing, want: `"serving" or "draining"`, valid: validStatus, selects: true},
+
+	fieldStarted:     {name: "started", want: "a time such as 2006-01-02T15:04:05Z", valid: validTime},
+	fieldHost:        {name: "host", want: "a string"},
+	fieldMetricsPort: {name: "metrics_port", number: true, want: "a port from 1 to 65535", valid: validPort},
 }
 
-func validWeight(text []byte) bool { return parseWeight(text) > 0 }
+func validWeight(text []byte) bool { return parsePositive(text) > 0 }
 
 func validStatus(text []byte) bool {
 	return string(text) == StatusServing || string(text) == StatusDraining
 }
 
-// parseWeight returns 0 for what is not the shortest form of a weight.
-func parseWeight(text []byte) uint32 {
+func validTime(text []byte) bool {
+	_, err := time.Parse(time.RFC3339, string(text))
+	return err == nil
+}
+
+func validPort(text []byte) bool {
+	port := parsePositive(text)
+	return port > 0 && port <= math.MaxUint16
+}
+
+// parsePositive returns 0 for what is not the shortest form of a positive number below 2^32.
+func parsePositive(text []byte) uint32 {
 	n := uint64(0)
 	for _, c := range text {
 		if c < '0' || c > '9' || n == 0 && c == '0' || n > math.MaxUint32 {
