@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -113,7 +114,11 @@ func TestAttributes(t *testing.T) {
 		{`{"weight":2,"weight":2.0,"zone":"\u007a"}`, rollcall.Attributes{Weight: 2, Locality: rollcall.Locality{Zone: "z"}}},
 		{`{"weight":null,"status":null,"zone":null}`, rollcall.Attributes{Weight: 1, Invalid: invalid("weight", badWeight)}},
 		{`{"status":""}`, rollcall.Attributes{Weight: 1}},
-		{`{"started":"x","host":7,"metrics_port":9090}`, rollcall.Attributes{Weight: 1}},
+		{`{"started":"2026-01-02T03:04:05+01:00","host":"node-7","metrics_port":9090}`,
+			rollcall.Attributes{Weight: 1, Started: time.Date(2026, 1, 2, 2, 4, 5, 0, time.UTC), Host: "node-7", MetricsPort: 9090}},
+		{`{"started":"x","host":"","metrics_port":80}`, rollcall.Attributes{Weight: 1, MetricsPort: 80, Invalid: invalid("started", "want a time such as 2006-01-02T15:04:05Z")}},
+		{`{"host":7,"weight":2}`, rollcall.Attributes{Weight: 2, Invalid: invalid("host", "want a string")}},
+		{`{"metrics_port":65536}`, rollcall.Attributes{Weight: 1, Invalid: invalid("metrics_port", "want a port from 1 to 65535")}},
 		{`{"status":"gone"}`, rollcall.Attributes{Weight: 1, Invalid: invalid("status", `want "serving" or "draining"`)}},
 	} {
 		t.Run(row.metadata, func(t *testing.T) {
@@ -198,11 +203,19 @@ func FuzzAttributes(f *testing.F) {
 			}
 			bad[invalid.Field] = true
 		}
-		for name, got := range map[string]string{"region": a.Locality.Region, "zone": a.Locality.Zone, "subzone": a.Locality.Subzone, "version": a.Version, "hash_key": a.HashKey} {
+		for name, got := range map[string]string{"region": a.Locality.Region, "zone": a.Locality.Zone, "subzone": a.Locality.Subzone, "version": a.Version, "hash_key": a.HashKey, "host": a.Host} {
 			text, isText := fields[name].(string)
 			if got != text || bad[name] != (fields[name] != nil && !isText) {
 				t.Errorf("%s: %s is %q, invalid: %v", metadata, name, got, bad[name])
 			}
+		}
+		port, _ := fields["metrics_port"].(float64)
+		if whole := port >= 1 && port <= 1<<16-1 && port == math.Trunc(port); whole && float64(a.MetricsPort) != port || !whole && a.MetricsPort != 0 {
+			t.Errorf("%s: metrics_port is %d", metadata, a.MetricsPort)
+		}
+		started, _ := fields["started"].(string)
+		if want, err := time.Parse(time.RFC3339, started); err == nil && !a.Started.Equal(want) || err != nil && !a.Started.IsZero() {
+			t.Errorf("%s: started is %v", metadata, a.Started)
 		}
 		if status, _ := fields["status"].(string); a.Draining != (status == "draining") {
 			t.Errorf("%s: draining is %v", metadata, a.Draining)
