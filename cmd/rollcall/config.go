@@ -18,6 +18,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/printable"
 	"github.com/rollcall-grpc/rollcall/resolver"
 )
 
@@ -274,11 +275,5 @@ func (a *app) printConfigChange(service string, before, after *serviceConfig, ch
 	return err
 }
 
-// safeLines applies safe to each line of a text.
-func safeLines(text string) string {
-	lines := strings.Split(text, "\n")
-	for i, line := range lines {
-		lines[i] = safe(line)
-	}
-	return strings.Join(lines, "\n")
-}
+// safeLines is safe for a text of several lines.
+func safeLines(text string) string { return printable.EscapeLines(text) }

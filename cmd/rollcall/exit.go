@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -17,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/printable"
 )
 
 // Exit codes, part of the contract with scripts.
@@ -152,22 +152,8 @@ func wayOut(cause string) string {
 	return "is it running? see --endpoints"
 }
 
-var (
-	grpcPrefix = regexp.MustCompile(`rpc error: code = \w+ desc = `)
-	dialPrefix = regexp.MustCompile(`(?:last )?connection error: (?:desc = )?"(?:transport: )?(?:Error while dialing: )?((?:[^"\\]|\\.)*)"`)
-)
-
 // plain returns the text of an error without gRPC's prefixes.
-func plain(err error) string {
-	text := grpcPrefix.ReplaceAllString(err.Error(), "")
-	return dialPrefix.ReplaceAllStringFunc(text, func(match string) string {
-		inner := dialPrefix.FindStringSubmatch(match)[1]
-		if unquoted, err := strconv.Unquote(`"` + inner + `"`); err == nil {
-			return unquoted
-		}
-		return inner
-	})
-}
+func plain(err error) string { return printable.Error(err) }
 
 func oneLine(text string) string {
 	return strings.Join(strings.Fields(text), " ")

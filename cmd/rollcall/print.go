@@ -7,12 +7,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"strconv"
 	"strings"
 	"text/tabwriter"
 	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"github.com/rollcall-grpc/rollcall/internal/printable"
 )
 
 // apiVersion is the first field of every JSON document. From the first release on, fields may
@@ -60,25 +61,7 @@ func table(rows ...[]string) string {
 }
 
 // safe escapes unprintable characters, so that values in etcd cannot control the terminal.
-func safe(s string) string {
-	if utf8.ValidString(s) && !strings.ContainsFunc(s, unprintable) {
-		return s
-	}
-	var b strings.Builder
-	for len(s) > 0 {
-		r, size := utf8.DecodeRuneInString(s)
-		switch {
-		case r == utf8.RuneError && size == 1:
-			fmt.Fprintf(&b, `\x%02x`, s[0])
-		case unprintable(r):
-			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
-		default:
-			b.WriteRune(r)
-		}
-		s = s[size:]
-	}
-	return b.String()
-}
+func safe(s string) string { return printable.Escape(s) }
 
 func unprintable(r rune) bool { return !unicode.IsPrint(r) }
 

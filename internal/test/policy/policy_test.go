@@ -33,6 +33,7 @@ var layers = []struct {
 	{"internal/background", "", "it starts goroutines, whatever they do"},
 	{"internal/jsonscan", "", "it reads JSON, whatever it means"},
 	{"internal/throttle", "", "it decides on times alone"},
+	{"internal/printable", "", "it is about characters, whatever they say"},
 	{"internal/spread", "", "it divides picks, whoever they are for"},
 	{"internal/devetcd", "", "it is an etcd, and knows nothing of Rollcall"},
 	{"internal/etcdkv", "", "it talks to etcd, and knows nothing of instances"},
@@ -51,7 +52,7 @@ var layers = []struct {
 	{"examples/server", ". serving", "a server needs no more"},
 	{"examples/client", ". resolver", "a client needs no more"},
 	{"examples/polyglot/go", "", "a client that speaks xDS needs nothing of Rollcall"},
-	{"cmd/rollcall", ". resolver endpoints serving xds balancer/weighted balancer/zone internal/devetcd", "the command puts everything together"},
+	{"cmd/rollcall", ". resolver endpoints serving xds balancer/weighted balancer/zone internal/devetcd internal/printable", "the command puts everything together"},
 }
 
 // TestLayers checks that no import runs up: packages import those above them in the list,
