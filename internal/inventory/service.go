@@ -1,0 +1,89 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package inventory
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/rollcall-grpc/rollcall"
+)
+
+// Service counts the keys of one service, by status.
+type Service struct {
+	Service       string   `json:"service"`
+	ServiceBase64 string   `json:"serviceBase64,omitempty"` // where the name is not UTF-8
+	Instances     int      `json:"instances"`               // all of them
+	Serving       int      `json:"serving"`
+	Draining      int      `json:"draining"`
+	Invalid       int      `json:"invalid"`
+	Disallowed    int      `json:"disallowed"`
+	Retained      int      `json:"retained,omitempty"`
+	Zones         []string `json:"zones"`       // of its endpoints, sorted, without ""
+	ModRevision   int64    `json:"modRevision"` // the last write of a key that it has
+}
+
+// LeftOut is the number of keys that clients leave out.
+func (s Service) LeftOut() int { return s.Invalid + s.Disallowed }
+
+// Services counts the keys of each service of a snapshot, sorted by name. A key is split at its last
+// "/"; one without is of no service. The result is never nil.
+func Services(snap *rollcall.Snapshot) []Service {
+	c := counting{services: make(map[string]*Service)}
+	for inst := range snap.All() {
+		attributes := inst.Attributes()
+		status, _ := statusOf(inst.Addr, attributes.Draining)
+		c.count(inst.Key, status, inst.ModRevision, attributes.Locality.Zone)
+	}
+	for _, inst := range snap.Retained() {
+		c.count(inst.Key, Retained, inst.ModRevision, inst.Attributes().Locality.Zone)
+	}
+	for _, i := range snap.Invalid() {
+		c.count(i.Key, Invalid, i.ModRevision, "")
+	}
+	list := make([]Service, 0, len(c.services))
+	for _, service := range c.services {
+		slices.Sort(service.Zones)
+		list = append(list, *service)
+	}
+	slices.SortFunc(list, func(a, b Service) int { return strings.Compare(a.Service, b.Service) })
+	return list
+}
+
+type counting struct {
+	services map[string]*Service
+	latest   *Service // most keys are of the same service as the key before
+}
+
+func (c *counting) count(key string, status Status, modRevision int64, zone string) {
+	name, _ := rollcall.SplitKey(key)
+	if name == "" {
+		return
+	}
+	if c.latest == nil || c.latest.Service != name {
+		c.latest = c.services[name]
+	}
+	s := c.latest
+	if s == nil {
+		s = &Service{Service: name, ServiceBase64: Base64(name), Zones: []string{}}
+		c.services[name], c.latest = s, s
+	}
+	s.Instances++
+	switch status {
+	case Serving:
+		s.Serving++
+	case Draining:
+		s.Draining++
+	case Invalid:
+		s.Invalid++
+	case Disallowed:
+		s.Disallowed++
+	case Retained:
+		s.Retained++
+	}
+	s.ModRevision = max(s.ModRevision, modRevision)
+	if zone != "" && !slices.Contains(s.Zones, zone) {
+		s.Zones = append(s.Zones, zone)
+	}
+}
