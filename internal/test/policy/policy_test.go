@@ -43,6 +43,7 @@ var layers = []struct {
 	{"internal/topic", "internal/backoff internal/etcdkv internal/throttle", "it tells subscribers, whatever of"},
 	{".", "internal/backoff internal/background internal/diskcache internal/etcdkv internal/etcdconn internal/jsonscan internal/reflector internal/topic", "the root package is the domain: outputs hang below it"},
 	{"internal/inventory", ".", "what people see of a snapshot comes from one place, whatever shows it"},
+	{"internal/cluster", "", "it asks etcd's members, and knows nothing of Rollcall"},
 	{"internal/endpointattr", ".", "resolver and balancers share it, and nothing else"},
 	{"resolver", ". internal/endpointattr", "outputs never import each other"},
 	{"endpoints", ".", "outputs never import each other"},
@@ -53,7 +54,7 @@ var layers = []struct {
 	{"examples/server", ". serving", "a server needs no more"},
 	{"examples/client", ". resolver", "a client needs no more"},
 	{"examples/polyglot/go", "", "a client that speaks xDS needs nothing of Rollcall"},
-	{"cmd/rollcall", ". resolver endpoints serving xds balancer/weighted balancer/zone internal/devetcd internal/printable internal/inventory", "the command puts everything together"},
+	{"cmd/rollcall", ". resolver endpoints serving xds balancer/weighted balancer/zone internal/devetcd internal/printable internal/inventory internal/cluster", "the command puts everything together"},
 }
 
 // TestLayers checks that no import runs up: packages import those above them in the list,

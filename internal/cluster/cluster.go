@@ -1,0 +1,262 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package cluster tells how an etcd cluster is: what its members tell of themselves, and one
+// judgement. Every question has a deadline of its own, and is answered from what the member asked has
+// on disk where etcd allows that, so that a cluster without a quorum can be looked at too.
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// Level is how well a cluster does.
+type Level string
+
+// The levels, from the best to the worst.
+const (
+	OK       Level = "ok"
+	Degraded Level = "degraded" // it works, and needs attention
+	Bad      Level = "bad"      // it does not work, or not for long
+)
+
+// Report is what was found out of a cluster.
+type Report struct {
+	Level    Level    `json:"level"`
+	Summary  string   `json:"summary"`             // one line
+	Cluster  string   `json:"clusterId,omitempty"` // hexadecimal, as in etcdctl
+	Revision int64    `json:"revision"`            // the newest that a member has
+	Keys     *int64   `json:"keys,omitempty"`
+	Leases   *int64   `json:"leases,omitempty"`
+	Members  []Member `json:"members"`
+	// Unknown is what etcd did not tell, and why, such as "leases: permission denied".
+	Unknown []string `json:"unknown,omitempty"`
+
+	// Err is why no member has told its status; nil if one has.
+	Err error `json:"-"`
+}
+
+// Member is what a member tells of itself. If it told nothing, Error has the reason and only what
+// the others know of it is set.
+type Member struct {
+	ID             string   `json:"id"` // hexadecimal, as in etcdctl
+	Name           string   `json:"name"`
+	Endpoint       string   `json:"endpoint"` // that it was asked at
+	Version        string   `json:"version,omitempty"`
+	Leader         bool     `json:"leader"`
+	Learner        bool     `json:"learner,omitempty"`
+	LatencySeconds float64  `json:"latencySeconds,omitempty"` // of a call on an open connection
+	DBSize         int64    `json:"dbSize,omitempty"`         // bytes
+	DBInUse        int64    `json:"dbInUse,omitempty"`        // bytes
+	DBQuota        int64    `json:"dbQuota,omitempty"`        // bytes; 0 if unknown, as before etcd 3.6
+	Revision       int64    `json:"revision,omitempty"`
+	RaftTerm       uint64   `json:"raftTerm,omitempty"`
+	RaftIndex      uint64   `json:"raftIndex,omitempty"`
+	RaftApplied    uint64   `json:"raftApplied,omitempty"`
+	Lag            uint64   `json:"lag"` // raft entries of the leader that it has not applied
+	Alarms         []string `json:"alarms,omitempty"`
+	Problems       []string `json:"problems,omitempty"` // in its own words
+	Error          string   `json:"error,omitempty"`
+
+	id       uint64
+	leaderID uint64 // whom it follows; 0: nobody
+}
+
+// Answers reports whether the member told its status.
+func (m Member) Answers() bool { return m.Error == "" }
+
+// Label is the name of the member, or its id if it has none yet.
+func (m Member) Label() string {
+	if m.Name == "" {
+		return m.ID
+	}
+	return m.Name
+}
+
+// Latency is the time that the member took to answer.
+func (m Member) Latency() time.Duration {
+	return time.Duration(m.LatencySeconds * float64(time.Second))
+}
+
+// QuotaUsed returns the part of the quota that the database takes; ok is false where it is unknown.
+func (m Member) QuotaUsed() (part float64, ok bool) {
+	if m.DBQuota <= 0 {
+		return 0, false
+	}
+	return float64(m.DBSize) / float64(m.DBQuota), true
+}
+
+// Inspect asks the endpoints of the client and all members that these know of, each call within
+// timeout. It takes two of these at most.
+func Inspect(ctx context.Context, client *clientv3.Client, timeout time.Duration) *Report {
+	q := &inquiry{client: client, timeout: timeout, asked: make(map[string]bool)}
+	report := new(Report)
+	var alarms []*pb.AlarmMember
+	var wg sync.WaitGroup
+	asking, stop := context.WithCancel(ctx)
+	defer stop()
+	for _, question := range []struct {
+		about string
+		ask   func(context.Context) error
+	}{
+		{"alarms", func(ctx context.Context) error {
+			resp, err := client.AlarmList(ctx)
+			if err == nil {
+				alarms = resp.Alarms
+			}
+			return err
+		}},
+		{"keys", func(ctx context.Context) error {
+			resp, err := client.Get(ctx, "\x00", clientv3.WithFromKey(), clientv3.WithCountOnly(), clientv3.WithSerializable())
+			if err == nil {
+				report.Keys = &resp.Count
+			}
+			return err
+		}},
+		{"leases", func(ctx context.Context) error {
+			resp, err := client.Leases(ctx)
+			if err == nil {
+				report.Leases = new(int64(len(resp.Leases)))
+			}
+			return err
+		}},
+	} {
+		wg.Go(func() {
+			if err := q.within(asking, question.ask); err != nil {
+				q.unknown(question.about, err)
+			}
+		})
+	}
+	q.askAll(ctx, client.Endpoints())
+	q.askAll(ctx, q.otherURLs())
+	if !slices.ContainsFunc(q.answers, func(a answer) bool { return a.status != nil }) {
+		stop() // etcd's client would try until the deadline
+	}
+	wg.Wait()
+	q.fill(report, alarms)
+	if report.Err == nil {
+		slices.Sort(q.unknowns)
+		report.Unknown = q.unknowns
+	}
+	report.Level, report.Summary = judge(report)
+	return report
+}
+
+// inquiry is what is asked of the members.
+type inquiry struct {
+	client  *clientv3.Client
+	timeout time.Duration
+	asked   map[string]bool // endpoints without their scheme
+
+	mu       sync.Mutex
+	answers  []answer
+	unknowns []string
+}
+
+// answer is what came of asking an endpoint.
+type answer struct {
+	endpoint string
+	status   *pb.StatusResponse // nil: see err
+	latency  time.Duration
+	members  []*pb.Member
+	err      error
+}
+
+func (q *inquiry) within(ctx context.Context, ask func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, q.timeout)
+	defer cancel()
+	return ask(ctx)
+}
+
+func (q *inquiry) unknown(about string, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.unknowns = append(q.unknowns, about+": "+plain(err))
+}
+
+// askAll asks endpoints at the same time, those that were not asked before.
+func (q *inquiry) askAll(ctx context.Context, endpoints []string) {
+	var wg sync.WaitGroup
+	for _, endpoint := range endpoints {
+		if q.asked[hostOf(endpoint)] {
+			continue
+		}
+		q.asked[hostOf(endpoint)] = true
+		wg.Go(func() {
+			a := answer{endpoint: endpoint}
+			a.err = q.within(ctx, func(ctx context.Context) error { return a.ask(ctx, q.client) })
+			q.mu.Lock()
+			defer q.mu.Unlock()
+			q.answers = append(q.answers, a)
+		})
+	}
+	wg.Wait()
+}
+
+// ask asks on a connection of its own; the first call opens it, and the second is timed.
+func (a *answer) ask(ctx context.Context, client *clientv3.Client) error {
+	conn, err := client.Dial(a.endpoint)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	maintenance := pb.NewMaintenanceClient(conn)
+	if _, err := maintenance.Status(ctx, &pb.StatusRequest{}); err != nil {
+		return err
+	}
+	begun := time.Now()
+	status, err := maintenance.Status(ctx, &pb.StatusRequest{})
+	if err != nil {
+		return err
+	}
+	a.status, a.latency = status, time.Since(begun)
+	list, err := pb.NewClusterClient(conn).MemberList(ctx, &pb.MemberListRequest{})
+	if err == nil {
+		a.members = list.Members
+	}
+	return err
+}
+
+// otherURLs returns the client URLs of the members that no answer is from.
+func (q *inquiry) otherURLs() (urls []string) {
+	answered := make(map[uint64]bool)
+	for _, a := range q.answers {
+		if a.status != nil {
+			answered[a.status.Header.MemberId] = true
+		}
+	}
+	for _, m := range q.members() {
+		if !answered[m.ID] {
+			urls = append(urls, m.ClientURLs...)
+		}
+	}
+	return urls
+}
+
+// members returns the list of the member that knows most, or nil.
+func (q *inquiry) members() (members []*pb.Member) {
+	index := uint64(0)
+	for _, a := range q.answers {
+		if a.members != nil && (members == nil || a.status.RaftAppliedIndex > index) {
+			members, index = a.members, a.status.RaftAppliedIndex
+		}
+	}
+	return members
+}
+
+func hostOf(endpoint string) string {
+	if _, host, ok := strings.Cut(endpoint, "://"); ok {
+		return host
+	}
+	return endpoint
+}
+
+func hex(id uint64) string { return fmt.Sprintf("%x", id) }

@@ -1,0 +1,133 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"cmp"
+	"regexp"
+	"slices"
+	"strings"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+)
+
+// fill makes the members of a report from the answers: those of the member list and, where there
+// is none, those that answered.
+func (q *inquiry) fill(r *Report, alarms []*pb.AlarmMember) {
+	best, cluster := q.best(r)
+	if cluster != 0 {
+		r.Cluster = hex(cluster)
+	}
+	for _, m := range q.members() {
+		r.Members = append(r.Members, q.member(m, best[m.ID]))
+		delete(best, m.ID)
+	}
+	for id, a := range best { // the list is not known, or does not have it yet
+		r.Members = append(r.Members, q.member(&pb.Member{ID: id}, a))
+	}
+	if len(r.Members) == 0 {
+		for _, a := range q.answers {
+			r.Members = append(r.Members, Member{Endpoint: a.endpoint, Error: plain(a.err)})
+		}
+	}
+	for _, a := range alarms {
+		for i := range r.Members {
+			if r.Members[i].id == a.MemberID && a.Alarm != pb.AlarmType_NONE {
+				r.Members[i].Alarms = append(r.Members[i].Alarms, a.Alarm.String())
+			}
+		}
+	}
+	for _, m := range r.Members {
+		r.Revision = max(r.Revision, m.Revision)
+	}
+	measureLag(r.Members)
+	slices.SortFunc(r.Members, func(a, b Member) int {
+		return cmp.Or(strings.Compare(a.Name, b.Name), cmp.Compare(a.id, b.id), strings.Compare(a.Endpoint, b.Endpoint))
+	})
+}
+
+// best returns the quickest answer of each member. Members may advertise URLs that lead
+// elsewhere from here, so answers of another cluster than that of the first endpoint are left out.
+func (q *inquiry) best(r *Report) (best map[uint64]*answer, cluster uint64) {
+	best = make(map[uint64]*answer)
+	var denied error
+	for i := range q.answers {
+		a := &q.answers[i]
+		if a.status == nil {
+			r.Err = cmp.Or(r.Err, a.err)
+			continue
+		}
+		if a.members == nil {
+			denied = a.err
+		}
+		header := a.status.Header
+		if cluster = cmp.Or(cluster, header.ClusterId); header.ClusterId != cluster {
+			continue
+		}
+		if known := best[header.MemberId]; known == nil || a.latency < known.latency {
+			best[header.MemberId] = a
+		}
+	}
+	if len(best) > 0 {
+		r.Err = nil
+	}
+	if denied != nil && q.members() == nil {
+		q.unknown("members", denied)
+	}
+	return best, cluster
+}
+
+// member returns what is known of a member; a is nil if it did not answer.
+func (q *inquiry) member(m *pb.Member, a *answer) Member {
+	row := Member{ID: hex(m.ID), Name: m.Name, Learner: m.IsLearner, id: m.ID}
+	if a == nil {
+		row.Endpoint, row.Error = q.silence(m)
+		return row
+	}
+	s := a.status
+	row.Endpoint, row.LatencySeconds = a.endpoint, a.latency.Seconds()
+	row.Version, row.Learner = s.Version, s.IsLearner
+	row.DBSize, row.DBInUse, row.DBQuota = s.DbSize, s.DbSizeInUse, s.DbSizeQuota
+	row.Revision, row.RaftTerm, row.RaftIndex, row.RaftApplied = s.Header.Revision, s.RaftTerm, s.RaftIndex, s.RaftAppliedIndex
+	row.Leader, row.leaderID = s.Leader == m.ID, s.Leader
+	for _, text := range s.Errors {
+		if !strings.Contains(text, "alarm:") { // Alarms has these
+			row.Problems = append(row.Problems, text)
+		}
+	}
+	return row
+}
+
+// silence returns where a member without an answer was asked, and what came of it.
+func (q *inquiry) silence(m *pb.Member) (endpoint, cause string) {
+	if len(m.ClientURLs) == 0 {
+		return "", "it has not started yet, or tells no client URL"
+	}
+	endpoint, cause = m.ClientURLs[0], "another cluster or member answers there"
+	for _, a := range q.answers {
+		if a.err != nil && hostOf(a.endpoint) == hostOf(endpoint) {
+			cause = plain(a.err)
+		}
+	}
+	return endpoint, cause
+}
+
+// measureLag sets how far each member is behind the leader. The members answer at slightly
+// different times, so that a small lag means nothing.
+func measureLag(members []Member) {
+	leader := slices.IndexFunc(members, func(m Member) bool { return m.Leader })
+	if leader < 0 {
+		return
+	}
+	for i := range members {
+		if m := &members[i]; m.Answers() && m.RaftApplied < members[leader].RaftIndex {
+			m.Lag = members[leader].RaftIndex - m.RaftApplied
+		}
+	}
+}
+
+var grpcText = regexp.MustCompile(`rpc error: code = \w+ desc = |connection error: desc = |transport: Error while dialing: |etcdserver: `)
+
+// plain returns the text of an error without what etcd's client and gRPC put around it.
+func plain(err error) string { return strings.Trim(grpcText.ReplaceAllString(err.Error(), ""), `"`) }
