@@ -88,10 +88,10 @@ func TestLayers(t *testing.T) {
 // a declaration is used in its own file and in those above.
 var floors = []struct{ files, reason string }{
 	{"doc errors address client", "errors and rules that everything above may use"},
-	{"metadata instance codec selector serviceconfig", "one key: what a value means"},
-	{"snapshot selfpreservation selection", "many keys at one revision"},
+	{"metadata instance codec selector serviceconfig departure", "one key: what a value means"},
+	{"snapshot fields history selfpreservation selection", "many keys at one revision"},
 	{"store fallback informer configs", "how snapshots come about, for one key range"},
-	{"directory requests stats subscription", "what a program reads with"},
+	{"directory requests past stats subscription", "what a program reads with"},
 	{"edits reconcile", "one registration: pure decisions"},
 	{"registrarstate outcome step writer keywatch lease maintain", "many registrations under one lease"},
 	{"registration registrar", "what a program registers with"},

@@ -1,0 +1,57 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rollcall
+
+import clientv3 "go.etcd.io/etcd/client/v3"
+
+// Departure is why a key is no longer in etcd, as far as etcd can tell. Etcd records that a key
+// was deleted and not by whom; what it had been, and whether its lease still lives, tells the rest.
+type Departure string
+
+const (
+	// DepartureLeft: it had been marked as draining before, as a server that stops does.
+	DepartureLeft Departure = "left"
+	// DepartureExpired: its lease is gone, since nobody renewed it or somebody revoked it.
+	DepartureExpired Departure = "expired"
+	// DepartureDeleted: its lease lives on, or it had none, so that somebody deleted the key.
+	DepartureDeleted Departure = "deleted"
+	// DepartureUnknown: etcd could not be asked about its lease.
+	DepartureUnknown Departure = "unknown"
+)
+
+// Explain returns what the Departure means, for people.
+func (d Departure) Explain() string {
+	switch d {
+	case DepartureLeft:
+		return "left: it was draining"
+	case DepartureExpired:
+		return "expired: its lease is gone"
+	case DepartureDeleted:
+		return "deleted by hand: no lease of it ended"
+	}
+	return "gone: etcd does not tell why"
+}
+
+// leaseState is what is known of a lease.
+type leaseState int
+
+const (
+	leaseUnknown leaseState = iota
+	leaseAlive
+	leaseGone
+)
+
+// departureOf returns why a key is gone: it was an instance, nil for an invalid value, under a
+// lease of that state.
+func departureOf(was *Instance, lease clientv3.LeaseID, state leaseState) Departure {
+	switch {
+	case was != nil && was.Draining():
+		return DepartureLeft
+	case lease == clientv3.NoLease || state == leaseAlive:
+		return DepartureDeleted
+	case state == leaseGone:
+		return DepartureExpired
+	}
+	return DepartureUnknown
+}

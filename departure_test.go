@@ -1,0 +1,80 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rollcall_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/test/fakeetcd"
+)
+
+func grant(t *testing.T, conn *fakeetcd.Conn, ttl int64) clientv3.LeaseID {
+	t.Helper()
+	resp, err := conn.Client.Grant(t.Context(), ttl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.ID
+}
+
+func put(t *testing.T, conn *fakeetcd.Conn, key, value string, opts ...clientv3.OpOption) {
+	t.Helper()
+	if _, err := conn.Client.Put(t.Context(), key, value, opts...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What is gone from etcd is asked for by its lease, once a lease, unless it was draining.
+func TestDepartures(t *testing.T) {
+	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+		d := directory(t, conn)
+		defer d.Close()
+		expires, lives := grant(t, conn, 5), grant(t, conn, 3600)
+		put(t, conn, "svc/drained", `{"Addr":"a:1","Metadata":{"status":"draining"}}`, clientv3.WithLease(lives))
+		put(t, conn, "svc/by-hand", `{"Addr":"a:2"}`, clientv3.WithLease(lives))
+		put(t, conn, "svc/without-lease", `{"Addr":"a:3"}`)
+		for i := range 1000 {
+			put(t, conn, fmt.Sprintf("svc/expires-%03d", i), `{"Addr":"a:4"}`, clientv3.WithLease(expires))
+		}
+		snap, err := d.List(t.Context(), "svc")
+		if err != nil {
+			t.Fatal(err)
+		}
+		gone := slices.Collect(snap.All())
+		check := func(expired rollcall.Departure, byHand rollcall.Departure) {
+			t.Helper()
+			for i, got := range d.Departures(t.Context(), gone...) {
+				want := expired
+				switch gone[i].ID() {
+				case "drained":
+					want = rollcall.DepartureLeft
+				case "by-hand":
+					want = byHand
+				case "without-lease":
+					want = rollcall.DepartureDeleted
+				}
+				if got != want {
+					t.Fatalf("%s: got %q, want %q", gone[i].Key, got, want)
+				}
+			}
+		}
+		time.Sleep(10 * time.Second)
+		check(rollcall.DepartureExpired, rollcall.DepartureDeleted)
+		if n := conn.Calls(fakeetcd.TimeToLive); n != 2 {
+			t.Errorf("%d calls about 2 leases", n)
+		}
+		conn.Cut()
+		began := time.Now()
+		check(rollcall.DepartureUnknown, rollcall.DepartureUnknown)
+		if took := time.Since(began); took != 5*time.Second {
+			t.Errorf("gave up after %v", took)
+		}
+	})
+}

@@ -1,0 +1,128 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rollcall
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
+)
+
+const (
+	// leaseQuestions is how many leases are asked about at once.
+	leaseQuestions = 16
+	// defaultHistoryLimit is the default of HistoryOptions.Limit.
+	defaultHistoryLimit = 10_000
+)
+
+// Departures returns why instances are no longer in etcd, each as it was last: see Change.Old.
+// Etcd is asked once about each lease of those that were not draining; where it does not answer
+// within the context, or 5 s, the Departure is unknown.
+func (d *Directory) Departures(ctx context.Context, gone ...*Instance) []Departure {
+	var leases []clientv3.LeaseID
+	for _, inst := range gone {
+		if departureOf(inst, inst.Lease, leaseUnknown) == DepartureUnknown {
+			leases = append(leases, inst.Lease)
+		}
+	}
+	slices.Sort(leases)
+	states := d.leaseStates(ctx, slices.Compact(leases))
+	departures := make([]Departure, len(gone))
+	for i, inst := range gone {
+		departures[i] = departureOf(inst, inst.Lease, states[inst.Lease])
+	}
+	return departures
+}
+
+// leaseStates asks etcd about leases.
+func (d *Directory) leaseStates(ctx context.Context, leases []clientv3.LeaseID) map[clientv3.LeaseID]leaseState {
+	found := make([]leaseState, len(leases))
+	slots := make(chan struct{}, leaseQuestions)
+	var wg sync.WaitGroup
+	for i, lease := range leases {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			found[i] = d.leaseState(ctx, lease)
+		})
+	}
+	wg.Wait()
+	states := make(map[clientv3.LeaseID]leaseState, len(leases))
+	for i, lease := range leases {
+		states[lease] = found[i]
+	}
+	return states
+}
+
+func (d *Directory) leaseState(ctx context.Context, lease clientv3.LeaseID) leaseState {
+	if lease == clientv3.NoLease || d.usable() != nil {
+		return leaseUnknown
+	}
+	ctx, cancel := context.WithTimeout(ctx, etcdkv.CallTimeout)
+	defer cancel()
+	left, err := d.client.TimeToLive(ctx, lease)
+	switch {
+	case errors.Is(err, rpctypes.ErrLeaseNotFound) || err == nil && left.TTL <= 0:
+		return leaseGone
+	case err != nil:
+		return leaseUnknown
+	}
+	return leaseAlive
+}
+
+// HistoryOptions are the settings of a look into a service's history; the zero value works.
+type HistoryOptions struct {
+	From  int64 // the revision to begin with. Default: as far back as etcd remembers
+	Limit int   // how many events are kept, the newest. Default 10,000
+}
+
+// History returns what happened to a service and to its service config, up to the present, as far
+// as etcd remembers: its compaction makes it forget. The member that is asked reads all of its
+// store from the revision on.
+func (d *Directory) History(ctx context.Context, service string, opts HistoryOptions) (*History, error) {
+	err := cmp.Or(checkService(service), d.usable())
+	if err == nil && (opts.From < 0 || opts.Limit < 0) {
+		err = inputError("history options", fmt.Sprintf("%+v", opts), "neither a revision nor a limit is negative")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the history of %q: %w", service, err)
+	}
+	limit := cmp.Or(opts.Limit, defaultHistoryLimit)
+	prefix := service + "/"
+	endpoints, at, err := d.replay(ctx, etcdkv.Prefix(prefix), prefix, opts.From, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read the history of %q: %w", service, err)
+	}
+	endpoints.depart(func(leases []clientv3.LeaseID) map[clientv3.LeaseID]leaseState { return d.leaseStates(ctx, leases) })
+	config, since, configErr := d.replay(ctx, etcdkv.SingleKey(ConfigPrefix+service), "", at.First, limit)
+	if configErr != nil && ctx.Err() != nil {
+		return nil, fmt.Errorf("read the history of %q: %w", service, configErr)
+	}
+	endpoints.merge(config)
+	h := &History{Service: service, Events: endpoints.events, Last: at.Last, Keys: at.Keys, Omitted: endpoints.omitted, ConfigErr: configErr,
+		First: max(at.First, since.First), Compacted: at.Compacted || since.Compacted}
+	if h.Omitted > 0 {
+		h.First, h.Compacted = h.Events[0].Revision, false
+	}
+	return h, nil
+}
+
+// replay reads the history of a range.
+func (d *Directory) replay(ctx context.Context, keys etcdkv.KeyRange, prefix string, from int64, limit int) (*history, etcdkv.Replayed, error) {
+	h := &history{prefix: prefix, limit: limit}
+	at, err := etcdkv.Replay{Client: d.client, Range: keys, Events: h.add, Restart: h.restart}.Read(ctx, from)
+	h.trim()
+	if err != nil {
+		err = fmt.Errorf("read what happened under %q: %w", keys.Key, d.because(ctx, err))
+	}
+	return h, at, err
+}
