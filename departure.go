@@ -24,13 +24,13 @@ const (
 func (d Departure) Explain() string {
 	switch d {
 	case DepartureLeft:
-		return "left: it was draining"
+		return "left (it was draining)"
 	case DepartureExpired:
-		return "expired: its lease is gone"
+		return "expired (its lease is gone)"
 	case DepartureDeleted:
-		return "deleted by hand: no lease of it ended"
+		return "deleted by hand (no lease ended)"
 	}
-	return "gone: etcd does not tell why"
+	return "gone (etcd does not tell why)"
 }
 
 // leaseState is what is known of a lease.

@@ -171,6 +171,18 @@ func TestWatchGolden(t *testing.T) {
 	})
 	put1(t, client, "shop/cart/a", `garbage`)
 	both(`invalid "shop/cart/a"`)
+	for _, id := range []string{"drained", "10.0.0.7:50051"} { // under a lease that lives
+		if _, err := client.Delete(context.Background(), "shop/cart/"+id); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, id+" has gone", func() bool {
+			return strings.Contains(asTable.stdout.String(), "- "+id) && strings.Count(asJSON.stdout.String(), `"DELETE"`) == strings.Count(asTable.stdout.String(), " - ")
+		})
+	}
+	if _, err := client.Revoke(context.Background(), 0x1234abcd); err != nil {
+		t.Fatal(err)
+	}
+	both("expired")
 	for _, s := range []*session{asTable, asJSON} {
 		s.cancel(signalError{syscall.SIGTERM})
 		if code := s.end(t); code != 143 {

@@ -15,13 +15,19 @@ import (
 	"github.com/rollcall-grpc/rollcall"
 )
 
+// reasonTimeout bounds the question why endpoints went: the events after it wait.
+const reasonTimeout = 500 * time.Millisecond
+
 // event is an instance that was added, changed or removed.
 type event struct {
 	Type     string   `json:"type"`            // PUT or DELETE
 	Revision int64    `json:"revision"`        // of the snapshot that has the change
 	Instance instance `json:"instance"`        // for DELETE, as it was
 	Cause    string   `json:"cause,omitempty"` // why clients leave it out although the key exists
-	sign     string   // how a table shows the type
+
+	Reason rollcall.Departure `json:"reason,omitempty"` // for DELETE where the key is gone, why
+	gone   *rollcall.Instance // then
+	sign   string             // how a table shows the type
 }
 
 func newWatch(a *app) *cobra.Command {
@@ -29,8 +35,9 @@ func newWatch(a *app) *cobra.Command {
 		Use:   "watch SERVICE",
 		Short: "Follow the endpoints of a service",
 		Long: "watch shows the endpoints of a service and then every change until it is interrupted:\n" +
-			"+ added, ~ changed, - removed. JSON has the endpoints on the first line, then an event\n" +
-			"a line. Changes in quick succession may be shown as one. While etcd is unreachable,\n" +
+			"+ added, ~ changed, - removed. What was removed has left (it was draining), expired (its\n" +
+			"lease is gone) or was deleted by hand (no lease ended), as far as etcd can tell.\n" +
+			"JSON has the endpoints on the first line, then an event a line. Changes in quick succession may be shown as one. While etcd is unreachable,\n" +
 			"watch says so on stderr, waits and goes on.",
 		Example: "  rollcall watch my-service\n  rollcall watch my-service -o json | jq -r 'select(.type == \"PUT\").instance.addr'",
 		Args:    usageArgs(cobra.ExactArgs(1)),
@@ -68,7 +75,7 @@ func (a *app) watch(ctx context.Context, service string) error {
 	if err != nil {
 		return fmt.Errorf("watch service %q: %w", service, err)
 	}
-	w := watching{a: a, service: service}
+	w := watching{a: a, dir: dir, service: service}
 	if err := w.start(snap); err != nil {
 		return err
 	}
@@ -77,7 +84,7 @@ func (a *app) watch(ctx context.Context, service string) error {
 		if err != nil {
 			return err
 		}
-		if err := w.step(snap, next); err != nil {
+		if err := w.step(ctx, snap, next); err != nil {
 			return err
 		}
 		snap = next
@@ -100,6 +107,7 @@ func first(ctx context.Context, sub *rollcall.Subscription) (*rollcall.Snapshot,
 // watching prints a watch.
 type watching struct {
 	a        *app
+	dir      *rollcall.Directory
 	service  string
 	id, addr int // widths of the columns so far
 }
@@ -119,12 +127,35 @@ func (w *watching) start(snap *rollcall.Snapshot) error {
 	return nil
 }
 
-func (w *watching) step(old, snap *rollcall.Snapshot) error {
-	if err := w.print(events(old, snap)); err != nil {
+func (w *watching) step(ctx context.Context, old, snap *rollcall.Snapshot) error {
+	events := events(old, snap)
+	w.explain(ctx, events)
+	if err := w.print(events); err != nil {
 		return err
 	}
 	w.notices(old, snap)
 	return nil
+}
+
+// explain sets why endpoints went.
+func (w *watching) explain(ctx context.Context, events []event) {
+	var gone []*rollcall.Instance
+	for _, e := range events {
+		if e.gone != nil {
+			gone = append(gone, e.gone)
+		}
+	}
+	if len(gone) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, reasonTimeout)
+	defer cancel()
+	reasons := w.dir.Departures(ctx, gone...)
+	for i := range events {
+		if events[i].gone != nil {
+			events[i].Reason, reasons = reasons[0], reasons[1:]
+		}
+	}
 }
 
 func (w *watching) print(events []event) error {
@@ -147,10 +178,14 @@ func (w *watching) line(now time.Time, e event) string {
 	id, addr := safe(e.Instance.ID), safe(e.Instance.Addr)
 	w.id, w.addr = max(w.id, utf8.RuneCountInString(id)), max(w.addr, utf8.RuneCountInString(addr))
 	text := fmt.Sprintf("%s  %s %-*s  %-*s  %s", now.Format(time.TimeOnly), e.sign, w.id, id, w.addr, addr, safe(metadataText(e.Instance.Metadata)))
-	if e.Cause != "" {
-		text = strings.TrimRight(text, " ") + "  (" + safe(oneLine(e.Cause)) + ")"
+	text = strings.TrimRight(text, " ")
+	switch {
+	case e.Cause != "":
+		text += "  (" + safe(oneLine(e.Cause)) + ")"
+	case e.Reason != "":
+		text += "  " + e.Reason.Explain()
 	}
-	return strings.TrimRight(text, " ")
+	return text
 }
 
 // notices reports on stderr what is not an event: staleness, a new epoch of the store, invalid
@@ -191,6 +226,9 @@ func events(old, snap *rollcall.Snapshot) []event {
 		case c.New == nil:
 			e.Type, e.sign, e.Cause = "DELETE", "-", causes[c.Key]
 			e.Instance = renderInstance(c.Old, split)
+			if e.Cause == "" {
+				e.gone = c.Old
+			}
 		default:
 			if c.Old != nil {
 				e.sign = "~"
