@@ -70,10 +70,12 @@ type Directory struct {
 	fallbacks    *fallbacks
 	preservation SelfPreservation
 
-	mu            sync.Mutex // before configs.mu
-	closed        bool
-	informers     map[etcdkv.KeyRange]*informer
-	preservations uint64 // of informers that have ended
+	latency topic.Latency
+
+	mu        sync.Mutex // before configs.mu
+	closed    bool
+	informers map[etcdkv.KeyRange]*informer
+	ended     Totals // of informers that have ended
 }
 
 // NewDirectory returns a Directory of its own, to be closed by the caller. The client stays
@@ -172,6 +174,9 @@ func (d *Directory) Close() {
 	d.mu.Lock()
 	d.closed = true
 	informers := d.informers
+	for _, in := range informers {
+		d.endedLocked(in)
+	}
 	d.informers = make(map[etcdkv.KeyRange]*informer)
 	clear(d.fallbacks.memory)
 	d.mu.Unlock()
@@ -201,7 +206,7 @@ func (d *Directory) followLocked(keys etcdkv.KeyRange, prefix string, subscribe 
 	}
 	in := d.informers[keys]
 	if in == nil {
-		in = newInformer(&d.source, keys, prefix, d.preservation, d.fallbacks, d.fallbacks.takeLocked(keys))
+		in = newInformer(&d.source, keys, prefix, d.preservation, &d.latency, d.fallbacks, d.fallbacks.takeLocked(keys))
 		d.informers[keys] = in
 		defer in.store.topic.RemindLater()
 	}
@@ -216,7 +221,7 @@ func (d *Directory) release(in *informer) {
 	last := in.store.topic.Count() == 0 && d.informers[in.keys] == in
 	if last {
 		delete(d.informers, in.keys)
-		d.preservations += in.store.preservations.Load()
+		d.endedLocked(in)
 		if snap := in.store.topic.Known(); snap != nil && !in.keys.IsSingleKey() {
 			d.fallbacks.rememberLocked(in.keys, snap)
 		}
@@ -225,6 +230,13 @@ func (d *Directory) release(in *informer) {
 	if last {
 		in.stop()
 		in.store.topic.Close(ErrClosed) // which ends its reminders
+	}
+}
+
+// endedLocked keeps the figures of an informer that ends.
+func (d *Directory) endedLocked(in *informer) {
+	if !in.keys.IsSingleKey() {
+		d.ended = d.ended.plus(in.store.totals())
 	}
 }
 

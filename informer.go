@@ -100,16 +100,18 @@ type informer struct {
 	keys      etcdkv.KeyRange
 	store     *store
 	reflector *reflector.Reflector
+	began     time.Time
 	stop      func() // ends and joins what runs
 }
 
 // newInformer begins to follow a key range; prefix is what its snapshots have, and remembered
 // its last snapshot, if any.
-func newInformer(s *source, keys etcdkv.KeyRange, prefix string, preservation SelfPreservation, f *fallbacks, remembered *Snapshot) *informer {
-	in := &informer{source: s, keys: keys}
+func newInformer(s *source, keys etcdkv.KeyRange, prefix string, preservation SelfPreservation, latency *topic.Latency, f *fallbacks, remembered *Snapshot) *informer {
+	in := &informer{source: s, keys: keys, began: time.Now()}
 	opts := topic.Options[Snapshot]{
 		Reason:    func() error { return s.silenceOf(in.reflector) },
 		Fallback:  remembered,
+		Latency:   latency,
 		Searching: !keys.IsSingleKey() && f.disk != nil,
 	}
 	hasFallback := opts.Fallback != nil || opts.Searching
@@ -117,7 +119,7 @@ func newInformer(s *source, keys etcdkv.KeyRange, prefix string, preservation Se
 		opts.Observer = make(chan struct{}, 1)
 	}
 	if keys.IsSingleKey() {
-		preservation = SelfPreservation{}
+		preservation, opts.Latency = SelfPreservation{}, nil
 	}
 	in.store = newStore(topic.New(opts), prefix, preservation, s.log)
 	var stopReflector func()

@@ -107,6 +107,30 @@ func (s *Snapshot) Partition(policy AddressPolicy) (allowed []*Instance, disallo
 	return allowed, disallowed
 }
 
+// InstanceCounts are numbers of instances, each in one of them.
+type InstanceCounts struct {
+	Serving, Draining int
+	Invalid           int // keys whose values are not endpoints
+	Disallowed        int // by the address policy
+	Retained          int // by SelfPreservation: they are gone from etcd
+}
+
+// Count counts the instances, with an address policy; nil means HostPort.
+func (s *Snapshot) Count(policy AddressPolicy) InstanceCounts {
+	counts := InstanceCounts{Invalid: len(s.invalid), Retained: len(s.retained)}
+	for _, inst := range s.instances {
+		switch {
+		case policy.Check(inst.Addr) != nil:
+			counts.Disallowed++
+		case inst.Draining():
+			counts.Draining++
+		default:
+			counts.Serving++
+		}
+	}
+	return counts
+}
+
 // Change is one key's difference between two snapshots: Old is nil for a key that
 // came, New for one that went.
 type Change struct {

@@ -6,24 +6,51 @@ package rollcall
 import (
 	"slices"
 	"strings"
+	"time"
+
+	"github.com/rollcall-grpc/rollcall/internal/reflector"
+	"github.com/rollcall-grpc/rollcall/internal/topic"
 )
 
 // Stats are the figures of a Directory.
 type Stats struct {
 	// Now.
-	Services   int // followed: one watch each
-	KeyWatches int // of single keys, by Registrars
-	Fallbacks  int // remembered without a subscriber
-	Retained   int // instances retained by SelfPreservation
-	Stale      int // services whose snapshot is stale, or that have none yet
+	Services   int        // followed: one watch each
+	Stale      int        // of them, those whose snapshot is stale
+	Waiting    int        // of them, those that have no snapshot yet
+	KeyWatches int        // of single keys, by Registrars
+	Fallbacks  int        // remembered without a subscriber
+	Retained   int        // instances retained by SelfPreservation
+	Outage     *Staleness // since when and why etcd cannot be reached; nil: it can, as far as is known
 
 	// Since the Directory was made.
-	Lists             uint64 // lists begun, those of consistency checks among them
-	Watches           uint64 // watches opened
-	Inconsistencies   uint64 // snapshots found to differ from etcd, and mended
-	SelfPreservations uint64 // times that SelfPreservation began
-	Epochs            int    // times that etcd was found to have a new epoch
+	Totals
+	Latency         Histogram // from the receipt of a change to each subscriber that is given it
+	Lists           uint64    // lists begun
+	Watches         uint64    // watches opened
+	Inconsistencies uint64    // snapshots found to differ from etcd, and mended
+	Epochs          int       // times that etcd was found to have a new epoch
+
+	// ListsBy has Lists by what they were for: "start", "request" (List and ListPrefix), "check"
+	// (consistency checks), or why a watch could not go on: "compacted", "new_epoch",
+	// "inconsistent", "refused". None is missing.
+	ListsBy map[string]uint64
+	// RestartsBy has the watches that ended and were to be opened anew, by why: "compacted",
+	// "new_epoch", "inconsistent", "refused", "token_refused", "stream_replaced" (it was silent, or
+	// another watch was refused for its token) or "disconnected", for everything else. None is
+	// missing.
+	RestartsBy map[string]uint64
 }
+
+// ServiceState is whether what a Directory has of a service follows etcd.
+type ServiceState string
+
+// The states of a service that is followed.
+const (
+	ServiceCurrent ServiceState = "current" // its snapshot follows etcd
+	ServiceStale   ServiceState = "stale"   // its snapshot may not: see Snapshot.Staleness
+	ServiceWaiting ServiceState = "waiting" // it has no snapshot yet
+)
 
 // ServiceStats are the figures of one service that a Directory follows.
 type ServiceStats struct {
@@ -32,60 +59,125 @@ type ServiceStats struct {
 	Subscribers int
 	Snapshot    *Snapshot // the latest; nil before the first
 	Err         error     // why there is none yet
+	State       ServiceState
+	Since       time.Time      // since when it has been stale or waiting; zero while it is current
+	Instances   InstanceCounts // of Snapshot, with the address policy HostPort
 
 	// Since the service was first subscribed to.
-	Events    uint64 // received from the watch
-	Published uint64 // snapshots published
+	Totals
+}
+
+// Histogram is a distribution of durations.
+type Histogram struct {
+	Count   uint64
+	Sum     time.Duration
+	Buckets []Bucket // by their bounds; those that took longer are in Count alone
+}
+
+// Bucket is how many took as long as a bound at most.
+type Bucket struct {
+	Bound time.Duration
+	Count uint64
 }
 
 // Stats returns the Directory's figures.
 func (d *Directory) Stats() Stats {
+	stats, _ := d.stats()
+	return stats
+}
+
+// ServiceStats returns the figures of the services that are followed now, sorted by prefix.
+func (d *Directory) ServiceStats() []ServiceStats {
+	_, services := d.AllStats()
+	return services
+}
+
+// AllStats returns Stats and ServiceStats as of one moment: the Totals of Stats are the sum of
+// the services', and of those that are not followed any more.
+func (d *Directory) AllStats() (Stats, []ServiceStats) {
+	stats, informers := d.stats()
+	services := make([]ServiceStats, 0, len(informers))
+	for in, s := range informers {
+		s.Prefix, s.Service, s.Subscribers, s.Err = in.store.empty.prefix, in.service(), in.store.topic.Count(), in.store.topic.Why()
+		if s.Snapshot != nil {
+			s.Instances = in.store.tally.count(s.Snapshot)
+		}
+		services = append(services, s)
+	}
+	slices.SortFunc(services, func(a, b ServiceStats) int { return strings.Compare(a.Prefix, b.Prefix) })
+	return stats, services
+}
+
+// stats returns the Directory's figures, and of each service those that they are made of.
+func (d *Directory) stats() (Stats, map[*informer]ServiceStats) {
 	status, _ := d.group.Monitor().Status()
 	counters := d.group.Counters()
+	s := Stats{
+		Latency:         histogram(&d.latency),
+		Lists:           counters.Lists,
+		Watches:         counters.Watches,
+		Inconsistencies: counters.Inconsistencies,
+		Epochs:          status.Epoch - 1,
+		ListsBy:         byCause(counters.ListsBy, reflector.Start, reflector.Refused),
+		RestartsBy:      byCause(counters.RestartsBy, reflector.Compacted, reflector.Disconnected),
+	}
+	if status.Outage != nil {
+		s.Outage = &Staleness{Since: status.Outage.Since, Cause: status.Outage.Cause}
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s := Stats{
-		Fallbacks:         len(d.fallbacks.memory),
-		Lists:             counters.Lists,
-		Watches:           counters.Watches,
-		Inconsistencies:   counters.Inconsistencies,
-		SelfPreservations: d.preservations,
-		Epochs:            status.Epoch - 1,
-	}
+	s.Totals, s.Fallbacks = d.ended, len(d.fallbacks.memory)
+	services := make(map[*informer]ServiceStats, len(d.informers))
 	for keys, in := range d.informers {
 		if keys.IsSingleKey() {
 			s.KeyWatches++
 			continue
 		}
 		s.Services++
-		s.SelfPreservations += in.store.preservations.Load()
-		snap := in.store.topic.Latest()
-		if snap == nil || snap.stale != nil {
+		service := in.stats()
+		switch service.State {
+		case ServiceWaiting:
+			s.Waiting++
+		case ServiceStale:
 			s.Stale++
 		}
-		if snap != nil {
-			s.Retained += len(snap.retained)
+		if service.Snapshot != nil {
+			s.Retained += len(service.Snapshot.retained)
 		}
+		s.Totals = s.Totals.plus(service.Totals)
+		services[in] = service
+	}
+	return s, services
+}
+
+// stats returns what a Directory's own figures are made of.
+func (in *informer) stats() ServiceStats {
+	s := ServiceStats{State: ServiceWaiting, Since: in.began, Snapshot: in.store.topic.Latest(), Totals: in.store.totals()}
+	switch {
+	case s.Snapshot == nil:
+	case s.Snapshot.stale == nil:
+		s.State, s.Since = ServiceCurrent, time.Time{}
+	default:
+		s.State, s.Since = ServiceStale, s.Snapshot.stale.Since
 	}
 	return s
 }
 
-// ServiceStats returns the figures of the services that are followed now, sorted by prefix.
-func (d *Directory) ServiceStats() []ServiceStats {
-	d.mu.Lock()
-	informers := make([]*informer, 0, len(d.informers))
-	for keys, in := range d.informers {
-		if !keys.IsSingleKey() {
-			informers = append(informers, in)
+func byCause(counts reflector.Causes, from, to reflector.Cause) map[string]uint64 {
+	by := make(map[string]uint64)
+	for cause := from; cause <= to; cause++ {
+		by[cause.String()] = counts[cause]
+	}
+	return by
+}
+
+func histogram(l *topic.Latency) Histogram {
+	counts, sum := l.Load()
+	h := Histogram{Sum: sum, Buckets: make([]Bucket, len(topic.Bounds))}
+	for i, n := range counts {
+		if h.Count += n; i < len(topic.Bounds) {
+			h.Buckets[i] = Bucket{topic.Bounds[i], h.Count}
 		}
 	}
-	d.mu.Unlock()
-	stats := make([]ServiceStats, len(informers))
-	for i, in := range informers {
-		t := in.store.topic
-		stats[i] = ServiceStats{Prefix: in.store.empty.prefix, Service: in.service(), Subscribers: t.Count(), Snapshot: t.Latest(), Err: t.Why(),
-			Events: in.store.events.Load(), Published: in.store.published.Load()}
-	}
-	slices.SortFunc(stats, func(a, b ServiceStats) int { return strings.Compare(a.Prefix, b.Prefix) })
-	return stats
+	return h
 }

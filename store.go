@@ -28,12 +28,15 @@ type store struct {
 	preservation SelfPreservation
 	log          *slog.Logger
 
-	published, events, preservations atomic.Uint64
+	counts storeCounts
+	tally  tally
 
 	// mu guards the content, which the Reflector or the expiry of a retained instance
 	// changes. Readers use the topic.
 	mu           sync.Mutex
 	pending      map[string]entry // applied and not published
+	unpublished  int              // events that made pending
+	received     time.Time        // when the first of them was
 	preallocated []*Instance      // for the next snapshot
 	synced       bool             // a list was published
 	lost         losses           // nil without SelfPreservation
@@ -48,6 +51,44 @@ func newStore(snapshots *topic.Topic[Snapshot], prefix string, preservation Self
 		s.lost = make(losses)
 	}
 	return s
+}
+
+// Totals are what became of the events of a service, or of all.
+type Totals struct {
+	Events            uint64 // received from the watch
+	Published         uint64 // snapshots published
+	Conflated         uint64 // events published together with the one before, not by themselves
+	SelfPreservations uint64 // times that SelfPreservation began
+}
+
+func (s *store) totals() Totals {
+	return Totals{s.counts.events.Load(), s.counts.published.Load(), s.counts.conflated.Load(), s.counts.preservations.Load()}
+}
+
+func (t Totals) plus(o Totals) Totals {
+	return Totals{t.Events + o.Events, t.Published + o.Published, t.Conflated + o.Conflated, t.SelfPreservations + o.SelfPreservations}
+}
+
+// storeCounts are cumulative; Totals describes them.
+type storeCounts struct {
+	events, published, conflated, preservations atomic.Uint64
+}
+
+// tally has the numbers of instances of the snapshot that was last asked for: counting 100,000
+// takes some 20 ms.
+type tally struct {
+	mu   sync.Mutex
+	of   *Snapshot
+	have InstanceCounts
+}
+
+func (t *tally) count(snap *Snapshot) InstanceCounts {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.of != snap {
+		t.of, t.have = snap, snap.Count(nil)
+	}
+	return t.have
 }
 
 // stop ends the expiry of what is retained.
@@ -81,6 +122,7 @@ func (l *storeList) Replace(at reflector.Version, stale error) bool {
 	}
 	old := s.topic.Known()
 	clear(s.pending)
+	s.unpublished = 0
 	snap := cmp.Or(old, s.empty).replacedBy(&l.listing, at)
 	if s.synced { // what went before is long gone
 		for _, c := range snap.Diff(old) {
@@ -147,7 +189,11 @@ func (i *Instance) summary() string {
 func (s *store) Apply(events []*clientv3.Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.events.Add(uint64(len(events)))
+	s.counts.events.Add(uint64(len(events)))
+	if s.unpublished == 0 {
+		s.received = time.Now()
+	}
+	s.unpublished += len(events)
 	shown := s.topic.Latest()
 	for _, ev := range events {
 		key, now := string(ev.Kv.Key), decodeEvent(ev, s.empty.prefix)
@@ -168,7 +214,9 @@ func (s *store) Publish(revision int64) {
 	defer s.unlock()
 	snap := s.topic.Latest().next(s.pending, revision, s.preallocated)
 	s.retainLocked(snap)
-	s.publishLocked(snap)
+	s.publishChangeLocked(snap, s.received)
+	s.counts.conflated.Add(uint64(max(s.unpublished-1, 0)))
+	s.unpublished = 0
 	clear(s.pending)
 	s.preallocated = preallocate(len(snap.instances))
 }
@@ -205,9 +253,13 @@ func (s *store) SetStatus(stale error) {
 	}
 }
 
-func (s *store) publishLocked(snap *Snapshot) {
-	s.published.Add(1)
-	s.topic.Publish(snap, snap.stale == nil)
+func (s *store) publishLocked(snap *Snapshot) { s.publishChangeLocked(snap, time.Time{}) }
+
+// publishChangeLocked publishes a snapshot, the oldest of whose events was received then; zero: it
+// has none.
+func (s *store) publishChangeLocked(snap *Snapshot, received time.Time) {
+	s.counts.published.Add(1)
+	s.topic.PublishChange(snap, snap.stale == nil, received)
 }
 
 // Size implements reflector.Store.
@@ -244,7 +296,7 @@ func (s *store) retainLocked(snap *Snapshot) {
 	var next time.Time
 	snap.retained, next = s.lost.retained(s.preservation.Share, len(snap.instances), time.Now())
 	if len(snap.retained) > 0 && begins {
-		s.preservations.Add(1)
+		s.counts.preservations.Add(1)
 		s.began = snap
 	}
 	if s.expiry != nil {

@@ -52,7 +52,7 @@ func TestStorePublishes(t *testing.T) {
 	if keys, newest := s.Size(); keys != 4 || newest != 6 {
 		t.Errorf("size %d, %d, want 4, 6", keys, newest)
 	}
-	if events, published := s.events.Load(), s.published.Load(); events != 3 || published != 2 {
+	if events, published := s.counts.events.Load(), s.counts.published.Load(); events != 3 || published != 2 {
 		t.Errorf("%d events, %d publications, want 3, 2", events, published)
 	}
 }

@@ -135,7 +135,7 @@ func (r *Reflector) sameSize(ctx context.Context) (bool, error) {
 // differences lists the range and returns the keys that hold something else in the store.
 func (r *Reflector) differences(ctx context.Context) (map[string]Difference, error) {
 	var list List
-	at, err := r.group.lister.list(ctx, query{keys: r.keys, newList: func() Adder {
+	at, err := r.group.lister.list(ctx, query{keys: r.keys, cause: Check, newList: func() Adder {
 		list = r.store.NewList()
 		return list
 	}})

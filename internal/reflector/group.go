@@ -28,6 +28,7 @@ type Group struct {
 	lister  *lister
 
 	watches, inconsistencies atomic.Uint64
+	restarts                 causeCounter // of watches that ended
 
 	mu          sync.Mutex
 	access      map[*Reflector]access // of the Reflectors that run
@@ -56,7 +57,11 @@ type Options struct {
 }
 
 // Counters count what a Group has done.
-type Counters struct{ Lists, Watches, Inconsistencies uint64 }
+type Counters struct {
+	Lists, Watches, Inconsistencies uint64
+	ListsBy                         Causes // lists by what they were for
+	RestartsBy                      Causes // watches that ended and are opened anew, by why they ended
+}
 
 // NewGroup returns the Group of a client. LastKnown returns of how many services endpoints
 // are known, and how many endpoints, for the log of an outage.
@@ -72,12 +77,15 @@ func (g *Group) Monitor() *etcdconn.Monitor { return g.monitor }
 
 // Counters returns what the Group has done so far.
 func (g *Group) Counters() Counters {
-	return Counters{g.lister.lists.Load(), g.watches.Load(), g.inconsistencies.Load()}
+	c := Counters{Watches: g.watches.Load(), Inconsistencies: g.inconsistencies.Load()}
+	c.ListsBy, c.Lists = g.lister.lists.load()
+	c.RestartsBy, _ = g.restarts.load()
+	return c
 }
 
 // List reads a range once, linearizably, into what list returns last.
 func (g *Group) List(ctx context.Context, keys etcdkv.KeyRange, list func() Adder) (Version, error) {
-	at, err := g.lister.list(ctx, query{keys: keys, newList: list})
+	at, err := g.lister.list(ctx, query{keys: keys, cause: Request, newList: list})
 	return Version{Revision: at.Revision}, err
 }
 

@@ -24,7 +24,7 @@ type lister struct {
 	monitor *etcdconn.Monitor
 	limiter *limiter
 	paged   atomic.Bool // see etcdkv.List
-	lists   atomic.Uint64
+	lists   causeCounter
 }
 
 func newLister(client *clientv3.Client, monitor *etcdconn.Monitor) *lister {
@@ -37,6 +37,7 @@ func newLister(client *clientv3.Client, monitor *etcdconn.Monitor) *lister {
 // query is a list to be read.
 type query struct {
 	keys         etcdkv.KeyRange
+	cause        Cause
 	serializable bool         // from one member alone, else linearizable
 	newList      func() Adder // what the keys are read into
 	answered     func()       // is told of each answer; nil: nobody follows the range
@@ -138,7 +139,7 @@ func (l *lister) read(ctx context.Context, q query, t *turn) (at answer, err err
 	if at.floor = t.floor; t.page == nil {
 		at.floor = l.monitor.Floor()
 	}
-	l.lists.Add(1)
+	l.lists.add(q.cause)
 	var list Adder
 	restart := func() { list = q.newList() }
 	restart()

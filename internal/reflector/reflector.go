@@ -47,6 +47,7 @@ type Reflector struct {
 	turn        *turn // reserved for the first list; nil: used, or given up
 	revision    int64 // that has been applied
 	resume      int64 // revision to watch from; 0: list first
+	cause       Cause // of the next list
 	unpublished int   // responses whose events were applied and not published
 	epoch       int
 	retry       backoff.Backoff
@@ -217,7 +218,7 @@ func (r *Reflector) listWithoutLeader(ctx context.Context, cause error) error {
 }
 
 func (r *Reflector) read(ctx context.Context, serializable bool) (list List, at answer, err error) {
-	q := query{keys: r.keys, serializable: serializable, answered: r.noteAnswer, turn: r.turn}
+	q := query{keys: r.keys, cause: r.cause, serializable: serializable, answered: r.noteAnswer, turn: r.turn}
 	r.turn = nil
 	q.newList = func() Adder {
 		list = r.store.NewList()

@@ -36,7 +36,7 @@ func TestListAndWatch(t *testing.T) {
 		if s.at.Revision != e.store.Revision() || s.publishes != 3 {
 			e.Errorf("%d times published, last at revision %d, want 3 and %d", s.publishes, s.at.Revision, e.store.Revision())
 		}
-		if got, want := e.group.Counters(), (Counters{Lists: 1, Watches: 1}); got != want {
+		if got, want := e.group.Counters(), (Counters{Lists: 1, Watches: 1, ListsBy: Causes{Start: 1}}); got != want {
 			e.Errorf("got %+v, want %+v", got, want)
 		}
 		if len(s.statuses) != 1 {

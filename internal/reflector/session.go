@@ -66,6 +66,16 @@ func (r *Reflector) follow(ctx context.Context) error {
 		// module bench show it.
 		runtime.Gosched()
 	}
+	err := r.watch(ctx)
+	if ctx.Err() == nil {
+		r.cause = causeOf(err)
+		r.group.restarts.add(r.cause)
+	}
+	return err
+}
+
+// watch watches from where the Reflector is until the watch ends, and returns why it did.
+func (r *Reflector) watch(ctx context.Context) error {
 	s := r.open()
 	defer s.close()
 	if err := r.heedStatus(s); err != nil {

@@ -28,6 +28,7 @@ type Delivery[T any] struct {
 	closed bool          // nothing more is delivered
 	ended  chan struct{} // closed when the delivery that is due or under way has ended; nil: none
 	later  *time.Timer   // of the delivery that is to wait; nil: none
+	lag
 }
 
 // Deliver adds a function, which is called at once where there is something to deliver.
@@ -37,7 +38,7 @@ func (t *Topic[T]) Deliver(deliver func(*T, error)) *Delivery[T] {
 	d := &Delivery[T]{topic: t, deliver: deliver, closed: t.closed != nil, seen: max(t.changes-1, 0)} // what is there is one change to this one
 	d.element = t.subscribers.PushBack(d)
 	if t.value != nil || t.err != nil || t.overdue {
-		d.wakeLocked()
+		d.wakeLocked(time.Time{})
 	}
 	return d
 }
@@ -62,7 +63,8 @@ func (d *Delivery[T]) closeLocked() {
 	}
 }
 
-func (d *Delivery[T]) wakeLocked() {
+func (d *Delivery[T]) wakeLocked(received time.Time) {
+	d.noteLocked(received)
 	if d.news = true; d.ended == nil && d.later == nil && !d.closed {
 		d.ended = make(chan struct{})
 		d.topic.due = append(d.topic.due, d)
@@ -75,7 +77,7 @@ func (d *Delivery[T]) resume() {
 	d.topic.mu.Lock()
 	defer d.topic.mu.Unlock()
 	d.later = nil
-	d.wakeLocked()
+	d.wakeLocked(time.Time{})
 }
 
 // run delivers what is due.
@@ -118,6 +120,7 @@ func (d *Delivery[T]) next(why error) bool {
 			return false
 		}
 		d.got, d.seen = value, t.changes
+		d.endLocked(t.latency)
 	default:
 		d.reported = why.Error()
 	}

@@ -6,6 +6,7 @@ package topic
 import (
 	"container/list"
 	"context"
+	"time"
 
 	"github.com/rollcall-grpc/rollcall/internal/backoff"
 )
@@ -17,6 +18,7 @@ type Subscriber[T any] struct {
 	changed chan struct{} // capacity 1
 	done    chan struct{} // closed when there will be no other value; by closeLocked
 	got     *T            // last value returned; owned by Next
+	lag
 }
 
 // Subscribe adds a subscriber, which is woken through changed, of capacity one.
@@ -28,18 +30,20 @@ func (t *Topic[T]) Subscribe(changed chan struct{}) *Subscriber[T] {
 	if t.closed != nil {
 		s.closeLocked()
 	}
-	s.wakeLocked() // what is there already is news to this one
+	s.wakeLocked(time.Time{}) // what is there already is news to this one
 	return s
 }
 
-func (s *Subscriber[T]) wakeLocked()  { backoff.Wake(s.changed) }
 func (s *Subscriber[T]) closeLocked() { close(s.done) }
+func (s *Subscriber[T]) wakeLocked(received time.Time) {
+	s.noteLocked(received)
+	backoff.Wake(s.changed)
+}
 
 // Next waits for a value that it has not returned yet and returns the newest.
 func (s *Subscriber[T]) Next(ctx context.Context) (*T, error) {
 	for {
-		if value := s.topic.Latest(); value != nil && value != s.got {
-			s.got = value
+		if value := s.take(); value != nil {
 			return value, nil
 		}
 		select {
@@ -50,6 +54,19 @@ func (s *Subscriber[T]) Next(ctx context.Context) (*T, error) {
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// take returns the newest value if Next has not returned it yet, else nil.
+func (s *Subscriber[T]) take() *T {
+	t := s.topic
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.value == s.got {
+		return nil
+	}
+	s.got = t.value
+	s.endLocked(t.latency)
+	return s.got
 }
 
 // Changed is woken, at least once, when the value or the reason for none has changed.

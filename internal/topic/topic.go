@@ -32,6 +32,7 @@ const (
 type Topic[T any] struct {
 	reason   func() error  // Options.Reason
 	observer chan struct{} // Options.Observer
+	latency  *Latency      // Options.Latency
 
 	mu          sync.Mutex
 	subscribers list.List      // of subscribers
@@ -49,8 +50,8 @@ type Topic[T any] struct {
 
 // subscriber is a Subscriber or a Delivery.
 type subscriber interface {
-	wakeLocked()  // there is news
-	closeLocked() // there will be no more; called once
+	wakeLocked(received time.Time) // there is news, of a change that was received then; zero: of none
+	closeLocked()                  // there will be no more; called once
 }
 
 // Options are the settings of a Topic.
@@ -63,11 +64,13 @@ type Options[T any] struct {
 	Searching bool
 	// Observer, of capacity one, is woken with the subscribers, and is none of them; nil: none.
 	Observer chan struct{}
+	// Latency records how long changes take from their receipt to each subscriber; nil: nothing does.
+	Latency *Latency
 }
 
 // New returns a Topic without a value.
 func New[T any](opts Options[T]) *Topic[T] {
-	return &Topic[T]{reason: opts.Reason, observer: opts.Observer, fallback: opts.Fallback, searching: opts.Searching}
+	return &Topic[T]{reason: opts.Reason, observer: opts.Observer, latency: opts.Latency, fallback: opts.Fallback, searching: opts.Searching}
 }
 
 // Observer returns Options.Observer.
@@ -75,19 +78,23 @@ func (t *Topic[T]) Observer() chan struct{} { return t.observer }
 
 // Publish sets the value and wakes subscribers. One that is confirmed ends the need for a
 // fallback.
-func (t *Topic[T]) Publish(value *T, confirmed bool) {
+func (t *Topic[T]) Publish(value *T, confirmed bool) { t.PublishChange(value, confirmed, time.Time{}) }
+
+// PublishChange publishes what a change has made, the oldest of those in the value: it was
+// received then.
+func (t *Topic[T]) PublishChange(value *T, confirmed bool, received time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if confirmed {
 		t.fallback = nil
 	}
-	t.setLocked(value)
+	t.setLocked(value, received)
 }
 
-func (t *Topic[T]) setLocked(value *T) {
+func (t *Topic[T]) setLocked(value *T, received time.Time) {
 	t.value, t.err, t.changedAt = value, nil, time.Now()
 	t.changes++
-	t.wakeLocked()
+	t.wakeLocked(received)
 }
 
 // Fail sets the reason why there is no value yet.
@@ -96,7 +103,7 @@ func (t *Topic[T]) Fail(err error) {
 	defer t.mu.Unlock()
 	if t.value == nil {
 		t.err = err
-		t.wakeLocked()
+		t.wakeLocked(time.Time{})
 	}
 }
 
@@ -137,7 +144,7 @@ func (t *Topic[T]) ShowFallback() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.value == nil && t.fallback != nil {
-		t.setLocked(t.fallback)
+		t.setLocked(t.fallback, time.Time{})
 	}
 }
 
@@ -147,7 +154,7 @@ func (t *Topic[T]) Searched() {
 	defer t.mu.Unlock()
 	if t.searching {
 		t.searching = false
-		t.wakeLocked()
+		t.wakeLocked(time.Time{})
 	}
 }
 
@@ -174,7 +181,7 @@ func (t *Topic[T]) RemindLater() {
 		defer t.mu.Unlock()
 		if t.value == nil && t.closed == nil {
 			t.overdue = true
-			t.wakeLocked()
+			t.wakeLocked(time.Time{})
 			t.RemindLater()
 		}
 	})
@@ -223,12 +230,12 @@ func (t *Topic[T]) closedReason() error {
 	return cmp.Or(t.closed, etcdkv.ErrClosed)
 }
 
-func (t *Topic[T]) wakeLocked() {
+func (t *Topic[T]) wakeLocked(received time.Time) {
 	if t.observer != nil {
 		backoff.Wake(t.observer)
 	}
 	for s := range t.allLocked() {
-		s.wakeLocked()
+		s.wakeLocked(received)
 	}
 }
 
