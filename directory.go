@@ -236,7 +236,7 @@ func (d *Directory) release(in *informer) {
 // endedLocked keeps the figures of an informer that ends.
 func (d *Directory) endedLocked(in *informer) {
 	if !in.keys.IsSingleKey() {
-		d.ended = d.ended.plus(in.store.totals())
+		d.ended = d.ended.Plus(in.store.totals())
 	}
 }
 

@@ -144,7 +144,7 @@ func (d *Directory) stats() (Stats, map[*informer]ServiceStats) {
 		if service.Snapshot != nil {
 			s.Retained += len(service.Snapshot.retained)
 		}
-		s.Totals = s.Totals.plus(service.Totals)
+		s.Totals = s.Totals.Plus(service.Totals)
 		services[in] = service
 	}
 	return s, services

@@ -110,7 +110,20 @@ func TestStatsByCause(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		restarts["disconnected"]++
 		check("after the end of a watch")
-		conn.CancelWatches(rpctypes.ErrCompacted)
+		time.Sleep(time.Minute)
+		conn.Freeze()
+		time.Sleep(time.Minute)
+		conn.Thaw()
+		time.Sleep(5 * time.Second)
+		restarts["stream_replaced"]++
+		check("after a silent stream")
+		conn.Cut()
+		store.Put("svc/a", "")
+		store.Put("svc/a", "")
+		if err := store.Compact(store.Revision()); err != nil {
+			t.Fatal(err)
+		}
+		conn.Mend()
 		time.Sleep(5 * time.Second)
 		lists["compacted"]++
 		restarts["compacted"]++
@@ -124,13 +137,6 @@ func TestStatsByCause(t *testing.T) {
 		lists["refused"]++
 		restarts["refused"]++
 		check("after a refusal")
-		time.Sleep(time.Minute)
-		conn.Freeze()
-		time.Sleep(time.Minute)
-		conn.Thaw()
-		time.Sleep(5 * time.Second)
-		restarts["stream_replaced"]++
-		check("after a silent stream")
 		time.Sleep(20 * time.Minute)
 		if got := d.Stats().ListsBy["check"]; got < 2 {
 			t.Errorf("%d lists by consistency checks in 20 min", got)

@@ -65,8 +65,14 @@ func (s *store) totals() Totals {
 	return Totals{s.counts.events.Load(), s.counts.published.Load(), s.counts.conflated.Load(), s.counts.preservations.Load()}
 }
 
-func (t Totals) plus(o Totals) Totals {
+// Plus returns the sum of both.
+func (t Totals) Plus(o Totals) Totals {
 	return Totals{t.Events + o.Events, t.Published + o.Published, t.Conflated + o.Conflated, t.SelfPreservations + o.SelfPreservations}
+}
+
+// Minus returns what t has more than o.
+func (t Totals) Minus(o Totals) Totals {
+	return Totals{t.Events - o.Events, t.Published - o.Published, t.Conflated - o.Conflated, t.SelfPreservations - o.SelfPreservations}
 }
 
 // storeCounts are cumulative; Totals describes them.

@@ -49,12 +49,15 @@ var layers = []struct {
 	{"endpoints", ".", "outputs never import each other"},
 	{"serving", ".", "a server registers; it needs no output"},
 	{"xds", ". internal/backoff", "it serves snapshots, and needs no other output"},
+	{"metrics/internal/table", ".", "it reads figures, whoever exports them"},
+	{"metrics/prometheus", ". metrics/internal/table", "it exports figures, and needs no other output"},
+	{"metrics/otel", ". metrics/internal/table", "it exports figures, and needs no other output"},
 	{"balancer/weighted", "internal/spread", "it reads gRPC's own attribute, and works with any resolver"},
 	{"balancer/zone", ". internal/endpointattr internal/spread", "it reads localities from endpoints, and knows nothing of resolvers"},
 	{"examples/server", ". serving", "a server needs no more"},
 	{"examples/client", ". resolver", "a client needs no more"},
 	{"examples/polyglot/go", "", "a client that speaks xDS needs nothing of Rollcall"},
-	{"cmd/rollcall", ". resolver endpoints serving xds balancer/weighted balancer/zone internal/devetcd internal/printable internal/inventory internal/cluster", "the command puts everything together"},
+	{"cmd/rollcall", ". resolver endpoints serving xds balancer/weighted balancer/zone internal/devetcd internal/printable internal/inventory internal/cluster metrics/prometheus", "the command puts everything together"},
 }
 
 // TestLayers checks that no import runs up: packages import those above them in the list,
@@ -165,12 +168,16 @@ var heavy = []struct {
 	never  string // path prefixes
 	reason string
 }{
-	{". ./resolver ./endpoints ./serving ./balancer/zone", "go.etcd.io/etcd/server/ github.com/envoyproxy/ github.com/spf13/cobra github.com/prometheus/",
+	{". ./resolver ./endpoints ./serving ./balancer/zone", "go.etcd.io/etcd/server/ github.com/envoyproxy/ github.com/spf13/cobra github.com/prometheus/ go.opentelemetry.io/",
 		"a user of the library builds no server, no command and no metrics"},
-	{"./xds", "go.etcd.io/etcd/server/ github.com/envoyproxy/go-control-plane/pkg github.com/spf13/cobra github.com/prometheus/",
+	{"./xds", "go.etcd.io/etcd/server/ github.com/envoyproxy/go-control-plane/pkg github.com/spf13/cobra github.com/prometheus/ go.opentelemetry.io/",
 		"it is a library too, with state of its own"},
-	{"./balancer/weighted", "go.etcd.io/ github.com/envoyproxy/ github.com/spf13/cobra github.com/prometheus/",
+	{"./balancer/weighted", "go.etcd.io/ github.com/envoyproxy/ github.com/spf13/cobra github.com/prometheus/ go.opentelemetry.io/",
 		"it works with any resolver"},
+	{"./metrics/prometheus", "go.etcd.io/etcd/server/ github.com/envoyproxy/ go.opentelemetry.io/",
+		"it exports to Prometheus, and nothing else"},
+	{"./metrics/otel ./metrics/internal/table", "go.etcd.io/etcd/server/ github.com/envoyproxy/ github.com/prometheus/ go.opentelemetry.io/otel/sdk",
+		"it uses the API; the program chooses the SDK"},
 	{"./internal/throttle ./internal/backoff ./internal/jsonscan", "go.etcd.io/ google.golang.org/grpc",
 		"it is a leaf"},
 	{"./internal/spread", "go.etcd.io/", "it works with any resolver"},
@@ -207,7 +214,7 @@ func TestRootImportsDirectly(t *testing.T) {
 // Tests of library packages import no embedded etcd: it would enter the go.sum of
 // whoever depends on them.
 func TestLibraryTestsImportNoServer(t *testing.T) {
-	for _, pkg := range []string{".", "./resolver", "./endpoints", "./serving", "./balancer/weighted", "./balancer/zone"} {
+	for _, pkg := range []string{".", "./resolver", "./endpoints", "./serving", "./balancer/weighted", "./balancer/zone", "./metrics/prometheus", "./metrics/otel"} {
 		for _, path := range goList(t, "-f", `{{join .TestImports "\n"}}{{"\n"}}{{join .XTestImports "\n"}}`, pkg) {
 			if strings.HasPrefix(path, "go.etcd.io/etcd/server/") || path == module+"/internal/devetcd" {
 				t.Errorf("tests of %s import %s: they belong in internal/test/e2e", pkg, path)
