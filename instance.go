@@ -85,13 +85,22 @@ func (i *Instance) Attributes() Attributes {
 }
 
 // Draining returns Attributes().Draining, at hardly any cost.
-func (i *Instance) Draining() bool {
-	if !bytes.Contains(i.Metadata, []byte(StatusDraining)) && bytes.IndexByte(i.Metadata, '\\') < 0 {
-		return false
+func (i *Instance) Draining() bool { return string(i.field(fieldStatus)) == StatusDraining }
+
+// Weight returns Attributes().Weight, at hardly any cost.
+func (i *Instance) Weight() uint32 { return max(parsePositive(i.field(fieldWeight)), 1) }
+
+// HashKey returns Attributes().HashKey, at hardly any cost.
+func (i *Instance) HashKey() string { return string(i.field(fieldHashKey)) }
+
+// field returns the text of one field, empty where it has none.
+func (i *Instance) field(field int) []byte {
+	if text, ok := findField(i.Metadata, field); ok {
+		return text
 	}
 	var texts fieldTexts
 	texts.read(i.Metadata)
-	return string(texts[fieldStatus]) == StatusDraining
+	return texts[field]
 }
 
 // ConfigPrefix and the name of a service are the key of its gRPC service config.

@@ -4,6 +4,7 @@
 package rollcall
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -166,6 +167,40 @@ func (t *fieldTexts) scan(metadata []byte) bool {
 	}
 	return s.Done()
 }
+
+// findField returns what scan finds for one field, some five times faster than for all, where
+// nothing in the metadata is nested or escaped: a name in quotes before a colon is then that of a
+// field. It takes for granted that metadata is JSON. See BenchmarkWeight.
+func findField(metadata []byte, field int) (text []byte, ok bool) {
+	if bytes.IndexByte(metadata, '\\') >= 0 {
+		return nil, false
+	}
+	f, name := &fields[field], fieldNames[field]
+	before, rest, found := bytes.Cut(metadata, name)
+	switch {
+	case !found:
+		return nil, true
+	case !bytes.HasSuffix(before, []byte(`"`)), !bytes.HasPrefix(rest, []byte(`":`)), bytes.Contains(rest, name), // another word, or twice
+		bytes.LastIndexByte(before, '{') != 0, bytes.IndexByte(rest, '{') >= 0:
+		return nil, false
+	}
+	s := jsonscan.New(metadata, len(before)+len(name)+len(`":`))
+	if f.number {
+		text = s.Digits()
+	} else {
+		text = s.Text()
+	}
+	ok = s.Next('}') || s.Done()
+	return text, ok && (f.valid == nil || len(text) == 0 || f.valid(text))
+}
+
+// fieldNames are the names of the fields.
+var fieldNames = func() (names [numFields][]byte) {
+	for i := range fields {
+		names[i] = []byte(fields[i].name)
+	}
+	return names
+}()
 
 func indexField(name []byte) int {
 	for i := range fields {

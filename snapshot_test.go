@@ -167,9 +167,23 @@ func BenchmarkEncode(b *testing.B) {
 }
 
 func BenchmarkAttributes(b *testing.B) {
-	snap, _ := benchmarkSnapshot(b, 1)
+	for _, row := range []struct{ name, fields string }{{"plain", ""}, {"origin", `,"started":"2026-11-29T00:40:58Z","host":"node-7"`}} {
+		b.Run(row.name, func(b *testing.B) {
+			inst := &Instance{Metadata: []byte(`{"weight":10,"zone":"eu-1"` + row.fields + "}")}
+			b.ReportAllocs()
+			for b.Loop() {
+				_ = inst.Attributes()
+			}
+		})
+	}
+}
+
+// BenchmarkWeight is what a resolver reads of an endpoint that a Registrar has registered.
+func BenchmarkWeight(b *testing.B) {
+	inst := &Instance{Metadata: []byte(`{"weight":10,"zone":"eu-1","started":"2026-11-29T00:40:58Z","host":"node-7"}`)}
+	b.ReportAllocs()
 	for b.Loop() {
-		_ = snap.instances[0].Attributes()
+		_, _ = inst.Weight(), inst.HashKey()
 	}
 }
 

@@ -4,6 +4,8 @@
 package resolver
 
 import (
+	"sync/atomic"
+
 	"google.golang.org/grpc/attributes"
 	"google.golang.org/grpc/experimental/balancer/weight"
 	grpcresolver "google.golang.org/grpc/resolver"
@@ -16,8 +18,8 @@ import (
 // newEndpoint returns what a channel sees of an instance at some addresses: the instance,
 // and the attributes that gRPC's own policies read. Attributes that equal their defaults are
 // left out; ring_hash's default is the address.
-func newEndpoint(inst *rollcall.Instance, addrs []grpcresolver.Address, weight *attributes.Attributes, hashKey string) grpcresolver.Endpoint {
-	ep := endpointattr.Set(grpcresolver.Endpoint{Addresses: addrs, Attributes: weight}, inst)
+func newEndpoint(inst *rollcall.Instance, addrs []grpcresolver.Address, hashKey string) grpcresolver.Endpoint {
+	ep := endpointattr.Set(grpcresolver.Endpoint{Addresses: addrs, Attributes: weightAttribute(inst.Weight())}, inst)
 	if hashKey != inst.Addr {
 		ep = ringhash.SetHashKey(ep, hashKey)
 	}
@@ -32,51 +34,27 @@ func hashKeyOf(ep grpcresolver.Endpoint) string {
 	return ep.Addresses[0].Addr
 }
 
-// endpointAttributes is what gRPC's own policies read from an instance's metadata.
-type endpointAttributes struct {
-	weight  *attributes.Attributes
-	hashKey string // nothing where there is no "hash_key"
-}
+// weights are the attributes of weights, made when first needed: endpoints share them, whatever
+// else their metadata says. See BenchmarkStateDistinct.
+var weights [1001]atomic.Pointer[attributes.Attributes]
 
-// attributeCache holds what was read from some metadata: most endpoints of a service have
-// the same few. A nil one holds nothing. See BenchmarkState.
-type attributeCache map[string]endpointAttributes
-
-const maxCached = 64
-
-func (c attributeCache) of(inst *rollcall.Instance) endpointAttributes {
-	is, ok := c[string(inst.Metadata)]
-	if !ok {
-		a := inst.Attributes()
-		is = endpointAttributes{weightAttribute(a.Weight), a.HashKey}
-		if c != nil && len(c) < maxCached {
-			c[string(inst.Metadata)] = is
-		}
+// weightAttribute returns what gRPC's own policies read of an instance's weight, nil for 1, the default.
+func weightAttribute(w uint32) *attributes.Attributes {
+	switch {
+	case w == 1:
+		return nil
+	case w >= uint32(len(weights)):
+		return newWeightAttribute(w)
+	}
+	is := weights[w].Load()
+	if is == nil {
+		is = newWeightAttribute(w)
+		weights[w].Store(is)
 	}
 	return is
 }
 
-// smallWeights are the attributes of small weights, which endpoints share even where their
-// metadata differs: see BenchmarkStateDistinct.
-var smallWeights = func() (all [101]*attributes.Attributes) {
-	for w := range all {
-		all[w] = newWeightAttribute(uint32(w))
-	}
-	return all
-}()
-
-func weightAttribute(w uint32) *attributes.Attributes {
-	if w < uint32(len(smallWeights)) {
-		return smallWeights[w]
-	}
-	return newWeightAttribute(w)
-}
-
-// newWeightAttribute returns nil for 1, the default.
 func newWeightAttribute(w uint32) *attributes.Attributes {
-	if w == 1 {
-		return nil
-	}
 	return weight.Set(grpcresolver.Endpoint{}, weight.EndpointInfo{Weight: w}).Attributes
 }
 

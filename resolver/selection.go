@@ -4,6 +4,8 @@
 package resolver
 
 import (
+	"cmp"
+
 	grpcresolver "google.golang.org/grpc/resolver"
 
 	"github.com/rollcall-grpc/rollcall"
@@ -26,9 +28,8 @@ func newSelection(instances []*rollcall.Instance) selection {
 		hashes:    make([]uint64, len(instances)),
 		instances: instances,
 	}
-	cache := make(attributeCache)
 	for i, inst := range instances {
-		s.endpoints[i] = s.endpoint(inst, []grpcresolver.Address{{Addr: inst.Addr}}, cache)
+		s.endpoints[i] = s.endpoint(inst, []grpcresolver.Address{{Addr: inst.Addr}})
 		s.hashes[i] = hashOf(inst.Key)
 	}
 	s.separateHashKeys()
@@ -62,10 +63,10 @@ func (s *selection) set(addr string, inst *rollcall.Instance) {
 	case there && looksSame(inst, s.instances[i]):
 		s.instances[i] = inst
 	case there:
-		s.endpoints[i], s.hashes[i], s.instances[i] = s.endpoint(inst, s.endpoints[i].Addresses, nil), hashOf(inst.Key), inst
+		s.endpoints[i], s.hashes[i], s.instances[i] = s.endpoint(inst, s.endpoints[i].Addresses), hashOf(inst.Key), inst
 	case inst != nil:
 		s.index[addr] = len(s.instances)
-		s.endpoints = append(s.endpoints, s.endpoint(inst, []grpcresolver.Address{{Addr: addr}}, nil))
+		s.endpoints = append(s.endpoints, s.endpoint(inst, []grpcresolver.Address{{Addr: addr}}))
 		s.hashes, s.instances = append(s.hashes, hashOf(inst.Key)), append(s.instances, inst)
 	}
 }
@@ -80,18 +81,10 @@ func (s *selection) drop(i int) {
 	s.endpoints, s.hashes, s.instances = s.endpoints[:last], s.hashes[:last], s.instances[:last]
 }
 
-func (s *selection) endpoint(inst *rollcall.Instance, addrs []grpcresolver.Address, cache attributeCache) grpcresolver.Endpoint {
-	a := cache.of(inst)
-	s.hashKeys = s.hashKeys || a.hashKey != ""
-	return newEndpoint(inst, addrs, a.weight, s.hashKey(inst, a))
-}
-
-// hashKey returns the hash key that an instance asks for: its "hash_key", or else its id.
-func (s *selection) hashKey(inst *rollcall.Instance, a endpointAttributes) string {
-	if a.hashKey != "" {
-		return a.hashKey
-	}
-	return inst.ID()
+func (s *selection) endpoint(inst *rollcall.Instance, addrs []grpcresolver.Address) grpcresolver.Endpoint {
+	hashKey := inst.HashKey()
+	s.hashKeys = s.hashKeys || hashKey != ""
+	return newEndpoint(inst, addrs, cmp.Or(hashKey, inst.ID()))
 }
 
 // separateHashKeys makes the hash keys of all endpoints different: of those with the same,
@@ -102,22 +95,20 @@ func (s *selection) separateHashKeys() {
 	if !s.hashKeys {
 		return // ids differ
 	}
-	cache := make(attributeCache)
 	owners := make(map[string]*rollcall.Instance, len(s.instances))
 	for _, inst := range s.instances {
-		hashKey := s.hashKey(inst, cache.of(inst))
+		hashKey := cmp.Or(inst.HashKey(), inst.ID())
 		if owner := owners[hashKey]; owner == nil || inst.Key < owner.Key {
 			owners[hashKey] = inst
 		}
 	}
 	for i, inst := range s.instances {
-		a := cache.of(inst)
-		hashKey := s.hashKey(inst, a)
+		hashKey := cmp.Or(inst.HashKey(), inst.ID())
 		if owners[hashKey] != inst {
 			hashKey += "\x00" + inst.ID()
 		}
 		if ep := s.endpoints[i]; hashKeyOf(ep) != hashKey {
-			s.endpoints[i] = newEndpoint(inst, ep.Addresses, a.weight, hashKey)
+			s.endpoints[i] = newEndpoint(inst, ep.Addresses, hashKey)
 		}
 	}
 }
