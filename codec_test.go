@@ -114,11 +114,12 @@ func TestAttributes(t *testing.T) {
 		{`{"weight":2,"weight":2.0,"zone":"\u007a"}`, rollcall.Attributes{Weight: 2, Locality: rollcall.Locality{Zone: "z"}}},
 		{`{"weight":null,"status":null,"zone":null}`, rollcall.Attributes{Weight: 1, Invalid: invalid("weight", badWeight)}},
 		{`{"status":""}`, rollcall.Attributes{Weight: 1}},
-		{`{"started":"2026-01-02T03:04:05+01:00","host":"node-7","metrics_port":9090}`,
-			rollcall.Attributes{Weight: 1, Started: time.Date(2026, 1, 2, 2, 4, 5, 0, time.UTC), Host: "node-7", MetricsPort: 9090}},
-		{`{"started":"x","host":"","metrics_port":80}`, rollcall.Attributes{Weight: 1, MetricsPort: 80, Invalid: invalid("started", "want a time such as 2006-01-02T15:04:05Z")}},
-		{`{"host":7,"weight":2}`, rollcall.Attributes{Weight: 2, Invalid: invalid("host", "want a string")}},
-		{`{"metrics_port":65536}`, rollcall.Attributes{Weight: 1, Invalid: invalid("metrics_port", "want a port from 1 to 65535")}},
+		{`{"started":"x","host":7,"metrics_port":9090}`, rollcall.Attributes{Weight: 1, MetricsPort: 9090, Invalid: []rollcall.FieldError{
+			{Field: "started", Reason: "want a time such as 2006-01-02T15:04:05Z"}, {Field: "host", Reason: "want a string"}}}},
+		{`{"started":"2026-11-29T00:40:58Z","host":"node-7","metrics_port":0}`, rollcall.Attributes{Weight: 1, Host: "node-7",
+			Started: time.Date(2026, 11, 29, 0, 40, 58, 0, time.UTC), Invalid: invalid("metrics_port", "want a port from 1 to 65535")}},
+		{`{"started":"2026-11-29T01:40:58+01:00"}`, rollcall.Attributes{Weight: 1, Started: time.Date(2026, 11, 29, 0, 40, 58, 0, time.UTC)}},
+		{`{"started":"2026-13-29T00:40:58Z"}`, rollcall.Attributes{Weight: 1, Invalid: invalid("started", "want a time such as 2006-01-02T15:04:05Z")}},
 		{`{"status":"gone"}`, rollcall.Attributes{Weight: 1, Invalid: invalid("status", `want "serving" or "draining"`)}},
 	} {
 		t.Run(row.metadata, func(t *testing.T) {

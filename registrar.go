@@ -38,7 +38,11 @@ func NewRegistrar(directory *Directory, opts RegistrarOptions) (*Registrar, erro
 	case opts.TTL < time.Second:
 		return nil, inputError("TTL", opts.TTL.String(), "a lease lives at least 1s")
 	}
-	r := &Registrar{directory: directory, client: directory.Client(), opts: opts,
+	var origin []metadataField
+	if !opts.NoOrigin {
+		origin = processOrigin()
+	}
+	r := &Registrar{origin: origin, directory: directory, client: directory.Client(), opts: opts,
 		wake: make(chan struct{}, 1), batch: maxBatch, regs: make(map[string]*Registration),
 		unanswered: make(map[string][]clientv3.LeaseID), watches: make(map[string]*keyWatch),
 		deregistered: make(map[string]bool), edits: make(map[string]values), cleared: make(map[string]bool)}
@@ -71,8 +75,8 @@ func (r *Registrar) closedLocked(g *Registration) error {
 // Register begins to keep an endpoint in etcd and returns at once; Wait waits until it
 // is there. A key that exists already is taken over: a restarted instance is its own
 // successor, and so is one whose last registration is still being removed. What an operator
-// edited during the last registration of the key stays, as it does in an Update. What can
-// never work is an *InputError.
+// edited during the last registration of the key stays, as it does in an Update. The metadata
+// gets "started" and "host", see RegistrarOptions.NoOrigin. What can never work is an *InputError.
 func (r *Registrar) Register(service string, ep Endpoint) (*Registration, error) {
 	g, err := r.prepare(service, ep)
 	if err != nil {
@@ -108,7 +112,7 @@ func (r *Registrar) prepare(service string, ep Endpoint) (*Registration, error) 
 	if err := r.opts.Policy.Check(ep.Addr); err != nil {
 		return nil, err
 	}
-	value, err := Encode(ep.Addr, ep.Metadata)
+	value, err := r.encode(ep.Addr, ep.Metadata)
 	if err != nil {
 		return nil, err
 	}

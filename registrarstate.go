@@ -20,6 +20,11 @@ type RegistrarOptions struct {
 	TTL    time.Duration // how long a dead process stays listed; default 10 s, at least 1 s, rounded up to seconds
 	Policy AddressPolicy // what may be advertised; default HostPort
 	Logger *slog.Logger  // default: the Directory's
+
+	// NoOrigin leaves the metadata as it is given. Otherwise that of every endpoint, where it is an
+	// object or null, gets "started" (when this process began, as 2006-01-02T15:04:05Z) and "host"
+	// (the name of its machine), each unless it is given. Both are for people and monitoring only.
+	NoOrigin bool
 }
 
 // Registrar keeps endpoints in etcd under one lease, for as long as it lives, whatever
@@ -29,8 +34,9 @@ type Registrar struct {
 	directory *Directory // watches the keys
 	client    *clientv3.Client
 	opts      RegistrarOptions
-	wake      chan struct{} // capacity 1: a registration is dirty
-	stop      func()        // cancels and joins run
+	origin    []metadataField // of the endpoints; nil for NoOrigin
+	wake      chan struct{}   // capacity 1: a registration is dirty
+	stop      func()          // cancels and joins run
 	counts    registrarCounts
 
 	// Owned by run.

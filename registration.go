@@ -19,7 +19,7 @@ const shutdownTimeout = 15 * time.Second
 type Endpoint struct {
 	ID       string // last part of the key; default: Addr
 	Addr     string // where clients reach it; see RegistrarOptions.Policy
-	Metadata any    // anything that encoding/json writes; an object to use Attributes
+	Metadata any    // anything that encoding/json writes; an object to use Attributes. See RegistrarOptions.NoOrigin
 }
 
 // ID is the last part of the key, after the service.
@@ -58,7 +58,7 @@ func (g *Registration) Wait(ctx context.Context) error {
 // before the update stay as the operator left them; a status that an operator has set stays
 // in any case until an operator takes it back.
 func (g *Registration) Update(ctx context.Context, metadata any) error {
-	value, err := Encode(g.addr, metadata)
+	value, err := g.registrar.encode(g.addr, metadata)
 	if err != nil {
 		return err
 	}
@@ -83,6 +83,11 @@ func (g *Registration) Drain(ctx context.Context) error {
 // the phase stays Draining then.
 func (g *Registration) Undrain(ctx context.Context) error {
 	return g.set(ctx, "undrain", func() (desired, error) { return g.desired.with(g.desired.plain, false) })
+}
+
+// encode is Encode, with where the endpoint comes from.
+func (r *Registrar) encode(addr string, metadata any) ([]byte, error) {
+	return Encode(addr, withOrigin(metadata, r.origin))
 }
 
 // set has the program want what change returns, which is called under the lock, and waits until

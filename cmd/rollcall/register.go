@@ -23,6 +23,7 @@ import (
 func newRegister(a *app) *cobra.Command {
 	var flags endpointFlags
 	var addr string
+	var noOrigin bool
 	cmd := &cobra.Command{
 		Use:   "register SERVICE --addr HOST:PORT [-- COMMAND ARGS...]",
 		Short: "Keep an endpoint registered, for as long as a command runs",
@@ -50,12 +51,13 @@ func newRegister(a *app) *cobra.Command {
 				return err
 			}
 			a.warn(e)
-			return a.register(cmd.Context(), e, flags.ttl, args[1:])
+			return a.register(cmd.Context(), e, rollcall.RegistrarOptions{TTL: flags.ttl, NoOrigin: noOrigin}, args[1:])
 		},
 	}
 	flags.add(cmd.Flags())
 	cmd.Flags().StringVar(&addr, "addr", "", "where clients reach the service, HOST:PORT")
 	cmd.Flags().DurationVar(&flags.ttl, "ttl", 10*time.Second, "how long the endpoint stays if this process dies; whole seconds")
+	cmd.Flags().BoolVar(&noOrigin, "no-origin", false, "leave \"started\" and \"host\" out of the metadata: when and where this process began")
 	return cmd
 }
 
@@ -72,7 +74,7 @@ func registerArgs(args []string, dash int) error {
 	return nil
 }
 
-func (a *app) register(ctx context.Context, e entry, ttl time.Duration, command []string) error {
+func (a *app) register(ctx context.Context, e entry, opts rollcall.RegistrarOptions, command []string) error {
 	client, err := a.client()
 	if err != nil {
 		return err
@@ -95,7 +97,7 @@ func (a *app) register(ctx context.Context, e entry, ttl time.Duration, command 
 	if err != nil {
 		return err
 	}
-	registrar, err := rollcall.NewRegistrar(directory, rollcall.RegistrarOptions{TTL: ttl})
+	registrar, err := rollcall.NewRegistrar(directory, opts)
 	if err != nil {
 		return err
 	}

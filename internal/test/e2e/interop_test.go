@@ -108,7 +108,7 @@ func TestInterop(t *testing.T) {
 // register registers an endpoint until the test ends.
 func register(t *testing.T, client *clientv3.Client, service string, ep rollcall.Endpoint) *rollcall.Registration {
 	t.Helper()
-	registrar, err := rollcall.NewRegistrar(lab.Directory(t, client), rollcall.RegistrarOptions{})
+	registrar, err := rollcall.NewRegistrar(lab.Directory(t, client), rollcall.RegistrarOptions{NoOrigin: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -82,7 +82,7 @@ func (d *driver) open(i int) error {
 		return err
 	}
 	d.directories = append(d.directories, dir)
-	r, err := rollcall.NewRegistrar(dir, rollcall.RegistrarOptions{TTL: registrationTTL})
+	r, err := rollcall.NewRegistrar(dir, rollcall.RegistrarOptions{NoOrigin: true, TTL: registrationTTL})
 	if err != nil {
 		return err
 	}

@@ -140,7 +140,7 @@ func TestOutageDuringABatch(t *testing.T) {
 		answers := &lossy{left: make(map[string]int)}
 		cfg := rollcall.ClientConfig(etcd.Endpoints()...)
 		cfg.DialOptions = append(cfg.DialOptions, grpc.WithChainUnaryInterceptor(answers.unary))
-		r, err := rollcall.NewRegistrar(lab.Directory(t, lab.ClientOf(t, cfg)), rollcall.RegistrarOptions{TTL: time.Minute})
+		r, err := rollcall.NewRegistrar(lab.Directory(t, lab.ClientOf(t, cfg)), rollcall.RegistrarOptions{NoOrigin: true, TTL: time.Minute})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -153,7 +153,7 @@ func TestOutageDuringABatch(t *testing.T) {
 		etcd := lab.Start(t, etcdtest.Options{})
 		link := etcdtest.NewLink(t, etcd.Endpoints()[0])
 		link.Delay(5 * time.Millisecond)
-		r, err := rollcall.NewRegistrar(lab.Directory(t, lab.Client(t, link.Addr())), rollcall.RegistrarOptions{TTL: time.Minute})
+		r, err := rollcall.NewRegistrar(lab.Directory(t, lab.Client(t, link.Addr())), rollcall.RegistrarOptions{NoOrigin: true, TTL: time.Minute})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -34,7 +34,7 @@ func TestL13LateCreates(t *testing.T) {
 		link := etcdtest.NewLink(t, member.Addr())
 		links, addrs = append(links, link), append(addrs, link.Addr())
 	}
-	r, err := rollcall.NewRegistrar(lab.Directory(t, lab.Client(t, addrs...)), rollcall.RegistrarOptions{TTL: time.Minute})
+	r, err := rollcall.NewRegistrar(lab.Directory(t, lab.Client(t, addrs...)), rollcall.RegistrarOptions{NoOrigin: true, TTL: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,7 +186,7 @@ func TestL16DeletedKeysOfMany(t *testing.T) {
 	t.Parallel()
 	etcd := lab.Start(t, etcdtest.Options{})
 	direct := etcd.Client(t)
-	r, err := rollcall.NewRegistrar(lab.Directory(t, lab.Client(t, etcd.Endpoints()...)), rollcall.RegistrarOptions{TTL: time.Hour})
+	r, err := rollcall.NewRegistrar(lab.Directory(t, lab.Client(t, etcd.Endpoints()...)), rollcall.RegistrarOptions{NoOrigin: true, TTL: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +243,7 @@ func TestL17ClosedWhileEtcdIsAway(t *testing.T) {
 	direct := etcd.Client(t)
 	link := etcdtest.NewLink(t, etcd.Endpoints()[0])
 	log := &logtest.Buffer{}
-	r, err := rollcall.NewRegistrar(lab.Directory(t, lab.Client(t, link.Addr())), rollcall.RegistrarOptions{TTL: 30 * time.Second, Logger: log.Logger(slog.LevelInfo)})
+	r, err := rollcall.NewRegistrar(lab.Directory(t, lab.Client(t, link.Addr())), rollcall.RegistrarOptions{NoOrigin: true, TTL: 30 * time.Second, Logger: log.Logger(slog.LevelInfo)})
 	if err != nil {
 		t.Fatal(err)
 	}

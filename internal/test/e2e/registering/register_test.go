@@ -32,7 +32,7 @@ const leaseTTL = 3 * time.Second
 // newRegistrar returns a registrar with leaseTTL that is closed when the test ends.
 func newRegistrar(t *testing.T, client *clientv3.Client) *rollcall.Registrar {
 	t.Helper()
-	r, err := rollcall.NewRegistrar(lab.Directory(t, client), rollcall.RegistrarOptions{TTL: leaseTTL})
+	r, err := rollcall.NewRegistrar(lab.Directory(t, client), rollcall.RegistrarOptions{NoOrigin: true, TTL: leaseTTL})
 	if err != nil {
 		t.Fatal(err)
 	}
