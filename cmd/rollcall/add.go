@@ -13,6 +13,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/inventory"
 )
 
 func newAdd(a *app) *cobra.Command {
@@ -75,7 +76,7 @@ func (a *app) add(ctx context.Context, e entry, ttl time.Duration, force bool) e
 		if old != nil {
 			inst.CreateRevision = old.CreateRevision
 		}
-		row := renderInstance(inst, of(e.service))
+		row := inventory.Of(inst, inventory.Under(e.service))
 		row.TTL = granted
 		return a.printAdded(row, old)
 	})
@@ -107,7 +108,7 @@ func put(ctx context.Context, client *clientv3.Client, e entry, lease clientv3.L
 	}
 }
 
-func (a *app) printAdded(row instance, old *mvccpb.KeyValue) error {
+func (a *app) printAdded(row inventory.Instance, old *mvccpb.KeyValue) error {
 	switch {
 	case row.Lease != "":
 		a.say("lease %s is not renewed: etcd removes the key %ds after it was written", row.Lease, row.TTL)

@@ -57,8 +57,8 @@ func TestAddUnderLease(t *testing.T) {
 		t.Errorf("got %+v, want a lease of 3s", got)
 	}
 	wantIn(t, "stderr", r.stderr, "lease "+got.Lease+" is not renewed", "3s")
-	r = must(t, endpoint, "get", "t-lease")
-	wantIn(t, "stdout", r.stdout, got.Lease, "3s")
+	r = must(t, endpoint, "get", "t-lease", "-o", "wide")
+	wantIn(t, "stdout", r.stdout, got.Lease, "/3s ")
 
 	r = must(t, endpoint, "add", "t-lease", "10.0.0.1:80", "--force")
 	wantIn(t, "stderr", r.stderr, "was under lease "+got.Lease, "the server takes the new value under its lease", "otherwise the key stays")
@@ -94,7 +94,7 @@ func TestRm(t *testing.T) {
 		t.Errorf("second rm: exit %d, want %d", r.code, exitNotFound)
 	}
 	r = must(t, endpoint, "ls", "t-rm")
-	wantIn(t, "stdout", r.stdout, "t-rm     1          0        0")
+	wantIn(t, "stdout", r.stdout, "t-rm     1          1        -         -        -")
 	r = must(t, endpoint, "ls", "t-nothing")
 	wantIn(t, "stderr", r.stderr, `no services start with "t-nothing" at revision `)
 }

@@ -18,6 +18,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/inventory"
 	"github.com/rollcall-grpc/rollcall/internal/printable"
 	"github.com/rollcall-grpc/rollcall/resolver"
 )
@@ -100,7 +101,7 @@ func newConfigSet(a *app) *cobra.Command {
 				return err
 			}
 			if err := resolver.CheckServiceConfig(text); err != nil {
-				return fail(exitUsage, "invalid service config: %s; nothing was written", reason(err))
+				return fail(exitUsage, "invalid service config: %s; nothing was written", inventory.Reason(err))
 			}
 			return a.setConfig(cmd.Context(), service, text, dryRun)
 		},
@@ -149,7 +150,7 @@ func renderConfig(stored *rollcall.ServiceConfig) *serviceConfig {
 	c := &serviceConfig{Key: rollcall.ConfigPrefix + stored.Service, ModRevision: stored.ModRevision,
 		Config: stored.JSON, text: string(stored.JSON)}
 	if err := resolver.CheckServiceConfig(c.text); err != nil {
-		c.Cause = reason(err)
+		c.Cause = inventory.Reason(err)
 	}
 	if !json.Valid(c.Config) {
 		c.Config, _ = json.Marshal(c.text)

@@ -18,15 +18,16 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/inventory"
 )
 
 // edited lists endpoints whose metadata was changed.
 type edited struct {
-	APIVersion string     `json:"apiVersion"`
-	Kind       string     `json:"kind"`
-	Service    string     `json:"service"`
-	Revision   int64      `json:"revision"`
-	Instances  []instance `json:"instances"`
+	APIVersion string               `json:"apiVersion"`
+	Kind       string               `json:"kind"`
+	Service    string               `json:"service"`
+	Revision   int64                `json:"revision"`
+	Instances  []inventory.Instance `json:"instances"`
 }
 
 func newDrain(a *app) *cobra.Command {
@@ -150,7 +151,7 @@ func (a *app) printEdited(service string, done change) error {
 			return err
 		}
 		serving[inst.Key] = !inst.Draining()
-		row := renderInstance(inst, of(service))
+		row := inventory.Of(inst, inventory.Under(service))
 		e.Instances = append(e.Instances, row)
 		rows = append(rows, []string{row.ID, row.Addr, metadataText(row.Metadata), row.Lease, strconv.FormatInt(row.ModRevision, 10)})
 	}

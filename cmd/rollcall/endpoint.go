@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/inventory"
 )
 
 // endpointFlags are the flags that add and register share.
@@ -91,17 +93,21 @@ func wholeSeconds(ttl time.Duration) int64 { return int64((ttl + time.Second - 1
 type written struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
-	instance
+	inventory.Instance
 }
 
-func newWritten(inst instance) written {
-	return written{APIVersion: apiVersion, Kind: "Instance", instance: inst}
+func newWritten(inst inventory.Instance) written {
+	return written{APIVersion: apiVersion, Kind: "Instance", Instance: inst}
 }
 
 // writtenTable is an endpoint that was written, as a table.
-func writtenTable(i instance) string {
+func writtenTable(i inventory.Instance) string {
+	ttl := ""
+	if i.TTL > 0 {
+		ttl = fmt.Sprintf("%ds", i.TTL)
+	}
 	return table([]string{"KEY", "LEASE", "TTL", "MOD"},
-		[]string{i.Key, i.Lease, ttlText(i.TTL), strconv.FormatInt(i.ModRevision, 10)})
+		[]string{i.Key, i.Lease, ttl, strconv.FormatInt(i.ModRevision, 10)})
 }
 
 // revoke revokes a lease that no key is under. If that fails, the lease expires.

@@ -5,6 +5,7 @@ package main
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,7 +26,7 @@ func (a *app) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&a.password, "password", "", "password of --user")
 	flags.StringVar(&a.passwordFile, "password-file", "", "file that holds the password of --user")
 	flags.DurationVar(&a.dialTimeout, "dial-timeout", 2*time.Second, "time within which etcd must answer")
-	flags.StringVarP(&a.output, "output", "o", "table", "table or json")
+	flags.StringVarP(&a.output, "output", "o", "table", "table or json; ls and get also know wide, yaml and name")
 }
 
 // resolveFlags fills flags that were not given: ROLLCALL_NAME wins over ETCDCTL_NAME.
@@ -50,8 +51,13 @@ func (a *app) resolveFlags(cmd *cobra.Command) error {
 			break
 		}
 	}
-	if a.output != "table" && a.output != "json" {
-		return fail(exitUsage, "unknown output %q: want table or json", a.output)
+	known := strings.Fields(cmd.Annotations[outputsKey])
+	if len(known) == 0 {
+		known = []string{"table", "json"}
+	}
+	if !slices.Contains(known, a.output) {
+		last := len(known) - 1
+		return fail(exitUsage, "%s has no output %q: want %s or %s", cmd.CommandPath(), a.output, strings.Join(known[:last], ", "), known[last])
 	}
 	if a.dialTimeout <= 0 {
 		return fail(exitUsage, "--dial-timeout %v: must be positive, such as 2s", a.dialTimeout)

@@ -43,7 +43,7 @@ func (a *app) writeJSON(v any, indent string) error {
 // table lays out rows in columns. Cells are made safe; an empty one becomes "-".
 func table(rows ...[]string) string {
 	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	w := tabwriter.NewWriter(&b, 0, 0, len(columnGap), ' ', 0)
 	for _, row := range rows {
 		for i, cell := range row {
 			if i > 0 {

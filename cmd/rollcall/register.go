@@ -18,6 +18,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/inventory"
 )
 
 func newRegister(a *app) *cobra.Command {
@@ -204,7 +205,7 @@ func (s *registerSession) printRegistered(ctx context.Context, reg *rollcall.Reg
 	if err != nil {
 		return fmt.Errorf("%q: %w", reg.Key(), err)
 	}
-	row := renderInstance(inst, of(s.entry.service))
+	row := inventory.Of(inst, inventory.Under(s.entry.service))
 	state, _ := reg.State()
 	row.TTL = int64(state.TTL / time.Second)
 	if s.a.json() {
@@ -242,7 +243,7 @@ func stateText(key string, s rollcall.State) string {
 	case s.Err != nil:
 		return fmt.Sprintf("%q is not registered: %s; trying to register it again", key, plain(s.Err))
 	}
-	return fmt.Sprintf("%q is %s, under lease %s", key, s.Phase, leaseText(s.Lease))
+	return fmt.Sprintf("%q is %s, under lease %s", key, s.Phase, inventory.LeaseText(s.Lease))
 }
 
 // abort ends a registration that failed. If etcd does not answer, its key expires with the lease.

@@ -32,7 +32,7 @@ func TestRegister(t *testing.T) {
 		"--id", "blue", "--ttl", "2500ms", "--metadata", `{"zone":"eu-1"}`)
 	eventually(t, "the key is printed", func() bool { return strings.Contains(s.stdout.String(), key) })
 	wantIn(t, "stdout", s.stdout.String(), " 3s ")
-	wantIn(t, "get", must(t, endpoint, "get", "t-reg").stdout, "blue", "10.0.0.1:80", `{"zone":"eu-1"}`, "3s")
+	wantIn(t, "get", must(t, endpoint, "get", "t-reg", "-o", "wide").stdout, "blue", "10.0.0.1:80", " eu-1 ", "/3s ")
 
 	// An operator takes the key away; it comes back, and that is told.
 	must(t, endpoint, "rm", "t-reg", "blue")

@@ -19,18 +19,19 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/inventory"
 	"github.com/rollcall-grpc/rollcall/resolver"
 )
 
 // resolution is what a channel sees of a target.
 type resolution struct {
-	APIVersion    string          `json:"apiVersion"`
-	Kind          string          `json:"kind"`
-	Target        string          `json:"target"`
-	Revision      int64           `json:"revision"`
-	Instances     []instance      `json:"instances"`
-	LeftOut       []leftOut       `json:"leftOut"`
-	ServiceConfig json.RawMessage `json:"serviceConfig,omitempty"`
+	APIVersion    string               `json:"apiVersion"`
+	Kind          string               `json:"kind"`
+	Target        string               `json:"target"`
+	Revision      int64                `json:"revision"`
+	Instances     []inventory.Instance `json:"instances"`
+	LeftOut       []leftOut            `json:"leftOut"`
+	ServiceConfig json.RawMessage      `json:"serviceConfig,omitempty"`
 }
 
 // leftOut is a key that the channel does not get.
@@ -156,7 +157,7 @@ func (c *channel) NewAddress(addresses []grpcresolver.Address) {
 
 func (c *channel) ParseServiceConfig(text string) *serviceconfig.ParseResult {
 	if err := resolver.CheckServiceConfig(text); err != nil {
-		return &serviceconfig.ParseResult{Err: errors.New(reason(err))}
+		return &serviceconfig.ParseResult{Err: errors.New(inventory.Reason(err))}
 	}
 	if !c.told {
 		c.config = json.RawMessage(text)
@@ -166,9 +167,9 @@ func (c *channel) ParseServiceConfig(text string) *serviceconfig.ParseResult {
 
 // render compares the channel's endpoints with the service's snapshot.
 func (c *channel) render(target string, snap *rollcall.Snapshot) resolution {
-	split := of(snap.Service())
+	split := inventory.Under(snap.Service())
 	r := resolution{APIVersion: apiVersion, Kind: "Resolution", Target: target, Revision: snap.Revision(),
-		Instances: []instance{}, LeftOut: []leftOut{}}
+		Instances: []inventory.Instance{}, LeftOut: []leftOut{}}
 	if c.state.ServiceConfig != nil {
 		r.ServiceConfig = c.config
 	}
@@ -176,16 +177,16 @@ func (c *channel) render(target string, snap *rollcall.Snapshot) resolution {
 	for _, ep := range c.state.Endpoints {
 		if inst := resolver.InstanceFromEndpoint(ep); inst != nil {
 			told[inst.Key] = true
-			r.Instances = append(r.Instances, renderInstance(inst, split))
+			r.Instances = append(r.Instances, inventory.Of(inst, split))
 		}
 	}
-	slices.SortFunc(r.Instances, func(a, b instance) int { return strings.Compare(a.Key, b.Key) })
+	slices.SortFunc(r.Instances, func(a, b inventory.Instance) int { return strings.Compare(a.Key, b.Key) })
 	for _, i := range snap.Invalid() {
-		r.LeftOut = append(r.LeftOut, leftOut{i.Key, base64Of(i.Key), "", "invalid: " + i.Cause.Error()})
+		r.LeftOut = append(r.LeftOut, leftOut{i.Key, inventory.Base64(i.Key), "", "invalid: " + i.Cause.Error()})
 	}
 	for inst := range snap.All() {
 		if !told[inst.Key] {
-			r.LeftOut = append(r.LeftOut, leftOut{inst.Key, base64Of(inst.Key), inst.Addr, c.cause(inst)})
+			r.LeftOut = append(r.LeftOut, leftOut{inst.Key, inventory.Base64(inst.Key), inst.Addr, c.cause(inst)})
 		}
 	}
 	slices.SortFunc(r.LeftOut, func(a, b leftOut) int { return strings.Compare(a.Key, b.Key) })
@@ -201,7 +202,7 @@ func (c *channel) cause(inst *rollcall.Instance) string {
 	}
 	switch err := rollcall.HostPort(inst.Addr); {
 	case err != nil:
-		return "disallowed: " + reason(err)
+		return "disallowed: " + inventory.Reason(err)
 	case inst.Draining():
 		return "draining"
 	}

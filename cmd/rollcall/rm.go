@@ -11,6 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall/internal/inventory"
 )
 
 type deletion struct {
@@ -63,7 +65,7 @@ func (a *app) rm(ctx context.Context, service string, names []string) error {
 func (a *app) printRemoved(keys []string, revision int64) error {
 	if a.json() {
 		d := deletion{APIVersion: apiVersion, Kind: "Deletion", Revision: revision, Keys: keys}
-		if slices.ContainsFunc(keys, func(key string) bool { return base64Of(key) != "" }) {
+		if slices.ContainsFunc(keys, func(key string) bool { return inventory.Base64(key) != "" }) {
 			for _, key := range keys {
 				d.KeysBase64 = append(d.KeysBase64, base64.StdEncoding.EncodeToString([]byte(key)))
 			}

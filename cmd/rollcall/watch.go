@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/inventory"
 )
 
 // reasonTimeout bounds the question why endpoints went: the events after it wait.
@@ -20,10 +21,10 @@ const reasonTimeout = 500 * time.Millisecond
 
 // event is an instance that was added, changed or removed.
 type event struct {
-	Type     string   `json:"type"`            // PUT or DELETE
-	Revision int64    `json:"revision"`        // of the snapshot that has the change
-	Instance instance `json:"instance"`        // for DELETE, as it was
-	Cause    string   `json:"cause,omitempty"` // why clients leave it out although the key exists
+	Type     string             `json:"type"`            // PUT or DELETE
+	Revision int64              `json:"revision"`        // of the snapshot that has the change
+	Instance inventory.Instance `json:"instance"`        // for DELETE, as it was
+	Cause    string             `json:"cause,omitempty"` // why clients leave it out although the key exists
 
 	Reason rollcall.Departure `json:"reason,omitempty"` // for DELETE where the key is gone, why
 	gone   *rollcall.Instance // then
@@ -114,7 +115,7 @@ type watching struct {
 
 func (w *watching) start(snap *rollcall.Snapshot) error {
 	if w.a.json() {
-		if err := w.a.printLine(newInstanceList(w.service, render(snap, of(w.service)))); err != nil {
+		if err := w.a.printLine(newInstanceList(w.service, snap)); err != nil {
 			return err
 		}
 	} else {
@@ -218,14 +219,14 @@ func events(old, snap *rollcall.Snapshot) []event {
 	for _, r := range snap.Invalid() {
 		causes[r.Key] = "invalid: " + r.Cause.Error()
 	}
-	split := of(snap.Service())
+	split := inventory.Under(snap.Service())
 	var all []event
 	for _, c := range snap.Diff(old) {
 		e := event{Type: "PUT", Revision: snap.Revision(), sign: "+"}
 		switch {
 		case c.New == nil:
 			e.Type, e.sign, e.Cause = "DELETE", "-", causes[c.Key]
-			e.Instance = renderInstance(c.Old, split)
+			e.Instance = inventory.Of(c.Old, split)
 			if e.Cause == "" {
 				e.gone = c.Old
 			}
@@ -233,9 +234,9 @@ func events(old, snap *rollcall.Snapshot) []event {
 			if c.Old != nil {
 				e.sign = "~"
 			}
-			e.Instance = renderInstance(c.New, split)
+			e.Instance = inventory.Of(c.New, split)
 			if err := rollcall.HostPort(c.New.Addr); err != nil {
-				e.Cause = "disallowed: " + reason(err)
+				e.Cause = "disallowed: " + inventory.Reason(err)
 			}
 		}
 		all = append(all, e)

@@ -24,6 +24,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/inventory"
 	"github.com/rollcall-grpc/rollcall/xds"
 )
 
@@ -191,7 +192,7 @@ func (e *xdsExplanation) leaveOut(snap *rollcall.Snapshot, selector rollcall.Sel
 	}
 	e.LeftOut = []leftOut{}
 	for _, i := range snap.Invalid() {
-		e.LeftOut = append(e.LeftOut, leftOut{i.Key, base64Of(i.Key), "", "invalid: " + i.Cause.Error()})
+		e.LeftOut = append(e.LeftOut, leftOut{i.Key, inventory.Base64(i.Key), "", "invalid: " + i.Cause.Error()})
 	}
 	for inst := range snap.All() {
 		cause := causes[inst.Key]
@@ -204,7 +205,7 @@ func (e *xdsExplanation) leaveOut(snap *rollcall.Snapshot, selector rollcall.Sel
 		default:
 			continue
 		}
-		e.LeftOut = append(e.LeftOut, leftOut{inst.Key, base64Of(inst.Key), inst.Addr, cause})
+		e.LeftOut = append(e.LeftOut, leftOut{inst.Key, inventory.Base64(inst.Key), inst.Addr, cause})
 	}
 	slices.SortFunc(e.LeftOut, func(a, b leftOut) int { return strings.Compare(a.Key, b.Key) })
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -81,6 +82,13 @@ func SetTTLs(instances []Instance, ttls map[clientv3.LeaseID]TTL) {
 			instances[i].TTL, instances[i].TTLLeft, instances[i].leaseEnded = ttl.Granted, ttl.Left, ttl.Granted == 0
 		}
 	}
+}
+
+// LeftText returns what is left of the lease, such as "27s", "ended", or "" for none and for one that
+// was not looked up.
+func (i Instance) LeftText() string {
+	left, _, _ := strings.Cut(i.TTLText(), "/")
+	return left
 }
 
 // TTLText returns what is left of the lease and what it was granted, such as "27s/30s", "ended", or "" for
