@@ -22,7 +22,8 @@ type History struct {
 	Compacted   bool // First is where etcd's memory begins
 	Omitted     int  // older events that were over the limit
 
-	Keys int64 // that the service has now
+	Keys    int64  // that the service has now
+	Cluster uint64 // etcd's ID of the cluster that told it
 	// ConfigErr is why the events of the service config are missing; nil: they are not.
 	ConfigErr error
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -79,6 +80,14 @@ func (d *Directory) leaseState(ctx context.Context, lease clientv3.LeaseID) leas
 	return leaseAlive
 }
 
+// Seen returns where the store stood by the last message of a watch: the cluster's ID, the
+// revision, which is 0 before the first, and when the message came. A member that is up to date
+// tells it every 15 s, or with each change, while something is followed.
+func (d *Directory) Seen() (cluster uint64, revision int64, at time.Time) {
+	seen := d.group.Monitor().Seen()
+	return seen.Cluster, seen.Revision, seen.At
+}
+
 // HistoryOptions are the settings of a look into a service's history; the zero value works.
 type HistoryOptions struct {
 	From  int64 // the revision to begin with. Default: as far back as etcd remembers
@@ -108,7 +117,7 @@ func (d *Directory) History(ctx context.Context, service string, opts HistoryOpt
 		return nil, fmt.Errorf("read the history of %q: %w", service, configErr)
 	}
 	endpoints.merge(config)
-	h := &History{Service: service, Events: endpoints.events, Last: at.Last, Keys: at.Keys, Omitted: endpoints.omitted, ConfigErr: configErr,
+	h := &History{Service: service, Events: endpoints.events, Last: at.Last, Keys: at.Keys, Omitted: endpoints.omitted, Cluster: at.Cluster, ConfigErr: configErr,
 		First: max(at.First, since.First), Compacted: at.Compacted || since.Compacted}
 	if h.Omitted > 0 {
 		h.First, h.Compacted = h.Events[0].Revision, false

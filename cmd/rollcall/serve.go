@@ -63,8 +63,9 @@ func newServe(a *app) *cobra.Command {
 			"  *                           public/             # any client\n" +
 			"  ops.example.org             *                   # any service\n\n" +
 			"A change of the rules applies to what clients ask for from then on.\n\n" +
-			"The admin address has /livez, /readyz (200 once etcd has answered), /xds/clients and,\n" +
-			"for requests from loopback, /debug/pprof/; the gRPC port has the health service, with the\n" +
+			"The admin address has /livez, /readyz (200 once etcd has answered), /xds/clients,\n" +
+			"/revisions (when etcd told which, for rollcall history) and, for requests from loopback,\n" +
+			"/debug/pprof/; the gRPC port has the health service, with the\n" +
 			"same answer as /readyz. On loopback, ask by an IP address or localhost, not by another name.",
 		Example: "  rollcall serve\n" +
 			"  rollcall serve --xds 10.0.0.7:18000 --grpc-cert tls.crt --grpc-key tls.key --grpc-client-ca ca.crt\n" +
@@ -161,6 +162,7 @@ func (b *bridge) run(ctx context.Context) error {
 	defer cancel(nil)
 	var running sync.WaitGroup
 	running.Go(func() { b.followFiles(ctx) })
+	running.Go(func() { b.clock.run(ctx, b.directory) })
 	for _, lis := range b.listeners {
 		running.Go(func() {
 			if err := b.grpc.Serve(lis); err != nil {

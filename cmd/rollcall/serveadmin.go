@@ -83,7 +83,7 @@ type admin struct {
 	http *http.Server
 }
 
-func newAdmin(addr string, ready http.Handler, server *xds.Server) (*admin, error) {
+func newAdmin(addr string, ready, revisions http.Handler, server *xds.Server) (*admin, error) {
 	if addr == "" {
 		return nil, nil
 	}
@@ -94,14 +94,15 @@ func newAdmin(addr string, ready http.Handler, server *xds.Server) (*admin, erro
 	if err != nil {
 		return nil, cannotListen("--admin", addr, err)
 	}
-	return &admin{lis, &http.Server{Handler: adminHandler(addr, ready, server), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}}, nil
+	return &admin{lis, &http.Server{Handler: adminHandler(addr, ready, revisions, server), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}}, nil
 }
 
 // adminHandler returns what is served at an address.
-func adminHandler(addr string, ready http.Handler, server *xds.Server) http.Handler {
+func adminHandler(addr string, ready, revisions http.Handler, server *xds.Server) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("alive\n")) })
 	mux.Handle("GET /readyz", ready)
+	mux.Handle("GET /revisions", revisions)
 	mux.HandleFunc("GET /xds/clients", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(newXDSClientList(server.Clients()))

@@ -41,7 +41,7 @@ func TestAdminGuards(t *testing.T) {
 		r := httptest.NewRequest(http.MethodGet, row.path, nil)
 		r.RemoteAddr, r.Host = row.peer, row.host
 		w := httptest.NewRecorder()
-		adminHandler(row.listening, newReadiness(health.NewServer()), nil).ServeHTTP(w, r)
+		adminHandler(row.listening, newReadiness(health.NewServer()), new(revisionClock), nil).ServeHTTP(w, r)
 		body := w.Body.String()
 		if w.Code != row.code || w.Code != http.StatusOK && strings.Count(body, "\n") != 1 {
 			t.Errorf("%+v: got %d with %.80q", row, w.Code, body)

@@ -37,6 +37,8 @@ type bridge struct {
 	xds       *xds.Server
 	listeners []net.Listener
 	ready     *readiness
+	directory *rollcall.Directory
+	clock     revisionClock
 	admin     *admin
 	grpc      *grpc.Server
 	probe     *rollcall.ConfigDelivery
@@ -45,7 +47,7 @@ type bridge struct {
 // newBridge reads the files and listens, so that mistakes in either are told at once. The caller
 // runs the bridge and closes it.
 func newBridge(f serveFlags, directory *rollcall.Directory, log *slog.Logger) (_ *bridge, err error) {
-	b := &bridge{flags: f, log: log, creds: insecure.NewCredentials(), ready: newReadiness(health.NewServer())}
+	b := &bridge{flags: f, log: log, directory: directory, creds: insecure.NewCredentials(), ready: newReadiness(health.NewServer())}
 	if err := b.readFiles(); err != nil {
 		return nil, fail(exitUsage, "%v", err)
 	}
@@ -69,7 +71,7 @@ func newBridge(f serveFlags, directory *rollcall.Directory, log *slog.Logger) (_
 		}
 		b.listeners = append(b.listeners, lis)
 	}
-	if b.admin, err = newAdmin(f.admin, b.ready, b.xds); err != nil {
+	if b.admin, err = newAdmin(f.admin, b.ready, &b.clock, b.xds); err != nil {
 		return nil, err
 	}
 	b.grpc = b.newGRPCServer()

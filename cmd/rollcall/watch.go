@@ -37,9 +37,9 @@ func newWatch(a *app) *cobra.Command {
 		Short: "Follow the endpoints of a service",
 		Long: "watch shows the endpoints of a service and then every change until it is interrupted:\n" +
 			"+ added, ~ changed, - removed. What was removed has left (it was draining), expired (its\n" +
-			"lease is gone) or was deleted by hand (no lease ended), as far as etcd can tell.\n" +
-			"JSON has the endpoints on the first line, then an event a line. Changes in quick succession\n" +
-			"may be shown as one. While etcd is unreachable, watch says so on stderr, waits and goes on.",
+			"lease is gone) or was deleted by hand (no lease ended), as far as etcd can tell. JSON has\n" +
+			"the endpoints on the first line, then an event a line. Changes in quick succession may be\n" +
+			"shown as one. While etcd is unreachable, watch says so on stderr, waits and goes on.",
 		Example: "  rollcall watch my-service\n  rollcall watch my-service -o json | jq -r 'select(.type == \"PUT\").instance.addr'",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -81,9 +81,28 @@ func (m *Monitor) ObserveMessage(stream uint64, header *pb.ResponseHeader) {
 	if stream == m.status.Stream {
 		m.lastMessage, m.streamProven = time.Now(), true
 	}
-	if header.GetClusterId() != 0 && header.GetRevision() > 0 && header.GetRevision() < m.floor.Revision {
+	switch revision := header.GetRevision(); {
+	case header.GetClusterId() == 0 || revision == 0:
+	case revision < m.floor.Revision:
 		m.suspectEpochLocked()
+	default:
+		m.seen = Seen{Cluster: header.GetClusterId(), Revision: revision, At: time.Now()}
 	}
+}
+
+// Seen is where the store stood, as a member told last.
+type Seen struct {
+	Cluster  uint64
+	Revision int64     // 0: no member has told yet
+	At       time.Time // when it did
+}
+
+// Seen returns what the last message on a watch stream told of the store, of a member that was
+// not behind.
+func (m *Monitor) Seen() Seen {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.seen
 }
 
 // SuspectEpoch has the epoch verified soon.

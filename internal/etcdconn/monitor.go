@@ -63,6 +63,7 @@ type Monitor struct {
 	lastCheck    time.Time       // when a check last ended
 	nextCheck    time.Time       // when a check is due again after a failed one
 	floor        Floor           // of the present epoch
+	seen         Seen            // by the last message that told more than was known
 	termFellAt   time.Time       // since when responses have a lower raft term; zero: they have not
 	replacedAt   time.Time       // when a watch stream was last replaced
 	replaced     []uint64        // streams that were replaced and have not been ended

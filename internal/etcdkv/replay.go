@@ -45,7 +45,8 @@ type Replay struct {
 type Replayed struct {
 	First, Last int64 // revisions, both included; First is after Last where there is nothing to cover
 	Compacted   bool  // what was before First has been compacted
-	Keys        int64 // that the range has at Last or later
+	Keys        int64 // that the range has now
+	Cluster     uint64
 }
 
 // Read reads what happened from a revision on, 0 for all of it, up to the present.
@@ -54,7 +55,7 @@ func (r Replay) Read(ctx context.Context, from int64) (at Replayed, err error) {
 	if err != nil {
 		return at, err
 	}
-	at = Replayed{First: max(from, 1), Last: now.Header.Revision, Keys: now.Count}
+	at = Replayed{First: max(from, 1), Last: now.Header.Revision, Keys: now.Count, Cluster: now.Header.ClusterId}
 	for at.First <= at.Last {
 		last, compacted, err := r.watch(ctx, at.First, at.Last)
 		if compacted == 0 {

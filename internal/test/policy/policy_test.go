@@ -44,6 +44,7 @@ var layers = []struct {
 	{".", "internal/backoff internal/background internal/diskcache internal/etcdkv internal/etcdconn internal/jsonscan internal/reflector internal/topic", "the root package is the domain: outputs hang below it"},
 	{"internal/inventory", ".", "what people see of a snapshot comes from one place, whatever shows it"},
 	{"internal/cluster", "", "it asks etcd's members, and knows nothing of Rollcall"},
+	{"internal/timeline", ".", "it dates a history, whoever shows it"},
 	{"internal/endpointattr", ".", "resolver and balancers share it, and nothing else"},
 	{"resolver", ". internal/endpointattr", "outputs never import each other"},
 	{"endpoints", ".", "outputs never import each other"},
@@ -57,7 +58,7 @@ var layers = []struct {
 	{"examples/server", ". serving", "a server needs no more"},
 	{"examples/client", ". resolver", "a client needs no more"},
 	{"examples/polyglot/go", "", "a client that speaks xDS needs nothing of Rollcall"},
-	{"cmd/rollcall", ". resolver endpoints serving xds balancer/weighted balancer/zone internal/devetcd internal/printable internal/inventory internal/cluster metrics/prometheus", "the command puts everything together"},
+	{"cmd/rollcall", ". resolver endpoints serving xds balancer/weighted balancer/zone internal/devetcd internal/printable internal/inventory internal/cluster metrics/prometheus internal/timeline", "the command puts everything together"},
 }
 
 // TestLayers checks that no import runs up: packages import those above them in the list,

@@ -1,0 +1,170 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/timeline"
+)
+
+type historyFlags struct {
+	since    time.Duration
+	revision int64
+	admin    string
+	asked    bool // the user has given admin
+}
+
+func newHistory(a *app) *cobra.Command {
+	var f historyFlags
+	cmd := &cobra.Command{
+		Use:   "history SERVICE",
+		Short: "Show what happened to a service, as far as etcd remembers",
+		Long: "history shows what came, changed, drained, left (it was draining), expired (its lease is\n" +
+			"gone) or was deleted by hand, out of etcd's own memory, which reaches back to its last\n" +
+			"compaction. Revisions are exact. Etcd keeps no times: those shown are what a running\n" +
+			"rollcall serve has seen and what \"started\" in the metadata tells, as 12:03:04, or within\n" +
+			"12:03:04..12:09:10, or before (<) or after (>) a time, or unknown (-). --since leaves out\n" +
+			"what is known to be older. The etcd member reads all that it remembers from the revision\n" +
+			"on, so on a large store give --revision.",
+		Example: "  rollcall history my-service\n  rollcall history my-service --since 30m\n  rollcall history my-service --revision 812 -o json",
+		Args:    usageArgs(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			service, err := rollcall.ParseService(args[0])
+			if err != nil {
+				return err
+			}
+			f.asked = cmd.Flags().Changed("admin")
+			if err := f.validate(cmd.Flags().Changed("since"), cmd.Flags().Changed("revision")); err != nil {
+				return err
+			}
+			return a.history(cmd.Context(), service, f)
+		},
+	}
+	cmd.Flags().DurationVar(&f.since, "since", 0, "leave out what is known to have happened longer ago")
+	cmd.Flags().Int64Var(&f.revision, "revision", 0, "begin with this revision (default: as far back as etcd remembers)")
+	cmd.Flags().StringVar(&f.admin, "admin", defaultAdminAddr, `a rollcall serve on the same etcd, for times; "" for none`)
+	return cmd
+}
+
+func (f historyFlags) validate(since, revision bool) error {
+	if since && f.since <= 0 {
+		return fail(exitUsage, "--since %v: must be more than 0", f.since)
+	}
+	if revision && f.revision <= 0 {
+		return fail(exitUsage, "--revision %d: must be at least 1", f.revision)
+	}
+	if _, _, err := net.SplitHostPort(f.admin); err != nil && f.admin != "" {
+		return fail(exitUsage, "--admin %q: %v; write HOST:PORT", f.admin, err)
+	}
+	return nil
+}
+
+func (a *app) history(ctx context.Context, service string, f historyFlags) error {
+	var h *rollcall.History
+	err := a.talk(ctx, func(ctx context.Context, client *clientv3.Client) error {
+		dir, err := rollcall.SharedDirectory(client)
+		if err == nil {
+			h, err = dir.History(ctx, service, rollcall.HistoryOptions{From: f.revision})
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if len(h.Events) == 0 && h.Keys == 0 {
+		return fail(exitNotFound, "service %q not found: no key under %q now, and none that etcd remembers from revision %d on; see rollcall ls",
+			service, service+"/", h.First)
+	}
+	points, err := a.points(ctx, f, h.Cluster)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	rows, doubtful := datedEvents(h, points, now, f.since)
+	a.remark(h, f, doubtful)
+	if a.json() {
+		return a.printJSON(newHistoryDocument(h, rows))
+	}
+	_, err = fmt.Fprint(a.stdout, historyTable(service, rows, now))
+	return err
+}
+
+// points asks a rollcall serve when etcd told which revision. Where none is at the default
+// address, or it follows another etcd, no times are known by it.
+func (a *app) points(ctx context.Context, f historyFlags, cluster uint64) ([]timeline.Point, error) {
+	if f.admin == "" {
+		return nil, nil
+	}
+	body, err := a.fetch(ctx, f.admin, "/revisions")
+	var list revisionList
+	if err == nil && (json.Unmarshal(body, &list) != nil || list.Kind != "RevisionList") {
+		err = fail(exitOther, "--admin %s: the answer is not that of a rollcall serve", f.admin)
+	}
+	if err == nil && list.Cluster != cluster && len(list.Points) > 0 {
+		err = fail(exitOther, "--admin %s: that rollcall serve follows another etcd cluster, %x and not %x", f.admin, list.Cluster, cluster)
+	}
+	switch {
+	case err == nil:
+		return list.Points, nil
+	case f.asked || isSignal(err):
+		return nil, err
+	case !errors.Is(err, syscall.ECONNREFUSED):
+		a.say("%s; going on without its times", plain(err))
+	}
+	return nil, nil
+}
+
+// datedEvent is an event with when it happened.
+type datedEvent struct {
+	rollcall.HistoryEvent
+	span timeline.Span
+}
+
+// datedEvents returns the events that may have happened since, 0 for all, and of how many of
+// these it is not known whether they have.
+func datedEvents(h *rollcall.History, points []timeline.Point, now time.Time, since time.Duration) (rows []datedEvent, doubtful int) {
+	limit := now.Add(-since)
+	for i, span := range timeline.Spans(h.Events, points, now) {
+		if since > 0 && !span.Before.IsZero() && span.Before.Before(limit) {
+			continue
+		}
+		if since > 0 && span.After.Before(limit) {
+			doubtful++
+		}
+		rows = append(rows, datedEvent{h.Events[i], span})
+	}
+	return rows, doubtful
+}
+
+// remark says what the history covers.
+func (a *app) remark(h *rollcall.History, f historyFlags, doubtful int) {
+	covers := fmt.Sprintf("%q from revision %d to %d", h.Service, h.First, h.Last)
+	switch {
+	case h.First > h.Last:
+		a.say("nothing has happened from revision %d on: etcd is at revision %d", h.First, h.Last)
+	case h.Omitted > 0:
+		a.say("%s; %d older events are left out", covers, h.Omitted)
+	case h.Compacted:
+		a.say("%s; what was before has been compacted in etcd", covers)
+	default:
+		a.say("%s", covers)
+	}
+	if doubtful > 0 {
+		a.say("%d of the events may have happened more than %v ago: when is not known", doubtful, f.since)
+	}
+	if h.ConfigErr != nil {
+		a.say("without the service config: %s", plain(h.ConfigErr))
+	}
+}
