@@ -96,8 +96,6 @@ var floors = []struct{ files, reason string }{
 	{"snapshot fields history selfpreservation selection", "many keys at one revision"},
 	{"store fallback informer configs", "how snapshots come about, for one key range"},
 	{"directory requests past stats subscription", "what a program reads with"},
-	{"edits reconcile", "one registration: pure decisions"},
-	{"directory requests stats subscription", "what a program reads with"},
 	{"edits origin reconcile", "one registration: pure decisions"},
 	{"registrarstate outcome step writer keywatch lease maintain", "many registrations under one lease"},
 	{"registration registrar", "what a program registers with"},
