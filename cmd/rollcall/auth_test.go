@@ -60,7 +60,7 @@ func TestUsers(t *testing.T) {
 		{"reader adds", "add open 10.0.0.2:80 --user bob:builder", "", exitNotPermitted, "permission denied"},
 		{"reader adds under a lease", "add open 10.0.0.2:80 --ttl 5s --user bob:builder", "", exitNotPermitted, "permission denied"},
 		{"reader removes", "rm open a --user bob:builder", "", exitNotPermitted, "permission denied"},
-		{"reader drains", "drain open a --user bob:builder", "", exitNotPermitted, "permission denied"},
+		{"reader drains", "drain open a --force --user bob:builder", "", exitNotPermitted, "permission denied"},
 		{"reader reads the config", "config get open --user bob:builder", "", exitNotPermitted, "permission denied"},
 		{"reader sets the config", "config set open testdata/input/round_robin.json --user bob:builder", "", exitNotPermitted, "permission denied"},
 		{"reader removes the config", "config rm open --user bob:builder", "", exitNotPermitted, "permission denied"},
@@ -73,7 +73,7 @@ func TestUsers(t *testing.T) {
 		{"reader gets what it now may", "get secret --user bob:builder", "", 0, "10.0.0.3:80"},
 		{"root adds", "add open 10.0.0.2:80 --user root:secret", "", 0, "open/10.0.0.2:80"},
 		{"root makes an operator", "roles operator open --grant-to bob --apply --user root:secret", "", 0, "_grpc_config/open"},
-		{"operator drains", "drain open a --user bob:builder", "", 0, "draining"},
+		{"operator drains", "drain open a --force --user bob:builder", "", 0, "draining"},
 		{"operator sets the config", "config set open testdata/input/round_robin.json --user bob:builder", "", 0, "round_robin"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -36,9 +36,13 @@ type change struct {
 	revision int64
 }
 
+// checkFunc returns why the keys of a service must not be written to.
+type checkFunc func(snap *rollcall.Snapshot, keys []storedKey) error
+
 // change writes to all keys that the names select, or to none. A name is an id or, if there
-// is no such id, an address. If a key was changed meanwhile, change starts over.
-func (a *app) change(ctx context.Context, client *clientv3.Client, service string, names []string,
+// is no such id, an address. If a key was changed meanwhile, change starts over. A nil check
+// refuses nothing.
+func (a *app) change(ctx context.Context, client *clientv3.Client, service string, names []string, check checkFunc,
 	write func(storedKey) (clientv3.Op, error)) (change, error) {
 	dir, err := rollcall.SharedDirectory(client)
 	if err != nil {
@@ -51,6 +55,11 @@ func (a *app) change(ctx context.Context, client *clientv3.Client, service strin
 		}
 		if c.keys, err = find(c.before, names); err != nil {
 			return c, err
+		}
+		if check != nil {
+			if err := check(c.before, c.keys); err != nil {
+				return c, err
+			}
 		}
 		if same, err := readValues(ctx, client, c.keys); err != nil {
 			return c, fmt.Errorf("read %d keys of service %q: %w", len(c.keys), service, err)

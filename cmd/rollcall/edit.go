@@ -30,22 +30,6 @@ type edited struct {
 	Instances  []inventory.Instance `json:"instances"`
 }
 
-func newDrain(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:   "drain SERVICE ID|HOST:PORT...",
-		Short: "Take endpoints out of new calls",
-		Long: "drain sets \"status\": \"draining\" in the endpoints' metadata: clients send them no new\n" +
-			"calls, and running calls go on. A server that is registered keeps the mark until its\n" +
-			"process restarts, or until rollcall undrain. If all endpoints of a service drain,\n" +
-			"clients call them nevertheless. Of several names, all are marked or none.",
-		Example: "  rollcall drain my-service blue-1\n  rollcall drain my-service 10.0.0.7:50051 10.0.0.8:50051",
-		Args:    usageArgs(cobra.MinimumNArgs(2)),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.edit(cmd.Context(), args[0], args[1:], "status", rollcall.StatusDraining)
-		},
-	}
-}
-
 func newUndrain(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "undrain SERVICE ID|HOST:PORT...",
@@ -55,7 +39,7 @@ func newUndrain(a *app) *cobra.Command {
 		Example: "  rollcall undrain my-service blue-1",
 		Args:    usageArgs(cobra.MinimumNArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.edit(cmd.Context(), args[0], args[1:], "status", nil)
+			return a.edit(cmd.Context(), args[0], args[1:], "status", nil, nil)
 		},
 	}
 }
@@ -75,13 +59,14 @@ func newWeight(a *app) *cobra.Command {
 			if err != nil || weight == 0 {
 				return fail(exitUsage, "weight %q: want a whole number from 1 to 4294967295; to stop calls to an endpoint, see rollcall drain", args[2])
 			}
-			return a.edit(cmd.Context(), args[0], args[1:2], "weight", weight)
+			return a.edit(cmd.Context(), args[0], args[1:2], "weight", weight, nil)
 		},
 	}
 }
 
-// edit sets a field of the endpoints' metadata, or removes it if value is nil. Leases stay.
-func (a *app) edit(ctx context.Context, service string, names []string, field string, value any) error {
+// edit sets a field of the endpoints' metadata, or removes it if value is nil, unless
+// check, where it is not nil, refuses. Leases stay.
+func (a *app) edit(ctx context.Context, service string, names []string, field string, value any, check checkFunc) error {
 	service, err := checkNames(service, names)
 	if err != nil {
 		return err
@@ -90,7 +75,7 @@ func (a *app) edit(ctx context.Context, service string, names []string, field st
 		return err
 	}
 	return a.talk(ctx, func(ctx context.Context, client *clientv3.Client) error {
-		done, err := a.change(ctx, client, service, names, func(k storedKey) (clientv3.Op, error) {
+		done, err := a.change(ctx, client, service, names, check, func(k storedKey) (clientv3.Op, error) {
 			return k.with(field, value)
 		})
 		if err != nil {

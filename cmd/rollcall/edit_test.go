@@ -81,6 +81,6 @@ func TestEdit(t *testing.T) {
 		t.Errorf("stderr = %q", r.stderr)
 	}
 	must(t, endpoint, "rm", "t-edit", "text", "garbage")
-	r = must(t, endpoint, "drain", "t-edit", "a")
+	r = must(t, endpoint, "drain", "t-edit", "a", "--force")
 	wantIn(t, "stderr", r.stderr, "every endpoint", "rather than none")
 }

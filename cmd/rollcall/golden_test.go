@@ -93,7 +93,7 @@ func TestGoldens(t *testing.T) {
 		{"resolve-bytes", "resolve bytes"},
 		{"add", "add new 10.1.0.1:80 --metadata {\"weight\":3}"},
 		{"add-force", "add new 10.1.0.2:80 --id 10.1.0.1:80 --force"},
-		{"drain", "drain new 10.1.0.2:80"},
+		{"drain", "drain new 10.1.0.2:80 --force"},
 		{"undrain", "undrain new 10.1.0.1:80"},
 		{"weight", "weight new 10.1.0.1:80 7"},
 		{"config-set", "config set new testdata/input/round_robin.json"},

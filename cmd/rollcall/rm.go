@@ -45,7 +45,7 @@ func newRm(a *app) *cobra.Command {
 
 func (a *app) rm(ctx context.Context, service string, names []string) error {
 	return a.talk(ctx, func(ctx context.Context, client *clientv3.Client) error {
-		done, err := a.change(ctx, client, service, names, func(k storedKey) (clientv3.Op, error) {
+		done, err := a.change(ctx, client, service, names, nil, func(k storedKey) (clientv3.Op, error) {
 			return clientv3.OpDelete(k.key), nil
 		})
 		if err != nil {

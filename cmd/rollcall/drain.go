@@ -1,0 +1,144 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/spf13/cobra"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall"
+)
+
+// drainPreview is what a drain would do.
+type drainPreview struct {
+	APIVersion string      `json:"apiVersion"`
+	Kind       string      `json:"kind"`
+	Service    string      `json:"service"`
+	Revision   int64       `json:"revision"`
+	Moved      float64     `json:"moved"` // part of all calls that would go elsewhere
+	Endpoints  []callShare `json:"endpoints"`
+}
+
+func newDrain(a *app) *cobra.Command {
+	var dryRun, force bool
+	cmd := &cobra.Command{
+		Use:   "drain SERVICE ID|HOST:PORT...",
+		Short: "Take endpoints out of new calls",
+		Long: "drain sets \"status\": \"draining\" in the endpoints' metadata: clients send them no new\n" +
+			"calls, and running calls go on. A server that is registered keeps the mark until its\n" +
+			"process restarts, or until rollcall undrain. If all endpoints of a service drain, clients\n" +
+			"call them nevertheless, so the last one is drained only with --force. Of several names,\n" +
+			"all are marked or none.\n\n" +
+			"--dry-run writes nothing and shows which share of the calls each endpoint takes, before\n" +
+			"and after, by their weights; IN ZONE is the share of calls that stay in its zone, as\n" +
+			"under rollcall_zone. Policies that read no weights, such as round_robin, give each the same.",
+		Example: "  rollcall drain my-service blue-1 --dry-run\n  rollcall drain my-service 10.0.0.7:50051 10.0.0.8:50051",
+		Args:    usageArgs(cobra.MinimumNArgs(2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if dryRun {
+				return a.previewDrain(cmd.Context(), args[0], args[1:], force)
+			}
+			var check checkFunc
+			if !force {
+				check = refuseLast
+			}
+			return a.edit(cmd.Context(), args[0], args[1:], "status", rollcall.StatusDraining, check)
+		},
+	}
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "write nothing; show which calls would move, and to whom")
+	cmd.Flags().BoolVar(&force, "force", false, "drain the last serving endpoint too")
+	return cmd
+}
+
+// refuseLast fails if keys have the last serving endpoints of a service.
+func refuseLast(snap *rollcall.Snapshot, keys []storedKey) error {
+	if len(takingCalls(snap, nil)) == 0 || len(takingCalls(snap, drained(keys))) > 0 {
+		return nil
+	}
+	return fail(exitOther, "no other endpoint of service %q is serving: clients would go on to call what is drained, rather than nothing; "+
+		"start or undrain another one first, or use --force", snap.Service())
+}
+
+func drained(keys []storedKey) map[string]bool {
+	set := make(map[string]bool, len(keys))
+	for _, k := range keys {
+		set[k.key] = true
+	}
+	return set
+}
+
+func (a *app) previewDrain(ctx context.Context, service string, names []string, force bool) error {
+	service, err := checkNames(service, names)
+	if err != nil {
+		return err
+	}
+	return a.talk(ctx, func(ctx context.Context, client *clientv3.Client) error {
+		dir, err := rollcall.SharedDirectory(client)
+		if err != nil {
+			return err
+		}
+		snap, err := dir.List(ctx, service)
+		if err != nil {
+			return fmt.Errorf("list service %q: %w", service, err)
+		}
+		keys, err := find(snap, names)
+		if err != nil {
+			return err
+		}
+		if !force {
+			if err := refuseLast(snap, keys); err != nil {
+				return err
+			}
+		}
+		set := drained(keys)
+		p := drainPreview{APIVersion: apiVersion, Kind: "DrainPreview", Service: service, Revision: snap.Revision()}
+		p.Endpoints, p.Moved = shareCalls(takingCalls(snap, nil), takingCalls(snap, set), set)
+		return a.printPreview(p)
+	})
+}
+
+func (a *app) printPreview(p drainPreview) error {
+	if a.json() {
+		return a.printJSON(p)
+	}
+	a.say("%s of the calls to service %q would move; nothing was written", percent(p.Moved), p.Service)
+	rows := [][]string{{"ID", "ADDRESS", "ZONE", "WEIGHT", "SHARE", "AFTER", "IN ZONE", "AFTER"}}
+	for _, e := range p.Endpoints {
+		after, zoneAfter := percent(e.After), percent(e.ZoneAfter)
+		if e.Drains && e.After == 0 {
+			after, zoneAfter = "drained", "drained"
+		}
+		rows = append(rows, []string{e.ID, e.Addr, e.Zone, strconv.FormatUint(uint64(e.Weight), 10), percent(e.Before), after, percent(e.ZoneBefore), zoneAfter})
+	}
+	if !slices.ContainsFunc(p.Endpoints, func(e callShare) bool { return e.Zone != "" }) {
+		for i := range rows {
+			rows[i] = slices.Delete(rows[i][:6], 2, 3)
+		}
+	}
+	for _, zone := range emptied(p.Endpoints) {
+		a.say("zone %q would have no serving endpoint: its calls would go to other zones", zone)
+	}
+	return a.write(a.fitted(rows))
+}
+
+// emptied returns the zones that have a share before, and none after.
+func emptied(endpoints []callShare) (zones []string) {
+	after := make(map[string]float64)
+	for _, e := range endpoints {
+		after[e.Zone] += e.After
+	}
+	for _, e := range endpoints {
+		if e.Zone != "" && after[e.Zone] == 0 && !slices.Contains(zones, e.Zone) {
+			zones = append(zones, e.Zone)
+		}
+	}
+	return zones
+}
+
+func percent(part float64) string { return fmt.Sprintf("%.1f%%", 100*part) }

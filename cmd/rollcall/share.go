@@ -1,0 +1,92 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/rollcall-grpc/rollcall"
+)
+
+// callShare is what an endpoint gets of the calls, as parts of 1, before and after others or it drain:
+// of all calls, and of those that stay in its zone. With no endpoint left to call, calls stay where they are.
+type callShare struct {
+	ID         string  `json:"id"`
+	Addr       string  `json:"addr"`
+	Zone       string  `json:"zone,omitempty"`
+	Weight     uint32  `json:"weight"`
+	Drains     bool    `json:"drains"`
+	Before     float64 `json:"before"`
+	After      float64 `json:"after"`
+	ZoneBefore float64 `json:"zoneBefore"`
+	ZoneAfter  float64 `json:"zoneAfter"`
+}
+
+// weights of the endpoints of a service, and of each of its zones.
+type weights struct {
+	of    map[*rollcall.Instance]float64
+	total float64
+	zones map[string]float64
+}
+
+func weigh(instances []*rollcall.Instance) weights {
+	w := weights{of: make(map[*rollcall.Instance]float64), zones: make(map[string]float64)}
+	for _, inst := range instances {
+		attributes := inst.Attributes()
+		weight := float64(attributes.Weight)
+		w.of[inst] = weight
+		w.total += weight
+		w.zones[attributes.Locality.Zone] += weight
+	}
+	return w
+}
+
+// shares returns the part of all calls, and of those of its zone, that an endpoint gets.
+func (w weights) shares(inst *rollcall.Instance, zone string) (ofAll, ofZone float64) {
+	if weight := w.of[inst]; weight > 0 {
+		return weight / w.total, weight / w.zones[zone]
+	}
+	return 0, 0
+}
+
+// shareCalls returns the shares of the endpoints that take calls before or after those that drain do so, sorted by
+// key, in proportion to their weights, and which part of all calls moves.
+func shareCalls(before, after []*rollcall.Instance, drains map[string]bool) (rows []callShare, moved float64) {
+	if len(after) == 0 {
+		after = before
+	}
+	from, to := weigh(before), weigh(after)
+	all := slices.Concat(before, after)
+	slices.SortFunc(all, func(a, b *rollcall.Instance) int { return strings.Compare(a.Key, b.Key) })
+	for _, inst := range slices.Compact(all) {
+		attributes := inst.Attributes()
+		row := callShare{ID: inst.ID(), Addr: inst.Addr, Zone: attributes.Locality.Zone, Weight: attributes.Weight, Drains: drains[inst.Key]}
+		row.Before, row.ZoneBefore = from.shares(inst, row.Zone)
+		row.After, row.ZoneAfter = to.shares(inst, row.Zone)
+		moved += max(row.Before-row.After, 0)
+		rows = append(rows, row)
+	}
+	return rows, moved
+}
+
+// takingCalls returns the instances that clients send new calls to, one an address, if those of
+// some keys drain. There are none if all drain: clients then call them nevertheless.
+func takingCalls(snap *rollcall.Snapshot, drains map[string]bool) []*rollcall.Instance {
+	newest := make(map[string]*rollcall.Instance)
+	for inst := range snap.All() {
+		if drains[inst.Key] || inst.Draining() || rollcall.HostPort(inst.Addr) != nil {
+			continue
+		}
+		if other := newest[inst.Addr]; other == nil || inst.NewerThan(other) {
+			newest[inst.Addr] = inst
+		}
+	}
+	all := make([]*rollcall.Instance, 0, len(newest))
+	for _, inst := range newest {
+		all = append(all, inst)
+	}
+	slices.SortFunc(all, func(a, b *rollcall.Instance) int { return strings.Compare(a.Key, b.Key) })
+	return all
+}
