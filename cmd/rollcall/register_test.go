@@ -57,6 +57,22 @@ func TestRegister(t *testing.T) {
 	wantNothingLeft(t, client, key)
 }
 
+// What register adds to the metadata can be left out.
+func TestRegisterNoOrigin(t *testing.T) {
+	endpoint := sharedEtcd(t)
+	client := etcdClient(t, endpoint)
+	const key = "t-no-origin/10.0.0.1:80"
+	s := begin(t, []string{"ROLLCALL_ENDPOINTS=" + endpoint}, "register", "t-no-origin", "--addr", "10.0.0.1:80", "--no-origin")
+	eventually(t, "the key is printed", func() bool { return strings.Contains(s.stdout.String(), key) })
+	if got, want := valueOf(t, client, key), `{"Op":0,"Addr":"10.0.0.1:80","Metadata":null}`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	s.interrupt()
+	if code := s.end(t); code != 0 {
+		t.Errorf("exit %d, stderr %q, want 0", code, s.stderr.String())
+	}
+}
+
 func wantNothingLeft(t *testing.T, client *clientv3.Client, key string) {
 	t.Helper()
 	if got := valueOf(t, client, key); got != "" {
