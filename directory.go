@@ -6,6 +6,7 @@ package rollcall
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -240,18 +241,28 @@ func (d *Directory) endedLocked(in *informer) {
 	}
 }
 
-// lastKnown returns of how many services endpoints are known, and how many endpoints.
-func (d *Directory) lastKnown() (services, endpoints int) {
+// lastKnown describes the endpoints that are known, for the log of an outage; "" if there are none.
+func (d *Directory) lastKnown() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	var services, endpoints int
+	var revision int64
 	for keys, in := range d.informers {
-		if keys.IsSingleKey() {
-			continue
-		}
-		services++
-		if snap := in.store.topic.Known(); snap != nil {
+		if snap := in.store.topic.Known(); snap != nil && !keys.IsSingleKey() {
+			services += snap.countServices()
 			endpoints += len(snap.instances)
+			revision = max(revision, snap.revision)
 		}
 	}
-	return services, endpoints
+	if endpoints == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s of %s as of revision %d", plural(endpoints, "endpoint"), plural(services, "service"), revision)
+}
+
+func plural(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
 }

@@ -22,6 +22,9 @@ import (
 const (
 	fleetSpread = 500 * time.Millisecond // a fleet that lost its leases together does not come back together
 	maxFormer   = 8                      // earlier leases that are remembered
+	// firstRenewal is less than what clientv3 waits for the answer to a first keepalive: its
+	// DialTimeout and a second more.
+	firstRenewal = time.Second
 )
 
 // ensureLease leaves the Registrar with a lease that etcd has: the one it had, if that
@@ -94,25 +97,35 @@ func (r *Registrar) keepAlive(ctx context.Context, renewals *sync.WaitGroup, can
 			return fmt.Errorf("keep lease %x alive: %w", int64(lease), err)
 		}
 		renewals.Go(func() {
-			for {
-				select {
-				case _, ok := <-alive:
-					switch {
-					case ok && present:
-						r.counts.renewals.Add(1)
-					case present:
-						cancel(fmt.Errorf("%w within %v", errNotRenewed, ttl))
-						return
-					case !ok:
-						return
-					}
-				case <-ctx.Done():
-					return
-				}
+			if err := r.countRenewals(ctx, alive, present, ttl); err != nil && present {
+				cancel(fmt.Errorf("lease %x: %w", int64(lease), err))
 			}
 		})
 	}
 	return nil
+}
+
+// countRenewals returns why a lease is not renewed any more, nil where the context has ended. clientv3
+// says no more than that: sooner than a lease could expire, it is because etcd does not have it.
+func (r *Registrar) countRenewals(ctx context.Context, alive <-chan *clientv3.LeaseKeepAliveResponse, present bool, ttl time.Duration) error {
+	last, patience := time.Now(), min(ttl, firstRenewal)
+	for {
+		select {
+		case _, ok := <-alive:
+			switch {
+			case !ok && time.Since(last) < patience:
+				return rpctypes.ErrLeaseNotFound
+			case !ok:
+				return fmt.Errorf("%w within %v", errNotRenewed, ttl)
+			}
+			last, patience = time.Now(), ttl
+			if present {
+				r.counts.renewals.Add(1)
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 // forget records that etcd does not have a lease: no key is under it, and no create that

@@ -28,7 +28,7 @@ type logLines struct{ logtest.Buffer }
 
 func loggingDirectory(t *testing.T, conn *fakeetcd.Conn, lines *logLines) *rollcall.Directory {
 	t.Helper()
-	d, err := rollcall.NewDirectory(conn.Client, rollcall.DirectoryOptions{Logger: lines.Logger(slog.LevelDebug)})
+	d, err := rollcall.NewDirectory(conn.Client, rollcall.DirectoryOptions{Logger: lines.Logger(slog.LevelInfo)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,12 +75,12 @@ func TestOutageIsLogged(t *testing.T) {
 		conn.FindLeader()
 		time.Sleep(10 * time.Second)
 
-		const rest = `etcd="" endpoints=60 services=20 cause="etcd at : etcdserver: no leader"`
+		const rest = `serving="60 endpoints of 20 services as of revision 61" etcd="" cause="etcd at : etcdserver: no leader"`
 		lines.want(t,
-			`WARN msg="etcd unreachable; keeping last known endpoints" `+rest,
-			`WARN msg="etcd still unreachable; serving last known endpoints" `+rest+` for=1m0s`,
-			`WARN msg="etcd still unreachable; serving last known endpoints" `+rest+` for=2m0s`,
-			`WARN msg="etcd still unreachable; serving last known endpoints" `+rest+` for=3m0s`,
+			`WARN msg="etcd unreachable" `+rest,
+			`WARN msg="etcd still unreachable" for=1m0s `+rest,
+			`WARN msg="etcd still unreachable" for=2m0s `+rest,
+			`WARN msg="etcd still unreachable" for=3m0s `+rest,
 			`INFO msg="etcd reachable again" etcd="" after=3m3*s`)
 	})
 }
@@ -103,12 +103,12 @@ func TestOutageOutlivesSubscriptions(t *testing.T) {
 		visit(1)
 		conn.LoseLeader()
 		visit(20)
-		first := `WARN msg="etcd unreachable; keeping last known endpoints" etcd="" endpoints=0 services=1 cause="etcd at : etcdserver: no leader"`
+		first := `WARN msg="etcd unreachable" etcd="" cause="etcd at : etcdserver: no leader"`
 		lines.want(t, first)
 		visit(120)
 		conn.FindLeader()
 		visit(2)
-		again := `WARN msg="etcd still unreachable; serving last known endpoints" etcd="" endpoints=0 services=1 cause="etcd at : etcdserver: no leader" for=1m0s`
+		again := `WARN msg="etcd still unreachable" for=1m0s etcd="" cause="etcd at : etcdserver: no leader"`
 		lines.want(t, first, again, `INFO msg="etcd reachable again" etcd="" after=1m*s`)
 	})
 }
@@ -125,11 +125,11 @@ func TestOutageHeadlines(t *testing.T) {
 	}{
 		{"no service", func(d *rollcall.Directory) error { return followConfig(d, "svc") }, rpctypes.ErrGRPCNoLeader, []string{
 			`WARN msg="etcd unreachable" etcd="" cause="etcd at : etcdserver: no leader"`,
-			`WARN msg="etcd still unreachable" etcd="" cause="etcd at : etcdserver: no leader" for=1m0s`,
+			`WARN msg="etcd still unreachable" for=1m0s etcd="" cause="etcd at : etcdserver: no leader"`,
 		}},
 		{"login", func(d *rollcall.Directory) error { _, err := d.Subscribe("svc"); return err }, rpctypes.ErrGRPCAuthFailed, []string{
-			`WARN msg="etcd refuses the login; keeping last known endpoints" etcd="" endpoints=0 services=1 ` + cause,
-			`WARN msg="etcd still refuses the login; serving last known endpoints" etcd="" endpoints=0 services=1 ` + cause + ` for=1m0s`,
+			`WARN msg="etcd refuses the login" etcd="" ` + cause,
+			`WARN msg="etcd still refuses the login" for=1m0s etcd="" ` + cause,
 		}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -182,10 +182,10 @@ func TestRefusalsAreLogged(t *testing.T) {
 				time.Sleep(time.Minute)
 				const rest = `etcd="" services=50 first=svc-0/ cause="etcdserver: permission denied"`
 				lines.want(t,
-					`WARN msg="etcd refuses access to services; keeping last known endpoints" `+rest,
-					`WARN msg="etcd still refuses access to services; serving last known endpoints" `+rest+` for=1m1s`,
-					`WARN msg="etcd still refuses access to services; serving last known endpoints" `+rest+` for=2m1s`,
-					`WARN msg="etcd still refuses access to services; serving last known endpoints" `+rest+` for=3m1s`,
+					`WARN msg="etcd refuses access to services; keeping what is known of them" `+rest,
+					`WARN msg="etcd still refuses access to services; serving what is known of them" `+rest+` for=1m1s`,
+					`WARN msg="etcd still refuses access to services; serving what is known of them" `+rest+` for=2m1s`,
+					`WARN msg="etcd still refuses access to services; serving what is known of them" `+rest+` for=3m1s`,
 					`INFO msg="etcd grants access to services again" etcd="" after=3m3*s`)
 			})
 		})
@@ -208,12 +208,12 @@ func TestRefusalsOutliveSubscriptions(t *testing.T) {
 		}
 		conn.SetHook(func(context.Context, fakeetcd.Call) error { return rpctypes.ErrGRPCPermissionDenied })
 		visit(20)
-		first := `WARN msg="etcd refuses access to services; keeping last known endpoints" etcd="" services=1 first=svc/ cause="etcdserver: permission denied"`
+		first := `WARN msg="etcd refuses access to services; keeping what is known of them" etcd="" services=1 first=svc/ cause="etcdserver: permission denied"`
 		lines.want(t, first)
 		visit(120)
 		conn.SetHook(nil)
 		visit(2)
-		again := `WARN msg="etcd still refuses access to services; serving last known endpoints" etcd="" services=1 first=svc/ cause="etcdserver: permission denied" for=1m1s`
+		again := `WARN msg="etcd still refuses access to services; serving what is known of them" etcd="" services=1 first=svc/ cause="etcdserver: permission denied" for=1m1s`
 		lines.want(t, first, again, `INFO msg="etcd grants access to services again" etcd="" after=1m*s`)
 	})
 }

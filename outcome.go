@@ -28,7 +28,7 @@ var (
 
 // confirmedLocked records that the key holds what the program wanted at a time.
 func (r *Registrar) confirmedLocked(g *Registration, kv *mvccpb.KeyValue, wanted []byte) {
-	again := g.observed.claimed
+	again, before := g.observed.claimed, g.observed.takenOver()
 	g.observed.confirm(kv, wanted)
 	if g.watch != nil {
 		g.watch.unseen[g] = true
@@ -42,6 +42,9 @@ func (r *Registrar) confirmedLocked(g *Registration, kv *mvccpb.KeyValue, wanted
 	}
 	phase := g.observed.phase()
 	switch {
+	case g.desired.removed: // while it was being written; it goes again
+	case !again && before != nil:
+		r.noteLocked(slog.LevelInfo, "registered; took the key over", g, before)
 	case !again:
 		r.noteLocked(slog.LevelInfo, "registered", g, nil)
 	case g.state.Phase == Lost:

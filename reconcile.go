@@ -5,6 +5,7 @@ package rollcall
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -70,6 +71,17 @@ func (o *observed) lease() clientv3.LeaseID {
 		return clientv3.LeaseID(o.kv.Lease)
 	}
 	return clientv3.NoLease
+}
+
+// takenOver tells from whom the key is taken by a write, nil where it is nobody's.
+func (o *observed) takenOver() error {
+	switch o.state {
+	case keyForeign:
+		return fmt.Errorf("it was under another lease, %x", o.kv.Lease)
+	case keyUnleased:
+		return errors.New("it was there without a lease")
+	}
+	return nil
 }
 
 // phase returns the phase of an endpoint that is not removed.

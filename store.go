@@ -5,6 +5,7 @@ package rollcall
 
 import (
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -19,6 +20,9 @@ import (
 	"github.com/rollcall-grpc/rollcall/internal/reflector"
 	"github.com/rollcall-grpc/rollcall/internal/topic"
 )
+
+// maxLogged is how many changes are logged one by one where many are published at once.
+const maxLogged = 20
 
 // store turns what a Reflector finds in a key range into snapshots, and publishes those to a
 // topic. It implements reflector.Store.
@@ -42,6 +46,7 @@ type store struct {
 	lost         losses           // nil without SelfPreservation
 	expiry       *time.Timer      // when what is retained changes; nil: nothing is
 	began        *Snapshot        // with which self-preservation began, to be logged; nil: none
+	changes      []Change         // published, to be logged; nil unless such details are
 	stopped      bool
 }
 
@@ -265,6 +270,9 @@ func (s *store) publishLocked(snap *Snapshot) { s.publishChangeLocked(snap, time
 // has none.
 func (s *store) publishChangeLocked(snap *Snapshot, received time.Time) {
 	s.counts.published.Add(1)
+	if s.log.Enabled(context.Background(), slog.LevelDebug) {
+		s.changes = append(s.changes, snap.Diff(s.topic.Latest())...)
+	}
 	s.topic.PublishChange(snap, snap.stale == nil, received)
 }
 
@@ -280,14 +288,32 @@ func (s *store) observeLocked(key string, old *Instance, now entry) {
 	s.lost.observe(key, old, now, time.Now().Add(s.preservation.Retain))
 }
 
-// unlock releases mu, then logs that self-preservation has begun.
+// unlock releases mu, then logs what has happened meanwhile.
 func (s *store) unlock() {
-	snap := s.began
-	s.began = nil
+	snap, changes := s.began, s.changes
+	s.began, s.changes = nil, nil
 	s.mu.Unlock()
 	if snap != nil {
 		s.log.Warn("most instances vanished at once; retaining them", "prefix", snap.prefix,
 			"retained", len(snap.retained), "left", len(snap.instances), "for", s.preservation.Retain)
+	}
+	for i, c := range changes {
+		if i == maxLogged {
+			s.log.Debug("more endpoints came, changed or went", "prefix", s.empty.prefix, "count", len(changes)-i)
+			break
+		}
+		s.logChange(c)
+	}
+}
+
+func (s *store) logChange(c Change) {
+	switch {
+	case c.Old == nil:
+		s.log.Debug("endpoint came", "key", c.Key, "addr", c.New.Addr, "status", c.New.Attributes().Status(), "revision", c.New.ModRevision)
+	case c.New == nil:
+		s.log.Debug("endpoint went", "key", c.Key, "addr", c.Old.Addr, "status", c.Old.Attributes().Status(), "lastRevision", c.Old.ModRevision)
+	default:
+		s.log.Debug("endpoint changed", "key", c.Key, "addr", c.New.Addr, "status", c.New.Attributes().Status(), "revision", c.New.ModRevision)
 	}
 }
 

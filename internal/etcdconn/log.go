@@ -36,7 +36,7 @@ func (m *Monitor) logOutcome(err error) {
 	case err == nil && !was.since.IsZero():
 		m.opts.Logger.Info("etcd reachable again", "etcd", m.etcd(), "after", now.Sub(was.since).Round(time.Millisecond))
 	case err != nil && was.since.IsZero():
-		m.logOutage("", "keeping", err)
+		m.logOutage("", err)
 	}
 }
 
@@ -56,21 +56,20 @@ func (m *Monitor) logOngoingOutage() time.Duration {
 	if wait > 0 {
 		return wait
 	}
-	m.logOutage("still ", "serving", outage.Cause, "for", now.Sub(since).Round(time.Second))
+	m.logOutage("still ", outage.Cause, "for", now.Sub(since).Round(time.Second))
 	return LogPeriod
 }
 
-func (m *Monitor) logOutage(still, keeping string, cause error, more ...any) {
+// logOutage logs what still works, as long as something does.
+func (m *Monitor) logOutage(still string, cause error, args ...any) {
 	message := "etcd " + still + "unreachable"
 	if etcdkv.LoginRefused(cause) {
 		message = "etcd " + still + "refuses the login"
 	}
-	args := []any{"etcd", m.etcd()}
-	if services, endpoints := m.opts.LastKnown(); services > 0 {
-		message += "; " + keeping + " last known endpoints"
-		args = append(args, "endpoints", endpoints, "services", services)
+	if known := m.opts.LastKnown(); known != "" {
+		args = append(args, "serving", known)
 	}
-	m.opts.Logger.Warn(message, append(append(args, "cause", cause), more...)...)
+	m.opts.Logger.Warn(message, append(args, "etcd", m.etcd(), "cause", cause)...)
 }
 
 func (m *Monitor) etcd() string { return strings.Join(m.opts.Client.Endpoints(), ",") }

@@ -35,9 +35,9 @@ type Options struct {
 	// ProbeKeys returns at most n keys to probe with: readable reports whether this client
 	// is known to have the right to read them. There may be none.
 	ProbeKeys func(n int) (keys []string, readable bool)
-	// LastKnown returns of how many services endpoints are known in spite of an outage, and
-	// how many endpoints, for the log.
-	LastKnown func() (services, endpoints int)
+	// LastKnown describes the endpoints that are known in spite of an outage, for the log; "" if
+	// there are none.
+	LastKnown func() string
 }
 
 // Monitor watches over the connection of one client.

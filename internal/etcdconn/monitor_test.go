@@ -47,7 +47,7 @@ func bubble(t *testing.T, test func(e *env)) {
 		e := &env{T: t, store: fakeetcd.New(), keys: []string{"p/"}, readable: true, begun: time.Now()}
 		defer e.store.Close()
 		e.conn = e.store.Connect(context.Background())
-		e.monitor = New(Options{Client: e.conn.Client, Logger: e.logger(), LastKnown: func() (int, int) { return 2, 5 },
+		e.monitor = New(Options{Client: e.conn.Client, Logger: e.logger(), LastKnown: func() string { return "5 endpoints" },
 			ProbeKeys: func(n int) ([]string, bool) {
 				e.mu.Lock()
 				defer e.mu.Unlock()
@@ -174,11 +174,11 @@ func TestOutageLog(t *testing.T) {
 		sleep(150)
 		e.conn.Fail(fakeetcd.Get, nil)
 		sleep(10)
-		const rest = `etcd="" endpoints=5 services=2 cause="etcd at : etcdserver: no leader"`
+		const rest = `serving="5 endpoints" etcd="" cause="etcd at : etcdserver: no leader"`
 		want := []string{
-			`level=WARN msg="etcd unreachable; keeping last known endpoints" ` + rest,
-			`level=WARN msg="etcd still unreachable; serving last known endpoints" ` + rest + " for=1m0s",
-			`level=WARN msg="etcd still unreachable; serving last known endpoints" ` + rest + " for=2m0s",
+			`level=WARN msg="etcd unreachable" ` + rest,
+			`level=WARN msg="etcd still unreachable" for=1m0s ` + rest,
+			`level=WARN msg="etcd still unreachable" for=2m0s ` + rest,
 			`level=INFO msg="etcd reachable again" etcd="" after=2m3`,
 		}
 		got := strings.Split(e.lines(), "\n")
@@ -212,7 +212,7 @@ func TestLoginRefused(t *testing.T) {
 		e.conn.Fail(fakeetcd.Get, rpctypes.ErrAuthFailed)
 		e.monitor.Recheck(e.Context())
 		e.outage("wrong password", rpctypes.ErrAuthFailed)
-		if got := e.lines(); !strings.HasPrefix(got, `level=WARN msg="etcd refuses the login; keeping`) {
+		if got := e.lines(); !strings.HasPrefix(got, `level=WARN msg="etcd refuses the login" serving=`) {
 			e.Errorf("log: %s", got)
 		}
 	})
@@ -373,7 +373,7 @@ func TestRunEnds(t *testing.T) {
 		store := fakeetcd.New()
 		defer store.Close()
 		conn := store.Connect(context.Background())
-		m := New(Options{Client: conn.Client, Logger: slog.New(slog.DiscardHandler), LastKnown: func() (int, int) { return 0, 0 },
+		m := New(Options{Client: conn.Client, Logger: slog.New(slog.DiscardHandler), LastKnown: func() string { return "" },
 			ProbeKeys: func(int) ([]string, bool) { return nil, false }})
 		ended := make(chan struct{})
 		go func() { m.Run(conn.Client.Ctx()); close(ended) }()

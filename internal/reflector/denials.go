@@ -108,10 +108,10 @@ func (d *denialLog) nextLocked(g *Group, now time.Time, outage bool) (level slog
 			d.afterLocked(g, wait)
 			return level, "", nil
 		}
-		level, message = slog.LevelWarn, "etcd refuses access to services; keeping last known endpoints"
+		level, message = slog.LevelWarn, "etcd refuses access to services; keeping what is known of them"
 		args = append(args, "services", refused, "first", example, "cause", rpctypes.ErrPermissionDenied)
 		if d.said {
-			message = "etcd still refuses access to services; serving last known endpoints"
+			level, message = slog.LevelWarn, "etcd still refuses access to services; serving what is known of them"
 			args = append(args, "for", now.Sub(d.since).Round(time.Second))
 		}
 		d.logged, d.said, d.first = now, true, example

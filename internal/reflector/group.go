@@ -63,9 +63,9 @@ type Counters struct {
 	RestartsBy                      Causes // watches that ended and are opened anew, by why they ended
 }
 
-// NewGroup returns the Group of a client. LastKnown returns of how many services endpoints
-// are known, and how many endpoints, for the log of an outage.
-func NewGroup(client *clientv3.Client, log *slog.Logger, lastKnown func() (services, endpoints int)) *Group {
+// NewGroup returns the Group of a client. LastKnown describes what is known, for the log of an
+// outage; see etcdconn.Options.
+func NewGroup(client *clientv3.Client, log *slog.Logger, lastKnown func() string) *Group {
 	g := &Group{client: client, log: log, access: make(map[*Reflector]access), granted: make(chan struct{})}
 	g.monitor = etcdconn.New(etcdconn.Options{Client: client, Logger: log, ProbeKeys: g.probeKeys, LastKnown: lastKnown})
 	g.lister = newLister(client, g.monitor)

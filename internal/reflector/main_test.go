@@ -207,7 +207,7 @@ func bubble(t *testing.T, test func(e *env)) {
 func newEnv(t testing.TB) *env {
 	e := &env{TB: t, store: fakeetcd.New()}
 	e.conn = e.store.Connect(context.Background())
-	e.group = NewGroup(e.conn.Client, e.lines.Logger(slog.LevelInfo), func() (int, int) { return 0, 0 })
+	e.group = NewGroup(e.conn.Client, e.lines.Logger(slog.LevelInfo), func() string { return "" })
 	return e
 }
 
