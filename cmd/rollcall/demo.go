@@ -4,56 +4,58 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
-	"strings"
-	"text/tabwriter"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/rollcall-grpc/rollcall"
-	"github.com/rollcall-grpc/rollcall/resolver"
 )
 
 func newDemo(a *app) *cobra.Command {
-	return &cobra.Command{
+	var opts demoOptions
+	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Show Rollcall at work, with its own etcd and servers",
 		Long: "demo starts an etcd and gRPC servers, each in its own process, and calls etcd:///" + demoService + "\n" +
 			"all the time, while servers join, die and drain and etcd is killed. Each step is measured.\n" +
 			"The exit code is 0 only if every step keeps its promise. It takes half a minute, needs\n" +
-			"nothing and leaves nothing behind.",
-		Example: "  rollcall demo\n  rollcall demo -o json",
+			"nothing and leaves nothing behind.\n\n" +
+			"With --compare other servers and callers use etcd's own Go package (client/v3/naming, with\n" +
+			"Grant and KeepAlive) on the same etcd, each step is done to them as well, and both are shown.\n" +
+			"With --keep etcd and the servers go on in the end, to be looked at, until Ctrl-C.",
+		Example: "  rollcall demo\n  rollcall demo --compare\n  rollcall demo --keep\n  rollcall demo -o json",
 		Args:    usageArgs(cobra.NoArgs),
-		RunE:    func(cmd *cobra.Command, _ []string) error { return a.demo(cmd.Context()) },
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.demo(cmd.Context(), opts) },
 	}
+	cmd.Flags().BoolVar(&opts.compare, "compare", false, "do each step with etcd's own package as well, and show both")
+	cmd.Flags().BoolVar(&opts.keep, "keep", false, "leave etcd and the servers running until Ctrl-C")
+	return cmd
 }
 
-// outcome is the result of a step.
-type outcome struct {
-	Name    string   `json:"name"`
-	Promise string   `json:"promise"`
-	Figures []figure `json:"figures"`
-	Kept    bool     `json:"kept"`
-	Error   string   `json:"error,omitempty"`
-	Seconds float64  `json:"seconds"`
-}
+// demoOptions are the flags of demo.
+type demoOptions struct{ compare, keep bool }
 
-func (a *app) demo(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errors.New("the demo took more than a minute"))
+// demoLimit is how long the steps of one package may take.
+const demoLimit = time.Minute
+
+func (a *app) demo(ctx context.Context, opts demoOptions) error {
+	limit := demoLimit
+	if opts.compare {
+		limit *= 2
+	}
+	playing, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the demo took more than %v", limit))
 	defer cancel()
-	s, closeStage, err := a.setStage(ctx)
+	s, closeStage, err := a.setStage(playing, opts.compare)
 	if err != nil {
 		return fmt.Errorf("demo: %w", err)
 	}
-	outcomes, err := a.playAll(ctx, s)
-	closeStage()
+	defer closeStage()
+	outcomes, err := a.playAll(playing, s)
 	if isSignal(err) {
 		return err
 	}
@@ -63,6 +65,9 @@ func (a *app) demo(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("demo: %w", err)
 	}
+	if opts.keep {
+		a.keepDemo(ctx, s)
+	}
 	for _, o := range outcomes {
 		if !o.Kept {
 			return fail(exitOther, "demo: %q did not keep its promise: %s", o.Name, o.Promise)
@@ -71,8 +76,22 @@ func (a *app) demo(ctx context.Context) error {
 	return nil
 }
 
-// setStage starts etcd, a channel and the callers. The first step starts the servers.
-func (a *app) setStage(ctx context.Context) (s *stage, closeStage func(), err error) {
+// keepDemo says how to look at what runs, and waits for a signal.
+func (a *app) keepDemo(ctx context.Context, s *stage) {
+	for _, side := range s.packages {
+		side.load.stop()
+	}
+	fmt.Fprintf(a.stderr, `
+etcd and three servers go on until Ctrl-C. In another terminal:
+  export ROLLCALL_ENDPOINTS=%s
+  rollcall ls
+  rollcall watch %s
+`, s.lab.endpoint, demoService)
+	<-ctx.Done()
+}
+
+// setStage starts etcd, and a channel and callers for each package. The first step starts the servers.
+func (a *app) setStage(ctx context.Context, compare bool) (s *stage, closeStage func(), err error) {
 	var closers []func()
 	closeStage = func() {
 		for i := len(closers) - 1; i >= 0; i-- {
@@ -99,24 +118,38 @@ func (a *app) setStage(ctx context.Context) (s *stage, closeStage func(), err er
 	if s.directory, err = rollcall.SharedDirectory(s.client); err != nil {
 		return nil, nil, err
 	}
-	if s.sub, err = s.directory.Subscribe(demoService); err != nil {
-		return nil, nil, err
+	packages := []naming{rollcallNaming}
+	if compare {
+		packages = append(packages, etcdNaming)
 	}
-	closers = append(closers, s.sub.Close)
-	builder, err := resolver.NewBuilder(s.client)
-	if err != nil {
-		return nil, nil, err
+	for _, n := range packages {
+		side, closeSide, err := s.newSide(n)
+		if err != nil {
+			return nil, nil, err
+		}
+		closers = append(closers, closeSide)
+		s.packages = append(s.packages, side)
 	}
-	conn, err := grpc.NewClient("etcd:///"+demoService, grpc.WithResolvers(builder),
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"round_robin":{}}]}`))
-	if err != nil {
-		return nil, nil, err
-	}
-	closers = append(closers, func() { _ = conn.Close() })
-	s.load = startLoad(conn)
-	closers = append(closers, s.load.stop)
 	return s, closeStage, nil
+}
+
+// newSide makes a channel that is called all the time.
+func (s *stage) newSide(n naming) (_ *side, closeSide func(), err error) {
+	sub, err := s.directory.Subscribe(n.service)
+	if err != nil {
+		return nil, nil, err
+	}
+	conn, closeConn, err := n.dial(s)
+	if err != nil {
+		sub.Close()
+		return nil, nil, err
+	}
+	is := &side{stage: s, naming: n, sub: sub, load: startLoad(conn)}
+	return is, func() {
+		is.load.stop()
+		closeConn()
+		sub.Close()
+	}, nil
 }
 
 // playAll plays the steps until one returns an error.
@@ -128,18 +161,12 @@ func (a *app) playAll(ctx context.Context, s *stage) ([]outcome, error) {
 		if terminal {
 			fmt.Fprintf(a.stderr, "%s ...", head)
 		}
-		began := time.Now()
-		figures, kept, err := step.play(ctx, s)
-		took := time.Since(began)
-		o := outcome{Name: step.name, Promise: step.promise, Figures: figures, Kept: kept && err == nil, Seconds: took.Seconds()}
-		if err != nil {
-			o.Error = err.Error()
-		}
+		o, err := step.playAll(ctx, s)
 		outcomes = append(outcomes, o)
 		if terminal {
 			fmt.Fprint(a.stderr, "\r\x1b[K")
 		}
-		fmt.Fprintf(a.stderr, "%s  (%s; %.1f s)\n", head, describe(o), took.Seconds())
+		fmt.Fprintf(a.stderr, "%s  (%.1f s)\n", head, o.Seconds)
 		if err != nil {
 			return outcomes, err
 		}
@@ -147,15 +174,53 @@ func (a *app) playAll(ctx context.Context, s *stage) ([]outcome, error) {
 	return outcomes, nil
 }
 
-func describe(o outcome) string {
-	if o.Error != "" {
-		return oneLine(o.Error)
+// playAll plays a step with each package: one after the other, unless what happens concerns all.
+// Only an error of Rollcall's ends the demo.
+func (p step) playAll(ctx context.Context, s *stage) (o outcome, err error) {
+	o = outcome{Name: p.name, Promise: p.promise}
+	began := time.Now()
+	results := make([]comparison, len(s.packages))
+	if p.happen == nil {
+		for i, side := range s.packages {
+			results[i] = p.playOne(ctx, side)
+		}
+	} else {
+		for _, side := range s.packages {
+			side.load.reset()
+		}
+		if err := p.happen(ctx, s.lab); err != nil {
+			o.Error = err.Error()
+			return o, err
+		}
+		var playing sync.WaitGroup
+		for i, side := range s.packages {
+			playing.Go(func() { results[i] = p.playOne(ctx, side) })
+		}
+		playing.Wait()
 	}
-	parts := make([]string, len(o.Figures))
-	for i, f := range o.Figures {
-		parts[i] = f.String()
+	o.Seconds = time.Since(began).Seconds()
+	o.Figures, o.Kept, o.Error = results[0].Figures, results[0].Kept, results[0].Error
+	if len(results) > 1 {
+		o.EtcdPackage = &results[1]
 	}
-	return strings.Join(parts, ", ")
+	return o, cmp.Or(s.packages[0].failed, context.Cause(ctx))
+}
+
+// stepLimit is how long a step may take.
+const stepLimit = 30 * time.Second
+
+// playOne plays a step with one package, unless an earlier one has failed.
+func (p step) playOne(ctx context.Context, s *side) (is comparison) {
+	ctx, cancel := context.WithTimeoutCause(ctx, stepLimit, fmt.Errorf("the step took more than %v", stepLimit))
+	defer cancel()
+	if s.failed != nil {
+		return comparison{Error: "not played, since a step before has failed"}
+	}
+	is.Figures, is.Kept, s.failed = p.play(ctx, s)
+	if s.failed != nil {
+		is.Kept, is.Error = false, s.failed.Error()
+	}
+	return is
 }
 
 func (a *app) reportDemo(outcomes []outcome) error {
@@ -164,35 +229,21 @@ func (a *app) reportDemo(outcomes []outcome) error {
 		for _, o := range outcomes {
 			ok = ok && o.Kept
 		}
-		encoder := json.NewEncoder(a.stdout)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(struct {
+		return a.printJSON(struct {
 			APIVersion string    `json:"apiVersion"`
 			Kind       string    `json:"kind"`
 			OK         bool      `json:"ok"`
 			Steps      []outcome `json:"steps"`
-		}{"rollcall/v1", "DemoReport", ok, outcomes})
+		}{apiVersion, "DemoReport", ok, outcomes})
 	}
-	fmt.Fprintln(a.stdout)
-	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "STEP\tPROMISE\tMEASURED\tKEPT")
-	for _, o := range outcomes {
-		kept := "yes"
-		if !o.Kept {
-			kept = "NO"
-		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", o.Name, o.Promise, describe(o), kept)
-	}
-	if err := table.Flush(); err != nil {
-		return err
-	}
-	_, err := fmt.Fprint(a.stdout, `
+	_, err := fmt.Fprintf(a.stdout, `
+%s
 Try next:
-  rollcall dev                                    an etcd to play with; in another terminal, paste its export line, then
+  rollcall dev           # an etcd to play with; paste its export line elsewhere
   rollcall register my-service --addr 127.0.0.1:50051
   rollcall ls
   rollcall watch my-service
-`)
+`, demoTable(outcomes))
 	return err
 }
 

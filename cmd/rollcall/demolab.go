@@ -131,8 +131,8 @@ func (l *lab) startEtcd(ctx context.Context) (err error) {
 	return err
 }
 
-func (l *lab) startServer(ctx context.Context, name string) (*child, error) {
-	c, err := spawn(ctx, name, "demo-server", "--name", name, "--ttl", demoTTL.String(), "--endpoints", l.endpoint)
+func (l *lab) startServer(ctx context.Context, name string, n naming) (*child, error) {
+	c, err := spawn(ctx, name, "demo-server", "--name", name, "--naming", n.name, "--ttl", demoTTL.String(), "--endpoints", l.endpoint)
 	if err == nil {
 		l.servers = append(l.servers, c)
 	}

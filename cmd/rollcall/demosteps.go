@@ -19,34 +19,39 @@ const (
 	demoCalls  = 3000
 )
 
-// stage is what the steps of the demo work with.
+// stage is where the demo plays: an etcd, and who uses it by each package.
 type stage struct {
 	lab       *lab
-	load      *load
 	client    *clientv3.Client
-	directory *rollcall.Directory
-	sub       *rollcall.Subscription
+	directory *rollcall.Directory // follows the services of all packages, to see what is in etcd
+	packages  []*side             // Rollcall first
+}
+
+// side is who uses one package: servers, and callers.
+type side struct {
+	*stage
+	naming  naming
+	servers []*child
+	load    *load
+	sub     *rollcall.Subscription
+	failed  error // of a step, after which no other is played
+}
+
+// start starts a server.
+func (s *side) start(ctx context.Context, name string) (*child, error) {
+	c, err := s.lab.startServer(ctx, name, s.naming)
+	if err == nil {
+		s.servers = append(s.servers, c)
+	}
+	return c, err
 }
 
 // step is a part of the demo. play returns the figures and whether the promise was kept.
 type step struct {
 	name    string
 	promise string
-	play    func(context.Context, *stage) (figures []figure, kept bool, err error)
-}
-
-// figure is a measured value.
-type figure struct {
-	Name  string  `json:"name"`
-	Value float64 `json:"value"`
-	Unit  string  `json:"unit"`
-}
-
-func (f figure) String() string {
-	if f.Unit == "" {
-		return fmt.Sprintf("%s %g", f.Name, f.Value)
-	}
-	return fmt.Sprintf("%s %.4g %s", f.Name, f.Value, f.Unit)
+	play    func(context.Context, *side) (figures []figure, kept bool, err error)
+	happen  func(context.Context, *lab) error // what happens to all packages at once, before; nil: nothing
 }
 
 func count(name string, n int) figure { return figure{Name: name, Value: float64(n)} }
@@ -60,23 +65,23 @@ func seconds(name string, d time.Duration) figure {
 }
 
 var demoSteps = []step{
-	{"three servers join", fmt.Sprintf("each answers a third of %d calls, none fails", demoCalls), playJoin},
-	{"kill -9 of greeter-1", fmt.Sprintf("calls under way may fail, no later one; gone within %v", demoTTL+2*time.Second), playKill},
-	{"SIGTERM of greeter-2", "it drains: no call fails", playDrain},
-	{"greeter-4 and greeter-5 join", "each called within 1 s, no call fails", playGrow},
-	{fmt.Sprintf("etcd killed for %v", demoOutage), "no call fails, all registrations live on", playOutage},
+	{"three servers join", fmt.Sprintf("each answers a third of %d calls, none fails", demoCalls), playJoin, nil},
+	{"kill -9 of greeter-1", fmt.Sprintf("calls under way may fail, no later one; gone within %v", demoTTL+2*time.Second), playKill, nil},
+	{"SIGTERM of greeter-2", "it drains: no call fails", playDrain, nil},
+	{"greeter-4, greeter-5 join", "each called within 1 s, no call fails", playGrow, nil},
+	{fmt.Sprintf("etcd killed for %v", demoOutage), "no call fails, all registrations live on", playOutage, killEtcd},
 }
 
-func playJoin(ctx context.Context, s *stage) ([]figure, bool, error) {
+func playJoin(ctx context.Context, s *side) ([]figure, bool, error) {
 	for _, name := range []string{"greeter-1", "greeter-2", "greeter-3"} {
-		if _, err := s.lab.startServer(ctx, name); err != nil {
+		if _, err := s.start(ctx, name); err != nil {
 			return nil, false, err
 		}
 	}
 	if err := s.await(ctx, 3); err != nil {
 		return nil, false, err
 	}
-	for _, c := range s.lab.servers {
+	for _, c := range s.servers {
 		if _, err := s.load.firstCall(ctx, c.name); err != nil {
 			return nil, false, err
 		}
@@ -86,17 +91,17 @@ func playJoin(ctx context.Context, s *stage) ([]figure, bool, error) {
 	if err != nil {
 		return nil, false, err
 	}
-	figures := []figure{count("failed", t.Failed)}
+	figures := []figure{count("failed calls", t.Failed)}
 	least, most := demoCalls, 0
-	for _, c := range s.lab.servers {
+	for _, c := range s.servers {
 		figures = append(figures, count(c.name, t.Calls[c.name]))
 		least, most = min(least, t.Calls[c.name]), max(most, t.Calls[c.name])
 	}
 	return figures, t.Failed == 0 && least*10 >= most*9, nil
 }
 
-func playKill(ctx context.Context, s *stage) ([]figure, bool, error) {
-	victim := s.lab.servers[0]
+func playKill(ctx context.Context, s *side) ([]figure, bool, error) {
+	victim := s.servers[0]
 	s.load.reset()
 	killed := time.Now()
 	victim.kill()
@@ -106,11 +111,11 @@ func playKill(ctx context.Context, s *stage) ([]figure, bool, error) {
 	gone := time.Since(killed)
 	t := s.load.reset()
 	kept := t.Failed <= loadCallers && gone <= demoTTL+2*time.Second
-	return []figure{count("failed", t.Failed), count("calls", t.total()), seconds("gone after", gone)}, kept, nil
+	return []figure{count("failed calls", t.Failed), count("calls", t.total()), seconds("gone after", gone)}, kept, nil
 }
 
-func playDrain(ctx context.Context, s *stage) ([]figure, bool, error) {
-	leaver := s.lab.servers[1]
+func playDrain(ctx context.Context, s *side) ([]figure, bool, error) {
+	leaver := s.servers[1]
 	s.load.reset()
 	asked := time.Now()
 	if err := leaver.stop(); err != nil {
@@ -121,15 +126,15 @@ func playDrain(ctx context.Context, s *stage) ([]figure, bool, error) {
 	}
 	t := s.load.reset()
 	idle := max(0, s.load.lastCall(leaver.name).Sub(asked))
-	return []figure{count("failed", t.Failed), count("calls", t.total()), millis("last call after", idle)}, t.Failed == 0, nil
+	return []figure{count("failed calls", t.Failed), count("calls", t.total()), millis("last call after", idle)}, t.Failed == 0, nil
 }
 
-func playGrow(ctx context.Context, s *stage) ([]figure, bool, error) {
+func playGrow(ctx context.Context, s *side) ([]figure, bool, error) {
 	s.load.reset()
 	var figures []figure
 	kept := true
 	for _, name := range []string{"greeter-4", "greeter-5"} {
-		c, err := s.lab.startServer(ctx, name)
+		c, err := s.start(ctx, name)
 		if err != nil {
 			return nil, false, err
 		}
@@ -142,21 +147,20 @@ func playGrow(ctx context.Context, s *stage) ([]figure, bool, error) {
 		figures = append(figures, millis(name+" called after", took))
 	}
 	t := s.load.reset()
-	return append([]figure{count("failed", t.Failed)}, figures...), kept && t.Failed == 0, nil
+	return append([]figure{count("failed calls", t.Failed)}, figures...), kept && t.Failed == 0, nil
 }
 
-func playOutage(ctx context.Context, s *stage) ([]figure, bool, error) {
-	if err := s.await(ctx, 3); err != nil {
-		return nil, false, err
-	}
-	s.load.reset()
-	s.lab.etcd.kill()
+// killEtcd is an outage.
+func killEtcd(ctx context.Context, l *lab) error {
+	l.etcd.kill()
 	if err := pause(ctx, demoOutage); err != nil {
-		return nil, false, err
+		return err
 	}
-	if err := s.lab.startEtcd(ctx); err != nil {
-		return nil, false, err
-	}
+	return l.startEtcd(ctx)
+}
+
+// playOutage is played when etcd is back.
+func playOutage(ctx context.Context, s *side) ([]figure, bool, error) {
 	back := time.Now()
 	for s.sub.Latest().Staleness() != nil {
 		if err := pause(ctx, 10*time.Millisecond); err != nil {
@@ -164,22 +168,26 @@ func playOutage(ctx context.Context, s *stage) ([]figure, bool, error) {
 		}
 	}
 	live := time.Since(back)
-	// After that, a server that did not renew its lease is gone from etcd.
-	if err := pause(ctx, demoTTL+time.Second); err != nil {
+	// After that, a server that did not renew its lease is gone from etcd, which gives all leases their
+	// whole time and a second more when it starts.
+	if err := pause(ctx, demoTTL+2*time.Second); err != nil {
 		return nil, false, err
 	}
-	snap, err := s.directory.List(ctx, demoService)
+	snap, err := s.directory.List(ctx, s.naming.service)
 	if err != nil {
 		return nil, false, err
 	}
 	t := s.load.reset()
 	alive := snap.Len()
-	figures := []figure{count("failed", t.Failed), count("calls", t.total()), count("registered", alive), seconds("followed again after", live)}
+	figures := []figure{count("failed calls", t.Failed), count("calls", t.total()), count("still registered", alive)}
+	if s.naming.name == rollcallNaming.name { // the Directory is Rollcall's
+		figures = append(figures, seconds("followed again after", live))
+	}
 	return figures, t.Failed == 0 && alive == 3, nil
 }
 
 // collect counts until the given number of calls was answered.
-func (s *stage) collect(ctx context.Context, calls int) (tally, error) {
+func (s *side) collect(ctx context.Context, calls int) (tally, error) {
 	sum := tally{Calls: make(map[string]int)}
 	for sum.total() < calls {
 		if err := pause(ctx, 10*time.Millisecond); err != nil {
@@ -195,7 +203,7 @@ func (s *stage) collect(ctx context.Context, calls int) (tally, error) {
 }
 
 // await waits until the service has n instances that are not draining.
-func (s *stage) await(ctx context.Context, n int) error {
+func (s *side) await(ctx context.Context, n int) error {
 	for {
 		if snap := s.sub.Latest(); snap != nil {
 			serving := 0
@@ -211,7 +219,7 @@ func (s *stage) await(ctx context.Context, n int) error {
 		select {
 		case <-s.sub.Changed():
 		case <-ctx.Done():
-			return fmt.Errorf("wait for %d endpoints of %s: %w", n, demoService, context.Cause(ctx))
+			return fmt.Errorf("wait for %d endpoints of %s: %w", n, s.naming.service, context.Cause(ctx))
 		}
 	}
 }

@@ -22,8 +22,9 @@ import (
 
 // The demo's service has one method, which returns the server's name.
 const (
-	demoService   = "demo/greeter"
-	greeterMethod = "/rollcall.demo.Greeter/Hello"
+	demoService       = "demo/greeter"
+	demoServiceByEtcd = "demo/greeter-by-etcd"
+	greeterMethod     = "/rollcall.demo.Greeter/Hello"
 )
 
 type greeter interface {
@@ -53,7 +54,7 @@ var greeterDesc = grpc.ServiceDesc{
 
 // newDemoServer returns the hidden command that runs a server of the demo.
 func newDemoServer(a *app) *cobra.Command {
-	var name string
+	var name, by string
 	var ttl time.Duration
 	cmd := &cobra.Command{
 		Use:    "demo-server",
@@ -62,15 +63,32 @@ func newDemoServer(a *app) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := untilEOF(cmd.Context(), a.stdin)
 			defer cancel()
-			return a.demoServer(ctx, name, ttl)
+			serve := a.serveGreeter
+			if by == etcdNaming.name {
+				serve = a.serveGreeterByEtcd
+			}
+			return a.demoServer(ctx, name, func(srv *grpc.Server, lis net.Listener) error { return serve(ctx, srv, lis, name, ttl) })
 		},
 	}
 	cmd.Flags().StringVar(&name, "name", "greeter", "the server's name and id")
+	cmd.Flags().StringVar(&by, "naming", rollcallNaming.name, "the package to register with")
 	cmd.Flags().DurationVar(&ttl, "ttl", 3*time.Second, "the TTL of the lease")
 	return cmd
 }
 
-func (a *app) demoServer(ctx context.Context, name string, ttl time.Duration) error {
+// demoServer listens, and has serve register the server and run it.
+func (a *app) demoServer(ctx context.Context, name string, serve func(*grpc.Server, net.Listener) error) error {
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	srv := grpc.NewServer()
+	srv.RegisterService(&greeterDesc, greeterServer{name})
+	fmt.Fprintf(a.stdout, "%d\n", time.Now().UnixNano())
+	return serve(srv, lis)
+}
+
+func (a *app) serveGreeter(ctx context.Context, srv *grpc.Server, lis net.Listener, name string, ttl time.Duration) error {
 	client, err := a.client()
 	if err != nil {
 		return err
@@ -84,15 +102,8 @@ func (a *app) demoServer(ctx context.Context, name string, ttl time.Duration) er
 	if err != nil {
 		return err
 	}
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	srv := grpc.NewServer()
-	srv.RegisterService(&greeterDesc, greeterServer{name})
 	status := health.NewServer()
 	healthpb.RegisterHealthServer(srv, status)
-	fmt.Fprintf(a.stdout, "%d\n", time.Now().UnixNano())
 	err = serving.Run(ctx, srv, lis, serving.Options{
 		Registrar: registrar, Service: demoService, Health: status,
 		Endpoint:   rollcall.Endpoint{ID: name, Metadata: map[string]string{"version": "demo"}},
