@@ -19,6 +19,7 @@ type candidates struct {
 	policy   rollcall.AddressPolicy
 
 	snap       *rollcall.Snapshot // that the rest is a function of; nil at first
+	gone       departed           // how the last of the selection went
 	disallowed map[string]rollcall.Disallowed
 	selection  selection
 	fallback   bool // the selection is a fallback, and several is not maintained
@@ -35,8 +36,20 @@ type disallowedChanges struct {
 	mended []string              // keys that are there still, and allowed now
 }
 
-// apply follows a snapshot.
-func (c *candidates) apply(snap *rollcall.Snapshot) (d disallowedChanges) {
+// apply follows a snapshot, and remembers how the last candidates went.
+func (c *candidates) apply(snap *rollcall.Snapshot) disallowedChanges {
+	old, had := c.snap, len(c.selection.instances) > 0
+	d := c.follow(snap)
+	switch has := len(c.selection.instances) > 0; {
+	case has:
+		c.gone = departed{}
+	case had:
+		c.gone = departedSince(old, snap, c.selector, c.policy)
+	}
+	return d
+}
+
+func (c *candidates) follow(snap *rollcall.Snapshot) (d disallowedChanges) {
 	if c.snap == nil || c.fallback || len(snap.Retained()) > 0 {
 		return c.replace(snap)
 	}

@@ -183,7 +183,7 @@ func candidatesFollow(t *testing.T, rt *rapid.T) string {
 			want[d.Instance.Key] = d.Instance.ModRevision
 		}
 		maps.DeleteFunc(disallowedKeys, func(key string, _ int64) bool { return snap.Instance(key) == nil }) // neither fresh nor mended
-		if _, n := shared.snapshot(); n != len(disallowed) || !maps.Equal(disallowedKeys, want) {
+		if n := shared.emptiness().disallowed; n != len(disallowed) || !maps.Equal(disallowedKeys, want) {
 			return fmt.Sprintf("%d disallowed, told of %v, want %v", n, disallowedKeys, want)
 		}
 		if rapid.Bool().Draw(rt, "prepared") {

@@ -147,24 +147,8 @@ func (r *etcdResolver) report() {
 
 // emptyError returns the error of calls to a service without usable endpoints.
 func (r *etcdResolver) emptyError() error {
-	snap, disallowed := r.selection.snapshot()
-	text := fmt.Sprintf("rollcall: service %q has no endpoints: no usable key under %q at revision %d", snap.Service(), snap.Prefix(), snap.Revision())
-	if n := snap.Len(); r.name.selector != "" && n > disallowed {
-		text += fmt.Sprintf("; %d not selected by %q", n-disallowed, r.name.selector)
-	}
-	if n := len(snap.Invalid()); n > 0 {
-		text += fmt.Sprintf("; %d invalid, the first: %q: %v", n, snap.Invalid()[0].Key, snap.Invalid()[0].Cause)
-	}
-	if disallowed > 0 {
-		text += fmt.Sprintf("; %d disallowed by the address policy", disallowed)
-	}
-	if n := len(snap.Retained()); n > 0 {
-		text += fmt.Sprintf("; %d retained, none usable", n)
-	}
-	if stale := snap.Staleness(); stale != nil {
-		text += fmt.Sprintf("; stale: %v", stale.Cause)
-	}
-	return errors.New(text)
+	why := r.selection.emptiness()
+	return fmt.Errorf("rollcall: service %q has no endpoints: %s", why.snap.Service(), why.reason())
 }
 
 // ResolveNow requests a consistency check, which is made at most once in 10 s for a service.

@@ -134,12 +134,18 @@ func TestStates(t *testing.T) {
 		s.Put("svc/"+id, fmt.Sprintf(`{"Addr":%q,"Metadata":%s}`, addr, metadata))
 	}
 	bubble(t, func(*fakeetcd.Store, *fakeetcd.Conn) {}, func(t *testing.T, s *fakeetcd.Store, _ *fakeetcd.Conn, c *channel, _ grpcresolver.Resolver) {
-		const empty = `error rollcall: service "svc" has no endpoints: no usable key under "svc/" at revision `
-		c.want(t, empty+"1")
+		const (
+			empty = `error rollcall: service "svc" has no endpoints: `
+			at    = `; no usable key under "svc/" at revision `
+
+			invalid    = `; 1 invalid, the first: "svc/bad": value has no Addr`
+			disallowed = `its only endpoint is disallowed: "svc/socket": invalid address "unix:/run/x": other machines cannot dial a local socket; it must be host:port`
+		)
+		c.want(t, empty+"it never had one that this client has seen"+at+"1")
 		put(s, "bad", "", "null")
-		c.want(t, empty+`2; 1 invalid, the first: "svc/bad": value has no Addr`)
+		c.want(t, empty+invalid[2:]+at+"2")
 		put(s, "socket", "unix:/run/x", "null")
-		c.want(t, empty+`3; 1 invalid, the first: "svc/bad": value has no Addr; 1 disallowed by the address policy`)
+		c.want(t, empty+disallowed+invalid+at+"3")
 		put(s, "a", "a:1", "null")
 		c.want(t, "state [a:1]")
 		put(s, "a", "a:1", "null")
@@ -159,19 +165,18 @@ func TestStates(t *testing.T) {
 		c.want(t, "")
 		put(s, "b2", "b:1", `{"status":"draining"}`)
 		c.want(t, "state [a:1 b:1]") // all drain: better than none
-		for _, id := range []string{"a", "b", "b2"} {
+		for _, id := range []string{"a", "b"} {
 			s.Delete("svc/" + id)
+			c.told()
 		}
-		const reason = `; 1 invalid, the first: "svc/bad": value has no Addr; 1 disallowed by the address policy`
-		if got, want := c.told(), "state []; "+empty+"14"+reason; !strings.HasSuffix(got, want) {
-			t.Errorf("the channel was told %s, want an empty state and why at last", got)
-		}
+		s.Delete("svc/b2")
+		c.want(t, "state []; "+empty+"its last endpoint left at revision 14; "+disallowed+invalid+at+"14")
 		s.Delete("svc/bad")
-		c.want(t, empty+"15; 1 disallowed by the address policy")
+		c.want(t, empty+"its last endpoint left at revision 14; "+disallowed+at+"15")
 		put(s, "a", "a:1", "null")
 		c.want(t, "state [a:1]")
 		s.Delete("svc/a")
-		c.want(t, "state []; "+empty+"17; 1 disallowed by the address policy")
+		c.want(t, "state []; "+empty+"its last endpoint was deleted at revision 17; "+disallowed+at+"17")
 	})
 }
 
@@ -488,14 +493,14 @@ func TestRetainedUnusable(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer r.Close()
-		if got, want := c.told(), "; 3 disallowed by the address policy"; !strings.HasSuffix(got, want) {
+		if got, want := c.told(), `: all 3 are disallowed, the first: "svc/a": invalid address "unix:/a"`; !strings.Contains(got, want) {
 			t.Errorf("told %s, want %s", got, want)
 		}
 		for _, id := range []string{"a", "b", "c"} {
 			store.Delete("svc/" + id)
 		}
 		time.Sleep(time.Second)
-		if got, want := c.told(), "; 3 retained, none usable"; !strings.HasSuffix(got, want) {
+		if got, want := c.told(), ": 3 retained, none usable; no usable key"; !strings.Contains(got, want) {
 			t.Errorf("told %s, want %s", got, want)
 		}
 	})

@@ -76,10 +76,16 @@ func (s *sharedSelection) prepare(n int) {
 	s.preallocated.refill(n)
 }
 
-// snapshot returns the snapshot that was followed last, and how many of its instances the
-// address policy disallows.
-func (s *sharedSelection) snapshot() (snap *rollcall.Snapshot, disallowed int) {
+// emptiness returns why the snapshot that was followed last has nothing to call.
+func (s *sharedSelection) emptiness() emptiness {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.candidates.snap, len(s.candidates.disallowed)
+	c := &s.candidates
+	e := emptiness{snap: c.snap, selector: c.selector.String(), disallowed: len(c.disallowed), gone: c.gone}
+	for _, d := range c.disallowed {
+		if e.first.Instance == nil || d.Instance.Key < e.first.Instance.Key {
+			e.first = d
+		}
+	}
+	return e
 }

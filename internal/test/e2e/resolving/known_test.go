@@ -225,7 +225,7 @@ func TestG10HostileAddresses(t *testing.T) {
 	channel := e.Resolve()
 	conn := lab.Dial(t, client, "etcd:///svc")
 	_, err := lab.Call(t, conn)
-	if want := fmt.Sprintf("%d disallowed by the address policy", len(hostile)); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), want) {
+	if want := fmt.Sprintf("all %d are disallowed", len(hostile)); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want UNAVAILABLE with %q", err, want)
 	}
 	serve(t, client, "one")
@@ -252,7 +252,7 @@ func TestG10HostileAddresses(t *testing.T) {
 
 	// The opt-in list narrows it further.
 	narrow, _ := dialWith(t, client, rollcall.DirectoryOptions{}, resolver.Options{Policy: rollcall.AllowCIDR(netip.MustParsePrefix("10.0.0.0/8"))})
-	if _, err := lab.Call(t, narrow); err == nil || !strings.Contains(err.Error(), "disallowed by the address policy") {
+	if _, err := lab.Call(t, narrow); err == nil || !strings.Contains(err.Error(), "are disallowed, the first: ") {
 		t.Errorf("127.0.0.1 outside of 10.0.0.0/8: %v", err)
 	}
 	wide, _ := dialWith(t, client, rollcall.DirectoryOptions{}, resolver.Options{Policy: rollcall.AllowCIDR(netip.MustParsePrefix("127.0.0.0/8"))})

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
 	_ "google.golang.org/grpc/balancer/leastrequest"
 	_ "google.golang.org/grpc/balancer/ringhash"
@@ -142,19 +143,28 @@ func lastLeaves(e *lab.Env, config string) {
 		})
 		e.Within("calls fail and say: "+strings.Join(reasons, ", "), began, time.Second)
 	}
-	for range 2 {
-		e.Put(e.Key("a"), good)
+	draining := strings.Replace(good, `"version"`, `"status":"draining","version"`, 1)
+	for _, row := range []struct {
+		value  string
+		lease  []clientv3.OpOption
+		reason string
+	}{
+		{good, nil, "its last endpoint was deleted at revision %d"},
+		{good, []clientv3.OpOption{e.ShortLease()}, "its last endpoint vanished at revision %d (its lease ended or it was deleted)"},
+		{draining, nil, "its last endpoint left at revision %d"},
+	} {
+		e.Put(e.Key("a"), row.value, row.lease...)
 		e.Reaches(conn, "one")
 		gone, err := e.Client.Delete(e.Ctx, e.Key("a"))
 		e.OK(err)
-		says(fmt.Sprintf("at revision %d", gone.Header.Revision))
+		says(fmt.Sprintf(row.reason, gone.Header.Revision))
 	}
 	e.Put(e.Key("a"), `not JSON`)
 	says("1 invalid", fmt.Sprintf("%q", e.Key("a")))
 	e.Put(e.Key("a"), `{"Addr":"unix:/run/x","Metadata":{"version":"v1"}}`)
-	says("1 disallowed by the address policy")
+	says("its only endpoint is disallowed", "unix:/run/x")
 	e.Put(e.Key("a"), fmt.Sprintf(`{"Addr":%q,"Metadata":{"version":"v2"}}`, server.Addr))
-	says(`1 not selected by "version=v1"`)
+	says("none of 1 matches version=v1")
 
 	e.Put(e.Key("a"), good)
 	joined := time.Now()

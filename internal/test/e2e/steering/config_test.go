@@ -179,7 +179,7 @@ func TestSelectors(t *testing.T) {
 		t.Errorf("changed metadata made %d connections, want 1: of the channel that selects c now", n)
 	}
 	none := dial("etcd:///svc?version=v3")
-	if _, err := lab.Call(t, none); err == nil || !strings.Contains(err.Error(), `3 not selected by "version=v3"`) {
+	if _, err := lab.Call(t, none); err == nil || !strings.Contains(err.Error(), "none of 3 matches version=v3") {
 		t.Errorf("a selector that selects nobody: %v", err)
 	}
 	for _, bad := range []string{"etcd:///svc?colour=red", "etcd:///svc?weight=heavy", "etcd:///svc?zone=%zz"} {
