@@ -139,6 +139,7 @@ func TestBadInput(t *testing.T) {
 		{"serve with and without TLS", "serve --xds-insecure --grpc-cert x --grpc-key x", "exclude each other", exitUsage},
 		{"serve of no streams", "serve --xds-max-streams 0", "at least 1", exitUsage},
 		{"serve of no names", "serve --xds-max-names -1", "at least 1", exitUsage},
+		{"serve of metrics of less than no service", "serve --metrics-services -1", "at least 0", exitUsage},
 		{"serve of no endpoints", "serve --xds-subset 0", "at least 1", exitUsage},
 		{"serve that pushes at all times", "serve --xds-push-interval 0s", "at least 1ms", exitUsage},
 		{"serve of very short connections", "serve --xds-max-connection-age 1ms", "at least 1s", exitUsage},

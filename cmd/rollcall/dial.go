@@ -20,8 +20,9 @@ import (
 )
 
 // client returns an etcd client configured by the flags. It connects when it is used.
-func (a *app) client() (*clientv3.Client, error) {
+func (a *app) client(opts ...grpc.DialOption) (*clientv3.Client, error) {
 	cfg := rollcall.ClientConfig(a.endpoints...)
+	cfg.DialOptions = append(cfg.DialOptions, opts...)
 	cfg.DialTimeout = a.dialTimeout
 	cfg.Username, cfg.Password = a.user, a.password
 	if err := a.secure(&cfg); err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/rollcall-grpc/rollcall"
+	rollcallprom "github.com/rollcall-grpc/rollcall/metrics/prometheus"
 	"github.com/rollcall-grpc/rollcall/xds"
 )
 
@@ -39,6 +40,7 @@ type serveFlags struct {
 	cert, key, clientCA  string
 	rules                string
 	admin                string
+	metricsServices      int
 	reflection, channelz bool
 	maxConnectionAge     time.Duration
 	xds                  xds.Options
@@ -63,10 +65,10 @@ func newServe(a *app) *cobra.Command {
 			"  *                           public/             # any client\n" +
 			"  ops.example.org             *                   # any service\n\n" +
 			"A change of the rules applies to what clients ask for from then on.\n\n" +
-			"The admin address has /livez, /readyz (200 once etcd has answered), /xds/clients,\n" +
-			"/revisions (when etcd told which, for rollcall history) and, for requests from loopback,\n" +
-			"/debug/pprof/; the gRPC port has the health service, with the\n" +
-			"same answer as /readyz. On loopback, ask by an IP address or localhost, not by another name.",
+			"The admin address has /livez, /readyz (200 once etcd has answered), /metrics for Prometheus,\n" +
+			"/xds/clients, /revisions (when etcd told which, for rollcall history) and, for requests from\n" +
+			"loopback, /debug/pprof/; the gRPC port has the health service, with the same answer as\n" +
+			"/readyz. On loopback, ask by an IP address or localhost, not by another name.",
 		Example: "  rollcall serve\n" +
 			"  rollcall serve --xds 10.0.0.7:18000 --grpc-cert tls.crt --grpc-key tls.key --grpc-client-ca ca.crt\n" +
 			"  rollcall serve --xds unix:/run/rollcall.sock --admin ''",
@@ -89,6 +91,7 @@ func newServe(a *app) *cobra.Command {
 	flags.DurationVar(&f.maxConnectionAge, "xds-max-connection-age", 30*time.Minute, "when clients are to connect anew, to spread over replicas")
 	flags.BoolVar(&f.reflection, "grpc-reflection", false, "serve gRPC reflection")
 	flags.BoolVar(&f.channelz, "grpc-channelz", false, "serve gRPC channelz")
+	flags.IntVar(&f.metricsServices, "metrics-services", 1000, "the most services with metrics of their own; 0: none")
 	flags.StringVar(&f.admin, "admin", defaultAdminAddr, `address for probes and people, HTTP; "" for none`)
 	return cmd
 }
@@ -106,6 +109,8 @@ func (f *serveFlags) validate() error {
 		return fail(exitUsage, "--xds-insecure and --grpc-cert exclude each other; serve plaintext beside TLS on a unix socket")
 	case f.maxConnectionAge < time.Second:
 		return fail(exitUsage, "--xds-max-connection-age %v: must be at least 1s", f.maxConnectionAge)
+	case f.metricsServices < 0:
+		return fail(exitUsage, "--metrics-services %d: must be at least 0", f.metricsServices)
 	case f.xds.PushInterval < time.Millisecond:
 		return fail(exitUsage, "--xds-push-interval %v: must be at least 1ms", f.xds.PushInterval)
 	}
@@ -137,7 +142,8 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(a.stderr, nil))
-	client, err := a.client()
+	calls := rollcallprom.NewEtcdCalls()
+	client, err := a.client(calls.DialOptions()...)
 	if err != nil {
 		return err
 	}
@@ -147,7 +153,7 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 		return err
 	}
 	defer directory.Close()
-	b, err := newBridge(f, directory, log)
+	b, err := newBridge(f, directory, calls, log)
 	if err != nil {
 		return err
 	}

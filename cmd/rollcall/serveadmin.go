@@ -20,7 +20,6 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/rollcall-grpc/rollcall"
-	"github.com/rollcall-grpc/rollcall/xds"
 )
 
 // probeService is whose service config is followed to find out whether etcd answers. It need not
@@ -83,7 +82,27 @@ type admin struct {
 	http *http.Server
 }
 
-func newAdmin(addr string, ready, revisions http.Handler, server *xds.Server) (*admin, error) {
+// adminPage is what the admin address has at a path.
+type adminPage struct {
+	path, about string
+	handler     http.Handler
+}
+
+// adminPages are what the admin address has, beside the profiles.
+func (b *bridge) adminPages(metrics http.Handler) []adminPage {
+	return []adminPage{
+		{"/livez", "whether the process answers", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("alive\n")) })},
+		{"/readyz", "whether clients can be served", b.ready},
+		{"/metrics", "for Prometheus", metrics},
+		{"/xds/clients", "xDS clients and what they accepted; see rollcall xds clients", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			_ = json.NewEncoder(w).Encode(newXDSClientList(b.xds.Clients()))
+		})},
+		{"/revisions", "when etcd was at which revision, for rollcall history", &b.clock},
+	}
+}
+
+func newAdmin(addr string, pages []adminPage) (*admin, error) {
 	if addr == "" {
 		return nil, nil
 	}
@@ -94,19 +113,19 @@ func newAdmin(addr string, ready, revisions http.Handler, server *xds.Server) (*
 	if err != nil {
 		return nil, cannotListen("--admin", addr, err)
 	}
-	return &admin{lis, &http.Server{Handler: adminHandler(addr, ready, revisions, server), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}}, nil
+	return &admin{lis, &http.Server{Handler: adminHandler(addr, pages), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}}, nil
 }
 
-// adminHandler returns what is served at an address.
-func adminHandler(addr string, ready, revisions http.Handler, server *xds.Server) http.Handler {
+// adminHandler returns what is served at an address: the pages, and at "/" a list of them.
+func adminHandler(addr string, pages []adminPage) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("alive\n")) })
-	mux.Handle("GET /readyz", ready)
-	mux.Handle("GET /revisions", revisions)
-	mux.HandleFunc("GET /xds/clients", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(newXDSClientList(server.Clients()))
-	})
+	var index [][]string
+	for _, page := range pages {
+		mux.Handle("GET "+page.path, page.handler)
+		index = append(index, []string{page.path, page.about})
+	}
+	index = append(index, []string{"/debug/pprof/", "profiles, for requests from loopback"})
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(table(index...))) })
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)

@@ -32,6 +32,8 @@ func TestAdminGuards(t *testing.T) {
 		{"127.0.0.1:2381", local, "LOCALHOST:2381", "/livez", http.StatusOK},
 		{"127.0.0.1:2381", local, "localhost", "/livez", http.StatusOK},
 		{"127.0.0.1:2381", local, "", "/livez", http.StatusOK}, // HTTP/1.0
+		{"127.0.0.1:2381", local, "localhost", "/", http.StatusOK},
+		{"127.0.0.1:2381", local, "localhost", "/nothing", http.StatusNotFound},
 		{"127.0.0.1:2381", local, "evil.example:2381", "/livez", http.StatusForbidden},
 		{"127.0.0.1:2381", local, "evil.example", "/debug/pprof/symbol", http.StatusForbidden},
 		{"0.0.0.0:2381", local, "evil.example", "/debug/pprof/symbol", http.StatusForbidden},
@@ -41,7 +43,7 @@ func TestAdminGuards(t *testing.T) {
 		r := httptest.NewRequest(http.MethodGet, row.path, nil)
 		r.RemoteAddr, r.Host = row.peer, row.host
 		w := httptest.NewRecorder()
-		adminHandler(row.listening, newReadiness(health.NewServer()), new(revisionClock), nil).ServeHTTP(w, r)
+		adminHandler(row.listening, (&bridge{ready: newReadiness(health.NewServer())}).adminPages(http.NotFoundHandler())).ServeHTTP(w, r)
 		body := w.Body.String()
 		if w.Code != row.code || w.Code != http.StatusOK && strings.Count(body, "\n") != 1 {
 			t.Errorf("%+v: got %d with %.80q", row, w.Code, body)

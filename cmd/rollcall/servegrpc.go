@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	"github.com/rollcall-grpc/rollcall"
+	rollcallprom "github.com/rollcall-grpc/rollcall/metrics/prometheus"
 	"github.com/rollcall-grpc/rollcall/xds"
 )
 
@@ -46,7 +47,7 @@ type bridge struct {
 
 // newBridge reads the files and listens, so that mistakes in either are told at once. The caller
 // runs the bridge and closes it.
-func newBridge(f serveFlags, directory *rollcall.Directory, log *slog.Logger) (_ *bridge, err error) {
+func newBridge(f serveFlags, directory *rollcall.Directory, calls *rollcallprom.EtcdCalls, log *slog.Logger) (_ *bridge, err error) {
 	b := &bridge{flags: f, log: log, directory: directory, creds: insecure.NewCredentials(), ready: newReadiness(health.NewServer())}
 	if err := b.readFiles(); err != nil {
 		return nil, fail(exitUsage, "%v", err)
@@ -71,7 +72,7 @@ func newBridge(f serveFlags, directory *rollcall.Directory, log *slog.Logger) (_
 		}
 		b.listeners = append(b.listeners, lis)
 	}
-	if b.admin, err = newAdmin(f.admin, b.ready, &b.clock, b.xds); err != nil {
+	if b.admin, err = newAdmin(f.admin, b.adminPages(metricsHandler(directory, f.metricsServices, calls, b.xds))); err != nil {
 		return nil, err
 	}
 	b.grpc = b.newGRPCServer()

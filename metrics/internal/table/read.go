@@ -42,7 +42,9 @@ func (s Source) Read() (samples []Sample, latency rollcall.Histogram) {
 			row.read(func(m *Metric, by string, value float64) { samples = append(samples, Sample{m, row.name, by, value}) })
 		}
 	}
-	s.readRegistrars(add)
+	if len(s.Registrars) > 0 {
+		s.readRegistrars(add)
+	}
 	return samples, latency
 }
 
