@@ -128,7 +128,7 @@ func (b *builder) Build(target grpcresolver.Target, cc grpcresolver.ClientConn, 
 	if err != nil {
 		return nil, status.Errorf(codes.Unavailable, "rollcall: %v", err)
 	}
-	n := name{service, selector.String()}
+	n, cc := name{service, selector.String()}, counted(cc, target, opts)
 	r := &etcdResolver{cc: cc, builder: b, selection: b.acquire(n, selector), emptyState: emptyStateFor(target),
 		name: n, log: b.log, order: newOrder(), turn: make(chan struct{}, 1)}
 	r.turn <- struct{}{} // deliveries wait until all is set

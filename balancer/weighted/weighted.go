@@ -13,6 +13,9 @@
 // reconnects nothing. Calls go to endpoints that are connected and, where the service config
 // asks for health checks, healthy.
 //
+// The policy records rollcall.lb.weighted.endpoints and ready_endpoints through gRPC's own
+// metrics, which google.golang.org/grpc/stats/opentelemetry exports where they are asked for.
+//
 // For weights that follow the load that servers report, use gRPC's weighted_round_robin.
 //
 // # Experimental
@@ -27,6 +30,7 @@ import (
 	"google.golang.org/grpc/balancer/pickfirst"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/experimental/balancer/weight"
+	estats "google.golang.org/grpc/experimental/stats"
 
 	"github.com/rollcall-grpc/rollcall/internal/spread"
 )
@@ -41,31 +45,51 @@ type builder struct{}
 func (builder) Name() string { return Name }
 
 func (builder) Build(cc balancer.ClientConn, opts balancer.BuildOptions) balancer.Balancer {
-	return &policy{endpointsharding.NewBalancer(conn{cc}, opts, balancer.Get(pickfirst.Name).Build, endpointsharding.Options{})}
+	newLevel := func(metric *estats.Int64UpDownCountHandle) *level {
+		return &level{metric: metric, recorder: cc.MetricsRecorder(), target: opts.Target.String()}
+	}
+	p := &policy{endpoints: newLevel(endpointsMetric), ready: newLevel(readyMetric)}
+	p.Balancer = endpointsharding.NewBalancer(conn{cc, p.ready}, opts, balancer.Get(pickfirst.Name).Build, endpointsharding.Options{})
+	return p
 }
 
 // policy has a child for each endpoint, which connects and watches its health.
-type policy struct{ balancer.Balancer }
+type policy struct {
+	balancer.Balancer
+	endpoints, ready *level
+}
 
 func (p *policy) UpdateClientConnState(s balancer.ClientConnState) error {
+	p.endpoints.set(len(s.ResolverState.Endpoints))
 	return p.Balancer.UpdateClientConnState(balancer.ClientConnState{
 		ResolverState: pickfirst.EnableHealthListener(s.ResolverState),
 	})
 }
 
+func (p *policy) Close() {
+	p.Balancer.Close()
+	p.endpoints.close()
+	p.ready.close()
+}
+
 // conn replaces the children's picker by one that follows the weights.
-type conn struct{ balancer.ClientConn }
+type conn struct {
+	balancer.ClientConn
+	ready *level
+}
 
 func (c conn) UpdateState(s balancer.State) {
 	if s.ConnectivityState == connectivity.Ready {
-		s.Picker = newPicker(endpointsharding.ChildStatesFromPicker(s.Picker))
+		s.Picker = newPicker(endpointsharding.ChildStatesFromPicker(s.Picker), c.ready)
+	} else {
+		c.ready.set(0)
 	}
 	c.ClientConn.UpdateState(s)
 }
 
 // newPicker reads the children at the first pick: while thousands connect one after the
 // other, most pickers are replaced before they are used.
-func newPicker(children []endpointsharding.ChildState) balancer.Picker {
+func newPicker(children []endpointsharding.ChildState, level *level) balancer.Picker {
 	return spread.NewPicker(func() (weights []uint32, ready []balancer.Picker) {
 		for _, child := range children {
 			if child.State.ConnectivityState == connectivity.Ready {
@@ -73,6 +97,7 @@ func newPicker(children []endpointsharding.ChildState) balancer.Picker {
 				weights = append(weights, weight.FromEndpoint(child.Endpoint).Weight)
 			}
 		}
+		level.set(len(ready))
 		return weights, ready
 	})
 }

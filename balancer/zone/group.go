@@ -15,7 +15,8 @@ import (
 // group is the endpoints that are equally near to the caller, and their child policy.
 type group struct {
 	policy *policy
-	child  *child // nil: not made; guarded by policy.children
+	labels []string // of its metrics
+	child  *child   // nil: not made; guarded by policy.children
 
 	// Guarded by policy.mu.
 	endpoints       []grpcresolver.Endpoint
@@ -24,6 +25,7 @@ type group struct {
 	state           balancer.State // of the child; without a picker: there is none
 	connectingSince time.Time      // zero: the child is not connecting
 	idle            bool           // the child waits for ExitIdle
+	recorded        int64          // percent that were last recorded
 }
 
 // child is a group's policy, and the channel that it sees. SubConns pass through.

@@ -66,6 +66,7 @@ func (p *policy) publishLocked() {
 	next := time.Duration(never)
 	for _, g := range p.groups {
 		next = min(next, g.dueLocked())
+		g.recordShareLocked()
 	}
 	p.timer.Reset(next)
 	p.cc.UpdateState(p.stateLocked())
@@ -87,10 +88,10 @@ func (p *policy) stateLocked() balancer.State {
 		}
 		switch {
 		case s.ConnectivityState == connectivity.Ready:
-			ready.add(g.share, s.Picker)
+			ready.add(g.share, g.counted(s.Picker))
 			continue
 		case s.ConnectivityState == connectivity.Idle && !g.idle: // ring_hash connects when there is a pick
-			asked.add(g.share, s.Picker)
+			asked.add(g.share, g.counted(s.Picker))
 		}
 		if best.Picker == nil || rank[s.ConnectivityState] < rank[best.ConnectivityState] {
 			best = s

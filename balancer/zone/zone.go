@@ -45,6 +45,11 @@
 // from the capacity. A server whose locality is changed in etcd moves to another child: that
 // reconnects.
 //
+// # Metrics
+//
+// The policy records rollcall.lb.zone.picks and rollcall.lb.zone.share through gRPC's own
+// metrics, which google.golang.org/grpc/stats/opentelemetry exports where they are asked for.
+//
 // # Experimental
 //
 // It rests on gRPC's package balancer, which is experimental.
@@ -85,7 +90,7 @@ func (b builder) ParseConfig(data json.RawMessage) (serviceconfig.LoadBalancingC
 func (b builder) Build(cc balancer.ClientConn, opts balancer.BuildOptions) balancer.Balancer {
 	p := &policy{builder: b, cc: cc, opts: opts, err: errors.New(Name + ": no endpoints yet")}
 	for i := range p.groups {
-		p.groups[i] = &group{policy: p}
+		p.groups[i] = &group{policy: p, labels: metricLabels(opts.Target.String(), i)}
 	}
 	p.timer = time.AfterFunc(never, p.reconcile)
 	return p

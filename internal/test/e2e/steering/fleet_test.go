@@ -152,14 +152,14 @@ func (f *fleet) put(name string, metadata map[string]any) {
 func (f *fleet) remove(name string) { lab.Remove(f.t, f.etcd, f.service+"/"+name) }
 
 // dial returns a channel with a service config of its own.
-func (f *fleet) dial(target, config string) *grpc.ClientConn {
+func (f *fleet) dial(target, config string, opts ...grpc.DialOption) *grpc.ClientConn {
 	f.t.Helper()
 	b, err := resolver.NewBuilder(f.etcd)
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	conn, err := grpc.NewClient(target, grpc.WithResolvers(b), grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultServiceConfig(config))
+	conn, err := grpc.NewClient(target, append(opts, grpc.WithResolvers(b), grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultServiceConfig(config))...)
 	if err != nil {
 		f.t.Fatal(err)
 	}
