@@ -133,7 +133,7 @@ func TestResolveOfNothingUsable(t *testing.T) {
 	if r.code != exitNotFound || r.stdout != "" {
 		t.Errorf("exit %d, stdout %q", r.code, r.stdout)
 	}
-	wantIn(t, "stderr", r.stderr, "1 invalid", "1 disallowed")
+	wantIn(t, "stderr", r.stderr, "1 invalid", "its only endpoint is disallowed")
 	r = must(t, endpoint, "get", "t-none")
 	wantIn(t, "stdout", r.stdout, "LEFT OUT", "invalid: value is not an endpoint", "disallowed:")
 }
