@@ -11,6 +11,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/edit"
 )
 
 func TestAdd(t *testing.T) {
@@ -107,7 +108,7 @@ func TestLsOfAnEmptyEtcd(t *testing.T) {
 func TestRmRefusesTooMany(t *testing.T) {
 	endpoint := sharedEtcd(t)
 	client := etcdClient(t, endpoint)
-	for i := range maxChanged {
+	for i := range edit.MaxKeys {
 		put1(t, client, "t-many/"+string(rune('a'+i)), `{"Addr":"10.0.0.1:80"}`)
 	}
 	put1(t, client, "t-many/one-more", `{"Addr":"10.0.0.1:80"}`)

@@ -13,6 +13,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/edit"
 )
 
 // drainPreview is what a drain would do.
@@ -44,9 +45,9 @@ func newDrain(a *app) *cobra.Command {
 			if dryRun {
 				return a.previewDrain(cmd.Context(), args[0], args[1:], force)
 			}
-			var check checkFunc
+			var check edit.Check
 			if !force {
-				check = refuseLast
+				check = keepServing
 			}
 			return a.edit(cmd.Context(), args[0], args[1:], "status", rollcall.StatusDraining, check)
 		},
@@ -56,21 +57,12 @@ func newDrain(a *app) *cobra.Command {
 	return cmd
 }
 
-// refuseLast fails if keys have the last serving endpoints of a service.
-func refuseLast(snap *rollcall.Snapshot, keys []storedKey) error {
-	if len(takingCalls(snap, nil)) == 0 || len(takingCalls(snap, drained(keys))) > 0 {
-		return nil
+// keepServing is edit.KeepServing, with the way out.
+func keepServing(snap *rollcall.Snapshot, keys []edit.Key) error {
+	if err := edit.KeepServing(snap, keys); err != nil {
+		return fail(exitOther, "%w, or use --force", err)
 	}
-	return fail(exitOther, "no other endpoint of service %q is serving: clients would go on to call what is drained, rather than nothing; "+
-		"start or undrain another one first, or use --force", snap.Service())
-}
-
-func drained(keys []storedKey) map[string]bool {
-	set := make(map[string]bool, len(keys))
-	for _, k := range keys {
-		set[k.key] = true
-	}
-	return set
+	return nil
 }
 
 func (a *app) previewDrain(ctx context.Context, service string, names []string, force bool) error {
@@ -87,18 +79,17 @@ func (a *app) previewDrain(ctx context.Context, service string, names []string, 
 		if err != nil {
 			return fmt.Errorf("list service %q: %w", service, err)
 		}
-		keys, err := find(snap, names)
+		keys, err := edit.Find(snap, names)
 		if err != nil {
-			return err
+			return notFound(err, service)
 		}
 		if !force {
-			if err := refuseLast(snap, keys); err != nil {
+			if err := keepServing(snap, keys); err != nil {
 				return err
 			}
 		}
-		set := drained(keys)
 		p := drainPreview{APIVersion: apiVersion, Kind: "DrainPreview", Service: service, Revision: snap.Revision()}
-		p.Endpoints, p.Moved = shareCalls(takingCalls(snap, nil), takingCalls(snap, set), set)
+		p.Endpoints, p.Moved = shareCalls(edit.TakingCalls(snap, nil), edit.TakingCalls(snap, keys), keys)
 		return a.printPreview(p)
 	})
 }

@@ -5,19 +5,17 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/edit"
 	"github.com/rollcall-grpc/rollcall/internal/inventory"
 )
 
@@ -66,7 +64,7 @@ func newWeight(a *app) *cobra.Command {
 
 // edit sets a field of the endpoints' metadata, or removes it if value is nil, unless
 // check, where it is not nil, refuses. Leases stay.
-func (a *app) edit(ctx context.Context, service string, names []string, field string, value any, check checkFunc) error {
+func (a *app) edit(ctx context.Context, service string, names []string, field string, value any, check edit.Check) error {
 	service, err := checkNames(service, names)
 	if err != nil {
 		return err
@@ -75,9 +73,7 @@ func (a *app) edit(ctx context.Context, service string, names []string, field st
 		return err
 	}
 	return a.talk(ctx, func(ctx context.Context, client *clientv3.Client) error {
-		done, err := a.change(ctx, client, service, names, check, func(k storedKey) (clientv3.Op, error) {
-			return k.with(field, value)
-		})
+		done, err := a.change(ctx, client, service, names, check, edit.SetField(field, value))
 		if err != nil {
 			return err
 		}
@@ -85,53 +81,16 @@ func (a *app) edit(ctx context.Context, service string, names []string, field st
 	})
 }
 
-// with returns the write that sets a field and leaves the rest of the value as it is.
-func (k storedKey) with(field string, value any) (op clientv3.Op, err error) {
-	if k.instance == nil {
-		return op, fail(exitOther, "%q cannot be edited: %v; replace it with rollcall add --force", k.key, k.cause)
-	}
-	metadata, err := rollcall.WithField(k.instance.Metadata, field, value)
-	var data []byte
-	if err == nil {
-		data, err = rollcall.Encode(k.instance.Addr, metadata)
-	}
-	if err == nil {
-		data, err = withOthers(data, k.value)
-	}
-	if err != nil {
-		return op, fail(exitOther, "%q cannot be edited: %w", k.key, err)
-	}
-	return clientv3.OpPut(k.key, string(data), clientv3.WithIgnoreLease()), nil
-}
-
-// withOthers adds to an endpoint's value the fields of an older value that gRPC naming does
-// not know: they may matter to whoever wrote them.
-func withOthers(value, old []byte) ([]byte, error) {
-	var fields, others map[string]json.RawMessage
-	if err := errors.Join(json.Unmarshal(value, &fields), json.Unmarshal(old, &others)); err != nil {
-		return nil, err
-	}
-	known := slices.Collect(maps.Keys(fields))
-	maps.DeleteFunc(others, func(name string, _ json.RawMessage) bool {
-		return slices.ContainsFunc(known, func(k string) bool { return strings.EqualFold(k, name) })
-	})
-	if len(others) == 0 {
-		return value, nil
-	}
-	maps.Copy(fields, others)
-	return json.Marshal(fields)
-}
-
-func (a *app) printEdited(service string, done change) error {
-	e := edited{APIVersion: apiVersion, Kind: "Edit", Service: service, Revision: done.revision}
+func (a *app) printEdited(service string, done edit.Change) error {
+	e := edited{APIVersion: apiVersion, Kind: "Edit", Service: service, Revision: done.Revision}
 	rows := [][]string{{"ID", "ADDR", "METADATA", "LEASE", "MOD"}}
 	serving := make(map[string]bool)
-	for inst := range done.before.All() {
+	for inst := range done.Before.All() {
 		serving[inst.Key] = !inst.Draining()
 	}
-	for i, k := range done.keys {
-		inst, err := rollcall.Decode(&mvccpb.KeyValue{Key: []byte(k.key), Value: done.writes[i].ValueBytes(), Lease: int64(k.lease),
-			CreateRevision: k.createRevision, ModRevision: done.revision})
+	for i, k := range done.Keys {
+		inst, err := rollcall.Decode(&mvccpb.KeyValue{Key: []byte(k.Key), Value: done.Writes[i].ValueBytes(), Lease: int64(k.Lease),
+			CreateRevision: k.CreateRevision, ModRevision: done.Revision})
 		if err != nil {
 			return err
 		}

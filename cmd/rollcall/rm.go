@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/rollcall-grpc/rollcall/internal/edit"
 	"github.com/rollcall-grpc/rollcall/internal/inventory"
 )
 
@@ -45,20 +46,20 @@ func newRm(a *app) *cobra.Command {
 
 func (a *app) rm(ctx context.Context, service string, names []string) error {
 	return a.talk(ctx, func(ctx context.Context, client *clientv3.Client) error {
-		done, err := a.change(ctx, client, service, names, nil, func(k storedKey) (clientv3.Op, error) {
-			return clientv3.OpDelete(k.key), nil
+		done, err := a.change(ctx, client, service, names, nil, func(k edit.Key) (clientv3.Op, error) {
+			return clientv3.OpDelete(k.Key), nil
 		})
 		if err != nil {
 			return err
 		}
-		if slices.ContainsFunc(done.keys, func(k storedKey) bool { return k.lease != 0 }) {
+		if slices.ContainsFunc(done.Keys, func(k edit.Key) bool { return k.Lease != 0 }) {
 			a.say("it was under a lease: if its server is still running, it will come back")
 		}
-		keys := make([]string, 0, len(done.keys))
-		for _, k := range done.keys {
-			keys = append(keys, k.key)
+		keys := make([]string, 0, len(done.Keys))
+		for _, k := range done.Keys {
+			keys = append(keys, k.Key)
 		}
-		return a.printRemoved(keys, done.revision)
+		return a.printRemoved(keys, done.Revision)
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/edit"
 )
 
 // callShare is what an endpoint gets of the calls, as parts of 1, before and after others or it drain:
@@ -53,7 +54,7 @@ func (w weights) shares(inst *rollcall.Instance, zone string) (ofAll, ofZone flo
 
 // shareCalls returns the shares of the endpoints that take calls before or after those that drain do so, sorted by
 // key, in proportion to their weights, and which part of all calls moves.
-func shareCalls(before, after []*rollcall.Instance, drains map[string]bool) (rows []callShare, moved float64) {
+func shareCalls(before, after []*rollcall.Instance, drained []edit.Key) (rows []callShare, moved float64) {
 	if len(after) == 0 {
 		after = before
 	}
@@ -62,31 +63,12 @@ func shareCalls(before, after []*rollcall.Instance, drains map[string]bool) (row
 	slices.SortFunc(all, func(a, b *rollcall.Instance) int { return strings.Compare(a.Key, b.Key) })
 	for _, inst := range slices.Compact(all) {
 		attributes := inst.Attributes()
-		row := callShare{ID: inst.ID(), Addr: inst.Addr, Zone: attributes.Locality.Zone, Weight: attributes.Weight, Drains: drains[inst.Key]}
+		row := callShare{ID: inst.ID(), Addr: inst.Addr, Zone: attributes.Locality.Zone, Weight: attributes.Weight,
+			Drains: slices.ContainsFunc(drained, func(k edit.Key) bool { return k.Key == inst.Key })}
 		row.Before, row.ZoneBefore = from.shares(inst, row.Zone)
 		row.After, row.ZoneAfter = to.shares(inst, row.Zone)
 		moved += max(row.Before-row.After, 0)
 		rows = append(rows, row)
 	}
 	return rows, moved
-}
-
-// takingCalls returns the instances that clients send new calls to, one an address, if those of
-// some keys drain. There are none if all drain: clients then call them nevertheless.
-func takingCalls(snap *rollcall.Snapshot, drains map[string]bool) []*rollcall.Instance {
-	newest := make(map[string]*rollcall.Instance)
-	for inst := range snap.All() {
-		if drains[inst.Key] || inst.Draining() || rollcall.HostPort(inst.Addr) != nil {
-			continue
-		}
-		if other := newest[inst.Addr]; other == nil || inst.NewerThan(other) {
-			newest[inst.Addr] = inst
-		}
-	}
-	all := make([]*rollcall.Instance, 0, len(newest))
-	for _, inst := range newest {
-		all = append(all, inst)
-	}
-	slices.SortFunc(all, func(a, b *rollcall.Instance) int { return strings.Compare(a.Key, b.Key) })
-	return all
 }

@@ -45,6 +45,7 @@ var layers = []struct {
 	{"internal/inventory", ".", "what people see of a snapshot comes from one place, whatever shows it"},
 	{"internal/cluster", "", "it asks etcd's members, and knows nothing of Rollcall"},
 	{"internal/timeline", ".", "it dates a history, whoever shows it"},
+	{"internal/edit", ".", "commands and pages change keys in the same way"},
 	{"internal/endpointattr", ".", "resolver and balancers share it, and nothing else"},
 	{"resolver", ". internal/endpointattr", "outputs never import each other"},
 	{"endpoints", ".", "outputs never import each other"},
@@ -58,7 +59,7 @@ var layers = []struct {
 	{"examples/server", ". serving", "a server needs no more"},
 	{"examples/client", ". resolver", "a client needs no more"},
 	{"examples/polyglot/go", "", "a client that speaks xDS needs nothing of Rollcall"},
-	{"cmd/rollcall", ". resolver endpoints serving xds balancer/weighted balancer/zone internal/devetcd internal/printable internal/inventory internal/cluster metrics/prometheus internal/timeline", "the command puts everything together"},
+	{"cmd/rollcall", ". resolver endpoints serving xds balancer/weighted balancer/zone internal/devetcd internal/printable internal/inventory internal/cluster metrics/prometheus internal/timeline internal/edit", "the command puts everything together"},
 }
 
 // TestLayers checks that no import runs up: packages import those above them in the list,

@@ -1,0 +1,53 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package edit
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/rollcall-grpc/rollcall"
+)
+
+// LastServingError is returned where a drain would leave a service without a serving endpoint.
+type LastServingError struct{ Service string }
+
+func (e *LastServingError) Error() string {
+	return fmt.Sprintf("no other endpoint of service %q is serving: clients would go on to call what is drained, rather than nothing; "+
+		"start or undrain another one first", e.Service)
+}
+
+// KeepServing is a Check: it refuses to drain the last serving endpoints of a service, with a
+// *LastServingError.
+func KeepServing(snap *rollcall.Snapshot, keys []Key) error {
+	if len(TakingCalls(snap, nil)) == 0 || len(TakingCalls(snap, keys)) > 0 {
+		return nil
+	}
+	return &LastServingError{snap.Service()}
+}
+
+// TakingCalls returns the instances that clients send new calls to, one an address and sorted by
+// key, if some keys drain. There are none if all drain: clients then call them nevertheless.
+func TakingCalls(snap *rollcall.Snapshot, drained []Key) []*rollcall.Instance {
+	drains := make(map[string]bool, len(drained))
+	for _, k := range drained {
+		drains[k.Key] = true
+	}
+	newest := make(map[string]*rollcall.Instance)
+	for inst := range snap.All() {
+		if drains[inst.Key] || inst.Draining() || rollcall.HostPort(inst.Addr) != nil {
+			continue
+		}
+		if other := newest[inst.Addr]; other == nil || inst.NewerThan(other) {
+			newest[inst.Addr] = inst
+		}
+	}
+	all := make([]*rollcall.Instance, 0, len(newest))
+	for _, inst := range newest {
+		all = append(all, inst)
+	}
+	slices.SortFunc(all, func(a, b *rollcall.Instance) int { return strings.Compare(a.Key, b.Key) })
+	return all
+}
