@@ -21,16 +21,34 @@ import (
 
 // client returns an etcd client configured by the flags. It connects when it is used.
 func (a *app) client(opts ...grpc.DialOption) (*clientv3.Client, error) {
+	return a.clientAs(a.user, a.password, opts...)
+}
+
+// clientAs is client for another user.
+func (a *app) clientAs(user, password string, opts ...grpc.DialOption) (*clientv3.Client, error) {
 	cfg := rollcall.ClientConfig(a.endpoints...)
 	cfg.DialOptions = append(cfg.DialOptions, opts...)
 	cfg.DialTimeout = a.dialTimeout
-	cfg.Username, cfg.Password = a.user, a.password
+	cfg.Username, cfg.Password = user, password
 	if err := a.secure(&cfg); err != nil {
 		return nil, err
 	}
 	client, err := rollcall.NewClient(cfg)
 	if err != nil {
 		return nil, fail(exitUsage, "--endpoints %s: %v", strings.Join(a.endpoints, ","), err)
+	}
+	return client, nil
+}
+
+// clientOf returns an etcd client of a user whose password etcd accepts.
+func (a *app) clientOf(ctx context.Context, user, password string) (*clientv3.Client, error) {
+	client, err := a.clientAs(user, password)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := client.Authenticate(ctx, user, password); err != nil {
+		_ = client.Close()
+		return nil, err
 	}
 	return client, nil
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -43,20 +44,26 @@ type serveFlags struct {
 	metricsServices      int
 	reflection, channelz bool
 	maxConnectionAge     time.Duration
+	console              consoleFlags
 	xds                  xds.Options
+}
+
+// xdsAddrs returns where xDS is served, without what --xds "" stands for.
+func (f *serveFlags) xdsAddrs() []string {
+	return slices.DeleteFunc(slices.Clone(f.addrs), func(addr string) bool { return addr == "" })
 }
 
 func newServe(a *app) *cobra.Command {
 	var f serveFlags
 	cmd := &cobra.Command{
-		Use:   "serve [--xds ADDR]...",
-		Short: "Serve what etcd holds as xDS, for gRPC in any language",
+		Use:   "serve [--xds ADDR]... [--console ADDR]",
+		Short: "Serve what etcd holds as xDS, for gRPC in any language, and as a page",
 		Long: "serve is an xDS server: with it as the control plane, gRPC clients in any language find by\n" +
 			"xds:///my-service what Go clients find by etcd:///my-service. See rollcall xds bootstrap\n" +
 			"for what a client needs. It has no state of its own: run several. It starts while etcd is\n" +
 			"down, and goes on with what it knows when etcd goes down later. On SIGTERM it has\n" +
 			"clients go to another replica and exits with 0 within 10 s.\n\n" +
-			"ADDR is HOST:PORT or unix:PATH. Without a certificate only loopback addresses and unix\n" +
+			"ADDR is HOST:PORT or unix:PATH, '' for none. Without a certificate only loopback addresses and unix\n" +
 			"sockets are served, unless --xds-insecure is given; unix sockets never use TLS. Files are\n" +
 			"read again when they change. With --grpc-client-ca, clients must have a certificate; of\n" +
 			"--xds-allow each line is a name in a client's certificate (DNS name or URI), and the\n" +
@@ -68,10 +75,12 @@ func newServe(a *app) *cobra.Command {
 			"The admin address has /livez, /readyz (200 once etcd has answered), /metrics for Prometheus,\n" +
 			"/xds/clients, /revisions (when etcd told which, for rollcall history) and, for requests from\n" +
 			"loopback, /debug/pprof/; the gRPC port has the health service, with the same answer as\n" +
-			"/readyz. On loopback, ask by an IP address or localhost, not by another name.",
+			"/readyz. On loopback, ask by an IP address or localhost, not by another name.\n\n" +
+			consoleHelp,
 		Example: "  rollcall serve\n" +
 			"  rollcall serve --xds 10.0.0.7:18000 --grpc-cert tls.crt --grpc-key tls.key --grpc-client-ca ca.crt\n" +
-			"  rollcall serve --xds unix:/run/rollcall.sock --admin ''",
+			"  rollcall serve --xds unix:/run/rollcall.sock --admin ''\n" +
+			"  rollcall serve --xds '' --console 127.0.0.1:2382",
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.serve(cmd.Context(), f)
@@ -93,6 +102,7 @@ func newServe(a *app) *cobra.Command {
 	flags.BoolVar(&f.channelz, "grpc-channelz", false, "serve gRPC channelz")
 	flags.IntVar(&f.metricsServices, "metrics-services", 1000, "the most services with metrics of their own; 0: none")
 	flags.StringVar(&f.admin, "admin", defaultAdminAddr, `address for probes and people, HTTP; "" for none`)
+	f.console.add(flags)
 	return cmd
 }
 
@@ -107,6 +117,8 @@ func (f *serveFlags) validate() error {
 		return fail(exitUsage, "--xds-allow needs --grpc-client-ca: without it, clients have no names")
 	case f.insecure && f.cert != "":
 		return fail(exitUsage, "--xds-insecure and --grpc-cert exclude each other; serve plaintext beside TLS on a unix socket")
+	case len(f.xdsAddrs()) == 0 && f.admin == "" && f.console.addr == "":
+		return fail(exitUsage, "there is nothing to serve: give --xds, --admin or --console an address")
 	case f.maxConnectionAge < time.Second:
 		return fail(exitUsage, "--xds-max-connection-age %v: must be at least 1s", f.maxConnectionAge)
 	case f.metricsServices < 0:
@@ -122,7 +134,7 @@ func (f *serveFlags) validate() error {
 			return err
 		}
 	}
-	return nil
+	return f.console.validate()
 }
 
 func addSubset(flags *pflag.FlagSet, n *int) {
@@ -153,12 +165,13 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 		return err
 	}
 	defer directory.Close()
+	f.console.logIn = a.clientOf
 	b, err := newBridge(f, directory, calls, log)
 	if err != nil {
 		return err
 	}
 	defer b.close()
-	a.say("serving xDS at %s; %s; etcd at %s", b.where(), b.admin.where(), strings.Join(a.endpoints, ", "))
+	a.say("%s; %s; %setcd at %s", b.where(), b.admin.where(), b.console.where(), strings.Join(a.endpoints, ", "))
 	return b.run(ctx)
 }
 
@@ -181,6 +194,11 @@ func (b *bridge) run(ctx context.Context) error {
 			cancel(fmt.Errorf("serve --admin %s: %w", b.admin.lis.Addr(), err))
 		}
 	})
+	running.Go(func() {
+		if err := b.console.serve(); err != nil {
+			cancel(fmt.Errorf("serve --console %s: %w", b.console.lis.Addr(), err))
+		}
+	})
 	<-ctx.Done()
 	b.stop()
 	running.Wait()
@@ -194,6 +212,7 @@ func (b *bridge) run(ctx context.Context) error {
 // those who do not wait for the end of their stream have another connection by then.
 func (b *bridge) stop() {
 	b.ready.end()
+	b.console.close()
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)

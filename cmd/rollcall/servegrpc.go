@@ -24,7 +24,9 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/console"
 	rollcallprom "github.com/rollcall-grpc/rollcall/metrics/prometheus"
+	"github.com/rollcall-grpc/rollcall/resolver"
 	"github.com/rollcall-grpc/rollcall/xds"
 )
 
@@ -41,6 +43,7 @@ type bridge struct {
 	directory *rollcall.Directory
 	clock     revisionClock
 	admin     *admin
+	console   *consoleServer
 	grpc      *grpc.Server
 	probe     *rollcall.ConfigDelivery
 }
@@ -65,7 +68,7 @@ func newBridge(f serveFlags, directory *rollcall.Directory, calls *rollcallprom.
 			b.close()
 		}
 	}()
-	for _, addr := range f.addrs {
+	for _, addr := range f.xdsAddrs() {
 		lis, err := f.listen(addr)
 		if err != nil {
 			return nil, err
@@ -75,6 +78,10 @@ func newBridge(f serveFlags, directory *rollcall.Directory, calls *rollcallprom.
 	if b.admin, err = newAdmin(f.admin, b.adminPages(metricsHandler(directory, f.metricsServices, calls, b.xds))); err != nil {
 		return nil, err
 	}
+	if b.console, err = newConsoleServer(f.console, directory, b.consoleOptions()); err != nil {
+		return nil, err
+	}
+	b.files = append(b.files, b.console.watched()...)
 	b.grpc = b.newGRPCServer()
 	if b.probe, err = directory.SubscribeServiceConfigFunc(probeService, b.ready.observe); err != nil {
 		return nil, err
@@ -84,7 +91,7 @@ func newBridge(f serveFlags, directory *rollcall.Directory, calls *rollcallprom.
 
 func (b *bridge) readFiles() error {
 	if f := b.flags; f.cert != "" {
-		cert, err := newTLSFiles(f.cert, f.key, f.clientCA)
+		cert, err := newTLSFiles("--grpc", f.cert, f.key, f.clientCA)
 		if err != nil {
 			return err
 		}
@@ -111,6 +118,7 @@ func (b *bridge) close() {
 		_ = lis.Close()
 	}
 	b.admin.close()
+	b.console.close()
 }
 
 // newGRPCServer returns a gRPC server for very many connections, most of them quiet, from
@@ -146,6 +154,9 @@ func (b *bridge) newGRPCServer() *grpc.Server {
 
 // where returns what is listened at.
 func (b *bridge) where() string {
+	if len(b.listeners) == 0 {
+		return "no xDS address"
+	}
 	var all []string
 	for _, lis := range b.listeners {
 		if lis.Addr().Network() == "unix" {
@@ -161,7 +172,16 @@ func (b *bridge) where() string {
 		}
 		all = append(all, fmt.Sprintf("%s (%s)", lis.Addr(), how))
 	}
-	return strings.Join(all, " and ")
+	return "serving xDS at " + strings.Join(all, " and ")
+}
+
+// consoleOptions are what the page shows of this process.
+func (b *bridge) consoleOptions() console.Options {
+	opts := console.Options{Logger: b.log, CheckConfig: resolver.CheckServiceConfig}
+	if len(b.listeners) > 0 {
+		opts.Clients = func() []console.Client { return consoleClients(b.xds.Clients(), time.Now()) }
+	}
+	return opts
 }
 
 // followFiles reads files again when they change, until the context ends.

@@ -13,13 +13,13 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 )
 
-// newTLSFiles returns a server's TLS configuration from PEM files. Without a client CA, clients
-// need no certificate.
-func newTLSFiles(cert, key, clientCA string) (*fileValue[tls.Config], error) {
+// newTLSFiles returns a server's TLS configuration from PEM files, which the flags that begin with
+// a prefix name. Without a client CA, clients need no certificate.
+func newTLSFiles(prefix, cert, key, clientCA string) (*fileValue[tls.Config], error) {
 	if clientCA == "" {
-		return newFileValue("--grpc-cert and --grpc-key", parseTLS, cert, key)
+		return newFileValue(prefix+"-cert and "+prefix+"-key", parseTLS, cert, key)
 	}
-	return newFileValue("--grpc-cert, --grpc-key and --grpc-client-ca", parseTLS, cert, key, clientCA)
+	return newFileValue(prefix+"-cert, "+prefix+"-key and "+prefix+"-client-ca", parseTLS, cert, key, clientCA)
 }
 
 // parseTLS takes a certificate, its key and perhaps clients' CAs.

@@ -56,10 +56,11 @@ var layers = []struct {
 	{"metrics/otel", ". metrics/internal/table", "it exports figures, and needs no other output"},
 	{"balancer/weighted", "internal/spread", "it reads gRPC's own attribute, and works with any resolver"},
 	{"balancer/zone", ". internal/endpointattr internal/spread", "it reads localities from endpoints, and knows nothing of resolvers"},
+	{"internal/console", ". internal/etcdkv internal/inventory internal/cluster internal/edit internal/printable", "it shows snapshots as pages; what other outputs know it is handed"},
 	{"examples/server", ". serving", "a server needs no more"},
 	{"examples/client", ". resolver", "a client needs no more"},
 	{"examples/polyglot/go", "", "a client that speaks xDS needs nothing of Rollcall"},
-	{"cmd/rollcall", ". resolver endpoints serving xds balancer/weighted balancer/zone internal/devetcd internal/printable internal/inventory internal/cluster metrics/prometheus internal/timeline internal/edit", "the command puts everything together"},
+	{"cmd/rollcall", ". resolver endpoints serving xds balancer/weighted balancer/zone internal/devetcd internal/printable internal/inventory internal/cluster metrics/prometheus internal/timeline internal/edit internal/console", "the command puts everything together"},
 }
 
 // TestLayers checks that no import runs up: packages import those above them in the list,

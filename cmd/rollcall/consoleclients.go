@@ -1,0 +1,35 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rollcall-grpc/rollcall/internal/console"
+	"github.com/rollcall-grpc/rollcall/xds"
+)
+
+// consoleClients returns the clients of an xDS server as the page shows them.
+func consoleClients(clients []xds.Client, now time.Time) []console.Client {
+	shown := make([]console.Client, len(clients))
+	for i, c := range clients {
+		s := console.Client{ID: c.ID, Peer: c.Peer, UserAgent: c.UserAgent, Zone: c.Locality.Zone, Since: c.Since,
+			State: stateOf(c.Resources), Reason: reasonText(c.Resources, now)}
+		for _, r := range c.Resources {
+			for _, name := range r.Names {
+				if service, _, err := xds.ParseName(name); err == nil {
+					s.Services = append(s.Services, service)
+				}
+			}
+			short := r.Type[strings.LastIndexByte(r.Type, '.')+1:]
+			s.Sent = append(s.Sent, console.Sent{Type: short, Version: r.Sent, Accepted: r.Sent != "" && r.Accepted == r.Sent})
+		}
+		slices.Sort(s.Services)
+		s.Services = slices.Compact(s.Services)
+		shown[i] = s
+	}
+	return shown
+}

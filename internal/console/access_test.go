@@ -1,0 +1,226 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package console
+
+import (
+	"context"
+	"crypto/tls"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall/internal/test/etcdtest"
+)
+
+// TestToken: the token lets in as a bearer token and by the form; a new one ends the sessions.
+func TestToken(t *testing.T) {
+	var token atomic.Value
+	token.Store("the token of this test")
+	b := newBench(t, Options{Access: Access{Token: func() string { return token.Load().(string) }}})
+	b.put("shop/a", `{"Addr":"10.0.0.1:1"}`)
+	for _, path := range []string{"/", "/service?name=shop", "/live/?since=0", "/cluster", "/history?name=shop", "/live/service?name=shop"} {
+		if a := b.get(path); a.status != http.StatusUnauthorized || strings.Contains(a.body, "10.0.0.1") {
+			t.Errorf("%s without a token: %d", path, a.status)
+		}
+	}
+	bearer := func(value string) int {
+		r := b.request(http.MethodGet, "/", nil)
+		r.Header.Set("Authorization", "Bearer "+value)
+		return b.do(r).status
+	}
+	if got := bearer("the token of this test"); got != http.StatusOK {
+		t.Errorf("the token as a bearer token: %d", got)
+	}
+	if got := bearer("another"); got != http.StatusUnauthorized {
+		t.Errorf("another bearer token: %d", got)
+	}
+	if a := b.submit("/login", "/login", url.Values{"token": {"another"}}); a.status != http.StatusUnauthorized {
+		t.Errorf("another token in the form: %d", a.status)
+	} else {
+		wantIn(t, a.body, "The token is wrong")
+	}
+	if a := b.do(b.request(http.MethodPost, "/login", url.Values{"token": {"the token of this test"}})); a.status != http.StatusForbidden {
+		t.Errorf("a log-in from elsewhere: %d", a.status)
+	}
+	a := b.submit("/service?name=shop", "/login", url.Values{"token": {"the token of this test"}, "next": {"//evil.example/"}})
+	if a.status != http.StatusSeeOther || a.header.Get("Location") != "/" {
+		t.Fatalf("logged in with %d to %q", a.status, a.header.Get("Location"))
+	}
+	wantIn(t, a.header.Get("Set-Cookie"), "HttpOnly", "SameSite=Strict")
+	wantIn(t, b.get("/").body, "Logged in as the bearer of the token")
+	page := b.open("/")
+	token.Store("the next token of this test")
+	if got := b.get("/").status; got != http.StatusUnauthorized {
+		t.Errorf("a session of the old token: %d", got)
+	}
+	page.wait(t, "event: end")
+	wantNotIn(t, b.log.String(), "token of this test")
+}
+
+// TestLogOutAndIdle: a session ends when its user says so, or does nothing; its pages end too.
+func TestLogOutAndIdle(t *testing.T) {
+	b := newBench(t, Options{Access: Access{Token: func() string { return "secret" }}, IdleTimeout: 2 * time.Second})
+	logIn := func() {
+		t.Helper()
+		if a := b.submit("/login", "/login", url.Values{"token": {"secret"}}); a.status != http.StatusSeeOther {
+			t.Fatalf("log-in: %d", a.status)
+		}
+	}
+	logIn()
+	page := b.open("/")
+	if a := b.do(b.request(http.MethodPost, "/logout", nil)); a.status != http.StatusForbidden {
+		t.Errorf("a log-out from elsewhere: %d", a.status)
+	}
+	if a := b.submit("/", "/logout", nil); a.status != http.StatusSeeOther {
+		t.Errorf("log-out: %d", a.status)
+	}
+	page.wait(t, "event: end")
+	if got := b.get("/").status; got != http.StatusUnauthorized {
+		t.Errorf("after the log-out: %d", got)
+	}
+	logIn()
+	page = b.open("/") // an open page is not something that is done
+	page.wait(t, "event: end")
+	if got := b.get("/").status; got != http.StatusUnauthorized {
+		t.Errorf("after the idle time: %d", got)
+	}
+}
+
+// TestFailedLogIns: a host may guess a few times a minute.
+func TestFailedLogIns(t *testing.T) {
+	b := newBench(t, Options{Access: Access{Token: func() string { return "secret" }}})
+	for range maxFailuresOfHost {
+		if a := b.submit("/login", "/login", url.Values{"token": {"guess"}}); a.status != http.StatusUnauthorized {
+			t.Fatalf("a wrong guess: %d", a.status)
+		}
+	}
+	a := b.submit("/login", "/login", url.Values{"token": {"secret"}})
+	if a.status != http.StatusTooManyRequests || a.header.Get("Retry-After") == "" {
+		t.Errorf("after %d wrong guesses the right one is answered with %d", maxFailuresOfHost, a.status)
+	}
+	r := b.request(http.MethodGet, "/", nil)
+	r.Header.Set("Authorization", "Bearer secret")
+	if got := b.do(r).status; got != http.StatusUnauthorized {
+		t.Errorf("nor as a bearer token: %d", got)
+	}
+}
+
+// TestCertificates: over TLS with a client CA, a certificate is who one is.
+func TestCertificates(t *testing.T) {
+	ca := etcdtest.NewCA(t)
+	cert := ca.Issue("alice", time.Hour)
+	etcd := etcdtest.New(t, etcdtest.Options{})
+	b := newBenchOn(t, etcd, Options{Access: Access{Certificates: true}, Writes: true}, func(s *httptest.Server) {
+		config := ca.ClientConfig(ca.Issue("server", time.Hour))
+		s.TLS = &tls.Config{Certificates: config.Certificates, ClientCAs: config.RootCAs, ClientAuth: tls.VerifyClientCertIfGiven}
+		if len(s.TLS.Certificates) == 0 {
+			s.TLS.Certificates = nil
+		}
+		s.EnableHTTP2 = true
+		s.StartTLS()
+	})
+	b.put("shop/a", `{"Addr":"10.0.0.1:1"}`)
+	transport := b.browser.Transport.(*http.Transport)
+	transport.TLSClientConfig.InsecureSkipVerify = true // the server's certificate is not what is tested
+	if got := b.get("/").status; got != http.StatusForbidden {
+		t.Errorf("without a certificate: %d", got)
+	}
+	transport.CloseIdleConnections()
+	pair, err := tls.LoadX509KeyPair(cert.CertFile, cert.KeyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport.TLSClientConfig.Certificates = []tls.Certificate{pair}
+	page := b.open("/service?name=shop")
+	const change = "/change?service=shop&id=a&do=drain"
+	a := b.submit(change, change, nil)
+	if a.status != http.StatusSeeOther {
+		t.Fatalf("drained with %d: %s", a.status, a.body)
+	}
+	page.wait(t, "is draining")
+	wantIn(t, b.log.String(), "who=alice", "change=drain", "service=shop", "id=a", "revision=")
+	ask := b.get(change)
+	wantIn(t, ask.body, "Drain it")
+	for _, cookie := range b.browser.Jar.Cookies(b.request("GET", "/", nil).URL) {
+		if !strings.HasPrefix(cookie.Name, "__Host-") {
+			t.Errorf("cookie %s over TLS", cookie.Name)
+		}
+	}
+}
+
+// TestEtcdUsers: each sees and changes what etcd lets him, and the page names what it refuses.
+func TestEtcdUsers(t *testing.T) {
+	etcd := etcdtest.New(t, etcdtest.Options{})
+	client := etcd.Client(t)
+	for key, value := range map[string]string{"shop/a": `{"Addr":"10.0.0.1:1"}`, "pay/a": `{"Addr":"10.0.0.2:1"}`} {
+		if _, err := client.Put(t.Context(), key, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	auth := etcd.EnableAuth(t)
+	auth.AddUser("reader", "r", etcdtest.Read("shop/"), etcdtest.Read("_grpc_config/shop"))
+	b := newBenchOn(t, etcd, Options{Writes: true, Access: Access{LogIn: func(ctx context.Context, user, password string) (*clientv3.Client, error) {
+		config := clientv3.Config{Endpoints: etcd.Endpoints(), Username: user, Password: password, DialTimeout: 5 * time.Second}
+		return clientv3.New(config)
+	}}}, nil)
+	if a := b.submit("/login", "/login", url.Values{"user": {"reader"}, "password": {"wrong"}}); a.status != http.StatusUnauthorized {
+		t.Errorf("a wrong password: %d", a.status)
+	} else {
+		wantIn(t, a.body, "The name or the password is wrong")
+	}
+	logIn := func(user, password string) {
+		t.Helper()
+		b.browser = b.newBrowser()
+		if a := b.submit("/login", "/login", url.Values{"user": {user}, "password": {password}}); a.status != http.StatusSeeOther {
+			t.Fatalf("log-in of %s: %d %s", user, a.status, a.body)
+		}
+	}
+	const drain = "/change?service=shop&id=a&do=drain"
+	logIn("reader", "r")
+	eventually(t, "all keys are refused", func() bool { return strings.Contains(b.get("/").body, "etcd refuses to let you read all keys") })
+	wantIn(t, b.get("/").body, `The key range is \0 up to the last key`)
+	eventually(t, "the prefix is listed", func() bool { return strings.Contains(b.get("/?prefix=shop/").body, ">shop</a>") })
+	wantIn(t, b.get("/service?name=shop").body, ">a</th>", "Logged in as etcd user reader")
+	wantIn(t, b.get("/service?name=pay").body, "etcd refuses to let you read the keys of service", "&#34;pay/&#34; up to &#34;pay0&#34;")
+	wantNotIn(t, b.get("/service?name=pay").body, "10.0.0.2")
+	wantIn(t, b.get("/history?name=pay").body, "etcd refuses")
+	if a := b.submit(drain, drain, nil); a.status != http.StatusForbidden {
+		t.Errorf("a reader drains: %d", a.status)
+	} else {
+		wantIn(t, a.body, "etcd refuses", "shop/a")
+	}
+	logIn("root", "root's password")
+	wantIn(t, b.get("/").body, ">shop</a>", ">pay</a>")
+	if a := b.submit(drain, drain, nil); a.status != http.StatusSeeOther {
+		t.Errorf("a writer drains: %d %s", a.status, a.body)
+	}
+	wantIn(t, b.log.String(), `who="etcd user root"`, `who="etcd user reader"`)
+}
+
+// TestUsersNeedAuth: where etcd has no users, nobody is let in.
+func TestUsersNeedAuth(t *testing.T) {
+	etcd := etcdtest.New(t, etcdtest.Options{})
+	b := newBenchOn(t, etcd, Options{Access: Access{LogIn: func(ctx context.Context, user, password string) (*clientv3.Client, error) {
+		client, err := clientv3.New(clientv3.Config{Endpoints: etcd.Endpoints()})
+		if err != nil {
+			return nil, err
+		}
+		if _, err = client.Authenticate(ctx, user, password); err != nil {
+			_ = client.Close()
+			return nil, err
+		}
+		return client, nil
+	}}}, nil)
+	a := b.submit("/login", "/login", url.Values{"user": {"root"}, "password": {"x"}})
+	if a.status != http.StatusUnauthorized {
+		t.Errorf("let in with %d", a.status)
+	}
+	wantIn(t, a.body, "authentication is not enabled")
+}

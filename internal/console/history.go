@@ -1,0 +1,130 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package console
+
+import (
+	"context"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/printable"
+)
+
+const (
+	// historyLimit is how many events a page shows, the newest.
+	historyLimit = 200
+	// historyPause is the least time between two looks into etcd's history, which cost etcd
+	// much more than a watch.
+	historyPause = 10 * time.Second
+)
+
+// historyView shows what happened to a service, out of etcd's own history.
+type historyView struct {
+	world   *world
+	service string
+}
+
+func openHistory(w *world, query url.Values) (opened, error) {
+	service, err := rollcall.ParseService(query.Get("name"))
+	if err != nil {
+		return opened{}, err
+	}
+	asked := url.Values{"name": {service}}
+	return opened{key: "history?" + asked.Encode(), view: &historyView{w, service}, title: "History of " + service, query: asked, content: service}, nil
+}
+
+func (v *historyView) follow(ctx context.Context, show func(frame)) {
+	for {
+		began := time.Now()
+		asking, cancel := context.WithTimeout(ctx, lookUpTimeout)
+		history, err := v.world.directory.History(asking, v.service, rollcall.HistoryOptions{Limit: historyLimit})
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		show(v.frame(history, err))
+		select {
+		case <-time.After(max(historyPause, costFactor*time.Since(began))):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+type historySummary struct {
+	Service string
+	*rollcall.History
+	Problem string
+	Refused string // the key range, where etcd refuses
+	Config  string // why changes of the service config are missing
+}
+
+// historyLine is an event as a row.
+type historyLine struct {
+	Revision int64
+	ID       string
+	What     string
+	Detail   string
+}
+
+func (v *historyView) frame(history *rollcall.History, err error) frame {
+	s := historySummary{Service: v.service, History: history}
+	if err != nil {
+		s.Problem = printable.Error(err)
+		if denied(err) {
+			from, through := keyRange(v.service + "/")
+			s.Refused = from + " up to " + through
+		}
+		return frame{pieces: []piece{{"summary", fragment("history-summary", s)}}}
+	}
+	if history.ConfigErr != nil {
+		s.Config = printable.Error(history.ConfigErr)
+	}
+	f := frame{pieces: []piece{{"summary", fragment("history-summary", s)}}}
+	for i := len(history.Events) - 1; i >= 0; i-- {
+		e := history.Events[i]
+		line := historyLineOf(v.service, e)
+		f.rows = append(f.rows, row{id: rowID(strconv.FormatInt(e.Revision, 10) + " " + e.Key), class: string(e.Type), html: fragment("history-row", line)})
+	}
+	return f
+}
+
+func historyLineOf(service string, e rollcall.HistoryEvent) historyLine {
+	line := historyLine{Revision: e.Revision, ID: strings.TrimPrefix(e.Key, service+"/"), What: string(e.Type)}
+	switch e.Type {
+	case rollcall.EventGone:
+		line.What, line.Detail, _ = strings.Cut(e.Departure.Explain(), ": ")
+	case rollcall.EventInvalid:
+		line.Detail = e.Invalid.Cause.Error()
+	case rollcall.EventConfig:
+		line.ID, line.Detail = "service config", "written"
+		if e.Config.JSON == nil {
+			line.Detail = "deleted"
+		}
+	case rollcall.EventCame:
+		line.Detail = e.New.Addr
+	default:
+		line.Detail = changeText(e.Change)
+	}
+	return line
+}
+
+// changeText lists the fields that have changed, with their values.
+func changeText(change rollcall.Change) string {
+	var parts []string
+	for _, f := range change.Fields() {
+		parts = append(parts, f.Field+" "+valueText(f.Old)+" → "+valueText(f.New))
+	}
+	return strings.Join(parts, ", ")
+}
+
+func valueText(value []byte) string {
+	if value == nil {
+		return "unset"
+	}
+	return string(value)
+}
