@@ -143,7 +143,7 @@ func (c *Console) logIn(w http.ResponseWriter, r *http.Request) {
 	of, err := c.authenticate(r)
 	if err != nil {
 		c.sessions.failed(r)
-		c.log.Warn("console: a log-in has failed", "peer", r.RemoteAddr, "user", r.PostFormValue("user"), "cause", printable.Error(err))
+		c.log.Warn("a log-in to the console failed", "peer", r.RemoteAddr, "user", r.PostFormValue("user"), "cause", printable.Error(err))
 		c.showLogIn(w, r, http.StatusUnauthorized, logInProblem(err))
 		return
 	}
@@ -155,7 +155,7 @@ func (c *Console) logIn(w http.ResponseWriter, r *http.Request) {
 		c.showLogIn(w, r, http.StatusServiceUnavailable, err.Error())
 		return
 	}
-	c.log.Info("console: logged in", "who", of.name, "peer", r.RemoteAddr)
+	c.log.Info("logged in to the console", "who", of.name, "peer", r.RemoteAddr)
 	setCookie(w, r, cookie)
 	http.Redirect(w, r, localPath(r.PostFormValue("next")), http.StatusSeeOther)
 }

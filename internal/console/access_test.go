@@ -140,7 +140,7 @@ func TestCertificates(t *testing.T) {
 	transport.TLSClientConfig.Certificates = []tls.Certificate{pair}
 	page := b.open("/service?name=shop")
 	const change = "/change?service=shop&id=a&do=drain"
-	a := b.submit(change, change, nil)
+	a := b.submit(change, change, url.Values{"last": {"yes"}})
 	if a.status != http.StatusSeeOther {
 		t.Fatalf("drained with %d: %s", a.status, a.body)
 	}
@@ -191,14 +191,14 @@ func TestEtcdUsers(t *testing.T) {
 	wantIn(t, b.get("/service?name=pay").body, "etcd refuses to let you read the keys of service", "&#34;pay/&#34; up to &#34;pay0&#34;")
 	wantNotIn(t, b.get("/service?name=pay").body, "10.0.0.2")
 	wantIn(t, b.get("/history?name=pay").body, "etcd refuses")
-	if a := b.submit(drain, drain, nil); a.status != http.StatusForbidden {
+	if a := b.submit(drain, drain, url.Values{"last": {"yes"}}); a.status != http.StatusForbidden {
 		t.Errorf("a reader drains: %d", a.status)
 	} else {
 		wantIn(t, a.body, "etcd refuses", "shop/a")
 	}
 	logIn("root", "root's password")
 	wantIn(t, b.get("/").body, ">shop</a>", ">pay</a>")
-	if a := b.submit(drain, drain, nil); a.status != http.StatusSeeOther {
+	if a := b.submit(drain, drain, url.Values{"last": {"yes"}}); a.status != http.StatusSeeOther {
 		t.Errorf("a writer drains: %d %s", a.status, a.body)
 	}
 	wantIn(t, b.log.String(), `who="etcd user root"`, `who="etcd user reader"`)

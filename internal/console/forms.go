@@ -133,10 +133,10 @@ func (c *Console) change(w http.ResponseWriter, r *http.Request, v *visitor) {
 func (c *Console) record(r *http.Request, v *visitor, what string, revision int64, err error, about ...any) {
 	about = append([]any{"who", v.name, "peer", r.RemoteAddr, "change", what}, about...)
 	if err != nil {
-		c.log.Warn("console: a change was not made", append(about, "cause", printable.Error(err))...)
+		c.log.Warn("a change by the console was not made", append(about, "cause", printable.Error(err))...)
 		return
 	}
-	c.log.Info("console: changed", append(about, "revision", revision)...)
+	c.log.Info("changed by the console", append(about, "revision", revision)...)
 }
 
 // problem says why a key was not changed.

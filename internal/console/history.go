@@ -97,7 +97,7 @@ func historyLineOf(service string, e rollcall.HistoryEvent) historyLine {
 	line := historyLine{Revision: e.Revision, ID: strings.TrimPrefix(e.Key, service+"/"), What: string(e.Type)}
 	switch e.Type {
 	case rollcall.EventGone:
-		line.What, line.Detail, _ = strings.Cut(e.Departure.Explain(), ": ")
+		line.What, line.Detail, _ = strings.Cut(strings.TrimSuffix(e.Departure.Explain(), ")"), " (")
 	case rollcall.EventInvalid:
 		line.Detail = e.Invalid.Cause.Error()
 	case rollcall.EventConfig:

@@ -30,13 +30,13 @@ func TestEvents(t *testing.T) {
 	page.wait(t, `<tr id="`+rowID("shop/a")+`" class="draining changed" hx-swap-oob="true">`)
 	page.wait(t, "is draining")
 
-	page.wait(t, "expired: its lease is gone")
+	page.wait(t, "expired (its lease is gone)")
 	page.wait(t, `<tr id="`+rowID("shop/b")+`" hx-swap-oob="delete"></tr>`)
 
 	if _, err := b.client.Delete(t.Context(), "shop/a"); err != nil {
 		t.Fatal(err)
 	}
-	page.wait(t, "left: it was draining")
+	page.wait(t, "left (it was draining)")
 	list.wait(t, `<tr id="`+rowID("shop")+`" hx-swap-oob="delete"></tr>`)
 	b.put("_grpc_config/shop", `{}`)
 	page.wait(t, "{}</pre>")
