@@ -23,7 +23,7 @@ type drainPreview struct {
 	Service    string      `json:"service"`
 	Revision   int64       `json:"revision"`
 	Moved      float64     `json:"moved"` // part of all calls that would go elsewhere
-	Endpoints  []callShare `json:"endpoints"`
+	Endpoints  []edit.CallShare `json:"endpoints"`
 }
 
 func newDrain(a *app) *cobra.Command {
@@ -89,7 +89,7 @@ func (a *app) previewDrain(ctx context.Context, service string, names []string, 
 			}
 		}
 		p := drainPreview{APIVersion: apiVersion, Kind: "DrainPreview", Service: service, Revision: snap.Revision()}
-		p.Endpoints, p.Moved = shareCalls(edit.TakingCalls(snap, nil), edit.TakingCalls(snap, keys), keys)
+		p.Endpoints, p.Moved = edit.PreviewDrain(snap, keys)
 		return a.printPreview(p)
 	})
 }
@@ -107,7 +107,7 @@ func (a *app) printPreview(p drainPreview) error {
 		}
 		rows = append(rows, []string{e.ID, e.Addr, e.Zone, strconv.FormatUint(uint64(e.Weight), 10), percent(e.Before), after, percent(e.ZoneBefore), zoneAfter})
 	}
-	if !slices.ContainsFunc(p.Endpoints, func(e callShare) bool { return e.Zone != "" }) {
+	if !slices.ContainsFunc(p.Endpoints, func(e edit.CallShare) bool { return e.Zone != "" }) {
 		for i := range rows {
 			rows[i] = slices.Delete(rows[i][:6], 2, 3)
 		}
@@ -119,7 +119,7 @@ func (a *app) printPreview(p drainPreview) error {
 }
 
 // emptied returns the zones that have a share before, and none after.
-func emptied(endpoints []callShare) (zones []string) {
+func emptied(endpoints []edit.CallShare) (zones []string) {
 	after := make(map[string]float64)
 	for _, e := range endpoints {
 		after[e.Zone] += e.After

@@ -20,6 +20,9 @@ import (
 // writeTime bounds a change of etcd.
 const writeTime = 10 * time.Second
 
+// maxShares bounds the endpoints in the preview of a drain.
+const maxShares = 50
+
 // asked is a change that somebody asks for.
 type asked struct {
 	Service string
@@ -28,6 +31,10 @@ type asked struct {
 	Value   string // the weight, or the service config
 	Problem string // why it was not done
 	Last    bool   // a drain would leave no endpoint serving, which is to be confirmed again
+
+	Shares []edit.CallShare // of the calls, before and after a drain; the first maxShares
+	More   int              // endpoints beyond
+	Moved  float64          // the part of all calls that the drain would move
 
 	Modified int64 // the revision of the service config that the form was made from
 	Self     string
@@ -72,13 +79,33 @@ func (a asked) field() (name string, value any, err error) {
 	return "weight", weight, nil
 }
 
-func (c *Console) askChange(w http.ResponseWriter, r *http.Request, _ *visitor) {
+func (c *Console) askChange(w http.ResponseWriter, r *http.Request, v *visitor) {
 	a, err := changeOf(r)
 	if err != nil {
 		c.fail(w, r, http.StatusBadRequest, "Not understood", err.Error())
 		return
 	}
+	a.preview(r.Context(), v.world.directory)
 	c.ask(w, r, http.StatusOK, a, "change")
+}
+
+// preview fills in what a drain would do to the calls. Without an answer of etcd there is nothing
+// to show; the change itself tells why.
+func (a *asked) preview(ctx context.Context, directory *rollcall.Directory) {
+	if a.Action != "drain" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, writeTime)
+	defer cancel()
+	snap, err := directory.List(ctx, a.Service)
+	if err != nil {
+		return
+	}
+	if keys, err := edit.Find(snap, []string{a.ID}); err == nil {
+		a.Shares, a.Moved = edit.PreviewDrain(snap, keys)
+		a.More = max(len(a.Shares)-maxShares, 0)
+		a.Shares = a.Shares[:len(a.Shares)-a.More]
+	}
 }
 
 // ask answers with a form that asks whether something is to be done.

@@ -60,6 +60,8 @@ func TestChanges(t *testing.T) {
 			t.Errorf("%s wrote %s, want %s", step.action, got, step.want)
 		}
 	}
+	b.put("shop/b", `{"Addr":"10.0.0.2:1","Metadata":{"weight":36}}`)
+	wantIn(t, b.get("/change?service=shop&id=a&do=drain").body, "25.0 % of the calls would move", `<td class="n">75.0 %</td><td class="n">100.0 %</td>`)
 	for _, bad := range []struct {
 		path, weight, want string
 		status             int

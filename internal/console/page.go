@@ -24,9 +24,10 @@ const firstFrame = 5 * time.Second
 var templateFiles embed.FS
 
 var templates = template.Must(template.New("").Funcs(template.FuncMap{
-	"raw":   func(s string) template.HTML { return template.HTML(s) }, // of what fragment has returned
-	"piece": func(pieces map[string]string, id string) template.HTML { return template.HTML(pieces[id]) },
-	"count": count,
+	"raw":     func(s string) template.HTML { return template.HTML(s) }, // of what fragment has returned
+	"piece":   func(pieces map[string]string, id string) template.HTML { return template.HTML(pieces[id]) },
+	"count":   count,
+	"percent": func(part float64) string { return strconv.FormatFloat(100*part, 'f', 1, 64) + " %" },
 	"plural": func(n int, one, many string) string {
 		if n == 1 {
 			return count(n) + " " + one

@@ -1,19 +1,18 @@
 // SPDX-FileCopyrightText: The Rollcall Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package edit
 
 import (
 	"slices"
 	"strings"
 
 	"github.com/rollcall-grpc/rollcall"
-	"github.com/rollcall-grpc/rollcall/internal/edit"
 )
 
-// callShare is what an endpoint gets of the calls, as parts of 1, before and after others or it drain:
+// CallShare is what an endpoint gets of the calls, as parts of 1, before and after others or it drain:
 // of all calls, and of those that stay in its zone. With no endpoint left to call, calls stay where they are.
-type callShare struct {
+type CallShare struct {
 	ID         string  `json:"id"`
 	Addr       string  `json:"addr"`
 	Zone       string  `json:"zone,omitempty"`
@@ -52,9 +51,13 @@ func (w weights) shares(inst *rollcall.Instance, zone string) (ofAll, ofZone flo
 	return 0, 0
 }
 
-// shareCalls returns the shares of the endpoints that take calls before or after those that drain do so, sorted by
-// key, in proportion to their weights, and which part of all calls moves.
-func shareCalls(before, after []*rollcall.Instance, drained []edit.Key) (rows []callShare, moved float64) {
+// PreviewDrain returns what the endpoints of a service get of the calls before and after some keys drain,
+// sorted by key, in proportion to their weights, and which part of all calls moves.
+func PreviewDrain(snap *rollcall.Snapshot, keys []Key) (rows []CallShare, moved float64) {
+	return shareCalls(TakingCalls(snap, nil), TakingCalls(snap, keys), keys)
+}
+
+func shareCalls(before, after []*rollcall.Instance, drained []Key) (rows []CallShare, moved float64) {
 	if len(after) == 0 {
 		after = before
 	}
@@ -63,8 +66,8 @@ func shareCalls(before, after []*rollcall.Instance, drained []edit.Key) (rows []
 	slices.SortFunc(all, func(a, b *rollcall.Instance) int { return strings.Compare(a.Key, b.Key) })
 	for _, inst := range slices.Compact(all) {
 		attributes := inst.Attributes()
-		row := callShare{ID: inst.ID(), Addr: inst.Addr, Zone: attributes.Locality.Zone, Weight: attributes.Weight,
-			Drains: slices.ContainsFunc(drained, func(k edit.Key) bool { return k.Key == inst.Key })}
+		row := CallShare{ID: inst.ID(), Addr: inst.Addr, Zone: attributes.Locality.Zone, Weight: attributes.Weight,
+			Drains: slices.ContainsFunc(drained, func(k Key) bool { return k.Key == inst.Key })}
 		row.Before, row.ZoneBefore = from.shares(inst, row.Zone)
 		row.After, row.ZoneAfter = to.shares(inst, row.Zone)
 		moved += max(row.Before-row.After, 0)
