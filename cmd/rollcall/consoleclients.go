@@ -17,19 +17,25 @@ func consoleClients(clients []xds.Client, now time.Time) []console.Client {
 	shown := make([]console.Client, len(clients))
 	for i, c := range clients {
 		s := console.Client{ID: c.ID, Peer: c.Peer, UserAgent: c.UserAgent, Zone: c.Locality.Zone, Since: c.Since,
-			State: stateOf(c.Resources), Reason: reasonText(c.Resources, now)}
+			State: stateOf(c.Resources), Reason: reasonText(c.Resources, now), Services: servicesOf(c.Resources)}
 		for _, r := range c.Resources {
-			for _, name := range r.Names {
-				if service, _, err := xds.ParseName(name); err == nil {
-					s.Services = append(s.Services, service)
-				}
-			}
 			short := r.Type[strings.LastIndexByte(r.Type, '.')+1:]
 			s.Sent = append(s.Sent, console.Sent{Type: short, Version: r.Sent, Accepted: r.Sent != "" && r.Accepted == r.Sent})
 		}
-		slices.Sort(s.Services)
-		s.Services = slices.Compact(s.Services)
 		shown[i] = s
 	}
 	return shown
+}
+
+// servicesOf returns the services that a client has asked for, sorted.
+func servicesOf(resources []xds.Subscribed) (services []string) {
+	for _, r := range resources {
+		for _, name := range r.Names {
+			if service, _, err := xds.ParseName(name); err == nil {
+				services = append(services, service)
+			}
+		}
+	}
+	slices.Sort(services)
+	return slices.Compact(services)
 }

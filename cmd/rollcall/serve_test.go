@@ -198,7 +198,7 @@ func TestServe(t *testing.T) {
 	})
 	wantIn(t, "clients as JSON", must(t, endpoint, "xds", "clients", "--admin", s.admin, "-o", "json").stdout,
 		`"kind": "XDSClientList"`, `"zone": "eu-1"`, `"type": "envoy.config.endpoint.v3.ClusterLoadAssignment"`)
-	wantIn(t, "services", strings.Join(servicesOf(t, s.xds[0]), " "),
+	wantIn(t, "services", strings.Join(reflectedAt(t, s.xds[0]), " "),
 		"envoy.service.discovery.v3.AggregatedDiscoveryService", "grpc.health.v1.Health", "grpc.channelz.v1.Channelz")
 
 	began := time.Now()
@@ -410,8 +410,8 @@ func healthOf(t *testing.T, addr string) healthpb.HealthCheckResponse_ServingSta
 	return resp.Status
 }
 
-// servicesOf asks for the services of a server by reflection.
-func servicesOf(t *testing.T, addr string) (names []string) {
+// reflectedAt asks for the services of a server by reflection.
+func reflectedAt(t *testing.T, addr string) (names []string) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel() // an open stream would delay the server's end

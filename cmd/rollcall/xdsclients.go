@@ -18,6 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/xds"
 )
 
@@ -37,6 +38,24 @@ type xdsClient struct {
 	Locality locality `json:"locality"`
 }
 
+// rawClientList is an xdsClientList as it was received: a newer server may say more of a client.
+type rawClientList struct {
+	APIVersion string            `json:"apiVersion"`
+	Kind       string            `json:"kind"`
+	Clients    []json.RawMessage `json:"clients"`
+}
+
+// keep removes clients from the list, in both forms.
+func (d *rawClientList) keep(list *xdsClientList, wanted func(xdsClient) bool) {
+	raw, clients := []json.RawMessage{}, []xdsClient{}
+	for i, c := range list.Clients {
+		if wanted(c) {
+			raw, clients = append(raw, d.Clients[i]), append(clients, c)
+		}
+	}
+	d.Clients, list.Clients = raw, clients
+}
+
 func newXDSClientList(clients []xds.Client) xdsClientList {
 	list := xdsClientList{APIVersion: apiVersion, Kind: "XDSClientList", Clients: make([]xdsClient, len(clients))}
 	for i, c := range clients {
@@ -52,22 +71,30 @@ func newXDSClientList(clients []xds.Client) xdsClientList {
 func newXDSClients(a *app) *cobra.Command {
 	var addr string
 	cmd := &cobra.Command{
-		Use:   "clients",
+		Use:   "clients [SERVICE]",
 		Short: "List the clients of a rollcall serve",
 		Long: "clients lists who is served by one replica of rollcall serve now, what each has asked for\n" +
-			"and whether it has accepted what it was sent. JSON is what /xds/clients at the admin\n" +
-			"address says: with -o json the versions of each resource type are there too.",
-		Example: "  rollcall xds clients\n  rollcall xds clients --admin 10.0.0.7:2381 -o json | jq -r '.clients[].id'",
-		Args:    usageArgs(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.xdsClients(cmd.Context(), addr)
+			"and whether it has accepted what it was sent; with SERVICE, those who asked for that\n" +
+			"service. JSON is what /xds/clients at the admin address says: with -o json the versions\n" +
+			"of each resource type are there too.",
+		Example: "  rollcall xds clients\n  rollcall xds clients my-service\n  rollcall xds clients --admin 10.0.0.7:2381 -o json | jq -r '.clients[].id'",
+		Args:    usageArgs(cobra.MaximumNArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			service := ""
+			if len(args) > 0 {
+				if service, err = rollcall.ParseService(args[0]); err != nil {
+					return err
+				}
+			}
+			return a.xdsClients(cmd.Context(), addr, service)
 		},
 	}
 	cmd.Flags().StringVar(&addr, "admin", defaultAdminAddr, "the admin address of the rollcall serve")
 	return cmd
 }
 
-func (a *app) xdsClients(ctx context.Context, addr string) error {
+// xdsClients lists the clients of a service, "" for all.
+func (a *app) xdsClients(ctx context.Context, addr, service string) error {
 	if _, _, err := net.SplitHostPort(addr); err != nil {
 		return fail(exitUsage, "--admin %q: %v; write HOST:PORT", addr, err)
 	}
@@ -76,12 +103,19 @@ func (a *app) xdsClients(ctx context.Context, addr string) error {
 		return err
 	}
 	var list xdsClientList
-	if err := json.Unmarshal(body, &list); err != nil || list.Kind != "XDSClientList" {
+	var document rawClientList
+	if err := errors.Join(json.Unmarshal(body, &list), json.Unmarshal(body, &document)); err != nil || list.Kind != "XDSClientList" {
 		return fail(exitOther, "--admin %s: the answer is not that of a rollcall serve", addr)
+	}
+	if service != "" {
+		document.keep(&list, func(c xdsClient) bool { return slices.Contains(servicesOf(c.Resources), service) })
 	}
 	switch {
 	case a.json():
-		return a.printJSON(json.RawMessage(body)) // a newer server may say more
+		return a.printJSON(document)
+	case len(list.Clients) == 0 && service != "":
+		a.say("no clients of service %q at %s", service, addr)
+		return nil
 	case len(list.Clients) == 0:
 		a.say("no clients at %s", addr)
 		return nil
