@@ -72,10 +72,11 @@ func newServe(a *app) *cobra.Command {
 			"  *                           public/             # any client\n" +
 			"  ops.example.org             *                   # any service\n\n" +
 			"A change of the rules applies to what clients ask for from then on.\n\n" +
-			"The admin address has /livez, /readyz (200 once etcd has answered), /metrics for Prometheus,\n" +
-			"/xds/clients, /revisions (when etcd told which, for rollcall history) and, for requests from\n" +
-			"loopback, /debug/pprof/; the gRPC port has the health service, with the same answer as\n" +
-			"/readyz. On loopback, ask by an IP address or localhost, not by another name.\n\n" +
+			"The admin address has /livez, /readyz (200 once etcd has answered), /metrics and\n" +
+			"/prometheus/sd (targets for http_sd) for Prometheus, /xds/clients, /revisions (when etcd told\n" +
+			"which, for rollcall history) and, for requests from loopback, /debug/pprof/; the gRPC port has\n" +
+			"the health service, with the same answer as /readyz. On loopback, ask by an IP address or\n" +
+			"localhost, not by another name.\n\n" +
 			consoleHelp,
 		Example: "  rollcall serve\n" +
 			"  rollcall serve --xds 10.0.0.7:18000 --grpc-cert tls.crt --grpc-key tls.key --grpc-client-ca ca.crt\n" +

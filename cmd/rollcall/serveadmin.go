@@ -94,6 +94,7 @@ func (b *bridge) adminPages(metrics http.Handler) []adminPage {
 		{"/livez", "whether the process answers", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("alive\n")) })},
 		{"/readyz", "whether clients can be served", b.ready},
 		{"/metrics", "for Prometheus", metrics},
+		{"/prometheus/sd", "targets for Prometheus' http_sd; ?service=, ?prefix=, ?port=, ?zone= and other fields", b.discovery},
 		{"/xds/clients", "xDS clients and what they accepted; see rollcall xds clients", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
 			_ = json.NewEncoder(w).Encode(newXDSClientList(b.xds.Clients()))

@@ -42,6 +42,7 @@ type bridge struct {
 	ready     *readiness
 	directory *rollcall.Directory
 	clock     revisionClock
+	discovery *discovery
 	admin     *admin
 	console   *consoleServer
 	grpc      *grpc.Server
@@ -51,7 +52,8 @@ type bridge struct {
 // newBridge reads the files and listens, so that mistakes in either are told at once. The caller
 // runs the bridge and closes it.
 func newBridge(f serveFlags, directory *rollcall.Directory, calls *rollcallprom.EtcdCalls, log *slog.Logger) (_ *bridge, err error) {
-	b := &bridge{flags: f, log: log, directory: directory, creds: insecure.NewCredentials(), ready: newReadiness(health.NewServer())}
+	b := &bridge{flags: f, log: log, directory: directory, discovery: newDiscovery(directory),
+		creds: insecure.NewCredentials(), ready: newReadiness(health.NewServer())}
 	if err := b.readFiles(); err != nil {
 		return nil, fail(exitUsage, "%v", err)
 	}
@@ -113,6 +115,7 @@ func (b *bridge) close() {
 	if b.probe != nil {
 		b.probe.Close()
 	}
+	b.discovery.close()
 	b.xds.Close()
 	for _, lis := range b.listeners {
 		_ = lis.Close()
