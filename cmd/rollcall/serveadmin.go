@@ -64,12 +64,16 @@ func (r *readiness) end() {
 	r.health.Shutdown()
 }
 
+// why returns why it is not ready, "" if it is.
+func (r *readiness) why() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.reason
+}
+
 // ServeHTTP answers 200 or 503 with the reason.
 func (r *readiness) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
-	r.mu.Lock()
-	reason := r.reason
-	r.mu.Unlock()
-	if reason != "" {
+	if reason := r.why(); reason != "" {
 		http.Error(w, "not ready: "+reason, http.StatusServiceUnavailable)
 		return
 	}

@@ -77,7 +77,7 @@ func newBridge(f serveFlags, directory *rollcall.Directory, calls *rollcallprom.
 		}
 		b.listeners = append(b.listeners, lis)
 	}
-	if b.admin, err = newAdmin(f.admin, b.adminPages(metricsHandler(directory, f.metricsServices, calls, b.xds))); err != nil {
+	if b.admin, err = newAdmin(f.admin, b.adminPages(metricsHandler(directory, f.metricsServices, calls, b.xds, b.ready))); err != nil {
 		return nil, err
 	}
 	if b.console, err = newConsoleServer(f.console, directory, b.consoleOptions()); err != nil {

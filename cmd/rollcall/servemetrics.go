@@ -16,16 +16,26 @@ import (
 )
 
 // metricsHandler serves what rollcall serve exports: the figures of its Directory, of which so many
-// services are told apart, of its calls to etcd, its xDS server and its process.
-func metricsHandler(directory *rollcall.Directory, maxServices int, calls *rollcallprom.EtcdCalls, server *xds.Server) http.Handler {
+// services are told apart, of its calls to etcd, its xDS server and its process, and whether it is ready.
+func metricsHandler(directory *rollcall.Directory, maxServices int, calls *rollcallprom.EtcdCalls, server *xds.Server, ready *readiness) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
 		rollcallprom.NewCollector(directory, rollcallprom.Options{MaxServices: maxServices, NoServiceLabel: maxServices == 0}),
 		calls,
 		newXDSCollector(server),
+		newReadyGauge(ready),
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
+}
+
+func newReadyGauge(ready *readiness) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "rollcall_serve_ready", Help: "Whether clients can be served (1) or not (0), as /readyz says."}, func() float64 {
+		if ready.why() != "" {
+			return 0
+		}
+		return 1
+	})
 }
 
 // xdsMetric is one of the figures of an xDS server.

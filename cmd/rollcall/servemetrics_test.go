@@ -31,7 +31,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 		documented[row[1]] = row[2] + " " + strings.ReplaceAll(strings.ReplaceAll(row[3], "`", ""), " ", "")
 	}
 	exported := make(map[string]string)
-	for _, c := range []prometheus.Collector{rollcallprom.NewCollector(nil, rollcallprom.Options{}), rollcallprom.NewEtcdCalls(), newXDSCollector(nil)} {
+	for _, c := range []prometheus.Collector{rollcallprom.NewCollector(nil, rollcallprom.Options{}), rollcallprom.NewEtcdCalls(), newXDSCollector(nil), newReadyGauge(nil)} {
 		descs := make(chan *prometheus.Desc, 100)
 		c.Describe(descs)
 		close(descs)
@@ -74,6 +74,7 @@ func TestServeMetrics(t *testing.T) {
 		t.Helper()
 		eventually(t, series+" is "+want, func() bool { return value(series) == want })
 	}
+	want("rollcall_serve_ready", "1")
 	for _, name := range []string{"clients", "services", "streams_total", "streams_refused_total", "pushes_total", "nacks_total"} {
 		want("rollcall_xds_"+name, "0")
 	}
