@@ -55,6 +55,7 @@ func (v *serviceView) frame(now time.Time) frame {
 	from := min((v.page-1)*instancesPerPage, len(shown))
 	shown = shown[from:min(from+instancesPerPage, len(shown))]
 	s.First, s.Last = from+1, from+len(shown)
+	v.recent.explain(v.why)
 	v.leases = inventory.Leases(shown)
 	inventory.SetTTLs(shown, v.ttls)
 	if v.ttlErr != nil {
@@ -202,6 +203,7 @@ type recentLine struct {
 	ID            string
 	What          string
 	Class         string
+	gone          *rollcall.Instance // why it has gone is not known yet
 }
 
 func (r *recent) add(changes []rollcall.Change, now time.Time) {
@@ -213,7 +215,7 @@ func (r *recent) add(changes []rollcall.Change, now time.Time) {
 			line.What, line.Class = "joined", "serving"
 			r.came++
 		case change.New == nil:
-			line.What, line.Class = "went", "gone"
+			line.What, line.Class, line.gone = "went", "gone", change.Old
 			inst = change.Old
 			r.went++
 		default:
@@ -222,6 +224,16 @@ func (r *recent) add(changes []rollcall.Change, now time.Time) {
 		}
 		line.ID = inst.ID()
 		r.lines = append([]recentLine{line}, r.lines[:min(len(r.lines), maxRecent-1)]...)
+	}
+}
+
+// explain says why instances have gone, which is known a moment after they have.
+func (r *recent) explain(why map[*rollcall.Instance]rollcall.Departure) {
+	for i := range r.lines {
+		line := &r.lines[i]
+		if d, known := why[line.gone]; known {
+			line.What, line.gone = d.Explain(), nil
+		}
 	}
 }
 

@@ -30,7 +30,8 @@ func TestEvents(t *testing.T) {
 	page.wait(t, `<tr id="`+rowID("shop/a")+`" class="draining changed" hx-swap-oob="true">`)
 	page.wait(t, "is draining")
 
-	page.wait(t, "expired (its lease is gone)")
+	page.wait(t, `<span class="status gone">expired (its lease is gone)</span>`)
+	page.wait(t, `<span class="mark gone">b</span> expired (its lease is gone)</li>`)
 	page.wait(t, `<tr id="`+rowID("shop/b")+`" hx-swap-oob="delete"></tr>`)
 
 	if _, err := b.client.Delete(t.Context(), "shop/a"); err != nil {
