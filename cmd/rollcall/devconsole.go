@@ -4,6 +4,7 @@
 package main
 
 import (
+	"context"
 	"log/slog"
 	"net"
 	"sync"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/console"
+	"github.com/rollcall-grpc/rollcall/internal/timeline"
 	"github.com/rollcall-grpc/rollcall/resolver"
 )
 
@@ -20,7 +22,9 @@ type devConsole struct {
 	client    *clientv3.Client
 	directory *rollcall.Directory
 	server    *consoleServer
+	clock     timeline.Clock
 	running   sync.WaitGroup
+	stop      context.CancelFunc
 }
 
 // beginConsole serves the page of an etcd at a loopback address.
@@ -30,22 +34,27 @@ func beginConsole(endpoint, addr string) (*devConsole, error) {
 	}
 	log := slog.New(slog.DiscardHandler)
 	d := new(devConsole)
+	ctx, stop := context.WithCancel(context.Background())
+	d.stop = stop
 	var err error
 	if d.client, err = rollcall.NewClient(rollcall.ClientConfig(endpoint)); err != nil {
 		return nil, err
 	}
 	if d.directory, err = rollcall.NewDirectory(d.client, rollcall.DirectoryOptions{Logger: log}); err == nil {
-		d.server, err = newConsoleServer(consoleFlags{addr: addr, writes: true}, d.directory, console.Options{Logger: log, CheckConfig: resolver.CheckServiceConfig})
+		d.server, err = newConsoleServer(consoleFlags{addr: addr, writes: true}, d.directory,
+			console.Options{Logger: log, CheckConfig: resolver.CheckServiceConfig, Clock: &d.clock})
 	}
 	if err != nil {
 		d.end()
 		return nil, err
 	}
+	d.running.Go(func() { d.clock.Follow(ctx, d.directory) })
 	d.running.Go(func() { _ = d.server.serve() }) // it listens; the end of the page does not end etcd
 	return d, nil
 }
 
 func (d *devConsole) end() {
+	d.stop()
 	d.server.close()
 	d.running.Wait()
 	if d.directory != nil {

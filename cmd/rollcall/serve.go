@@ -182,7 +182,7 @@ func (b *bridge) run(ctx context.Context) error {
 	defer cancel(nil)
 	var running sync.WaitGroup
 	running.Go(func() { b.followFiles(ctx) })
-	running.Go(func() { b.clock.run(ctx, b.directory) })
+	running.Go(func() { b.clock.Follow(ctx, b.directory) })
 	for _, lis := range b.listeners {
 		running.Go(func() {
 			if err := b.grpc.Serve(lis); err != nil {

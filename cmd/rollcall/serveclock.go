@@ -4,12 +4,9 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"net/http"
-	"time"
 
-	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/timeline"
 )
 
@@ -21,24 +18,8 @@ type revisionList struct {
 	Points     []timeline.Point `json:"points"`
 }
 
-// revisionClock notes what a Directory sees of etcd's revision, and serves it.
+// revisionClock serves what a Clock has noted.
 type revisionClock struct{ timeline.Clock }
-
-// run notes the revision once a second, until ctx ends.
-func (c *revisionClock) run(ctx context.Context, directory *rollcall.Directory) {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		if cluster, revision, at := directory.Seen(); revision > 0 {
-			c.Note(cluster, revision, at.UTC())
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
 
 func (c *revisionClock) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	cluster, points := c.Points()

@@ -180,7 +180,7 @@ func (b *bridge) where() string {
 
 // consoleOptions are what the page shows of this process.
 func (b *bridge) consoleOptions() console.Options {
-	opts := console.Options{Logger: b.log, CheckConfig: resolver.CheckServiceConfig}
+	opts := console.Options{Logger: b.log, CheckConfig: resolver.CheckServiceConfig, Clock: &b.clock.Clock}
 	if len(b.listeners) > 0 {
 		opts.Clients = func() []console.Client { return consoleClients(b.xds.Clients(), time.Now()) }
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/timeline"
 )
 
 // Options are the settings of a Console; the zero value works.
@@ -27,6 +28,9 @@ type Options struct {
 
 	// CheckConfig returns why gRPC does not accept a service config. Default: any is accepted.
 	CheckConfig func(config string) error
+
+	// Clock has noted when etcd told which revision, for the times of a history. Default: no times.
+	Clock *timeline.Clock
 
 	// Clients returns the clients of the xDS server beside the page. Default: there is none.
 	Clients func() []Client
@@ -44,6 +48,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.CheckConfig == nil {
 		o.CheckConfig = func(string) error { return nil }
+	}
+	if o.Clock == nil {
+		o.Clock = new(timeline.Clock)
 	}
 	if o.IdleTimeout == 0 {
 		o.IdleTimeout = 30 * time.Minute

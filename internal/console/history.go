@@ -12,6 +12,7 @@ import (
 
 	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/printable"
+	"github.com/rollcall-grpc/rollcall/internal/timeline"
 )
 
 const (
@@ -26,15 +27,16 @@ const (
 type historyView struct {
 	world   *world
 	service string
+	clock   *timeline.Clock
 }
 
-func openHistory(w *world, query url.Values) (opened, error) {
+func (c *Console) openHistory(w *world, query url.Values) (opened, error) {
 	service, err := rollcall.ParseService(query.Get("name"))
 	if err != nil {
 		return opened{}, err
 	}
 	asked := url.Values{"name": {service}}
-	return opened{key: "history?" + asked.Encode(), view: &historyView{w, service}, title: "History of " + service, query: asked, content: service}, nil
+	return opened{key: "history?" + asked.Encode(), view: &historyView{w, service, c.opts.Clock}, title: "History of " + service, query: asked, content: service}, nil
 }
 
 func (v *historyView) follow(ctx context.Context, show func(frame)) {
@@ -46,7 +48,7 @@ func (v *historyView) follow(ctx context.Context, show func(frame)) {
 		if ctx.Err() != nil {
 			return
 		}
-		show(v.frame(history, err))
+		show(v.frame(history, err, time.Now()))
 		select {
 		case <-time.After(max(historyPause, costFactor*time.Since(began))):
 		case <-ctx.Done():
@@ -66,12 +68,14 @@ type historySummary struct {
 // historyLine is an event as a row.
 type historyLine struct {
 	Revision int64
+	Time     string
 	ID       string
 	What     string
+	Class    string // how it looks
 	Detail   string
 }
 
-func (v *historyView) frame(history *rollcall.History, err error) frame {
+func (v *historyView) frame(history *rollcall.History, err error, now time.Time) frame {
 	s := historySummary{Service: v.service, History: history}
 	if err != nil {
 		s.Problem = printable.Error(err)
@@ -85,16 +89,26 @@ func (v *historyView) frame(history *rollcall.History, err error) frame {
 		s.Config = printable.Error(history.ConfigErr)
 	}
 	f := frame{pieces: []piece{{"summary", fragment("history-summary", s)}}}
+	cluster, points := v.clock.Points()
+	if cluster != history.Cluster {
+		points = nil
+	}
+	spans := timeline.Spans(history.Events, points, now)
 	for i := len(history.Events) - 1; i >= 0; i-- {
 		e := history.Events[i]
 		line := historyLineOf(v.service, e)
-		f.rows = append(f.rows, row{id: rowID(strconv.FormatInt(e.Revision, 10) + " " + e.Key), class: string(e.Type), html: fragment("history-row", line)})
+		line.Time = spans[i].Text(now.UTC())
+		f.rows = append(f.rows, row{id: rowID(strconv.FormatInt(e.Revision, 10) + " " + e.Key), html: fragment("history-row", line)})
 	}
 	return f
 }
 
+// eventClasses has how events look: as the status that they lead to.
+var eventClasses = map[rollcall.EventType]string{rollcall.EventCame: "serving", rollcall.EventUndrained: "serving",
+	rollcall.EventDrained: "draining", rollcall.EventGone: "gone", rollcall.EventInvalid: "invalid"}
+
 func historyLineOf(service string, e rollcall.HistoryEvent) historyLine {
-	line := historyLine{Revision: e.Revision, ID: strings.TrimPrefix(e.Key, service+"/"), What: string(e.Type)}
+	line := historyLine{Revision: e.Revision, ID: strings.TrimPrefix(e.Key, service+"/"), What: string(e.Type), Class: eventClasses[e.Type]}
 	switch e.Type {
 	case rollcall.EventGone:
 		line.What, line.Detail, _ = strings.Cut(strings.TrimSuffix(e.Departure.Explain(), ")"), " (")

@@ -8,7 +8,7 @@ func (c *Console) pages() []page {
 	return []page{
 		{"/{$}", "Services", "services", openServices},
 		{"/service", "Service", "service", c.openService},
-		{"/history", "History", "history", openHistory},
+		{"/history", "History", "history", c.openHistory},
 		{"/cluster", "Cluster", "cluster", openCluster},
 		{"/clients", "Clients", "clients", c.openClients},
 	}

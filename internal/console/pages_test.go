@@ -47,7 +47,7 @@ func TestPages(t *testing.T) {
 	wantIn(t, filtered, ">b</th>", "1 instance contains")
 	wantNotIn(t, filtered, ">a</th>")
 
-	wantIn(t, b.get("/history?name=shop").body, `<span class="status">came</span>`, "10.0.0.1:1", "service config")
+	wantIn(t, b.get("/history?name=shop").body, `<span class="status serving">came</span>`, "10.0.0.1:1", "service config")
 	wantIn(t, b.get("/cluster").body, `<span class="status ok">ok</span>`, "leader", "<dt>Keys</dt><dd>6</dd>")
 	wantIn(t, b.get("/clients").body, "node-1", "node-2", "bad weight", "1 of them have not accepted")
 	wantNotIn(t, b.get("/clients?q=node-2").body, ">node-1<")

@@ -6,9 +6,12 @@
 package timeline
 
 import (
+	"context"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/rollcall-grpc/rollcall"
 )
 
 // Point is a moment at which etcd told its revision.
@@ -46,6 +49,22 @@ func (c *Clock) Note(cluster uint64, revision int64, at time.Time) {
 		c.points = slices.Delete(c.points, 0, MaxPoints/24)
 	}
 	c.cluster, c.points = cluster, append(c.points, Point{revision, at})
+}
+
+// Follow notes once a second what a Directory sees of etcd's revision, until ctx ends.
+func (c *Clock) Follow(ctx context.Context, directory *rollcall.Directory) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		if cluster, revision, at := directory.Seen(); revision > 0 {
+			c.Note(cluster, revision, at.UTC())
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // Points returns the points, the oldest first, and the cluster that they are of.

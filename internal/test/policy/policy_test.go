@@ -56,7 +56,7 @@ var layers = []struct {
 	{"metrics/otel", ". metrics/internal/table", "it exports figures, and needs no other output"},
 	{"balancer/weighted", "internal/spread", "it reads gRPC's own attribute, and works with any resolver"},
 	{"balancer/zone", ". internal/endpointattr internal/spread", "it reads localities from endpoints, and knows nothing of resolvers"},
-	{"internal/console", ". internal/etcdkv internal/inventory internal/cluster internal/edit internal/printable", "it shows snapshots as pages; what other outputs know it is handed"},
+	{"internal/console", ". internal/etcdkv internal/inventory internal/cluster internal/edit internal/printable internal/timeline", "it shows snapshots as pages; what other outputs know it is handed"},
 	{"examples/server", ". serving", "a server needs no more"},
 	{"examples/client", ". resolver", "a client needs no more"},
 	{"examples/polyglot/go", "", "a client that speaks xDS needs nothing of Rollcall"},
