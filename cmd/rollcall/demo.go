@@ -27,13 +27,13 @@ func newDemo(a *app) *cobra.Command {
 			"nothing and leaves nothing behind.\n\n" +
 			"With --compare other servers and callers use etcd's own Go package (client/v3/naming, with\n" +
 			"Grant and KeepAlive) on the same etcd, each step is done to them as well, and both are shown.\n" +
-			"With --keep etcd and the servers go on in the end, to be looked at, until Ctrl-C.",
+			"With --keep etcd and the servers go on in the end, with a page, to be looked at, until Ctrl-C.",
 		Example: "  rollcall demo\n  rollcall demo --compare\n  rollcall demo --keep\n  rollcall demo -o json",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.demo(cmd.Context(), opts) },
 	}
 	cmd.Flags().BoolVar(&opts.compare, "compare", false, "do each step with etcd's own package as well, and show both")
-	cmd.Flags().BoolVar(&opts.keep, "keep", false, "leave etcd and the servers running until Ctrl-C")
+	cmd.Flags().BoolVar(&opts.keep, "keep", false, "leave etcd and the servers running, with a page, until Ctrl-C")
 	return cmd
 }
 
@@ -66,7 +66,9 @@ func (a *app) demo(ctx context.Context, opts demoOptions) error {
 		return fmt.Errorf("demo: %w", err)
 	}
 	if opts.keep {
-		a.keepDemo(ctx, s)
+		if err := a.keepDemo(ctx, s); err != nil {
+			return fmt.Errorf("demo: %w", err)
+		}
 	}
 	for _, o := range outcomes {
 		if !o.Kept {
@@ -77,17 +79,23 @@ func (a *app) demo(ctx context.Context, opts demoOptions) error {
 }
 
 // keepDemo says how to look at what runs, and waits for a signal.
-func (a *app) keepDemo(ctx context.Context, s *stage) {
+func (a *app) keepDemo(ctx context.Context, s *stage) error {
 	for _, side := range s.packages {
 		side.load.stop()
 	}
+	page, err := beginConsole(s.lab.endpoint, "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer page.end()
 	fmt.Fprintf(a.stderr, `
-etcd and three servers go on until Ctrl-C. In another terminal:
+etcd and three servers go on until Ctrl-C. The page is at %s; in another terminal:
   export ROLLCALL_ENDPOINTS=%s
   rollcall ls
   rollcall watch %s
-`, s.lab.endpoint, demoService)
+`, page.server.url(), s.lab.endpoint, demoService)
 	<-ctx.Done()
+	return nil
 }
 
 // setStage starts etcd, and a channel and callers for each package. The first step starts the servers.

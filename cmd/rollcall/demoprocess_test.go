@@ -7,7 +7,9 @@ package main
 
 import (
 	"encoding/json"
+	"io"
 	"net"
+	"net/http"
 	"regexp"
 	"strings"
 	"syscall"
@@ -44,6 +46,20 @@ func TestDemoProcess(t *testing.T) {
 	if endpoint == nil {
 		t.Fatalf("no endpoint in %q", p.stderr.String())
 	}
+	page := regexp.MustCompile(`The page is at (\S+);`).FindStringSubmatch(p.stderr.String())
+	if page == nil {
+		t.Fatalf("no page in %q", p.stderr.String())
+	}
+	resp, err := http.Get(page[1] + "/service?name=" + demoService)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantIn(t, "the page", string(shown), "greeter-3", "greeter-5")
 	wantIn(t, "stdout of get", must(t, endpoint[1], "get", demoService).stdout, "greeter-3", "greeter-4", "greeter-5")
 	time.Sleep(demoTTL)
 	wantIn(t, "stdout of get", must(t, endpoint[1], "get", demoService).stdout, "greeter-3")
