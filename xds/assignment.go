@@ -175,19 +175,25 @@ func scaled(weight, scale uint64) *wrapperspb.UInt32Value {
 func lbEndpoints(endpoints []endpoint, scale uint64) []*endpointv3.LbEndpoint {
 	list := make([]*endpointv3.LbEndpoint, len(endpoints))
 	for i, ep := range endpoints {
-		e := &endpointv3.Endpoint{Address: socketAddress(ep.addr.Addr().String(), uint32(ep.addr.Port()))}
-		for _, addr := range ep.more {
-			e.AdditionalAddresses = append(e.AdditionalAddresses, &endpointv3.Endpoint_AdditionalAddress{
-				Address: socketAddress(addr.String(), uint32(ep.addr.Port()))})
+		if list[i] = ep.sent; ep.sent == nil || ep.draining || scale > 1 {
+			list[i] = lbEndpoint(ep, scale)
 		}
-		lb := &endpointv3.LbEndpoint{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: e}}
-		if ep.draining {
-			lb.HealthStatus = corev3.HealthStatus_DRAINING
-		}
-		if ep.weight != 1 {
-			lb.LoadBalancingWeight = scaled(uint64(ep.weight), scale)
-		}
-		list[i] = lb
 	}
 	return list
+}
+
+func lbEndpoint(ep endpoint, scale uint64) *endpointv3.LbEndpoint {
+	e := &endpointv3.Endpoint{Address: socketAddress(ep.addr.Addr().String(), uint32(ep.addr.Port()))}
+	for _, addr := range ep.more {
+		e.AdditionalAddresses = append(e.AdditionalAddresses, &endpointv3.Endpoint_AdditionalAddress{
+			Address: socketAddress(addr.String(), uint32(ep.addr.Port()))})
+	}
+	lb := &endpointv3.LbEndpoint{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: e}}
+	if ep.draining {
+		lb.HealthStatus = corev3.HealthStatus_DRAINING
+	}
+	if ep.weight != 1 {
+		lb.LoadBalancingWeight = scaled(uint64(ep.weight), scale)
+	}
+	return lb
 }

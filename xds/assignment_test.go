@@ -22,7 +22,8 @@ import (
 func ep(n int, weight uint32, locality ...string) endpoint {
 	addr := netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)})
 	parts := append(locality, "", "", "")
-	return endpoint{addr: netip.AddrPortFrom(addr, 80), weight: weight, locality: rollcall.Locality{Region: parts[0], Zone: parts[1], Subzone: parts[2]}}
+	d := &description{weight: weight, locality: rollcall.Locality{Region: parts[0], Zone: parts[1], Subzone: parts[2]}}
+	return endpoint{description: d, addr: netip.AddrPortFrom(addr, 80)}
 }
 
 func draining(ep endpoint) endpoint {

@@ -12,17 +12,54 @@ import (
 	"slices"
 	"strconv"
 
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+
 	"github.com/rollcall-grpc/rollcall"
 )
 
-// endpoint is what clients are sent of an instance.
-type endpoint struct {
-	addr     netip.AddrPort
-	more     []netip.Addr // other addresses of the same host that no other endpoint has
+// description is what an instance says of itself. It is immutable, and kept for as long as a
+// service has the instance, so that a change costs little for all others: BenchmarkRender shows it.
+type description struct {
 	instance *rollcall.Instance
+	addr     netip.AddrPort // not valid unless the host is an IP address
+	host     string         // that is to be looked up, if any
 	weight   uint32
 	locality rollcall.Locality
-	draining bool // while others are not
+	sent     *endpointv3.LbEndpoint // as most clients are sent it at most times; nil unless addr is valid
+}
+
+// describe returns the descriptions of all instances that may be called, with what is known of
+// those that are in an earlier snapshot.
+func describe(snap *rollcall.Snapshot, known map[*rollcall.Instance]*description) map[*rollcall.Instance]*description {
+	all := make(map[*rollcall.Instance]*description, snap.Len())
+	for _, inst := range slices.AppendSeq(snap.Retained(), snap.All()) {
+		d := known[inst]
+		if d == nil {
+			d = newDescription(inst)
+		}
+		all[inst] = d
+	}
+	return all
+}
+
+func newDescription(inst *rollcall.Instance) *description {
+	a := inst.Attributes()
+	d := &description{instance: inst, weight: a.Weight, locality: a.Locality}
+	if addr, err := netip.ParseAddrPort(inst.Addr); err == nil {
+		d.addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
+		d.sent = lbEndpoint(endpoint{description: d, addr: d.addr}, 1)
+	} else if rollcall.HostPort(inst.Addr) == nil {
+		d.host, _, _ = net.SplitHostPort(inst.Addr)
+	}
+	return d
+}
+
+// endpoint is what clients are sent of an instance.
+type endpoint struct {
+	*description
+	addr     netip.AddrPort
+	more     []netip.Addr // other addresses of the same host that no other endpoint has
+	draining bool         // while others are not
 }
 
 // lookup returns the addresses of a host, the same in the same order for all clients, or why
@@ -34,19 +71,19 @@ var errResolving = errors.New("the host name is being resolved")
 
 // endpointsOf returns the endpoints of the instances that a selector selects, sorted by address,
 // one an address. Those that cannot be sent are left out: clients take nothing but IP addresses.
-func endpointsOf(snap *rollcall.Snapshot, selector rollcall.Selector, policy rollcall.AddressPolicy, look lookup) (endpoints []endpoint, left []rollcall.Disallowed) {
+func endpointsOf(snap *rollcall.Snapshot, known map[*rollcall.Instance]*description, selector rollcall.Selector, policy rollcall.AddressPolicy, look lookup) (endpoints []endpoint, left []rollcall.Disallowed) {
 	selection := snap.Select(selector, policy)
 	left = selection.Disallowed
 	endpoints = make([]endpoint, 0, len(selection.Callable)+len(selection.Others))
 	at := make(map[netip.AddrPort]int, len(selection.Callable))
 	add := func(inst *rollcall.Instance, draining bool) {
-		addr, more, err := resolve(inst.Addr, policy, look)
+		d := known[inst]
+		addr, more, err := d.resolve(policy, look)
 		if err != nil {
 			left = append(left, rollcall.Disallowed{Instance: inst, Cause: err})
 			return
 		}
-		a := inst.Attributes()
-		ep := endpoint{addr, more, inst, a.Weight, a.Locality, draining}
+		ep := endpoint{d, addr, more, draining}
 		i, taken := at[addr]
 		if !taken {
 			at[addr] = len(endpoints)
@@ -80,12 +117,12 @@ func endpointsOf(snap *rollcall.Snapshot, selector rollcall.Selector, policy rol
 	return endpoints, left
 }
 
-// resolve returns the addresses of "host:port" that a policy allows.
-func resolve(text string, policy rollcall.AddressPolicy, look lookup) (addr netip.AddrPort, more []netip.Addr, err error) {
-	if addr, err = netip.ParseAddrPort(text); err == nil {
-		return netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()), nil, nil
+// resolve returns the addresses of an instance that a policy allows.
+func (d *description) resolve(policy rollcall.AddressPolicy, look lookup) (addr netip.AddrPort, more []netip.Addr, err error) {
+	if d.addr.IsValid() {
+		return d.addr, nil, nil
 	}
-	host, port, err := net.SplitHostPort(text)
+	host, port, err := net.SplitHostPort(d.instance.Addr)
 	if err != nil {
 		return addr, nil, err
 	}

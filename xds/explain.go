@@ -43,7 +43,7 @@ func Explain(ctx context.Context, snap *rollcall.Snapshot, config *rollcall.Serv
 	}
 	c := mapServiceConfig(config)
 	look := func(host string) ([]netip.Addr, error) { return lookUp(ctx, opts.LookupHost, host) }
-	endpoints, left := endpointsOf(snap, n.selector, opts.Policy, look)
+	endpoints, left := endpointsOf(snap, describe(snap, nil), n.selector, opts.Policy, look)
 	to := audience{node.Locality, subsetFor(node.ID, node.Addr)}
 	return &Explanation{
 		Listener:   clientListener(n, c),

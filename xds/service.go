@@ -6,8 +6,6 @@ package xds
 import (
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -25,7 +23,8 @@ const firstAnswer = time.Second
 // content is all that the resources of a service are made from. It is immutable.
 type content struct {
 	snap    *rollcall.Snapshot // nil: there is none yet
-	err     error              // why
+	known   map[*rollcall.Instance]*description
+	err     error // why there is no snapshot
 	config  *serviceConfig
 	overdue bool // clients have waited long enough
 
@@ -75,7 +74,8 @@ type service struct {
 	configs   *rollcall.ConfigDelivery
 	overdue   *time.Timer
 
-	unfollowed bool // no more hosts are to be followed; guarded by hosts.mu
+	known      map[*rollcall.Instance]*description // of the last snapshot; deliver's own
+	unfollowed bool                                // no more hosts are to be followed; guarded by hosts.mu
 
 	// Guarded by Server.mu.
 	refs   int // views
@@ -124,9 +124,10 @@ func (s *service) change(edit func(*content)) {
 
 func (s *service) deliver(snap *rollcall.Snapshot, err error) {
 	if snap != nil {
-		s.server.hosts.follow(s, hostNames(snap))
+		s.known = describe(snap, s.known)
+		s.server.hosts.follow(s, hostNames(s.known))
 	}
-	s.change(func(c *content) { c.snap, c.err = snap, err })
+	s.change(func(c *content) { c.snap, c.known, c.err = snap, s.known, err })
 }
 
 func (s *service) deliverConfig(config *rollcall.ServiceConfig, err error) {
@@ -143,12 +144,11 @@ func (s *service) deliverConfig(config *rollcall.ServiceConfig, err error) {
 }
 
 // hostNames returns the hosts that are to be looked up.
-func hostNames(snap *rollcall.Snapshot) map[string]bool {
+func hostNames(known map[*rollcall.Instance]*description) map[string]bool {
 	names := make(map[string]bool)
-	for _, inst := range slices.AppendSeq(snap.Retained(), snap.All()) {
-		if _, err := netip.ParseAddrPort(inst.Addr); err != nil && rollcall.HostPort(inst.Addr) == nil {
-			host, _, _ := net.SplitHostPort(inst.Addr)
-			names[host] = true
+	for _, d := range known {
+		if d.host != "" {
+			names[d.host] = true
 		}
 	}
 	return names
@@ -157,7 +157,7 @@ func hostNames(snap *rollcall.Snapshot) map[string]bool {
 // selectFrom returns what a selector selects of a content.
 func (s *service) selectFrom(c *content, selector rollcall.Selector) *selection {
 	return once(c, selector.String(), func() *selection {
-		endpoints, left := endpointsOf(c.snap, selector, s.server.opts.Policy, s.server.hosts.lookup)
+		endpoints, left := endpointsOf(c.snap, c.known, selector, s.server.opts.Policy, s.server.hosts.lookup)
 		return &selection{endpoints, left}
 	})
 }
