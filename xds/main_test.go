@@ -52,7 +52,7 @@ func newLab(t *testing.T, opts xds.Options) *lab {
 	if l.server, err = xds.NewServer(l.directory, opts); err != nil {
 		t.Fatal(err)
 	}
-	l.addr = serve(t, func(srv *grpc.Server) { l.server.Register(srv) })
+	l.addr = serve(t, func(srv *grpc.Server) { l.server.Register(srv) }, xds.ServerOption())
 	t.Cleanup(l.server.Close) // before the gRPC server stops
 	return l
 }
