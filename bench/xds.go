@@ -12,7 +12,7 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 )
 
-const xdsAbout = "Each subject serves the same etcd in a process of its own, with the same options of gRPC's server. Clients are another process: each is a stream on a connection of its own, asks for the Listener, Cluster and endpoints of a service as gRPC does, and accepts what it is sent. The caches of go-control-plane are fed by a Directory, and rendered by Rollcall."
+const xdsAbout = "Each subject serves the same etcd in a process of its own, with the same options of gRPC's server, but that Rollcall's has xds.ServerOption as well. Clients are another process: each is a stream on a connection of its own, asks for the Listener, Cluster and endpoints of a service as gRPC does, and accepts what it is sent. The caches of go-control-plane are fed by a Directory, and rendered by Rollcall."
 
 // fanOuts are the layouts of the xDS scenarios.
 func fanOuts() (all []scenario) {

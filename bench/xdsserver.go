@@ -39,7 +39,11 @@ const (
 // xdsChild serves services as xDS, prints its address, and then answers each line of its input.
 func xdsChild(address, subject string, services []string) {
 	directory := must(rollcall.NewDirectory(connect(address), rollcall.DirectoryOptions{Logger: slog.New(slog.DiscardHandler)}))
-	srv := grpc.NewServer(grpc.ReadBufferSize(2 << 10)) // its write buffers are shared
+	opts := []grpc.ServerOption{grpc.ReadBufferSize(2 << 10)} // write buffers are shared
+	if subject == ours {
+		opts = append(opts, xds.ServerOption())
+	}
+	srv := grpc.NewServer(opts...)
 	if subject == ours {
 		must(xds.NewServer(directory, xds.Options{})).Register(srv)
 	} else {
