@@ -129,6 +129,7 @@ func (b *bridge) close() {
 func (b *bridge) newGRPCServer() *grpc.Server {
 	srv := grpc.NewServer(
 		grpc.Creds(b.creds),
+		xds.ServerOption(),
 		grpc.ConnectionTimeout(stopTimeout), // of TLS and HTTP/2's preface, which Stop waits for
 		grpc.MaxRecvMsgSize(1<<20),
 		grpc.MaxHeaderListSize(64<<10),
