@@ -46,10 +46,12 @@ bin/staticcheck: tools/go.mod tools/go.sum
 test: ## all tests
 	$(GO) test -timeout $(TEST_TIMEOUT) ./...
 
+BUSY = polyglot|monitoring|browser
+
 .PHONY: test-race
-test-race: ## all tests, with the race detector; those of xDS clients alone, since they keep all cores busy
-	$(GO) test -race -timeout $(TEST_TIMEOUT) $$($(GO) list ./... | grep -v /e2e/polyglot$$)
-	$(GO) test -race -timeout $(TEST_TIMEOUT) ./internal/test/e2e/polyglot
+test-race: ## all tests, with the race detector; alone those that run programs of others, which keep all cores busy
+	$(GO) test -race -timeout $(TEST_TIMEOUT) $$($(GO) list ./... | grep -vE '/e2e/($(BUSY))$$')
+	$(GO) test -race -timeout $(TEST_TIMEOUT) -p 1 $$($(GO) list ./... | grep -E '/e2e/($(BUSY))$$')
 
 .PHONY: cover
 cover: ## statement coverage of the library by all tests
