@@ -10,7 +10,6 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/edit"
 )
 
@@ -155,12 +154,6 @@ func TestWatchSaysWhenItIsStale(t *testing.T) {
 	}
 	if n := strings.Count(s.stdout.String(), "\n"); n != 1 {
 		t.Errorf("%d lines on stdout, want the first alone: %q", n, s.stdout.String())
-	}
-}
-
-func TestEventsOfNothing(t *testing.T) {
-	if got := events(nil, &rollcall.Snapshot{}); len(got) != 0 {
-		t.Errorf("got %v", got)
 	}
 }
 

@@ -5,9 +5,7 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/rollcall-grpc/rollcall"
@@ -128,25 +126,5 @@ func detailsText(e rollcall.HistoryEvent) string {
 	case rollcall.EventGone:
 		return ""
 	}
-	fields := e.Fields()
-	if len(fields) == 0 {
-		return "the same value was written again"
-	}
-	texts := make([]string, len(fields))
-	for i, f := range fields {
-		texts[i] = fmt.Sprintf("%s: %s -> %s", f.Field, fieldText(f.Old), fieldText(f.New))
-	}
-	return strings.Join(texts, ", ")
-}
-
-// fieldText is the value of a field: a string without quotes, "-" for none.
-func fieldText(value json.RawMessage) string {
-	var text string
-	if value == nil {
-		return "-"
-	}
-	if json.Unmarshal(value, &text) == nil && text != "" && text != "-" {
-		return shorten(text, 40)
-	}
-	return shorten(string(value), 40)
+	return inventory.FieldsText(e.Fields())
 }

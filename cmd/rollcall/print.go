@@ -86,9 +86,4 @@ func safeJSON(text []byte) []byte {
 }
 
 // shorten cuts s to at most most characters.
-func shorten(s string, most int) string {
-	if utf8.RuneCountInString(s) <= most {
-		return s
-	}
-	return string([]rune(s)[:most-1]) + "…"
-}
+func shorten(s string, most int) string { return printable.Shorten(s, most) }

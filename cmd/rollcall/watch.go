@@ -19,18 +19,6 @@ import (
 // reasonTimeout bounds the question why endpoints went: the events after it wait.
 const reasonTimeout = 500 * time.Millisecond
 
-// event is an instance that was added, changed or removed.
-type event struct {
-	Type     string             `json:"type"`            // PUT or DELETE
-	Revision int64              `json:"revision"`        // of the snapshot that has the change
-	Instance inventory.Instance `json:"instance"`        // for DELETE, as it was
-	Cause    string             `json:"cause,omitempty"` // why clients leave it out although the key exists
-
-	Reason rollcall.Departure `json:"reason,omitempty"` // for DELETE where the key is gone, why
-	gone   *rollcall.Instance // then
-	sign   string             // how a table shows the type
-}
-
 func newWatch(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "watch SERVICE",
@@ -120,7 +108,7 @@ func (w *watching) start(snap *rollcall.Snapshot) error {
 		}
 	} else {
 		w.a.say("following %q from revision %d; endpoints now: %d", w.service, snap.Revision(), snap.Len())
-		if err := w.print(events(nil, snap)); err != nil {
+		if err := w.print(inventory.Events(nil, snap, inventory.Under(w.service))); err != nil {
 			return err
 		}
 	}
@@ -129,8 +117,10 @@ func (w *watching) start(snap *rollcall.Snapshot) error {
 }
 
 func (w *watching) step(ctx context.Context, old, snap *rollcall.Snapshot) error {
-	events := events(old, snap)
-	w.explain(ctx, events)
+	events := inventory.Events(old, snap, inventory.Under(w.service))
+	asking, cancel := context.WithTimeout(ctx, reasonTimeout)
+	inventory.Explain(asking, w.dir, events)
+	cancel()
 	if err := w.print(events); err != nil {
 		return err
 	}
@@ -138,28 +128,7 @@ func (w *watching) step(ctx context.Context, old, snap *rollcall.Snapshot) error
 	return nil
 }
 
-// explain sets why endpoints went.
-func (w *watching) explain(ctx context.Context, events []event) {
-	var gone []*rollcall.Instance
-	for _, e := range events {
-		if e.gone != nil {
-			gone = append(gone, e.gone)
-		}
-	}
-	if len(gone) == 0 {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, reasonTimeout)
-	defer cancel()
-	reasons := w.dir.Departures(ctx, gone...)
-	for i := range events {
-		if events[i].gone != nil {
-			events[i].Reason, reasons = reasons[0], reasons[1:]
-		}
-	}
-}
-
-func (w *watching) print(events []event) error {
+func (w *watching) print(events []inventory.Event) error {
 	for _, e := range events {
 		if w.a.json() {
 			if err := w.a.printLine(e); err != nil {
@@ -175,10 +144,10 @@ func (w *watching) print(events []event) error {
 }
 
 // line returns an event as a row. Columns only grow: the rows to come are not known.
-func (w *watching) line(now time.Time, e event) string {
+func (w *watching) line(now time.Time, e inventory.Event) string {
 	id, addr := safe(e.Instance.ID), safe(e.Instance.Addr)
 	w.id, w.addr = max(w.id, utf8.RuneCountInString(id)), max(w.addr, utf8.RuneCountInString(addr))
-	text := fmt.Sprintf("%s  %s %-*s  %-*s  %s", now.Format(time.TimeOnly), e.sign, w.id, id, w.addr, addr, safe(metadataText(e.Instance.Metadata)))
+	text := fmt.Sprintf("%s  %s %-*s  %-*s  %s", now.Format(time.TimeOnly), e.Sign, w.id, id, w.addr, addr, safe(metadataText(e.Instance.Metadata)))
 	text = strings.TrimRight(text, " ")
 	switch {
 	case e.Cause != "":
@@ -211,35 +180,4 @@ func (w *watching) notices(old, snap *rollcall.Snapshot) {
 			w.a.say("invalid %q: %v", r.Key, r.Cause)
 		}
 	}
-}
-
-// events returns the changes from old to snap, sorted by key.
-func events(old, snap *rollcall.Snapshot) []event {
-	causes := make(map[string]string)
-	for _, r := range snap.Invalid() {
-		causes[r.Key] = "invalid: " + r.Cause.Error()
-	}
-	split := inventory.Under(snap.Service())
-	var all []event
-	for _, c := range snap.Diff(old) {
-		e := event{Type: "PUT", Revision: snap.Revision(), sign: "+"}
-		switch {
-		case c.New == nil:
-			e.Type, e.sign, e.Cause = "DELETE", "-", causes[c.Key]
-			e.Instance = inventory.Of(c.Old, split)
-			if e.Cause == "" {
-				e.gone = c.Old
-			}
-		default:
-			if c.Old != nil {
-				e.sign = "~"
-			}
-			e.Instance = inventory.Of(c.New, split)
-			if err := rollcall.HostPort(c.New.Addr); err != nil {
-				e.Cause = "disallowed: " + inventory.Reason(err)
-			}
-		}
-		all = append(all, e)
-	}
-	return all
 }

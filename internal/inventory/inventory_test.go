@@ -229,3 +229,65 @@ func TestTTLs(t *testing.T) {
 		}
 	})
 }
+
+func TestEventsOfNothing(t *testing.T) {
+	if got := Events(nil, &rollcall.Snapshot{}, rollcall.SplitKey); len(got) != 0 {
+		t.Errorf("got %v", got)
+	}
+}
+
+// A Follower's rows are those of Instances, and are the same ones where nothing was written.
+func TestFollower(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fakeetcd.New()
+		defer store.Close()
+		conn := store.Connect(context.Background())
+		defer conn.Close()
+		dir, err := rollcall.NewDirectory(conn.Client, rollcall.DirectoryOptions{SelfPreservation: rollcall.SelfPreservation{Share: 0.5}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer dir.Close()
+		shop(store, conn.Client)
+		sub, err := dir.SubscribePrefix("shop/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer sub.Close()
+		f := NewFollower(rollcall.SplitKey)
+		before := make(map[string]*Instance)
+		for _, written := range []map[string]string{
+			{},
+			{"shop/b": `{"Addr":"10.0.0.9:80"}`, "shop/c": `{"Addr":"10.0.0.10:80"}`, "shop/e": "text"},
+			{"shop/b": "", "shop/c": "", "shop/\xff": ""},
+		} {
+			for key, value := range written {
+				if value == "" {
+					store.Delete(key)
+				} else {
+					store.Put(key, value)
+				}
+			}
+			time.Sleep(time.Second)
+			snap, err := sub.Next(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			rows := f.Next(snap)
+			got := make([]Instance, 0, len(rows))
+			for _, row := range rows {
+				got = append(got, *row)
+				if _, changed := written[row.Key]; before[row.Key] != nil && !changed && before[row.Key] != row {
+					t.Errorf("%q was made anew", row.Key)
+				}
+				before[row.Key] = row
+			}
+			if diff := cmp.Diff(Instances(snap, rollcall.SplitKey), got, cmp.AllowUnexported(Instance{})); diff != "" {
+				t.Errorf("rows differ (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(Services(snap), Count(rows)); diff != "" {
+				t.Errorf("counts differ (-want +got):\n%s", diff)
+			}
+		}
+	})
+}

@@ -34,14 +34,27 @@ func Services(snap *rollcall.Snapshot) []Service {
 	for inst := range snap.All() {
 		attributes := inst.Attributes()
 		status, _ := statusOf(inst.Addr, attributes.Draining)
-		c.count(inst.Key, status, inst.ModRevision, attributes.Locality.Zone)
+		c.count(serviceOf(inst.Key), status, inst.ModRevision, attributes.Locality.Zone)
 	}
 	for _, inst := range snap.Retained() {
-		c.count(inst.Key, Retained, inst.ModRevision, inst.Attributes().Locality.Zone)
+		c.count(serviceOf(inst.Key), Retained, inst.ModRevision, inst.Attributes().Locality.Zone)
 	}
 	for _, i := range snap.Invalid() {
-		c.count(i.Key, Invalid, i.ModRevision, "")
+		c.count(serviceOf(i.Key), Invalid, i.ModRevision, "")
 	}
+	return c.sorted()
+}
+
+// Count is Services of rows that are there already, made with SplitKey.
+func Count(rows []*Instance) []Service {
+	c := counting{services: make(map[string]*Service)}
+	for _, row := range rows {
+		c.count(row.Service, row.Status, row.ModRevision, row.Zone)
+	}
+	return c.sorted()
+}
+
+func (c *counting) sorted() []Service {
 	list := make([]Service, 0, len(c.services))
 	for _, service := range c.services {
 		slices.Sort(service.Zones)
@@ -51,13 +64,17 @@ func Services(snap *rollcall.Snapshot) []Service {
 	return list
 }
 
+func serviceOf(key string) string {
+	name, _ := rollcall.SplitKey(key)
+	return name
+}
+
 type counting struct {
 	services map[string]*Service
 	latest   *Service // most keys are of the same service as the key before
 }
 
-func (c *counting) count(key string, status Status, modRevision int64, zone string) {
-	name, _ := rollcall.SplitKey(key)
+func (c *counting) count(name string, status Status, modRevision int64, zone string) {
 	if name == "" {
 		return
 	}

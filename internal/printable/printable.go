@@ -42,6 +42,14 @@ func escape(s, but string) string {
 	return b.String()
 }
 
+// Shorten cuts s to at most most characters, with a mark where it does.
+func Shorten(s string, most int) string {
+	if utf8.RuneCountInString(s) <= most {
+		return s
+	}
+	return string([]rune(s)[:most-1]) + "…"
+}
+
 var (
 	grpcPrefix = regexp.MustCompile(`rpc error: code = \w+ desc = `)
 	dialPrefix = regexp.MustCompile(`(?:last )?connection error: (?:desc = )?"(?:transport: )?(?:Error while dialing: )?((?:[^"\\]|\\.)*)"`)
