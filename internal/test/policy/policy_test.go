@@ -43,6 +43,7 @@ var layers = []struct {
 	{"internal/topic", "internal/backoff internal/etcdkv internal/throttle", "it tells subscribers, whatever of"},
 	{".", "internal/backoff internal/background internal/diskcache internal/etcdkv internal/etcdconn internal/jsonscan internal/reflector internal/topic", "the root package is the domain: outputs hang below it"},
 	{"internal/inventory", ". internal/printable", "what people see of a snapshot comes from one place, whatever shows it"},
+	{"internal/top", ". internal/inventory internal/printable", "a live view shows rows, and knows no command"},
 	{"internal/cluster", "", "it asks etcd's members, and knows nothing of Rollcall"},
 	{"internal/timeline", ".", "it dates a history, whoever shows it"},
 	{"internal/edit", ".", "commands and pages change keys in the same way"},
@@ -60,7 +61,7 @@ var layers = []struct {
 	{"examples/server", ". serving", "a server needs no more"},
 	{"examples/client", ". resolver", "a client needs no more"},
 	{"examples/polyglot/go", "", "a client that speaks xDS needs nothing of Rollcall"},
-	{"cmd/rollcall", ". resolver endpoints serving xds balancer/weighted balancer/zone internal/devetcd internal/printable internal/inventory internal/cluster metrics/prometheus internal/timeline internal/edit internal/console", "the command puts everything together"},
+	{"cmd/rollcall", ". resolver endpoints serving xds balancer/weighted balancer/zone internal/devetcd internal/printable internal/inventory internal/cluster metrics/prometheus internal/timeline internal/edit internal/console internal/top", "the command puts everything together"},
 }
 
 // TestLayers checks that no import runs up: packages import those above them in the list,
