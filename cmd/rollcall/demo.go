@@ -7,7 +7,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"os"
 	"sync"
 	"time"
 
@@ -253,14 +252,4 @@ Try next:
   rollcall watch my-service
 `, demoTable(outcomes))
 	return err
-}
-
-// isTerminal reports whether w is a terminal, where progress can be redrawn.
-func isTerminal(w any) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }

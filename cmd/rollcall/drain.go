@@ -18,11 +18,11 @@ import (
 
 // drainPreview is what a drain would do.
 type drainPreview struct {
-	APIVersion string      `json:"apiVersion"`
-	Kind       string      `json:"kind"`
-	Service    string      `json:"service"`
-	Revision   int64       `json:"revision"`
-	Moved      float64     `json:"moved"` // part of all calls that would go elsewhere
+	APIVersion string           `json:"apiVersion"`
+	Kind       string           `json:"kind"`
+	Service    string           `json:"service"`
+	Revision   int64            `json:"revision"`
+	Moved      float64          `json:"moved"` // part of all calls that would go elsewhere
 	Endpoints  []edit.CallShare `json:"endpoints"`
 }
 

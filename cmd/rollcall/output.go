@@ -27,6 +27,11 @@ func widthOf(stream any) int {
 	return width
 }
 
+func isTerminal(stream any) bool {
+	file, ok := stream.(*os.File)
+	return ok && term.IsTerminal(int(file.Fd()))
+}
+
 // fitted is a table that is cut to the terminal's width, but for -o wide.
 func (a *app) fitted(rows [][]string) string {
 	if a.output != "wide" {
