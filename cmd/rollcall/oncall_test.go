@@ -92,6 +92,9 @@ func TestQuestionsOnCall(t *testing.T) {
 	for _, row := range rows {
 		question, want := row[0], answers[row[0]]
 		for _, command := range backquoted(row[1], "rollcall ") {
+			if command == "rollcall top" {
+				continue // it needs a terminal: see TestTop
+			}
 			text := runOnCall(t, endpoint, s.admin, strings.Fields(command)[1:])
 			wantIn(t, question+" "+command, text, want.command...)
 		}
