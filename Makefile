@@ -94,6 +94,10 @@ faults: ## test the faults on Rollcall and etcd's package; write docs/reliabilit
 clients: ## test xDS clients of five languages; write docs/xds-clients.md
 	$(GO) test -count=1 -v ./internal/test/e2e/polyglot -write ../../../../docs/xds-clients.md
 
+.PHONY: screenshots
+screenshots: ## write the pictures of the page in docs/console
+	$(GO) test -count=1 -run '^TestScreenshots$$' ./internal/test/e2e/browser -update
+
 .PHONY: random
 random: ## random faults on a fake etcd, for HOURS of virtual time
 	$(GO) test -count=1 -timeout 40m -run '^TestRandom$$' ./internal/test/random -hours $(HOURS)
