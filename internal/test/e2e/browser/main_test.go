@@ -30,7 +30,7 @@ func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 // run builds rollcall, starts Chromium, and runs the tests.
 func run(m *testing.M) int {
-	if err := flag.Set("test.parallel", "4"); err != nil { // the tests mostly wait; a -parallel on the command line wins
+	if err := flag.Set("test.parallel", "2"); err != nil { // the tests mostly wait; a -parallel on the command line wins
 		panic(err)
 	}
 	flag.Parse()

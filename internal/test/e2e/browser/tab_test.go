@@ -112,11 +112,15 @@ func (b *tab) expected(text string) bool {
 // do runs actions, which must succeed in time.
 func (b *tab) do(what string, actions ...chromedp.Action[chromedp.Void]) {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
-	defer cancel()
-	if err := chromedp.Do(ctx, actions...); err != nil {
+	if err := b.try(actions...); err != nil {
 		b.t.Fatalf("%s: %v", what, err)
 	}
+}
+
+func (b *tab) try(actions ...chromedp.Action[chromedp.Void]) error {
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	return chromedp.Do(ctx, actions...)
 }
 
 // call sends a command to the browser.
@@ -130,9 +134,18 @@ func call[P, R any](b *tab, command cdp.Command[P, R], params P) (result R) {
 }
 
 func (b *tab) visit(path string) { b.t.Helper(); b.do("visit "+path, chromedp.Navigate(b.url+path)) }
+
+// click clicks once. A row that is shown anew between being found and being clicked is looked for
+// again, as a person would.
 func (b *tab) click(selector string) {
 	b.t.Helper()
-	b.do("click "+selector, chromedp.Click(chromedp.CSS(selector)))
+	err := b.try(chromedp.Click(chromedp.CSS(selector)))
+	for i := 0; i < 10 && err != nil && strings.Contains(err.Error(), "Could not find node"); i++ {
+		err = b.try(chromedp.Click(chromedp.CSS(selector)))
+	}
+	if err != nil {
+		b.t.Fatalf("click %s: %v", selector, err)
+	}
 }
 func (b *tab) press(keys string) { b.t.Helper(); b.do("press keys", chromedp.KeyEvent(keys)) }
 func (b *tab) fill(selector, to string) {
