@@ -28,7 +28,10 @@ func (a *app) change(ctx context.Context, client *clientv3.Client, service strin
 // notFound adds the way out, and an exit code, to the error for a name that selects no key.
 func notFound(err error, service string) error {
 	var missing *edit.NotFoundError
-	if errors.As(err, &missing) {
+	switch {
+	case errors.As(err, &missing) && missing.NoService:
+		return fail(exitNotFound, "%w; see rollcall ls", err)
+	case missing != nil:
 		return fail(exitNotFound, "%w; see rollcall get %s", err, service)
 	}
 	return err

@@ -88,6 +88,14 @@ func (a *app) previewDrain(ctx context.Context, service string, names []string, 
 				return err
 			}
 		}
+		for _, k := range keys {
+			switch {
+			case k.Instance == nil:
+				a.say("%q is invalid: it gets no calls anyway", k.Key)
+			case k.Instance.Draining():
+				a.say("%q is draining already", k.Key)
+			}
+		}
 		p := drainPreview{APIVersion: apiVersion, Kind: "DrainPreview", Service: service, Revision: snap.Revision()}
 		p.Endpoints, p.Moved = edit.PreviewDrain(snap, keys)
 		return a.printPreview(p)
@@ -99,7 +107,7 @@ func (a *app) printPreview(p drainPreview) error {
 		return a.printJSON(p)
 	}
 	a.say("%s of the calls to service %q would move; nothing was written", percent(p.Moved), p.Service)
-	rows := [][]string{{"ID", "ADDRESS", "ZONE", "WEIGHT", "SHARE", "AFTER", "IN ZONE", "AFTER"}}
+	rows := [][]string{{"ID", "ADDRESS", "ZONE", "WEIGHT", "SHARE", "AFTER", "IN ZONE", "IN ZONE AFTER"}}
 	for _, e := range p.Endpoints {
 		after, zoneAfter := percent(e.After), percent(e.ZoneAfter)
 		if e.Drains && e.After == 0 {
@@ -132,4 +140,9 @@ func emptied(endpoints []edit.CallShare) (zones []string) {
 	return zones
 }
 
-func percent(part float64) string { return fmt.Sprintf("%.1f%%", 100*part) }
+func percent(part float64) string {
+	if part > 0 && part < 0.0005 {
+		return "<0.1%"
+	}
+	return fmt.Sprintf("%.1f%%", 100*part)
+}

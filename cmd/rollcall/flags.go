@@ -26,7 +26,7 @@ func (a *app) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&a.password, "password", "", "password of --user")
 	flags.StringVar(&a.passwordFile, "password-file", "", "file that holds the password of --user")
 	flags.DurationVar(&a.dialTimeout, "dial-timeout", 2*time.Second, "time within which etcd must answer")
-	flags.StringVarP(&a.output, "output", "o", "table", "table or json; ls and get also know wide, yaml and name")
+	flags.StringVarP(&a.output, "output", "o", "table", "table or json; ls and get also wide, yaml and name; status wide")
 }
 
 // resolveFlags fills flags that were not given: ROLLCALL_NAME wins over ETCDCTL_NAME.

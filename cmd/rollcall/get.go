@@ -91,6 +91,9 @@ func (a *app) printInstances(list instanceList) error {
 		if left := leftOutTable(list.Instances); left != "" {
 			parts = append(parts, left)
 		}
+		if ignored := ignoredTable(list.Instances); ignored != "" {
+			parts = append(parts, ignored)
+		}
 		if config := list.ServiceConfig; config != nil {
 			state := "valid"
 			if config.Cause != "" {

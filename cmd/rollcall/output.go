@@ -40,6 +40,12 @@ func (a *app) fitted(rows [][]string) string {
 	return table(rows...)
 }
 
+// namingColumns are the columns that say what a row is about: they are cut last.
+var namingColumns = []string{"ID", "ADDRESS", "SERVICE", "MEMBER", "ENDPOINT"}
+
+// shortColumn is what another column is cut to at most, as long as that is enough.
+const shortColumn = 6
+
 // fit shortens cells, each with a mark, so that a table of rows is at most width wide, where that is
 // possible; 0 is no limit. The last column gives way first, then the widest.
 func fit(rows [][]string, width int) {
@@ -64,17 +70,33 @@ func fit(rows [][]string, width int) {
 		widths[last], total = widths[last]-cut, total-cut
 	}
 	for ; total > room; total-- {
-		widest := slices.Max(widths)
-		if widest == 1 {
+		i := givesWay(rows[0], widths)
+		if widths[i] == 1 {
 			break
 		}
-		widths[slices.Index(widths, widest)]--
+		widths[i]--
 	}
 	for _, row := range rows {
 		for i, cell := range row {
 			row[i] = shorten(cell, widths[i])
 		}
 	}
+}
+
+// givesWay returns the column that is to be cut next: the widest that names nothing and is not short, or
+// else the widest.
+func givesWay(header []string, widths []int) int {
+	widest := slices.Index(widths, slices.Max(widths))
+	next := -1
+	for i, w := range widths {
+		if w > shortColumn && !slices.Contains(namingColumns, header[i]) && (next < 0 || w > widths[next]) {
+			next = i
+		}
+	}
+	if next < 0 {
+		return widest
+	}
+	return next
 }
 
 // columnGap is what table has between columns.

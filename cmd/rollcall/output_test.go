@@ -37,6 +37,16 @@ func TestFit(t *testing.T) {
 	}
 }
 
+// TestFitKeepsNames: a long value elsewhere costs neither an id nor an address.
+func TestFitKeepsNames(t *testing.T) {
+	rows := [][]string{{"ID", "ADDRESS", "ZONE", "VERSION", "METADATA"}, {"cart-1", "127.0.0.1:50051", strings.Repeat("z", 60), "v1", "x=1"}}
+	fit(rows, 50)
+	want := "ID      ADDRESS          ZONE           VERSION  …\ncart-1  127.0.0.1:50051  zzzzzzzzzzzz…  v1       …\n"
+	if got := table(rows...); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
 // What is cut has a mark, and no line is wider than the terminal where the columns leave room.
 func TestFitKeepsToTheWidth(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

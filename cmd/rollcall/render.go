@@ -57,3 +57,18 @@ func leftOutTable(instances []inventory.Instance) string {
 	}
 	return table(rows...)
 }
+
+// ignoredTable lists the fields of the metadata whose values are invalid, so that their defaults count.
+// It is empty if there are none.
+func ignoredTable(instances []inventory.Instance) string {
+	rows := [][]string{{"IGNORED", "FIELD", "CAUSE"}}
+	for _, i := range instances {
+		for _, field := range i.FieldErrors {
+			rows = append(rows, []string{i.ID, field.Field, field.Reason})
+		}
+	}
+	if len(rows) == 1 {
+		return ""
+	}
+	return table(rows...)
+}

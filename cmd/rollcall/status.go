@@ -70,18 +70,21 @@ func (a *app) status(ctx context.Context) error {
 		cancel()
 	}
 	wg.Wait()
-	switch cause := context.Cause(ctx); {
-	case isSignal(cause):
+	if cause := context.Cause(ctx); isSignal(cause) {
 		return cause
-	case s.Err != nil:
-		return fmt.Errorf("ask for the status: %w", s.Err)
-	case err != nil:
+	}
+	if err != nil && s.Err == nil {
 		s.Unknown = append(s.Unknown, "services: "+plain(err))
 	}
 	if err := a.printStatus(s); err != nil {
 		return err
 	}
-	if s.Level != cluster.OK {
+	switch code := exitCode(s.Err); {
+	case code == exitTimeout:
+		return &exitError{code: exitUnreachable}
+	case code != 0:
+		return &exitError{code: code}
+	case s.Level != cluster.OK:
 		return &exitError{code: exitOther}
 	}
 	return nil
@@ -119,6 +122,9 @@ func (a *app) printStatus(s clusterStatus) error {
 	}
 	for _, unknown := range s.Unknown {
 		a.say("not known: %s", unknown)
+	}
+	if s.Err != nil {
+		return a.write(safe(string(s.Level)+": "+oneLine(s.Summary)) + "\n")
 	}
 	return a.write(safe(string(s.Level)+": "+s.Summary) + "\n\n" + a.fitted(memberRows(s.Members, a.output == "wide")) + "\n" + table(storedRows(s)...))
 }

@@ -76,13 +76,18 @@ func TestStatusOfAFullEtcd(t *testing.T) {
 func TestStatusOfNobody(t *testing.T) {
 	begun := time.Now()
 	r := rollcallAt(t, "127.0.0.1:1", "status")
-	if r.code != exitUnreachable || r.stdout != "" || time.Since(begun) > 8*time.Second {
+	if r.code != exitUnreachable || r.stderr != "" || time.Since(begun) > 8*time.Second {
 		t.Errorf("exit %d, want %d; stdout %q, after %v", r.code, exitUnreachable, r.stdout, time.Since(begun))
 	}
-	wantIn(t, "stderr", r.stderr, "cannot reach etcd at 127.0.0.1:1", "connection refused", "is it running?")
-	if strings.Count(r.stderr, "\n") != 1 {
-		t.Errorf("stderr = %q, want one line", r.stderr)
+	wantIn(t, "stdout", r.stdout, "bad: etcd does not tell its status", "127.0.0.1:1", "connection refused")
+	if strings.Count(r.stdout, "\n") != 1 {
+		t.Errorf("stdout = %q, want one line", r.stdout)
 	}
+	r = rollcallAt(t, "127.0.0.1:1", "status", "-o", "json")
+	if r.code != exitUnreachable {
+		t.Errorf("as JSON: exit %d, want %d", r.code, exitUnreachable)
+	}
+	wantIn(t, "JSON", r.stdout, `"level": "bad"`, `"error":`)
 }
 
 func TestLatencyText(t *testing.T) {

@@ -24,7 +24,7 @@ func newWatch(a *app) *cobra.Command {
 		Use:   "watch SERVICE",
 		Short: "Follow the endpoints of a service",
 		Long: "watch shows the endpoints of a service and then every change until it is interrupted:\n" +
-			"+ added, ~ changed, - removed. What was removed has left (it was draining), expired (its\n" +
+			"= was there, + added, ~ changed, - removed. What was removed has left (it was draining), expired (its\n" +
 			"lease is gone) or was deleted by hand (no lease ended), as far as etcd can tell. JSON has\n" +
 			"the endpoints on the first line, then an event a line. Changes in quick succession may be\n" +
 			"shown as one. While etcd is unreachable, watch says so on stderr, waits and goes on.",
@@ -108,7 +108,11 @@ func (w *watching) start(snap *rollcall.Snapshot) error {
 		}
 	} else {
 		w.a.say("following %q from revision %d; endpoints now: %d", w.service, snap.Revision(), snap.Len())
-		if err := w.print(inventory.Events(nil, snap, inventory.Under(w.service))); err != nil {
+		events := inventory.Events(nil, snap, inventory.Under(w.service))
+		for i := range events {
+			events[i].Sign = "=" // it has been there
+		}
+		if err := w.print(events); err != nil {
 			return err
 		}
 	}
@@ -166,7 +170,7 @@ func (w *watching) notices(old, snap *rollcall.Snapshot) {
 	}
 	was, is := old.Staleness(), snap.Staleness()
 	switch {
-	case is != nil && (was == nil || was.Cause.Error() != is.Cause.Error()):
+	case is != nil && (was == nil || !was.Since.Equal(is.Since)):
 		w.a.say("stale since %s: %s; showing the endpoints of that time", is.Since.Format(time.TimeOnly), plain(is.Cause))
 	case is == nil && was != nil:
 		w.a.say("up to date again, at revision %d", snap.Revision())

@@ -26,9 +26,13 @@ const MaxKeys = 128
 type NotFoundError struct {
 	Service, Name string
 	Revision      int64
+	NoService     bool // the service has no key at all
 }
 
 func (e *NotFoundError) Error() string {
+	if e.NoService {
+		return fmt.Sprintf("service %q not found: no key under %q at revision %d", e.Service, e.Service+"/", e.Revision)
+	}
 	return fmt.Sprintf("service %q has neither an id nor an address %q at revision %d", e.Service, e.Name, e.Revision)
 }
 
@@ -123,7 +127,7 @@ func Find(snap *rollcall.Snapshot, names []string) (all []Key, err error) {
 	for _, name := range names {
 		keys := named(snap, name)
 		if len(keys) == 0 {
-			return nil, &NotFoundError{snap.Service(), name, snap.Revision()}
+			return nil, &NotFoundError{snap.Service(), name, snap.Revision(), snap.Len()+len(snap.Invalid()) == 0}
 		}
 		all = append(all, keys...)
 	}
