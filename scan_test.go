@@ -41,8 +41,9 @@ func FuzzScan(f *testing.F) {
 			}
 		}
 		inst := &Instance{Metadata: metadata}
-		if a := inst.Attributes(); inst.Weight() != a.Weight || inst.HashKey() != a.HashKey {
-			t.Fatalf("%q: weight %d, hash key %q, in all %+v", metadata, inst.Weight(), inst.HashKey(), a)
+		weight, hashKey := inst.WeightAndHashKey()
+		if a := inst.Attributes(); weight != a.Weight || hashKey != a.HashKey {
+			t.Fatalf("%q: weight %d, hash key %q, in all %+v", metadata, weight, hashKey, a)
 		}
 		if inst.Draining() != (wantTexts.get(fieldStatus) == StatusDraining) || inst.Draining() != inst.Attributes().Draining {
 			t.Fatalf("%q: draining is %v", metadata, inst.Draining())

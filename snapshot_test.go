@@ -178,12 +178,34 @@ func BenchmarkAttributes(b *testing.B) {
 	}
 }
 
-// BenchmarkWeight is what a resolver reads of an endpoint that a Registrar has registered.
+// BenchmarkWeight is what a resolver reads of an endpoint: one that a Registrar has registered, and one
+// with an escape, which encoding/json reads.
 func BenchmarkWeight(b *testing.B) {
-	inst := &Instance{Metadata: []byte(`{"weight":10,"zone":"eu-1","started":"2026-11-29T00:40:58Z","host":"node-7"}`)}
-	b.ReportAllocs()
-	for b.Loop() {
-		_, _ = inst.Weight(), inst.HashKey()
+	for _, row := range []struct{ name, metadata string }{
+		{"origin", `{"weight":10,"zone":"eu-1","started":"2026-11-29T00:40:58Z","host":"node-7"}`},
+		{"escaped", `{"weight":10,"zone":"eu-1","note":"a\"b"}`},
+	} {
+		b.Run(row.name, func(b *testing.B) {
+			inst := &Instance{Metadata: []byte(row.metadata)}
+			b.ReportAllocs()
+			for b.Loop() {
+				_, _ = inst.WeightAndHashKey()
+			}
+		})
+	}
+}
+
+// BenchmarkDraining is read of each endpoint whenever endpoints are selected or counted.
+func BenchmarkDraining(b *testing.B) {
+	for _, row := range []struct{ name, metadata string }{
+		{"serving", `{"zone":"a","status":"serving"}`}, {"nested", `{"zone":"a","build":{"number":7},"status":"serving"}`}, {"draining", `{"zone":"a","status":"draining"}`},
+	} {
+		b.Run(row.name, func(b *testing.B) {
+			inst := &Instance{Metadata: []byte(row.metadata)}
+			for b.Loop() {
+				_ = inst.Draining()
+			}
+		})
 	}
 }
 

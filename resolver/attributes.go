@@ -18,8 +18,8 @@ import (
 // newEndpoint returns what a channel sees of an instance at some addresses: the instance,
 // and the attributes that gRPC's own policies read. Attributes that equal their defaults are
 // left out; ring_hash's default is the address.
-func newEndpoint(inst *rollcall.Instance, addrs []grpcresolver.Address, hashKey string) grpcresolver.Endpoint {
-	ep := endpointattr.Set(grpcresolver.Endpoint{Addresses: addrs, Attributes: weightAttribute(inst.Weight())}, inst)
+func newEndpoint(inst *rollcall.Instance, addrs []grpcresolver.Address, weight uint32, hashKey string) grpcresolver.Endpoint {
+	ep := endpointattr.Set(grpcresolver.Endpoint{Addresses: addrs, Attributes: weightAttribute(weight)}, inst)
 	if hashKey != inst.Addr {
 		ep = ringhash.SetHashKey(ep, hashKey)
 	}

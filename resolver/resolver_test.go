@@ -461,7 +461,7 @@ func TestBuilder(t *testing.T) {
 
 // gRPC's trace of a state tells its instances by their keys.
 func TestTrace(t *testing.T) {
-	ep := newEndpoint(&rollcall.Instance{Key: "svc/a", Addr: "a:1"}, nil, "a")
+	ep := newEndpoint(&rollcall.Instance{Key: "svc/a", Addr: "a:1"}, nil, 1, "a")
 	if got, want := ep.Attributes.String(), `"instance": "svc/a"`; !strings.Contains(got, want) {
 		t.Errorf("attributes are written as %s, want %s in it", got, want)
 	}

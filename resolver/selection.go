@@ -82,9 +82,9 @@ func (s *selection) drop(i int) {
 }
 
 func (s *selection) endpoint(inst *rollcall.Instance, addrs []grpcresolver.Address) grpcresolver.Endpoint {
-	hashKey := inst.HashKey()
+	weight, hashKey := inst.WeightAndHashKey()
 	s.hashKeys = s.hashKeys || hashKey != ""
-	return newEndpoint(inst, addrs, cmp.Or(hashKey, inst.ID()))
+	return newEndpoint(inst, addrs, weight, cmp.Or(hashKey, inst.ID()))
 }
 
 // separateHashKeys makes the hash keys of all endpoints different: of those with the same,
@@ -96,19 +96,21 @@ func (s *selection) separateHashKeys() {
 		return // ids differ
 	}
 	owners := make(map[string]*rollcall.Instance, len(s.instances))
-	for _, inst := range s.instances {
-		hashKey := cmp.Or(inst.HashKey(), inst.ID())
-		if owner := owners[hashKey]; owner == nil || inst.Key < owner.Key {
-			owners[hashKey] = inst
+	weights, hashKeys := make([]uint32, len(s.instances)), make([]string, len(s.instances))
+	for i, inst := range s.instances {
+		weight, hashKey := inst.WeightAndHashKey()
+		weights[i], hashKeys[i] = weight, cmp.Or(hashKey, inst.ID())
+		if owner := owners[hashKeys[i]]; owner == nil || inst.Key < owner.Key {
+			owners[hashKeys[i]] = inst
 		}
 	}
 	for i, inst := range s.instances {
-		hashKey := cmp.Or(inst.HashKey(), inst.ID())
+		hashKey := hashKeys[i]
 		if owners[hashKey] != inst {
 			hashKey += "\x00" + inst.ID()
 		}
 		if ep := s.endpoints[i]; hashKeyOf(ep) != hashKey {
-			s.endpoints[i] = newEndpoint(inst, ep.Addresses, hashKey)
+			s.endpoints[i] = newEndpoint(inst, ep.Addresses, weights[i], hashKey)
 		}
 	}
 }
