@@ -74,7 +74,7 @@ func (a *app) printServices(prefix string, list serviceList) error {
 		rows := [][]string{{"SERVICE", "INSTANCES", "SERVING", "DRAINING", "INVALID", "ZONES"}}
 		for _, s := range list.Services {
 			rows = append(rows, []string{s.Service, strconv.Itoa(s.Instances), strconv.Itoa(s.Serving), dash(s.Draining), dash(s.LeftOut()),
-				strings.Join(s.Zones, ",")})
+				strings.Join(s.ShownZones(), ",")})
 		}
 		if a.output == "wide" {
 			rows[0] = slices.Insert(rows[0], 5, "MOD")

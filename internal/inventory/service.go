@@ -4,6 +4,7 @@
 package inventory
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -24,13 +25,24 @@ type Service struct {
 	ModRevision   int64    `json:"modRevision"` // the last write of a key that it has
 }
 
+// maxShownZones bounds the zones that a table names: they are others' text, of any number.
+const maxShownZones = 10
+
+// ShownZones are the zones for a table, perhaps with "and N more" as the last.
+func (s Service) ShownZones() []string {
+	if more := len(s.Zones) - maxShownZones; more > 0 {
+		return append(slices.Clone(s.Zones[:maxShownZones]), fmt.Sprintf("and %d more", more))
+	}
+	return s.Zones
+}
+
 // LeftOut is the number of keys that clients leave out.
 func (s Service) LeftOut() int { return s.Invalid + s.Disallowed }
 
 // Services counts the keys of each service of a snapshot, sorted by name. A key is split at its last
 // "/"; one without is of no service. The result is never nil.
 func Services(snap *rollcall.Snapshot) []Service {
-	c := counting{services: make(map[string]*Service)}
+	c := newCounting()
 	for inst := range snap.All() {
 		attributes := inst.Attributes()
 		status, _ := statusOf(inst.Addr, attributes.Draining)
@@ -47,7 +59,7 @@ func Services(snap *rollcall.Snapshot) []Service {
 
 // Count is Services of rows that are there already, made with SplitKey.
 func Count(rows []*Instance) []Service {
-	c := counting{services: make(map[string]*Service)}
+	c := newCounting()
 	for _, row := range rows {
 		c.count(row.Service, row.Status, row.ModRevision, row.Zone)
 	}
@@ -72,6 +84,14 @@ func serviceOf(key string) string {
 type counting struct {
 	services map[string]*Service
 	latest   *Service // most keys are of the same service as the key before
+	zones    map[zoneOf]bool
+}
+
+// zoneOf is a zone of a service.
+type zoneOf struct{ service, zone string }
+
+func newCounting() *counting {
+	return &counting{services: make(map[string]*Service), zones: make(map[zoneOf]bool)}
 }
 
 func (c *counting) count(name string, status Status, modRevision int64, zone string) {
@@ -100,7 +120,8 @@ func (c *counting) count(name string, status Status, modRevision int64, zone str
 		s.Retained++
 	}
 	s.ModRevision = max(s.ModRevision, modRevision)
-	if zone != "" && !slices.Contains(s.Zones, zone) {
+	if of := (zoneOf{name, zone}); zone != "" && !c.zones[of] {
+		c.zones[of] = true
 		s.Zones = append(s.Zones, zone)
 	}
 }

@@ -59,7 +59,7 @@ func details(i *inventory.Instance) string {
 	return strings.Join(texts, " ")
 }
 
-func zones(s serviceRow) string { return strings.Join(s.Zones, ",") }
+func zones(s serviceRow) string { return strings.Join(s.ShownZones(), ",") }
 
 // number returns a count, "" for 0: others than that are to be seen.
 func number(n int) string {
