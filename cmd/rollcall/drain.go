@@ -58,11 +58,11 @@ func newDrain(a *app) *cobra.Command {
 }
 
 // keepServing is edit.KeepServing, with the way out.
-func keepServing(snap *rollcall.Snapshot, keys []edit.Key) error {
-	if err := edit.KeepServing(snap, keys); err != nil {
-		return fail(exitOther, "%w, or use --force", err)
+func keepServing(snap *rollcall.Snapshot, keys []edit.Key) (relied *rollcall.Instance, err error) {
+	if relied, err = edit.KeepServing(snap, keys); err != nil {
+		err = fail(exitOther, "%w, or use --force", err)
 	}
-	return nil
+	return relied, err
 }
 
 func (a *app) previewDrain(ctx context.Context, service string, names []string, force bool) error {
@@ -84,7 +84,7 @@ func (a *app) previewDrain(ctx context.Context, service string, names []string, 
 			return notFound(err, service)
 		}
 		if !force {
-			if err := keepServing(snap, keys); err != nil {
+			if _, err := keepServing(snap, keys); err != nil {
 				return err
 			}
 		}

@@ -19,8 +19,9 @@ import (
 	"github.com/rollcall-grpc/rollcall"
 )
 
-// MaxKeys bounds the keys changed in one transaction: etcd allows 128 operations.
-const MaxKeys = 128
+// MaxKeys bounds the keys changed in one transaction: etcd allows 128 comparisons, and a Check may
+// add one.
+const MaxKeys = 127
 
 // NotFoundError is returned for a name that a service has no key of.
 type NotFoundError struct {
@@ -55,12 +56,13 @@ type Change struct {
 	Revision int64
 }
 
-// Check returns why keys of a service must not be written to; nil: they may.
-type Check func(snap *rollcall.Snapshot, keys []Key) error
+// Check returns why keys of a service must not be written to; nil: they may, as long as an instance
+// that the Check relies on is not written to either. There is none where that is nil.
+type Check func(snap *rollcall.Snapshot, keys []Key) (relied *rollcall.Instance, err error)
 
 // Apply writes to all keys that the names select, or to none. A name is an id or, if there is no
-// such id, an address. If a key was changed meanwhile, Apply starts over. The nil check refuses
-// nothing.
+// such id, an address. If a key was changed meanwhile, or one that the check relies on, Apply starts
+// over. The nil check refuses nothing.
 func Apply(ctx context.Context, dir *rollcall.Directory, service string, names []string, check Check, write func(Key) (clientv3.Op, error)) (Change, error) {
 	client := dir.Client()
 	for {
@@ -72,9 +74,17 @@ func Apply(ctx context.Context, dir *rollcall.Directory, service string, names [
 		if c.Keys, err = Find(c.Before, names); err != nil {
 			return c, err
 		}
+		var conditions []clientv3.Cmp
+		unchanged := func(key string, modRevision int64) {
+			conditions = append(conditions, clientv3.Compare(clientv3.ModRevision(key), "=", modRevision))
+		}
 		if check != nil {
-			if err := check(c.Before, c.Keys); err != nil {
+			relied, err := check(c.Before, c.Keys)
+			if err != nil {
 				return c, err
+			}
+			if relied != nil {
+				unchanged(relied.Key, relied.ModRevision)
 			}
 		}
 		if same, err := readValues(ctx, client, c.Keys); err != nil {
@@ -82,16 +92,15 @@ func Apply(ctx context.Context, dir *rollcall.Directory, service string, names [
 		} else if !same {
 			continue
 		}
-		var same []clientv3.Cmp
 		for _, k := range c.Keys {
 			op, err := write(k)
 			if err != nil {
 				return c, err
 			}
 			c.Writes = append(c.Writes, op)
-			same = append(same, clientv3.Compare(clientv3.ModRevision(k.Key), "=", k.ModRevision))
+			unchanged(k.Key, k.ModRevision)
 		}
-		resp, err := client.Txn(ctx).If(same...).Then(c.Writes...).Commit()
+		resp, err := client.Txn(ctx).If(conditions...).Then(c.Writes...).Commit()
 		if err != nil {
 			return c, fmt.Errorf("write to %d keys of service %q: %w", len(c.Keys), service, err)
 		}

@@ -20,12 +20,16 @@ func (e *LastServingError) Error() string {
 }
 
 // KeepServing is a Check: it refuses to drain the last serving endpoints of a service, with a
-// *LastServingError.
-func KeepServing(snap *rollcall.Snapshot, keys []Key) error {
-	if len(TakingCalls(snap, nil)) == 0 || len(TakingCalls(snap, keys)) > 0 {
-		return nil
+// *LastServingError, and relies on one that goes on serving.
+func KeepServing(snap *rollcall.Snapshot, keys []Key) (relied *rollcall.Instance, err error) {
+	if len(TakingCalls(snap, nil)) == 0 {
+		return nil, nil
 	}
-	return &LastServingError{snap.Service()}
+	after := TakingCalls(snap, keys)
+	if len(after) == 0 {
+		return nil, &LastServingError{snap.Service()}
+	}
+	return after[0], nil
 }
 
 // TakingCalls returns the instances that clients send new calls to, one an address and sorted by
