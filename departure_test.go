@@ -76,5 +76,14 @@ func TestDepartures(t *testing.T) {
 		if took := time.Since(began); took != 5*time.Second {
 			t.Errorf("gave up after %v", took)
 		}
+		gone = nil
+		for i := range 1000 {
+			gone = append(gone, &rollcall.Instance{Key: fmt.Sprintf("svc/%d", i), Lease: clientv3.LeaseID(i + 1)})
+		}
+		began = time.Now()
+		check(rollcall.DepartureUnknown, rollcall.DepartureUnknown)
+		if took := time.Since(began); took != 5*time.Second {
+			t.Errorf("gave up on 1000 leases after %v", took)
+		}
 	})
 }

@@ -44,13 +44,19 @@ func (d *Directory) Departures(ctx context.Context, gone ...*Instance) []Departu
 	return departures
 }
 
-// leaseStates asks etcd about leases.
+// leaseStates asks etcd about leases, within the context, or 5 s for all of them: what is not
+// answered by then is unknown.
 func (d *Directory) leaseStates(ctx context.Context, leases []clientv3.LeaseID) map[clientv3.LeaseID]leaseState {
 	found := make([]leaseState, len(leases))
 	slots := make(chan struct{}, leaseQuestions)
+	ctx, cancel := context.WithTimeout(ctx, etcdkv.CallTimeout)
+	defer cancel()
 	var wg sync.WaitGroup
 	for i, lease := range leases {
 		slots <- struct{}{}
+		if ctx.Err() != nil {
+			break
+		}
 		wg.Go(func() {
 			defer func() { <-slots }()
 			found[i] = d.leaseState(ctx, lease)
@@ -68,8 +74,6 @@ func (d *Directory) leaseState(ctx context.Context, lease clientv3.LeaseID) leas
 	if lease == clientv3.NoLease || d.usable() != nil {
 		return leaseUnknown
 	}
-	ctx, cancel := context.WithTimeout(ctx, etcdkv.CallTimeout)
-	defer cancel()
 	left, err := d.client.TimeToLive(ctx, lease)
 	switch {
 	case errors.Is(err, rpctypes.ErrLeaseNotFound) || err == nil && left.TTL <= 0:
@@ -80,13 +84,16 @@ func (d *Directory) leaseState(ctx context.Context, lease clientv3.LeaseID) leas
 	return leaseAlive
 }
 
-// Seen returns where the store stood by the last message of a watch: the cluster's ID, the
-// revision, which is 0 before the first, and when the message came. A member that is up to date
-// tells it every 15 s, or with each change, while something is followed.
-func (d *Directory) Seen() (cluster uint64, revision int64, at time.Time) {
-	seen := d.group.Monitor().Seen()
-	return seen.Cluster, seen.Revision, seen.At
+// Seen is where the store stood by the last message of a watch.
+type Seen struct {
+	Cluster  uint64    // its ID
+	Revision int64     // 0: there was no message yet
+	At       time.Time // when the message came
 }
+
+// Seen returns where the store stood. A member that is up to date tells it every 15 s, or with each
+// change, while something is followed.
+func (d *Directory) Seen() Seen { return Seen(d.group.Monitor().Seen()) }
 
 // HistoryOptions are the settings of a look into a service's history; the zero value works.
 type HistoryOptions struct {

@@ -56,8 +56,8 @@ func (c *Clock) Follow(ctx context.Context, directory *rollcall.Directory) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
-		if cluster, revision, at := directory.Seen(); revision > 0 {
-			c.Note(cluster, revision, at.UTC())
+		if seen := directory.Seen(); seen.Revision > 0 {
+			c.Note(seen.Cluster, seen.Revision, seen.At.UTC())
 		}
 		select {
 		case <-tick.C:
