@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -245,14 +247,25 @@ func (d *Directory) endedLocked(in *informer) {
 func (d *Directory) lastKnown() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	var known []*informer
+	for keys, in := range d.informers {
+		if in.store.topic.Known() != nil && !keys.IsSingleKey() {
+			known = append(known, in)
+		}
+	}
+	slices.SortFunc(known, func(a, b *informer) int { return strings.Compare(a.prefix(), b.prefix()) })
+	var outer *informer
 	var services, endpoints int
 	var revision int64
-	for keys, in := range d.informers {
-		if snap := in.store.topic.Known(); snap != nil && !keys.IsSingleKey() {
-			services += snap.countServices()
-			endpoints += len(snap.instances)
-			revision = max(revision, snap.revision)
+	for _, in := range known {
+		if outer != nil && strings.HasPrefix(in.prefix(), outer.prefix()) {
+			continue // it has these
 		}
+		outer = in
+		snap := in.store.topic.Known()
+		services += in.countServices(snap)
+		endpoints += len(snap.instances)
+		revision = max(revision, snap.revision)
 	}
 	if endpoints == 0 {
 		return ""

@@ -136,11 +136,29 @@ func newInformer(s *source, keys etcdkv.KeyRange, prefix string, preservation Se
 	return in
 }
 
+// prefix is what the keys start with.
+func (in *informer) prefix() string { return in.store.empty.prefix }
+
 // service returns the name of the service that the informer follows, "" for a view of many.
 func (in *informer) service() string {
-	service, _ := strings.CutSuffix(in.store.empty.prefix, "/")
-	if len(service) == len(in.store.empty.prefix) {
+	service, ok := strings.CutSuffix(in.prefix(), "/")
+	if !ok {
 		return ""
 	}
 	return service
+}
+
+// countServices returns how many services have instances in a snapshot of the informer.
+func (in *informer) countServices(snap *Snapshot) (n int) {
+	if in.service() != "" {
+		return min(len(snap.instances), 1)
+	}
+	last := ""
+	for i, inst := range snap.instances {
+		if service := inst.Service(); i == 0 || service != last {
+			n++
+			last = service
+		}
+	}
+	return n
 }

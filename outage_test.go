@@ -64,6 +64,11 @@ func TestOutageIsLogged(t *testing.T) {
 		for i := range services {
 			deliver(t, d, fmt.Sprintf("svc-%d", i), func(*rollcall.Snapshot, error) {})
 		}
+		view, err := d.SubscribePrefix("svc-1") // of eleven services, which are followed besides
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer view.Close()
 		config, err := d.SubscribeServiceConfigFunc("svc-0", func(*rollcall.ServiceConfig, error) {})
 		if err != nil {
 			t.Fatal(err)

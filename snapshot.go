@@ -72,18 +72,6 @@ func (s *Snapshot) All() iter.Seq[*Instance] { return slices.Values(s.instances)
 // Len returns the number of instances.
 func (s *Snapshot) Len() int { return len(s.instances) }
 
-// countServices returns how many services have instances: several perhaps, in a view of many.
-func (s *Snapshot) countServices() (n int) {
-	last := ""
-	for i, inst := range s.instances {
-		if service := inst.Service(); i == 0 || service != last {
-			n++
-			last = service
-		}
-	}
-	return n
-}
-
 // Invalid returns the keys whose values are not endpoints, sorted by key.
 func (s *Snapshot) Invalid() []*Invalid { return slices.Clone(s.invalid) }
 
