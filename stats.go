@@ -18,6 +18,7 @@ type Stats struct {
 	Services   int        // followed: one watch each
 	Stale      int        // of them, those whose snapshot is stale
 	Waiting    int        // of them, those that have no snapshot yet
+	Views      int        // of many services, followed: one watch each, besides those of Services
 	KeyWatches int        // of single keys, by Registrars
 	Fallbacks  int        // remembered without a subscriber
 	Retained   int        // instances retained by SelfPreservation
@@ -98,7 +99,7 @@ func (d *Directory) AllStats() (Stats, []ServiceStats) {
 	stats, informers := d.stats()
 	services := make([]ServiceStats, 0, len(informers))
 	for in, s := range informers {
-		s.Prefix, s.Service, s.Subscribers, s.Err = in.store.empty.prefix, in.service(), in.store.topic.Count(), in.store.topic.Why()
+		s.Subscribers, s.Err = in.store.topic.Count(), in.store.topic.Why()
 		if s.Snapshot != nil {
 			s.Instances = in.store.tally.count(s.Snapshot)
 		}
@@ -133,14 +134,8 @@ func (d *Directory) stats() (Stats, map[*informer]ServiceStats) {
 			s.KeyWatches++
 			continue
 		}
-		s.Services++
 		service := in.stats()
-		switch service.State {
-		case ServiceWaiting:
-			s.Waiting++
-		case ServiceStale:
-			s.Stale++
-		}
+		s.count(service)
 		if service.Snapshot != nil {
 			s.Retained += len(service.Snapshot.retained)
 		}
@@ -150,9 +145,24 @@ func (d *Directory) stats() (Stats, map[*informer]ServiceStats) {
 	return s, services
 }
 
+// count counts what is followed: a service by its state, or a view.
+func (s *Stats) count(service ServiceStats) {
+	if service.Service == "" {
+		s.Views++
+		return
+	}
+	s.Services++
+	switch service.State {
+	case ServiceWaiting:
+		s.Waiting++
+	case ServiceStale:
+		s.Stale++
+	}
+}
+
 // stats returns what a Directory's own figures are made of.
 func (in *informer) stats() ServiceStats {
-	s := ServiceStats{State: ServiceWaiting, Since: in.began, Snapshot: in.store.topic.Latest(), Totals: in.store.totals()}
+	s := ServiceStats{Prefix: in.prefix(), Service: in.service(), State: ServiceWaiting, Since: in.began, Snapshot: in.store.topic.Latest(), Totals: in.store.totals()}
 	switch {
 	case s.Snapshot == nil:
 	case s.Snapshot.stale == nil:

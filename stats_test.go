@@ -48,16 +48,21 @@ func TestServiceStates(t *testing.T) {
 		want := func(state rollcall.ServiceState, since time.Time, all rollcall.Stats) {
 			t.Helper()
 			stats, services := d.AllStats()
-			if s := services[0]; s.State != state || !s.Since.Equal(since) {
+			if s := services[1]; s.State != state || !s.Since.Equal(since) {
 				t.Errorf("%s since %v, want %s since %v", s.State, s.Since, state, since)
 			}
-			if stats.Services != 1 || stats.Stale != all.Stale || stats.Waiting != all.Waiting || (stats.Outage == nil) != (state == rollcall.ServiceCurrent) {
+			if stats.Services != 1 || stats.Views != 1 || stats.Stale != all.Stale || stats.Waiting != all.Waiting || (stats.Outage == nil) != (state == rollcall.ServiceCurrent) {
 				t.Errorf("%s: %+v", state, stats)
 			}
 		}
 		conn.Cut()
 		began := time.Now()
 		sub := subscribe(t, d, "svc")
+		view, err := d.SubscribePrefix("sv") // is no service, in whatever state
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer view.Close()
 		time.Sleep(time.Minute)
 		want(rollcall.ServiceWaiting, began, rollcall.Stats{Waiting: 1})
 		conn.Mend()

@@ -167,6 +167,14 @@ func TestEachMetricMoves(t *testing.T) {
 			"registration_writes_total{}":     3,
 			"key_watches{}":                   2,
 		})
+		expect("a view of many services", func() {
+			view, err := l.directory.SubscribePrefix("sv")
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+			t.Cleanup(view.Close)
+		}, map[string]float64{"views{}": 1})
 		expect("time", func() { time.Sleep(20 * time.Minute) }, map[string]float64{
 			"lease_renewals_total{}":   0,
 			"lists_total{cause=check}": 0,

@@ -64,6 +64,7 @@ func readDirectory(s rollcall.Stats, add adder) {
 	}
 	add(Outage, "", outage)
 	add(Epochs, "", float64(s.Epochs))
+	add(Views, "", float64(s.Views))
 	add(KeyWatches, "", float64(s.KeyWatches))
 	add(Remembered, "", float64(s.Fallbacks))
 }

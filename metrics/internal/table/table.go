@@ -44,6 +44,7 @@ var (
 	Differences   = &Metric{"inconsistencies", "{inconsistency}", Counter, false, "", "Snapshots that a check found to differ from etcd, and that were mended."}
 	Outage        = &Metric{"etcd.outage", "s", Gauge, false, "", "How long etcd has been unreachable; 0 while it can be reached."}
 	Epochs        = &Metric{"etcd.epochs", "{epoch}", Counter, false, "", "Times that etcd was found to have lost its data or to be restored from a backup."}
+	Views         = &Metric{"views", "{view}", Sum, false, "", "Views of many services that are followed, as by a console."}
 	KeyWatches    = &Metric{"key_watches", "{watch}", Sum, false, "", "Keys that Registrars watch one by one."}
 	Remembered    = &Metric{"remembered_services", "{service}", Sum, false, "", "Services that nobody follows, remembered in case etcd is down when somebody does."}
 
@@ -58,7 +59,7 @@ var (
 // All are all metrics, in the order of the documentation.
 var All = []*Metric{
 	Services, Instances, Staleness, Revision, Subscribers, Events, Updates, Conflated, Preservations, Latency,
-	Lists, WatchOpens, WatchRestarts, Differences, Outage, Epochs, KeyWatches, Remembered,
+	Lists, WatchOpens, WatchRestarts, Differences, Outage, Epochs, Views, KeyWatches, Remembered,
 	Registrations, LeaseGrants, LeaseRenewals, LeaseLosses, Writes, WriteFailures,
 }
 
