@@ -27,9 +27,9 @@ const Scope = "github.com/rollcall-grpc/rollcall"
 type Options struct {
 	// Registrars are those whose registrations are counted, together. Default: none.
 	Registrars []*rollcall.Registrar
-	// MaxServices is how many services are told apart by the attribute rollcall.service, the first
-	// by name; the rest, and those that are not followed any more, are summed up as "other".
-	// Default 1,000.
+	// MaxServices is how many services are told apart at a time by the attribute rollcall.service, the
+	// first to be collected; the rest, and those that are not followed any more, are summed up as
+	// "other". Default 1,000.
 	MaxServices int
 	// NoServiceAttribute leaves rollcall.service out: all services are summed up.
 	NoServiceAttribute bool
@@ -42,7 +42,7 @@ type Options struct {
 // rollcall.update.deliveries has how many were delivered, each in the narrowest bucket that it
 // fits, rollcall.within; rollcall.update.latency how long all took together.
 func Register(provider metric.MeterProvider, directory *rollcall.Directory, opts Options) (metric.Registration, error) {
-	source := table.Source{Directory: directory, Registrars: opts.Registrars, MaxServices: cmp.Or(opts.MaxServices, table.DefaultMaxServices)}
+	source := &table.Source{Directory: directory, Registrars: opts.Registrars, MaxServices: cmp.Or(opts.MaxServices, table.DefaultMaxServices)}
 	if opts.NoServiceAttribute {
 		source.MaxServices = 0
 	}
@@ -93,7 +93,7 @@ func newInstrument(meter metric.Meter, m *table.Metric) (metric.Float64Observabl
 	return meter.Float64ObservableCounter(name, help, unit)
 }
 
-func attributes(source table.Source, s table.Sample) (attributes []attribute.KeyValue) {
+func attributes(source *table.Source, s table.Sample) (attributes []attribute.KeyValue) {
 	if s.Service && source.MaxServices > 0 {
 		attributes = append(attributes, attribute.String("rollcall.service", s.Of))
 	}

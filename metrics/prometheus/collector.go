@@ -18,8 +18,8 @@ import (
 type Options struct {
 	// Registrars are those whose registrations are counted, together. Default: none.
 	Registrars []*rollcall.Registrar
-	// MaxServices is how many services have series of their own, the first by name; the rest, and
-	// those that are not followed any more, are summed up as "other". Default 1,000.
+	// MaxServices is how many services have series of their own at a time, the first to be collected;
+	// the rest, and those that are not followed any more, are summed up as "other". Default 1,000.
 	MaxServices int
 	// NoServiceLabel leaves the label "service" out: all services are summed up.
 	NoServiceLabel bool
@@ -28,7 +28,7 @@ type Options struct {
 // Collector is a prometheus.Collector. What it collects is read when it is asked: without
 // scrapes it costs nothing.
 type Collector struct {
-	source table.Source
+	source *table.Source
 	descs  map[*table.Metric]*prometheus.Desc
 }
 
@@ -37,7 +37,7 @@ type Collector struct {
 // prometheus.WrapRegistererWith.
 func NewCollector(directory *rollcall.Directory, opts Options) *Collector {
 	c := &Collector{descs: make(map[*table.Metric]*prometheus.Desc)}
-	c.source = table.Source{Directory: directory, Registrars: opts.Registrars, MaxServices: cmp.Or(opts.MaxServices, table.DefaultMaxServices)}
+	c.source = &table.Source{Directory: directory, Registrars: opts.Registrars, MaxServices: cmp.Or(opts.MaxServices, table.DefaultMaxServices)}
 	if opts.NoServiceLabel {
 		c.source.MaxServices = 0
 	}

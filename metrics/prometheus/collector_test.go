@@ -75,11 +75,16 @@ func (l *lab) register(id string) *rollcall.Registration {
 // and "_sum".
 func (l *lab) gather(opts rollcallprom.Options) map[string]float64 {
 	l.Helper()
+	return gatherFrom(l.T, rollcallprom.NewCollector(l.directory, opts))
+}
+
+func gatherFrom(t *testing.T, collector *rollcallprom.Collector) map[string]float64 {
+	t.Helper()
 	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(rollcallprom.NewCollector(l.directory, opts))
+	registry.MustRegister(collector)
 	families, err := registry.Gather()
 	if err != nil {
-		l.Fatal(err)
+		t.Fatal(err)
 	}
 	series := make(map[string]float64)
 	for _, family := range families {
@@ -271,6 +276,60 @@ func TestServiceLabel(t *testing.T) {
 				}
 			}
 		}
+	})
+}
+
+// Counters do not go down while services come and go at the limit, and a service keeps its series.
+func TestServicesAtTheLimit(t *testing.T) {
+	bubble(t, func(l *lab) {
+		collector := rollcallprom.NewCollector(l.directory, rollcallprom.Options{MaxServices: 2})
+		stops := make(map[string]func())
+		begin := func(service string) {
+			stops[service] = l.follow(service)
+			for i := range 10 {
+				l.store.Put(fmt.Sprintf("%s/%d", service, i), `{"Addr":"10.0.0.1:80"}`)
+			}
+			time.Sleep(time.Second)
+		}
+		end := func(service string) { stops[service](); time.Sleep(time.Second) }
+		before := make(map[string]float64)
+		// expect has the services with series of their own, and the events of the others.
+		expect := func(act string, others float64, own ...string) {
+			t.Helper()
+			series := gatherFrom(t, collector)
+			var services []string
+			for name, value := range series {
+				service, isEvents := strings.CutPrefix(name, "rollcall_service_events_total{service=")
+				if isEvents && service != "other}" {
+					services = append(services, strings.TrimSuffix(service, "}"))
+				}
+				if strings.Contains(name, "_total{") && value < before[name] {
+					t.Errorf("%s: %s goes down from %v to %v", act, name, before[name], value)
+				}
+			}
+			slices.Sort(services)
+			if got := series["rollcall_service_events_total{service=other}"]; got != others || !slices.Equal(services, own) {
+				t.Errorf("%s: series of %v and %v events of others; want %v and %v", act, services, got, own, others)
+			}
+			before = series
+		}
+		for _, service := range []string{"b", "c", "d"} {
+			begin(service)
+		}
+		expect("three services", 10, "b", "c")
+		begin("a")
+		expect("the first by name begins", 20, "b", "c")
+		end("a")
+		expect("it ends", 20, "b", "c")
+		end("b")
+		expect("one with series ends", 30, "c")
+		begin("a")
+		expect("the first by name begins where there is room", 30, "a", "c")
+		end("d")
+		expect("one of the others ends", 30, "a", "c")
+		end("a")
+		end("c")
+		expect("all end", 50)
 	})
 }
 

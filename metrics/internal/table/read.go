@@ -5,6 +5,7 @@ package table
 
 import (
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/rollcall-grpc/rollcall"
@@ -20,7 +21,10 @@ const Other = "other"
 type Source struct {
 	Directory   *rollcall.Directory // nil: none
 	Registrars  []*rollcall.Registrar
-	MaxServices int // that are told apart, the first by name; 0: none are
+	MaxServices int // that are told apart at a time, the first to be seen; 0: none are
+
+	mu        sync.Mutex
+	toldApart map[string]bool // of each service that is followed, by prefix, whether it is
 }
 
 // Sample is a value of a metric.
@@ -32,7 +36,9 @@ type Sample struct {
 }
 
 // Read returns the present values. Of each pair of a metric and its labels there is one.
-func (s Source) Read() (samples []Sample, latency rollcall.Histogram) {
+func (s *Source) Read() (samples []Sample, latency rollcall.Histogram) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	add := func(m *Metric, by string, value float64) { samples = append(samples, Sample{m, "", by, value}) }
 	if s.Directory != nil {
 		stats, services := s.Directory.AllStats()
@@ -75,7 +81,7 @@ func addAll(m *Metric, counts map[string]uint64, add adder) {
 	}
 }
 
-func (s Source) readRegistrars(add adder) {
+func (s *Source) readRegistrars(add adder) {
 	phases := make(map[rollcall.Phase]int)
 	var all rollcall.RegistrarStats
 	for _, r := range s.Registrars {
@@ -113,8 +119,29 @@ type row struct {
 	revision    int64
 }
 
+// tellApart decides which services are told apart. What was decided of one stands until it is not
+// followed any more: if services were moved to the others and back, counters would go down.
+func (s *Source) tellApart(services []rollcall.ServiceStats) {
+	decided, free := make(map[string]bool, len(services)), s.MaxServices
+	for _, service := range services {
+		if apart, ok := s.toldApart[service.Prefix]; ok {
+			decided[service.Prefix] = apart
+			if apart {
+				free--
+			}
+		}
+	}
+	for _, service := range services {
+		if _, ok := decided[service.Prefix]; !ok {
+			decided[service.Prefix] = free > 0
+			free--
+		}
+	}
+	s.toldApart = decided
+}
+
 // rows returns a row a service, as far as they are told apart, and one for the others.
-func (s Source) rows(stats rollcall.Stats, services []rollcall.ServiceStats) []*row {
+func (s *Source) rows(stats rollcall.Stats, services []rollcall.ServiceStats) []*row {
 	var rows []*row
 	byName := make(map[string]*row)
 	named := func(name string) *row {
@@ -128,8 +155,9 @@ func (s Source) rows(stats rollcall.Stats, services []rollcall.ServiceStats) []*
 	if s.MaxServices > 0 {
 		others = Other
 	}
-	for i, service := range services {
-		if i >= s.MaxServices {
+	s.tellApart(services)
+	for _, service := range services {
+		if !s.toldApart[service.Prefix] {
 			named(others).add(service)
 			continue
 		}
@@ -138,7 +166,7 @@ func (s Source) rows(stats rollcall.Stats, services []rollcall.ServiceStats) []*
 		r.Totals = r.Plus(service.Totals)
 		rest = rest.Minus(service.Totals)
 	}
-	if others == "" || rest != (rollcall.Totals{}) || len(services) > s.MaxServices {
+	if others == "" || rest != (rollcall.Totals{}) || byName[others] != nil {
 		r := named(others)
 		r.Totals = r.Plus(rest)
 	}
