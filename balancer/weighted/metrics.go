@@ -31,24 +31,44 @@ type level struct {
 	recorder estats.MetricsRecorder
 	target   string
 
-	mu     sync.Mutex
-	is     int
-	closed bool
+	mu         sync.Mutex
+	is         int
+	generation int // of the latest set or later
+	closed     bool
 }
 
+// set sets the level.
 func (l *level) set(n int) {
+	l.later()(n)
+}
+
+// later returns a function that sets the level unless it has been set, or later or close been
+// called, in the meantime.
+func (l *level) later() func(n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.generation++
+	own := l.generation
+	return func(n int) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if own == l.generation {
+			l.recordLocked(n)
+		}
+	}
+}
+
+// close takes back what was recorded, for good.
+func (l *level) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.recordLocked(0)
+	l.closed = true
+}
+
+func (l *level) recordLocked(n int) {
 	if n != l.is && !l.closed {
 		l.metric.Record(l.recorder, int64(n-l.is), l.target)
 		l.is = n
 	}
-}
-
-// close takes back what was recorded.
-func (l *level) close() {
-	l.set(0)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.closed = true
 }

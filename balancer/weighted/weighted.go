@@ -80,7 +80,7 @@ type conn struct {
 
 func (c conn) UpdateState(s balancer.State) {
 	if s.ConnectivityState == connectivity.Ready {
-		s.Picker = newPicker(endpointsharding.ChildStatesFromPicker(s.Picker), c.ready)
+		s.Picker = newPicker(endpointsharding.ChildStatesFromPicker(s.Picker), c.ready.later())
 	} else {
 		c.ready.set(0)
 	}
@@ -88,8 +88,8 @@ func (c conn) UpdateState(s balancer.State) {
 }
 
 // newPicker reads the children at the first pick: while thousands connect one after the
-// other, most pickers are replaced before they are used.
-func newPicker(children []endpointsharding.ChildState, level *level) balancer.Picker {
+// other, most pickers are replaced before they are used. setReady is told how many are ready.
+func newPicker(children []endpointsharding.ChildState, setReady func(int)) balancer.Picker {
 	return spread.NewPicker(func() (weights []uint32, ready []balancer.Picker) {
 		for _, child := range children {
 			if child.State.ConnectivityState == connectivity.Ready {
@@ -97,7 +97,7 @@ func newPicker(children []endpointsharding.ChildState, level *level) balancer.Pi
 				weights = append(weights, weight.FromEndpoint(child.Endpoint).Weight)
 			}
 		}
-		level.set(len(ready))
+		setReady(len(ready))
 		return weights, ready
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -29,6 +30,8 @@ type channel struct {
 	state balancer.State
 	conns map[string]*subConn // by address, the last of each
 	made  int
+
+	recorder recorder
 }
 
 func newChannel(t *testing.T) *channel {
@@ -54,10 +57,21 @@ func (c *channel) NewSubConn(addrs []grpcresolver.Address, opts balancer.NewSubC
 	return s, nil
 }
 
-func (c *channel) MetricsRecorder() estats.MetricsRecorder { return recorder{} }
+func (c *channel) MetricsRecorder() estats.MetricsRecorder { return &c.recorder }
 
+// recorder has the sums of what is recorded.
 type recorder struct {
 	estats.UnimplementedMetricsRecorder
+	endpoints, ready atomic.Int64
+}
+
+func (r *recorder) RecordInt64UpDownCount(h *estats.Int64UpDownCountHandle, n int64, _ ...string) {
+	switch h {
+	case endpointsMetric:
+		r.endpoints.Add(n)
+	case readyMetric:
+		r.ready.Add(n)
+	}
 }
 
 // subConn is a connection of the channel to one address.
@@ -131,9 +145,7 @@ func (c *channel) update(t *testing.T, weights map[string]uint32) {
 // wantPicks fails unless as many picks as wanted together go to each address.
 func (c *channel) wantPicks(t *testing.T, want map[string]int) {
 	t.Helper()
-	c.mu.Lock()
-	picker := c.state.Picker
-	c.mu.Unlock()
+	picker := c.picker()
 	got, n := make(map[string]int), 0
 	for _, picks := range want {
 		n += picks
@@ -150,11 +162,14 @@ func (c *channel) wantPicks(t *testing.T, want map[string]int) {
 	}
 }
 
-func (c *channel) pick() error {
+func (c *channel) picker() balancer.Picker {
 	c.mu.Lock()
-	picker := c.state.Picker
-	c.mu.Unlock()
-	_, err := picker.Pick(balancer.PickInfo{})
+	defer c.mu.Unlock()
+	return c.state.Picker
+}
+
+func (c *channel) pick() error {
+	_, err := c.picker().Pick(balancer.PickInfo{})
 	return err
 }
 
@@ -233,6 +248,46 @@ func TestHealth(t *testing.T) {
 	c.wantPicks(t, map[string]int{"a": 4})
 	c.checked("b", connectivity.Ready)
 	c.wantPicks(t, map[string]int{"a": 1, "b": 3})
+}
+
+// Metrics are of the latest state, whatever pickers are used late, and end with the policy.
+func TestMetrics(t *testing.T) {
+	c := newChannel(t)
+	want := func(what string, endpoints, ready int64) {
+		t.Helper()
+		if e, r := c.recorder.endpoints.Load(), c.recorder.ready.Load(); e != endpoints || r != ready {
+			t.Errorf("%s: %d endpoints, %d ready; want %d, %d", what, e, r, endpoints, ready)
+		}
+	}
+	pick := func(p balancer.Picker) {
+		t.Helper()
+		if _, err := p.Pick(balancer.PickInfo{}); err != nil {
+			t.Error(err)
+		}
+	}
+	c.update(t, map[string]uint32{"a": 1, "b": 1})
+	c.connect("a", "b")
+	replaced := c.picker()
+	c.checked("b", connectivity.TransientFailure)
+	pick(c.picker())
+	want("one is unhealthy", 2, 1)
+	pick(replaced)
+	want("a pick of a replaced picker", 2, 1)
+	c.checked("b", connectivity.Ready)
+	unused := c.picker()
+	c.checked("a", connectivity.TransientFailure)
+	c.checked("b", connectivity.TransientFailure)
+	want("none is healthy", 2, 0)
+	pick(unused)
+	want("a pick of a replaced picker", 2, 0)
+	c.checked("b", connectivity.Ready)
+	pick(c.picker())
+	want("one is healthy again", 2, 1)
+	c.checked("a", connectivity.Ready)
+	c.policy.Close()
+	want("the end", 0, 0)
+	pick(c.picker())
+	want("a pick after the end", 0, 0)
 }
 
 // Pickers stay usable while others replace them.
