@@ -105,6 +105,7 @@ func (g *group) close() {
 	for _, ep := range g.endpoints {
 		p.observeLocked(ep.Addresses, connectivity.Shutdown)
 	}
+	g.recordShareLocked(0) // of a child that is made anew, what is published next
 	p.mu.Unlock()
 	g.child.policy.Close()
 	g.child = nil

@@ -23,7 +23,7 @@ var (
 	})
 	shareMetric = estats.RegisterInt64Gauge(estats.MetricDescriptor{
 		Name:        "rollcall.lb.zone.share",
-		Description: "EXPERIMENTAL. Share of the calls that is to go to endpoints at a distance from the caller, 0 to 3. What is not at the least one spills over.",
+		Description: "EXPERIMENTAL. Share of the calls that is to go to endpoints at a distance from the caller, 0 to 3. What is not at the least one spills over. Channels with one target share it: the last to change counts.",
 		Unit:        "%",
 		Labels:      []string{"grpc.target", "rollcall.lb.distance"},
 	})
@@ -34,9 +34,9 @@ func metricLabels(target string, group int) []string {
 	return []string{target, strconv.Itoa(levels - group)}
 }
 
-// recordShareLocked records the group's share if it has changed by a percent.
-func (g *group) recordShareLocked() {
-	percent := int64(math.Round(float64(g.share) * 100 / spread.MaxRatio))
+// recordShareLocked records a share of the group if it differs by a percent from the last.
+func (g *group) recordShareLocked(share uint32) {
+	percent := int64(math.Round(float64(share) * 100 / spread.MaxRatio))
 	if percent != g.recorded {
 		g.recorded = percent
 		shareMetric.Record(g.policy.cc.MetricsRecorder(), percent, g.labels...)

@@ -66,7 +66,7 @@ func (p *policy) publishLocked() {
 	next := time.Duration(never)
 	for _, g := range p.groups {
 		next = min(next, g.dueLocked())
-		g.recordShareLocked()
+		g.recordShareLocked(g.share)
 	}
 	p.timer.Reset(next)
 	p.cc.UpdateState(p.stateLocked())

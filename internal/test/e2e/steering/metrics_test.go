@@ -111,7 +111,8 @@ func TestGRPCMetrics(t *testing.T) {
 		t.Errorf("%d updates, were %d", now, updates)
 	}
 	conn.Close()
-	becomes("closed", map[string]int64{"rollcall.lb.weighted.endpoints": 0, "rollcall.lb.weighted.ready_endpoints": 0})
+	becomes("closed", map[string]int64{"rollcall.lb.zone.share 0": 0, "rollcall.lb.zone.share 2": 0,
+		"rollcall.lb.weighted.endpoints": 0, "rollcall.lb.weighted.ready_endpoints": 0})
 }
 
 // docs/metrics.md has a row for each of them, with its unit and labels, and they are off by default.
