@@ -166,8 +166,13 @@ func (a *app) serve(ctx context.Context, f serveFlags) error {
 		return err
 	}
 	defer directory.Close()
+	views, err := rollcall.NewDirectory(client, rollcall.DirectoryOptions{Logger: log.With("of", "console and /prometheus/sd")})
+	if err != nil {
+		return err
+	}
+	defer views.Close()
 	f.console.logIn = a.clientOf
-	b, err := newBridge(f, directory, calls, log)
+	b, err := newBridge(f, directory, views, calls, log)
 	if err != nil {
 		return err
 	}

@@ -105,3 +105,18 @@ func TestServeConsole(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 }
+
+// TestLooksAreNotInMetrics: that somebody looks at a service that has no endpoint, or has Prometheus
+// ask for it, is no reason for an alert.
+func TestLooksAreNotInMetrics(t *testing.T) {
+	s := beginServe(t, sharedEtcd(t), "--console", "127.0.0.1:0")
+	address := strings.TrimPrefix(consoleAt.FindStringSubmatch(s.stderr.String())[1], "http://")
+	for _, page := range []struct{ addr, path string }{{address, "/service?name=t-mistyped"}, {s.admin, "/prometheus/sd?service=t-mistyped"}} {
+		if code, body := get(t, page.addr, page.path); code != http.StatusOK {
+			t.Errorf("%s: %d %q", page.path, code, body)
+		}
+	}
+	if _, body := get(t, s.admin, "/metrics"); strings.Contains(body, "t-mistyped") || !strings.Contains(body, "rollcall_services{") {
+		t.Errorf("metrics:\n%s", body)
+	}
+}

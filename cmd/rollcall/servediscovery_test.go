@@ -123,14 +123,14 @@ func TestDiscoveryFollows(t *testing.T) {
 	if got := targetsAt(t, s.admin, "?service=svc"); strings.Count(got, "\n") != 1 {
 		t.Fatalf("targets %q", got)
 	}
-	opened := func() string {
+	lists := func() string {
 		_, body := get(t, s.admin, "/metrics")
-		return metricLine(body, "rollcall_watch_opens_total")
+		return metricLine(body, `rollcall_etcd_calls_total{code="OK",method="etcdserverpb.KV/Range"}`)
 	}
-	before := opened()
+	before := lists()
 	putAll(t, endpoint, map[string]string{"svc/b": `{"Op":0,"Addr":"10.0.0.2:80"}`})
 	eventually(t, "the change arrives", func() bool { return strings.Count(targetsAt(t, s.admin, "?service=svc"), "\n") == 2 })
-	if now := opened(); now != before || before == "" {
+	if now := lists(); now != before || before == "" {
 		t.Errorf("%q after further requests, %q before", now, before)
 	}
 
@@ -164,7 +164,7 @@ func TestDiscoveryFollows(t *testing.T) {
 	}
 }
 
-// metricLine returns the line of a metric without labels.
+// metricLine returns the line of a series.
 func metricLine(page, name string) string {
 	for line := range strings.Lines(page) {
 		if strings.HasPrefix(line, name+" ") {

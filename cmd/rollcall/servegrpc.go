@@ -50,9 +50,10 @@ type bridge struct {
 }
 
 // newBridge reads the files and listens, so that mistakes in either are told at once. The caller
-// runs the bridge and closes it.
-func newBridge(f serveFlags, directory *rollcall.Directory, calls *rollcallprom.EtcdCalls, log *slog.Logger) (_ *bridge, err error) {
-	b := &bridge{flags: f, log: log, directory: directory, discovery: newDiscovery(directory),
+// runs the bridge and closes it. What pages and Prometheus ask for is followed by a Directory of its
+// own, views, which is not in the metrics: that somebody looks at a service raises no alert.
+func newBridge(f serveFlags, directory, views *rollcall.Directory, calls *rollcallprom.EtcdCalls, log *slog.Logger) (_ *bridge, err error) {
+	b := &bridge{flags: f, log: log, directory: directory, discovery: newDiscovery(views),
 		creds: insecure.NewCredentials(), ready: newReadiness(health.NewServer())}
 	if err := b.readFiles(); err != nil {
 		return nil, fail(exitUsage, "%v", err)
@@ -80,7 +81,7 @@ func newBridge(f serveFlags, directory *rollcall.Directory, calls *rollcallprom.
 	if b.admin, err = newAdmin(f.admin, b.adminPages(metricsHandler(directory, f.metricsServices, calls, b.xds, b.ready))); err != nil {
 		return nil, err
 	}
-	if b.console, err = newConsoleServer(f.console, directory, b.consoleOptions()); err != nil {
+	if b.console, err = newConsoleServer(f.console, views, b.consoleOptions()); err != nil {
 		return nil, err
 	}
 	b.files = append(b.files, b.console.watched()...)
