@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -214,9 +215,11 @@ func (c *Console) logOut(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, "/login", http.StatusSeeOther)
 }
 
-// localPath returns a path of this server, "/" for anything else.
+// localPath returns a path of this server, "/" for anything else. Browsers take tabs and line
+// ends out of an address, which url.Parse refuses, and read a backslash as a slash.
 func localPath(next string) string {
-	if !strings.HasPrefix(next, "/") || strings.HasPrefix(next, "//") || strings.ContainsAny(next, "\\\r\n") || strings.HasPrefix(next, "/live/") {
+	_, err := url.Parse(next)
+	if err != nil || !strings.HasPrefix(next, "/") || strings.HasPrefix(next, "//") || strings.Contains(next, `\`) || strings.HasPrefix(next, "/live/") {
 		return "/"
 	}
 	return next

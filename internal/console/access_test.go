@@ -49,7 +49,7 @@ func TestToken(t *testing.T) {
 	if a := b.do(b.request(http.MethodPost, "/login", url.Values{"token": {"the token of this test"}})); a.status != http.StatusForbidden {
 		t.Errorf("a log-in from elsewhere: %d", a.status)
 	}
-	a := b.submit("/service?name=shop", "/login", url.Values{"token": {"the token of this test"}, "next": {"//evil.example/"}})
+	a := b.submit("/service?name=shop", "/login", url.Values{"token": {"the token of this test"}, "next": {"/\t/evil.example/"}})
 	if a.status != http.StatusSeeOther || a.header.Get("Location") != "/" {
 		t.Fatalf("logged in with %d to %q", a.status, a.header.Get("Location"))
 	}
@@ -62,6 +62,19 @@ func TestToken(t *testing.T) {
 	}
 	page.wait(t, "event: end")
 	wantNotIn(t, b.log.String(), "token of this test")
+}
+
+// TestLocalPath: a log-in leads nowhere but to a page of this server.
+func TestLocalPath(t *testing.T) {
+	for next, want := range map[string]string{
+		"/service?name=shop&q=a%09b": "/service?name=shop&q=a%09b", "": "/", "service": "/", "https://evil.example/": "/", "//evil.example/": "/",
+		"/\t/evil.example/": "/", "\t//evil.example/": "/", "/\r/evil.example/": "/", "/\n/evil.example/": "/", "/\x7f": "/", `/\evil.example/`: "/",
+		"///evil.example/": "/", "/live/": "/",
+	} {
+		if got := localPath(next); got != want {
+			t.Errorf("%q leads to %q, want %q", next, got, want)
+		}
+	}
 }
 
 // TestLogOutAndIdle: a session ends when its user says so, or does nothing; its pages end too.
