@@ -179,7 +179,10 @@ func TestEtcdUsers(t *testing.T) {
 	}
 	auth := etcd.EnableAuth(t)
 	auth.AddUser("reader", "r", etcdtest.Read("shop/"), etcdtest.Read("_grpc_config/shop"))
-	b := newBenchOn(t, etcd, Options{Writes: true, Access: Access{LogIn: func(ctx context.Context, user, password string) (*clientv3.Client, error) {
+	clients := func() []Client {
+		return []Client{{ID: "of-shop", Services: []string{"shop"}, State: "accepted"}, {ID: "of-pay", Services: []string{"pay"}, State: "accepted"}}
+	}
+	b := newBenchOn(t, etcd, Options{Writes: true, Clients: clients, Access: Access{LogIn: func(ctx context.Context, user, password string) (*clientv3.Client, error) {
 		config := clientv3.Config{Endpoints: etcd.Endpoints(), Username: user, Password: password, DialTimeout: 5 * time.Second}
 		return clientv3.New(config)
 	}}}, nil)
@@ -196,11 +199,18 @@ func TestEtcdUsers(t *testing.T) {
 		}
 	}
 	const drain = "/change?service=shop&id=a&do=drain"
-	logIn("reader", "r")
+	for range 4 { // not even before etcd has answered what the user may read
+		logIn("reader", "r")
+		wantNotIn(t, b.get("/clients").body, "of-shop", "of-pay")
+		wantNotIn(t, b.get("/service?name=pay").body, "of-pay")
+	}
+	clientsPage := b.open("/clients")
+	clientsPage.wait(t, "retry:")
+	wantIn(t, b.get("/clients").body, "etcd refuses to let you read all keys", "to those only who may read all keys")
 	eventually(t, "all keys are refused", func() bool { return strings.Contains(b.get("/").body, "etcd refuses to let you read all keys") })
 	wantIn(t, b.get("/").body, `The key range is \0 up to the last key`)
 	eventually(t, "the prefix is listed", func() bool { return strings.Contains(b.get("/?prefix=shop/").body, ">shop</a>") })
-	wantIn(t, b.get("/service?name=shop").body, ">a</th>", "Logged in as etcd user reader")
+	wantIn(t, b.get("/service?name=shop").body, ">a</th>", "Logged in as etcd user reader", "of-shop")
 	wantIn(t, b.get("/service?name=pay").body, "etcd refuses to let you read the keys of service", "&#34;pay/&#34; up to &#34;pay0&#34;")
 	wantNotIn(t, b.get("/service?name=pay").body, "10.0.0.2")
 	wantIn(t, b.get("/history?name=pay").body, "etcd refuses")
@@ -211,6 +221,8 @@ func TestEtcdUsers(t *testing.T) {
 	}
 	logIn("root", "root's password")
 	wantIn(t, b.get("/").body, ">shop</a>", ">pay</a>")
+	wantIn(t, b.get("/clients").body, "of-shop", "of-pay", "2 clients are served")
+	wantNotIn(t, clientsPage.String(), "of-shop", "of-pay")
 	if a := b.submit(drain, drain, url.Values{"last": {"yes"}}); a.status != http.StatusSeeOther {
 		t.Errorf("a writer drains: %d %s", a.status, a.body)
 	}

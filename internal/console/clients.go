@@ -5,13 +5,13 @@ package console
 
 import (
 	"context"
-	"fmt"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/inventory"
 )
 
@@ -44,21 +44,26 @@ type clientLine struct {
 	Row string
 }
 
-// clientsView lists the clients of the xDS server.
+// clientsView lists the clients of the xDS server, to those who may read all keys.
 type clientsView struct {
+	world   *world
 	clients func() []Client
 	filter  string
 	page    int
+	banner  banner
+}
+
+// mayRead reports whether etcd lets the user read the keys of a snapshot. Before there is one
+// this is not known.
+func mayRead(snap *rollcall.Snapshot) bool {
+	return snap != nil && (snap.Staleness() == nil || !denied(snap.Staleness().Cause))
 }
 
 func (c *Console) openClients(w *world, query url.Values) (opened, error) {
 	if c.opts.Clients == nil {
 		return opened{}, errNotFound
 	}
-	if err := w.services.sub.Err(); denied(err) {
-		return opened{}, fmt.Errorf("the clients of all services are shown to those only who may read all keys: %w", err)
-	}
-	v := &clientsView{clients: c.opts.Clients, filter: query.Get("q")}
+	v := &clientsView{world: w, clients: c.opts.Clients, filter: query.Get("q"), banner: banner{what: "all keys"}}
 	var err error
 	if v.page, err = pageNumber(query); err != nil {
 		return opened{}, err
@@ -68,8 +73,18 @@ func (c *Console) openClients(w *world, query url.Values) (opened, error) {
 }
 
 func (v *clientsView) follow(ctx context.Context, show func(frame)) {
+	wake := make(chan struct{}, 1)
+	defer v.world.services.read(wake)()
+	if l := v.world.services.listing(); l.snap == nil && l.err == nil {
+		select {
+		case <-wake:
+		case <-time.After(waitForFirst):
+		case <-ctx.Done():
+			return
+		}
+	}
 	for {
-		show(v.frame(time.Now()))
+		show(v.frame(v.world.services.listing(), time.Now()))
 		select {
 		case <-time.After(clientsPause):
 		case <-ctx.Done():
@@ -79,15 +94,19 @@ func (v *clientsView) follow(ctx context.Context, show func(frame)) {
 }
 
 type clientsSummary struct {
+	Known                    bool // the user may read all keys
 	All, Matching            int
 	NotAccepted              int // of those that match
 	First, Last, Page, Pages int
 	Filter                   string
 }
 
-func (v *clientsView) frame(now time.Time) frame {
+func (v *clientsView) frame(l listing, now time.Time) frame {
+	if !mayRead(l.snap) {
+		return frame{pieces: []piece{{"banner", v.banner.of(l.snap, l.err, now)}, {"summary", fragment("clients-summary", clientsSummary{})}, {"pager", ""}}}
+	}
 	clients := v.clients()
-	s := clientsSummary{All: len(clients), Page: v.page, Filter: v.filter}
+	s := clientsSummary{Known: true, All: len(clients), Page: v.page, Filter: v.filter}
 	clients = slices.DeleteFunc(clients, func(c Client) bool { return !v.matches(c) })
 	for _, c := range clients {
 		if c.State != "accepted" {
@@ -98,7 +117,7 @@ func (v *clientsView) frame(now time.Time) frame {
 	from := min((v.page-1)*clientsPerPage, len(clients))
 	clients = clients[from:min(from+clientsPerPage, len(clients))]
 	s.First, s.Last = from+1, from+len(clients)
-	f := frame{pieces: []piece{{"summary", fragment("clients-summary", s)}, {"pager", fragment("clients-pager", s)}}}
+	f := frame{pieces: []piece{{"banner", ""}, {"summary", fragment("clients-summary", s)}, {"pager", fragment("clients-pager", s)}}}
 	seen := make(map[string]bool)
 	for _, c := range clients {
 		id := rowID(c.Peer + "\x00" + c.ID + "\x00" + c.Since.String())

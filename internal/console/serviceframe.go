@@ -62,7 +62,7 @@ func (v *serviceView) frame(now time.Time) frame {
 		s.TTLProblem = printable.Error(v.ttlErr)
 	}
 	clients := "" // whom they are is not told to those who may not read the service
-	if !denied(v.err) {
+	if mayRead(v.snap) {
 		clients = v.sent.html(v.clients, v.service, now)
 	}
 	return frame{
