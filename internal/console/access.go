@@ -70,8 +70,8 @@ func (c *Console) visitor(r *http.Request) *visitor {
 		return &visitor{name: certificateName(r.TLS.VerifiedChains[0][0]), world: c.world}
 	case a.logsIn():
 		if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok && a.Token != nil {
-			if c.sessions.mayTry(r) != nil || !c.tokenIsRight(token) {
-				c.sessions.failed(r)
+			if !c.tokenIsRight(token) {
+				_, _ = c.sessions.guess(r)
 				return nil
 			}
 			return &visitor{name: "the bearer of the token", world: c.world}
@@ -136,14 +136,17 @@ func (c *Console) logIn(w http.ResponseWriter, r *http.Request) {
 		c.showLogIn(w, r, http.StatusForbidden, "The form was out of date. Try again.")
 		return
 	}
-	if err := c.sessions.mayTry(r); err != nil {
+	takeBack, err := c.sessions.guess(r)
+	if err != nil {
 		w.Header().Set("Retry-After", "60")
 		c.showLogIn(w, r, http.StatusTooManyRequests, err.Error())
 		return
 	}
 	of, err := c.authenticate(r)
+	if !wrongGuess(err) {
+		takeBack()
+	}
 	if err != nil {
-		c.sessions.failed(r)
 		c.log.Warn("a log-in to the console failed", "peer", r.RemoteAddr, "user", r.PostFormValue("user"), "cause", printable.Error(err))
 		c.showLogIn(w, r, http.StatusUnauthorized, logInProblem(err))
 		return
@@ -193,13 +196,18 @@ func (c *Console) authenticate(r *http.Request) (*session, error) {
 	return &session{name: "etcd user " + user, world: own, own: true}, nil
 }
 
+// wrongGuess reports whether a log-in failed for what was typed in.
+func wrongGuess(err error) bool {
+	return errors.Is(err, errWrongToken) || errors.Is(err, rpctypes.ErrAuthFailed) || errors.Is(err, rpctypes.ErrUserEmpty) || errors.Is(err, rpctypes.ErrUserNotFound)
+}
+
 func logInProblem(err error) string {
 	switch {
 	case errors.Is(err, errWrongToken):
 		return "The token is wrong."
 	case errors.Is(err, rpctypes.ErrAuthNotEnabled):
 		return "etcd has no users: authentication is not enabled there."
-	case errors.Is(err, rpctypes.ErrAuthFailed), errors.Is(err, rpctypes.ErrUserEmpty), errors.Is(err, rpctypes.ErrUserNotFound):
+	case wrongGuess(err):
 		return "The name or the password is wrong."
 	}
 	return "etcd did not let you in: " + printable.Error(err)

@@ -10,12 +10,15 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/test/etcdtest"
 )
 
@@ -106,22 +109,76 @@ func TestLogOutAndIdle(t *testing.T) {
 	}
 }
 
-// TestFailedLogIns: a host may guess a few times a minute.
+// TestFailedLogIns: a host may guess a few times a minute. Who has the token need not guess.
 func TestFailedLogIns(t *testing.T) {
 	b := newBench(t, Options{Access: Access{Token: func() string { return "secret" }}})
-	for range maxFailuresOfHost {
-		if a := b.submit("/login", "/login", url.Values{"token": {"guess"}}); a.status != http.StatusUnauthorized {
-			t.Fatalf("a wrong guess: %d", a.status)
+	logIn := func(token string, want int) answer {
+		t.Helper()
+		b.browser = b.newBrowser()
+		a := b.submit("/login", "/login", url.Values{"token": {token}})
+		if a.status != want {
+			t.Fatalf("log-in with %q: %d, want %d", token, a.status, want)
 		}
+		return a
 	}
-	a := b.submit("/login", "/login", url.Values{"token": {"secret"}})
-	if a.status != http.StatusTooManyRequests || a.header.Get("Retry-After") == "" {
-		t.Errorf("after %d wrong guesses the right one is answered with %d", maxFailuresOfHost, a.status)
+	for range maxFailures + 1 {
+		logIn("secret", http.StatusSeeOther)
+	}
+	for range maxFailures {
+		logIn("guess", http.StatusUnauthorized)
+	}
+	if a := logIn("secret", http.StatusTooManyRequests); a.header.Get("Retry-After") == "" {
+		t.Error("it is not said when to try again")
 	}
 	r := b.request(http.MethodGet, "/", nil)
 	r.Header.Set("Authorization", "Bearer secret")
-	if got := b.do(r).status; got != http.StatusUnauthorized {
-		t.Errorf("nor as a bearer token: %d", got)
+	if got := b.do(r).status; got != http.StatusOK {
+		t.Errorf("as a bearer token: %d", got)
+	}
+}
+
+// TestGuessesAtATime: guesses that are checked at a time count too; that etcd does not answer is
+// no guess.
+func TestGuessesAtATime(t *testing.T) {
+	var checked atomic.Int64
+	b := newBench(t, Options{Access: Access{LogIn: func(_ context.Context, user, _ string) (*clientv3.Client, error) {
+		if user == "unlucky" {
+			return nil, rollcall.ErrNoAnswer
+		}
+		checked.Add(1)
+		time.Sleep(20 * time.Millisecond)
+		return nil, rpctypes.ErrAuthFailed
+	}}})
+	for range maxFailures + 1 {
+		if a := b.submit("/login", "/login", url.Values{"user": {"unlucky"}, "password": {"x"}}); a.status != http.StatusUnauthorized {
+			t.Fatalf("without an answer of etcd: %d", a.status)
+		}
+	}
+	csrf := csrfField.FindStringSubmatch(b.get("/login").body)[1]
+	var guessing sync.WaitGroup
+	for range 5 * maxFailures {
+		guessing.Go(func() {
+			resp, err := b.browser.Do(b.request(http.MethodPost, "/login", url.Values{"csrf": {csrf}, "user": {"root"}, "password": {"guess"}}))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_ = resp.Body.Close()
+		})
+	}
+	guessing.Wait()
+	if got := checked.Load(); got != maxFailures {
+		t.Errorf("%d guesses were checked, want %d", got, maxFailures)
+	}
+}
+
+// TestHostOf: a host is an address, of IPv6 a network.
+func TestHostOf(t *testing.T) {
+	for remote, want := range map[string]string{"10.0.0.1:80": "10.0.0.1", "[::ffff:10.0.0.1]:80": "10.0.0.1", "[2001:db8:1:2:3:4:5:6]:80": "2001:db8:1:2::/64",
+		"[fe80::1%eth0]:80": "fe80::/64", "pipe": "pipe"} {
+		if got := hostOf(remote); got != want {
+			t.Errorf("%s is %q, want %q", remote, got, want)
+		}
 	}
 }
 

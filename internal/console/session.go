@@ -10,18 +10,17 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"errors"
-	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 )
 
 const (
 	maxSessions = 200
-	// maxFailures and maxFailuresOfHost bound failed log-ins in failureWindow.
-	maxFailures       = 200
-	maxFailuresOfHost = 10
-	failureWindow     = time.Minute
+	// maxFailures bounds the wrong guesses of a host in failureWindow.
+	maxFailures   = 10
+	failureWindow = time.Minute
 )
 
 var (
@@ -50,7 +49,7 @@ type sessions struct {
 	of       map[[32]byte]*session
 	running  sync.WaitGroup // ends of sessions
 	window   time.Time      // of the failures
-	failures map[string]int // by host, "" for all
+	failures map[string]int // by host
 }
 
 func newSessions(idleTimeout time.Duration) *sessions {
@@ -145,33 +144,43 @@ func (s *sessions) formIsOurs(r *http.Request) bool {
 	return cookie != "" && subtle.ConstantTimeCompare([]byte(r.PostFormValue("csrf")), []byte(s.csrf(cookie))) == 1
 }
 
-// mayTry returns why a host may not try to log in now.
-func (s *sessions) mayTry(r *http.Request) error {
+// guess counts a guess of a host before it is checked, so that those which are checked at a time
+// count too, or returns why the host may not guess now. A guess that was not wrong is taken back.
+func (s *sessions) guess(r *http.Request) (takeBack func(), err error) {
+	host := hostOf(r.RemoteAddr)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if time.Since(s.window) > failureWindow {
 		s.window = time.Now()
 		clear(s.failures)
 	}
-	if s.failures[""] >= maxFailures || s.failures[hostOf(r)] >= maxFailuresOfHost {
-		return errFailures
+	if s.failures[host] >= maxFailures {
+		return nil, errFailures
 	}
-	return nil
+	s.failures[host]++
+	window := s.window
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.window.Equal(window) {
+			s.failures[host]--
+		}
+	}, nil
 }
 
-func (s *sessions) failed(r *http.Request) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.failures[""]++
-	s.failures[hostOf(r)]++
-}
-
-func hostOf(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
+// hostOf returns what tells a host from others: its address, of IPv6 the network, as a host may
+// have all addresses of its own.
+func hostOf(remote string) string {
+	at, err := netip.ParseAddrPort(remote)
 	if err != nil {
-		return r.RemoteAddr
+		return remote
 	}
-	return host
+	addr := at.Addr().Unmap()
+	if addr.Is6() {
+		network, _ := addr.Prefix(64)
+		return network.String()
+	}
+	return addr.String()
 }
 
 // cookieName is that of all cookies; over TLS no other host can set it.
