@@ -4,6 +4,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,10 +12,51 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/rollcall-grpc/rollcall"
 )
+
+// TestClientOf: a client is its user's or nobody's. A user may have an empty password in etcd, with
+// which clientv3 would send no token.
+func TestClientOf(t *testing.T) {
+	server := freshEtcd(t)
+	client := etcdClient(t, server.Endpoint())
+	ctx := t.Context()
+	for user, password := range map[string]string{"root": "secret", "bob": "builder", "empty": ""} {
+		if _, err := client.UserAdd(ctx, user, password); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := client.RoleAdd(ctx, "root"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.UserGrantRole(ctx, "root", "root"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.AuthEnable(ctx); err != nil {
+		t.Fatal(err)
+	}
+	a := &app{endpoints: []string{server.Endpoint()}, dialTimeout: 5 * time.Second}
+	for _, typed := range []struct{ user, password string }{{"empty", ""}, {"bob", ""}, {"", "builder"}, {"", ""}, {"bob", "wrong"}} {
+		of, err := a.clientOf(ctx, typed.user, typed.password)
+		if !errors.Is(err, rpctypes.ErrAuthFailed) {
+			t.Errorf("%q: %v", typed, err)
+		}
+		if err == nil {
+			_ = of.Close()
+		}
+	}
+	of, err := a.clientOf(ctx, "bob", "builder")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer of.Close()
+	if _, err := of.Get(ctx, "key"); !errors.Is(err, rpctypes.ErrPermissionDenied) {
+		t.Errorf("bob, who has no role, reads: %v", err)
+	}
+}
 
 // TestUsers runs commands as users of an etcd that has them.
 func TestUsers(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -40,8 +41,12 @@ func (a *app) clientAs(user, password string, opts ...grpc.DialOption) (*clientv
 	return client, nil
 }
 
-// clientOf returns an etcd client of a user whose password etcd accepts.
+// clientOf returns an etcd client of a user whose password etcd accepts. Without a name or a
+// password clientv3 would send no token, and the client act as whom --cert names.
 func (a *app) clientOf(ctx context.Context, user, password string) (*clientv3.Client, error) {
+	if user == "" || password == "" {
+		return nil, rpctypes.ErrAuthFailed
+	}
 	client, err := a.clientAs(user, password)
 	if err != nil {
 		return nil, err
