@@ -6,6 +6,7 @@ package console
 import (
 	"context"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -50,12 +51,11 @@ type serviceView struct {
 	ttls      map[clientv3.LeaseID]inventory.TTL
 	ttlErr    error
 	leases    []clientv3.LeaseID // of the rows that are shown
-	why       map[*rollcall.Instance]rollcall.Departure
+	gone      []*departed        // the latest, the oldest first
 
 	// Of the loop.
 	banner banner
 	last   *rollcall.Snapshot
-	gone   []departed
 	cells  map[string]cells
 	recent recent
 	sent   clientsPiece
@@ -63,8 +63,10 @@ type serviceView struct {
 
 // departed is an instance that has gone and is shown for a moment.
 type departed struct {
-	inst *rollcall.Instance
-	at   time.Time
+	inst  *rollcall.Instance
+	at    time.Time
+	asked bool
+	why   rollcall.Departure // "": etcd has not said yet
 }
 
 // cells are the rendered cells of a row, as long as its value stays.
@@ -86,7 +88,7 @@ func (c *Console) openService(w *world, query url.Values) (opened, error) {
 		return opened{}, err
 	}
 	v := &serviceView{world: w, service: service, filter: query.Get("q"), clients: c.opts.Clients, check: c.opts.CheckConfig, writes: c.opts.Writes,
-		wake: make(chan struct{}, 1), why: make(map[*rollcall.Instance]rollcall.Departure), cells: make(map[string]cells),
+		wake: make(chan struct{}, 1), cells: make(map[string]cells),
 		banner: banner{what: "the keys of service " + quoted(service), prefix: service + "/"}}
 	if v.page, err = pageNumber(query); err != nil {
 		return opened{}, err
@@ -111,6 +113,8 @@ func (v *serviceView) follow(ctx context.Context, show func(frame)) {
 	defer cancel()
 	running.Go(func() { every(ctx, clientsPause, v.wake) })
 	running.Go(func() { v.followLeases(ctx) })
+	someGone := make(chan struct{}, 1)
+	running.Go(func() { v.findReasons(ctx, someGone) })
 	began, shown := time.Now(), false
 	timer := time.AfterFunc(waitForFirst, func() { poke(v.wake) })
 	defer timer.Stop()
@@ -122,11 +126,9 @@ func (v *serviceView) follow(ctx context.Context, show func(frame)) {
 			return
 		}
 		shown = true
-		gone := v.compare(time.Now())
+		v.compare(time.Now())
 		show(v.frame(time.Now()))
-		if len(gone) > 0 {
-			running.Go(func() { v.findReasons(ctx, gone) })
-		}
+		poke(someGone)
 	})
 }
 
@@ -144,43 +146,30 @@ func (v *serviceView) takeConfig(config *rollcall.ServiceConfig, err error) {
 	poke(v.wake)
 }
 
-// compare notes what has changed since the last frame, and returns what has gone.
-func (v *serviceView) compare(now time.Time) (gone []*rollcall.Instance) {
+// compare notes what has changed since the last frame, and forgets what went a while ago.
+func (v *serviceView) compare(now time.Time) {
 	v.mu.Lock()
 	snap := v.snap
 	v.mu.Unlock()
+	var changes []rollcall.Change
 	if snap != nil && v.last != nil && snap != v.last {
-		changes := snap.Diff(v.last)
-		for _, change := range changes {
-			if change.New == nil {
-				gone = append(gone, change.Old)
-				v.gone = append(v.gone, departed{change.Old, now})
-			}
-		}
-		v.recent.add(changes, now)
+		changes = snap.Diff(v.last)
 	}
 	if snap != nil {
 		v.last = snap
 	}
-	v.forget(now)
-	return gone
-}
-
-// forget drops what has gone a while ago.
-func (v *serviceView) forget(now time.Time) {
-	old := 0
-	for old < len(v.gone) && (now.Sub(v.gone[old].at) > showGone || len(v.gone)-old > maxShownGone) {
-		old++
-	}
-	if old == 0 {
-		return
-	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for _, g := range v.gone[:old] {
-		delete(v.why, g.inst)
+	for _, change := range changes {
+		var gone *departed
+		if change.New == nil {
+			gone = &departed{inst: change.Old, at: now}
+			v.gone = append(v.gone, gone)
+		}
+		v.recent.add(change, gone, now)
 	}
-	v.gone = append([]departed(nil), v.gone[old:]...)
+	v.gone = slices.Clone(v.gone[max(0, len(v.gone)-maxShownGone):])
+	v.gone = slices.DeleteFunc(v.gone, func(g *departed) bool { return now.Sub(g.at) > showGone })
 }
 
 const (
@@ -188,15 +177,35 @@ const (
 	maxShownGone = 200
 )
 
-// findReasons asks etcd why instances have gone.
-func (v *serviceView) findReasons(ctx context.Context, gone []*rollcall.Instance) {
-	departures := v.world.directory.Departures(ctx, gone...)
-	v.mu.Lock()
-	for i, inst := range gone {
-		v.why[inst] = departures[i]
+// findReasons asks etcd, each time it is woken, why the instances that are shown as gone have gone.
+func (v *serviceView) findReasons(ctx context.Context, wake <-chan struct{}) {
+	for {
+		select {
+		case <-wake:
+		case <-ctx.Done():
+			return
+		}
+		var asking []*departed
+		var gone []*rollcall.Instance
+		v.mu.Lock()
+		for _, g := range v.gone {
+			if !g.asked {
+				g.asked = true
+				asking, gone = append(asking, g), append(gone, g.inst)
+			}
+		}
+		v.mu.Unlock()
+		if len(gone) == 0 {
+			continue
+		}
+		departures := v.world.directory.Departures(ctx, gone...)
+		v.mu.Lock()
+		for i, g := range asking {
+			g.why = departures[i]
+		}
+		v.mu.Unlock()
+		poke(v.wake)
 	}
-	v.mu.Unlock()
-	poke(v.wake)
 }
 
 // followLeases looks up the leases of the rows that are shown, now and then.

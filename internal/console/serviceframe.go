@@ -55,7 +55,7 @@ func (v *serviceView) frame(now time.Time) frame {
 	from := min((v.page-1)*instancesPerPage, len(shown))
 	shown = shown[from:min(from+instancesPerPage, len(shown))]
 	s.First, s.Last = from+1, from+len(shown)
-	v.recent.explain(v.why)
+	v.recent.explain()
 	v.leases = inventory.Leases(shown)
 	inventory.SetTTLs(shown, v.ttls)
 	if v.ttlErr != nil {
@@ -123,21 +123,25 @@ func (v *serviceView) rows(shown []inventory.Instance, now time.Time) []row {
 		there[i.Key] = true
 		add(i, "")
 	}
-	for n := len(v.gone) - 1; n >= 0; n-- {
-		i := inventory.Of(v.gone[n].inst, inventory.Under(v.service))
+	for _, g := range slices.Backward(v.gone) {
+		i := inventory.Of(g.inst, inventory.Under(v.service))
 		if there[i.Key] || !v.matches(i) {
 			continue
 		}
 		there[i.Key] = true
-		why := "gone"
-		if d, ok := v.why[v.gone[n].inst]; ok {
-			why = d.Explain()
-		}
-		add(i, why)
+		add(i, g.text())
 	}
 	v.cells = rendered
 	slices.SortFunc(rows, func(a, b row) int { return strings.Compare(keys[a.id], keys[b.id]) })
 	return rows
+}
+
+// text is why an instance has gone, as far as is known.
+func (g *departed) text() string {
+	if g.why == "" {
+		return "gone"
+	}
+	return g.why.Explain()
 }
 
 func ttlText(i inventory.Instance) string {
@@ -203,36 +207,34 @@ type recentLine struct {
 	ID            string
 	What          string
 	Class         string
-	gone          *rollcall.Instance // why it has gone is not known yet
+	gone          *departed // why it has gone is not known yet
 }
 
-func (r *recent) add(changes []rollcall.Change, now time.Time) {
-	for _, change := range changes {
-		line := recentLine{Time: clock(now), TimeTag: now.UTC().Format(time.RFC3339)}
-		inst := change.New
-		switch {
-		case change.Old == nil:
-			line.What, line.Class = "joined", "serving"
-			r.came++
-		case change.New == nil:
-			line.What, line.Class, line.gone = "went", "gone", change.Old
-			inst = change.Old
-			r.went++
-		default:
-			line.What, line.Class = whatChanged(change), inst.Attributes().Status()
-			r.changed++
-		}
-		line.ID = inst.ID()
-		r.lines = append([]recentLine{line}, r.lines[:min(len(r.lines), maxRecent-1)]...)
+// add notes a change; gone is what it took away.
+func (r *recent) add(change rollcall.Change, gone *departed, now time.Time) {
+	line := recentLine{Time: clock(now), TimeTag: now.UTC().Format(time.RFC3339), gone: gone}
+	inst := change.New
+	switch {
+	case change.Old == nil:
+		line.What, line.Class = "joined", "serving"
+		r.came++
+	case change.New == nil:
+		line.What, line.Class = "went", "gone"
+		inst = change.Old
+		r.went++
+	default:
+		line.What, line.Class = whatChanged(change), inst.Attributes().Status()
+		r.changed++
 	}
+	line.ID = inst.ID()
+	r.lines = append([]recentLine{line}, r.lines[:min(len(r.lines), maxRecent-1)]...)
 }
 
 // explain says why instances have gone, which is known a moment after they have.
-func (r *recent) explain(why map[*rollcall.Instance]rollcall.Departure) {
+func (r *recent) explain() {
 	for i := range r.lines {
-		line := &r.lines[i]
-		if d, known := why[line.gone]; known {
-			line.What, line.gone = d.Explain(), nil
+		if line := &r.lines[i]; line.gone != nil && line.gone.why != "" {
+			line.What, line.gone = line.gone.text(), nil
 		}
 	}
 }
