@@ -262,8 +262,8 @@ func (c cell) write(b *strings.Builder, attributes string) {
 	b.WriteString(`<td id="` + c.id + `"` + attributes + `>` + c.html + `</td>`)
 }
 
-// eventWriter makes server-sent events of replacements. The last one has the version, so that a
-// reader who has missed some gets all of them again.
+// eventWriter makes server-sent events of replacements. The last one has the version. Those before
+// it have version 0: a reader who has got but some of them is sent everything.
 type eventWriter struct {
 	out  bytes.Buffer
 	html strings.Builder
@@ -272,13 +272,14 @@ type eventWriter struct {
 
 func (e *eventWriter) add(html string) {
 	if e.n == chunk {
-		e.flush()
+		e.flush(0)
 	}
 	e.html.WriteString(html)
 	e.n++
 }
 
-func (e *eventWriter) flush() {
+func (e *eventWriter) flush(version uint64) {
+	fmt.Fprintf(&e.out, "id: %d\n", version)
 	for line := range strings.SplitSeq(strings.ReplaceAll(e.html.String(), "\r", ""), "\n") {
 		e.out.WriteString("data: ")
 		e.out.WriteString(line)
@@ -290,7 +291,6 @@ func (e *eventWriter) flush() {
 }
 
 func (e *eventWriter) end(version uint64) []byte {
-	fmt.Fprintf(&e.out, "id: %d\n", version)
-	e.flush()
+	e.flush(version)
 	return e.out.Bytes()
 }

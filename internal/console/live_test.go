@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -216,4 +217,36 @@ func TestManyGone(t *testing.T) {
 	if len(l.gone) > maxGone {
 		t.Errorf("%d removed rows are remembered", len(l.gone))
 	}
+}
+
+// TestCutShort: a reader whose stream breaks within a change ends with what the page is.
+func TestCutShort(t *testing.T) {
+	l := newLive()
+	l.show(frame{})
+	reader := load(t, l)
+	var rows []row
+	for i := range 10 * chunk {
+		id := fmt.Sprintf("r%03d", i)
+		rows = append(rows, row{id: id, html: "a", tail: []cell{{"t" + id, ""}}})
+	}
+	l.show(frame{rows: rows})
+	reader.catchUp(l)
+	next := slices.Clone(rows)
+	for i := range next {
+		next[i].html = "b"
+	}
+	next = append([]row{{id: "first", html: "new"}}, next...)
+	l.show(frame{rows: next})
+	events, _, _ := l.since(reader.version)
+	first, _, _ := strings.Cut(string(events), "\n\n")
+	for line := range strings.SplitSeq(first, "\n") {
+		if html, ok := strings.CutPrefix(line, "data: "); ok {
+			reader.apply(html)
+		}
+		if id, ok := strings.CutPrefix(line, "id: "); ok {
+			reader.version, _ = strconv.ParseUint(id, 10, 64)
+		}
+	}
+	reader.catchUp(l)
+	reader.equal(l)
 }

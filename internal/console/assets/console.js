@@ -1,7 +1,9 @@
 // SPDX-FileCopyrightText: The Rollcall Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Says so while a page gets no changes: its server cannot be reached, or the session has ended.
+// Says so while a page gets no changes: its server cannot be reached, or the session has ended. A
+// stream that is opened anew after an HTTP error tells everything: its address had the version of
+// the page as it was loaded, which the page has left behind.
 (function () {
   'use strict';
   function say(text) {
@@ -11,7 +13,13 @@
       box.hidden = text === '';
     }
   }
-  document.addEventListener('htmx:sseOpen', function () { say(''); });
+  document.addEventListener('htmx:sseOpen', function (event) {
+    say('');
+    var at = event.target.getAttribute('sse-connect');
+    if (at) {
+      event.target.setAttribute('sse-connect', at.replace(/since=\d+/, 'since=0'));
+    }
+  });
   document.addEventListener('htmx:sseError', function () {
     say('Not connected to the console: this page may be out of date. It connects again by itself; if it does not, load it anew.');
   });

@@ -35,7 +35,7 @@ type tab struct {
 
 	mu       sync.Mutex
 	bytes    float64  // that have come over the network
-	refusals []string // statuses that the test asks for, which browsers log
+	refusals []string // errors that the test brings about, which browsers log
 }
 
 func (s *site) open(path string) *tab {
@@ -82,7 +82,9 @@ func (b *tab) take(event any) {
 			for _, arg := range e.Args {
 				fmt.Fprintf(&text, "%s%s ", arg.Value, arg.Description)
 			}
-			b.t.Errorf("the console has: %s", text.String())
+			if !b.expected(text.String()) {
+				b.t.Errorf("the console has: %s", text.String())
+			}
 		}
 	case *runtime.EventExceptionThrown:
 		b.t.Errorf("a script fails: %s", e.ExceptionDetails.Text)
@@ -92,10 +94,13 @@ func (b *tab) take(event any) {
 }
 
 // expect lets the browser log an answer with a status, such as 403.
-func (b *tab) expect(status int) {
+func (b *tab) expect(status int) { b.expectLog(fmt.Sprintf("status of %d ", status)) }
+
+// expectLog lets the browser log an error with a text.
+func (b *tab) expectLog(text string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.refusals = append(b.refusals, fmt.Sprintf("status of %d ", status))
+	b.refusals = append(b.refusals, text)
 }
 
 func (b *tab) expected(text string) bool {
