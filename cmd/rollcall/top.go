@@ -39,32 +39,12 @@ func (a *app) top(ctx context.Context, prefix string) error {
 	if kind, _ := a.getenv("TERM"); !isTerminal(a.stdin) || !isTerminal(a.stdout) || kind == "dumb" {
 		return fail(exitUsage, "top needs a terminal to draw on; to follow a service line by line, see rollcall watch; to list services, rollcall ls")
 	}
-	client, err := a.client()
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	starting, cancel := a.deadline(ctx)
-	defer cancel()
-	if err := connect(starting, client); err != nil {
-		return err
-	}
-	dir, err := rollcall.NewDirectory(client, rollcall.DirectoryOptions{})
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	sub, err := dir.SubscribePrefix(prefix)
-	if err != nil {
-		return err
-	}
-	snap, err := first(starting, sub)
-	if err != nil {
-		return fmt.Errorf("watch keys under %q: %w", prefix, err)
-	}
 	noColor, _ := a.getenv("NO_COLOR")
-	err = top.Run(ctx, top.Terminal{In: a.stdin, Out: a.stdout}, dir, sub, snap, top.Options{Prefix: prefix, Color: noColor == "",
-		Mark: func(service, id string, drain bool) error { return a.mark(ctx, client, service, id, drain) }})
+	subscribe := func(dir *rollcall.Directory) (*rollcall.Subscription, error) { return dir.SubscribePrefix(prefix) }
+	err := a.follow(ctx, fmt.Sprintf("keys under %q", prefix), subscribe, func(dir *rollcall.Directory, sub *rollcall.Subscription, snap *rollcall.Snapshot) error {
+		return top.Run(ctx, top.Terminal{In: a.stdin, Out: a.stdout}, dir, sub, snap, top.Options{Prefix: prefix, Color: noColor == "",
+			Mark: func(service, id string, drain bool) error { return a.mark(ctx, dir.Client(), service, id, drain) }})
+	})
 	if errors.Is(err, top.ErrInterrupted) {
 		return signalError{syscall.SIGINT} // typed as a key, where the terminal makes no signal of it
 	}

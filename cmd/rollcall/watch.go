@@ -41,6 +41,28 @@ func newWatch(a *app) *cobra.Command {
 }
 
 func (a *app) watch(ctx context.Context, service string) error {
+	subscribe := func(dir *rollcall.Directory) (*rollcall.Subscription, error) { return dir.Subscribe(service) }
+	return a.follow(ctx, fmt.Sprintf("service %q", service), subscribe, func(dir *rollcall.Directory, sub *rollcall.Subscription, snap *rollcall.Snapshot) error {
+		w := watching{a: a, dir: dir, service: service}
+		if err := w.start(snap); err != nil {
+			return err
+		}
+		for {
+			next, err := sub.Next(ctx)
+			if err != nil {
+				return err
+			}
+			if err := w.step(ctx, snap, next); err != nil {
+				return err
+			}
+			snap = next
+		}
+	})
+}
+
+// follow subscribes to something and calls f with its first snapshot, which has to come in time.
+func (a *app) follow(ctx context.Context, what string, subscribe func(*rollcall.Directory) (*rollcall.Subscription, error),
+	f func(*rollcall.Directory, *rollcall.Subscription, *rollcall.Snapshot) error) error {
 	client, err := a.client()
 	if err != nil {
 		return err
@@ -56,28 +78,15 @@ func (a *app) watch(ctx context.Context, service string) error {
 		return err
 	}
 	defer dir.Close()
-	sub, err := dir.Subscribe(service)
+	sub, err := subscribe(dir)
 	if err != nil {
 		return err
 	}
 	snap, err := first(starting, sub)
 	if err != nil {
-		return fmt.Errorf("watch service %q: %w", service, err)
+		return fmt.Errorf("watch %s: %w", what, err)
 	}
-	w := watching{a: a, dir: dir, service: service}
-	if err := w.start(snap); err != nil {
-		return err
-	}
-	for {
-		next, err := sub.Next(ctx)
-		if err != nil {
-			return err
-		}
-		if err := w.step(ctx, snap, next); err != nil {
-			return err
-		}
-		snap = next
-	}
+	return f(dir, sub, snap)
 }
 
 // first waits for a subscription's first snapshot. An error that may pass is returned only
