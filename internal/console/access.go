@@ -21,8 +21,14 @@ import (
 	"github.com/rollcall-grpc/rollcall/internal/printable"
 )
 
-// logInTimeout bounds the time that etcd may take to check a password.
-const logInTimeout = 10 * time.Second
+const (
+	// logInTimeout bounds the time that etcd may take to check a password.
+	logInTimeout = 10 * time.Second
+	// maxUser bounds the name of a user, which is logged.
+	maxUser = 256
+	// maxNext bounds the address that a log-in leads to, which its form holds.
+	maxNext = 2 << 10
+)
 
 // Access is who may see the page: one of these, or everybody who can connect.
 type Access struct {
@@ -60,8 +66,25 @@ type visitor struct {
 	ended <-chan struct{} // closed when the session ends; nil: there is none
 }
 
-// visitor returns who a request comes from, nil if it must log in first.
+// visitor returns who a request comes from, nil if it must log in first. The session is in use,
+// and a wrong token was a guess.
 func (c *Console) visitor(r *http.Request) *visitor {
+	v := c.known(r)
+	if _, ok := bearerToken(r); ok && v == nil && c.opts.Access.Token != nil {
+		_, _ = c.sessions.guess(r)
+	}
+	if v != nil && v.ended != nil {
+		c.sessions.use(cookieOf(r))
+	}
+	return v
+}
+
+func bearerToken(r *http.Request) (string, bool) {
+	return strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+}
+
+// known is visitor for a request that was let in before: it is neither a use nor a guess.
+func (c *Console) known(r *http.Request) *visitor {
 	switch a := c.opts.Access; {
 	case a.Certificates:
 		if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
@@ -69,9 +92,8 @@ func (c *Console) visitor(r *http.Request) *visitor {
 		}
 		return &visitor{name: certificateName(r.TLS.VerifiedChains[0][0]), world: c.world}
 	case a.logsIn():
-		if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok && a.Token != nil {
+		if token, ok := bearerToken(r); ok && a.Token != nil {
 			if !c.tokenIsRight(token) {
-				_, _ = c.sessions.guess(r)
 				return nil
 			}
 			return &visitor{name: "the bearer of the token", world: c.world}
@@ -123,7 +145,7 @@ func (c *Console) showLogIn(w http.ResponseWriter, r *http.Request, status int, 
 		next = r.URL.RequestURI()
 	}
 	c.write(w, r, status, pageData{Title: "Log in", CSRF: c.sessions.csrf(visitorCookie(w, r)),
-		Content: logInPage{Users: c.opts.Access.LogIn != nil, Error: problem, Next: next}}, "login")
+		Content: logInPage{Users: c.opts.Access.LogIn != nil, Error: problem, Next: localPath(next)}}, "login")
 }
 
 // logIn takes a filled in log-in form.
@@ -134,6 +156,10 @@ func (c *Console) logIn(w http.ResponseWriter, r *http.Request) {
 	}
 	if !c.sessions.formIsOurs(r) {
 		c.showLogIn(w, r, http.StatusForbidden, "The form was out of date. Try again.")
+		return
+	}
+	if len(r.PostFormValue("user")) > maxUser {
+		c.showLogIn(w, r, http.StatusBadRequest, "The name is too long.")
 		return
 	}
 	takeBack, err := c.sessions.guess(r)
@@ -227,7 +253,7 @@ func (c *Console) logOut(w http.ResponseWriter, r *http.Request) {
 // ends out of an address, which url.Parse refuses, and read a backslash as a slash.
 func localPath(next string) string {
 	_, err := url.Parse(next)
-	if err != nil || !strings.HasPrefix(next, "/") || strings.HasPrefix(next, "//") || strings.Contains(next, `\`) || strings.HasPrefix(next, "/live/") {
+	if err != nil || len(next) > maxNext || !strings.HasPrefix(next, "/") || strings.HasPrefix(next, "//") || strings.Contains(next, `\`) || strings.HasPrefix(next, "/live/") {
 		return "/"
 	}
 	return next

@@ -6,6 +6,7 @@ package console
 import (
 	"context"
 	"crypto/tls"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -67,12 +68,39 @@ func TestToken(t *testing.T) {
 	wantNotIn(t, b.log.String(), "token of this test")
 }
 
+// TestStreamsOfAnOldToken: a new token ends what the old one has opened, though nothing else asks.
+func TestStreamsOfAnOldToken(t *testing.T) {
+	var token atomic.Value
+	token.Store("old")
+	b := newBench(t, Options{Access: Access{Token: func() string { return token.Load().(string) }}})
+	b.console.heartbeat = 20 * time.Millisecond
+	if a := b.submit("/login", "/login", url.Values{"token": {"old"}}); a.status != http.StatusSeeOther {
+		t.Fatalf("log-in: %d", a.status)
+	}
+	ofSession := b.open("/")
+	b.browser = b.newBrowser()
+	r := b.request(http.MethodGet, "/live/", nil)
+	r.Header.Set("Authorization", "Bearer old")
+	ofBearer, err := b.browser.Do(r)
+	if err != nil || ofBearer.StatusCode != http.StatusOK {
+		t.Fatalf("%v, %v", err, ofBearer)
+	}
+	defer ofBearer.Body.Close()
+	token.Store("new")
+	ofSession.wait(t, "event: end")
+	sent, err := io.ReadAll(ofBearer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantIn(t, string(sent), "event: end")
+}
+
 // TestLocalPath: a log-in leads nowhere but to a page of this server.
 func TestLocalPath(t *testing.T) {
 	for next, want := range map[string]string{
 		"/service?name=shop&q=a%09b": "/service?name=shop&q=a%09b", "": "/", "service": "/", "https://evil.example/": "/", "//evil.example/": "/",
 		"/\t/evil.example/": "/", "\t//evil.example/": "/", "/\r/evil.example/": "/", "/\n/evil.example/": "/", "/\x7f": "/", `/\evil.example/`: "/",
-		"///evil.example/": "/", "/live/": "/",
+		"///evil.example/": "/", "/live/": "/", "/" + strings.Repeat("x", maxNext): "/",
 	} {
 		if got := localPath(next); got != want {
 			t.Errorf("%q leads to %q, want %q", next, got, want)
@@ -82,7 +110,8 @@ func TestLocalPath(t *testing.T) {
 
 // TestLogOutAndIdle: a session ends when its user says so, or does nothing; its pages end too.
 func TestLogOutAndIdle(t *testing.T) {
-	b := newBench(t, Options{Access: Access{Token: func() string { return "secret" }}, IdleTimeout: 2 * time.Second})
+	b := newBench(t, Options{Access: Access{Token: func() string { return "secret" }}})
+	b.console.heartbeat = 10 * time.Millisecond
 	logIn := func() {
 		t.Helper()
 		if a := b.submit("/login", "/login", url.Values{"token": {"secret"}}); a.status != http.StatusSeeOther {
@@ -102,7 +131,12 @@ func TestLogOutAndIdle(t *testing.T) {
 		t.Errorf("after the log-out: %d", got)
 	}
 	logIn()
-	page = b.open("/") // an open page is not something that is done
+	page = b.open("/")
+	b.console.sessions.mu.Lock()
+	for _, s := range b.console.sessions.of {
+		s.idle.Reset(200 * time.Millisecond) // of the idle time; an open page is not something that is done
+	}
+	b.console.sessions.mu.Unlock()
 	page.wait(t, "event: end")
 	if got := b.get("/").status; got != http.StatusUnauthorized {
 		t.Errorf("after the idle time: %d", got)
@@ -154,6 +188,13 @@ func TestGuessesAtATime(t *testing.T) {
 			t.Fatalf("without an answer of etcd: %d", a.status)
 		}
 	}
+	if a := b.submit("/login", "/login", url.Values{"user": {strings.Repeat("u", maxUser+1)}}); a.status != http.StatusBadRequest {
+		t.Errorf("a long name: %d", a.status)
+	}
+	if a := b.submit("/login", "/login", url.Values{"user": {"root"}, "password": {strings.Repeat("p", maxLogIn)}}); a.status != http.StatusForbidden {
+		t.Errorf("a form that is too large: %d", a.status)
+	}
+	wantNotIn(t, b.log.String(), "uuu", "ppp")
 	csrf := csrfField.FindStringSubmatch(b.get("/login").body)[1]
 	var guessing sync.WaitGroup
 	for range 5 * maxFailures {

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -62,12 +61,13 @@ func (o *Options) setDefaults() {
 
 // Console serves the page. Close it after the last request, or to end the streams.
 type Console struct {
-	opts         Options
-	log          *slog.Logger
-	world        *world // of all but etcd's users, who have their own
-	sessions     *sessions
-	handler      http.Handler
-	writeTimeout time.Duration
+	opts     Options
+	log      *slog.Logger
+	world    *world // of all but etcd's users, who have their own
+	sessions *sessions
+	handler  http.Handler
+
+	requestTimeout, writeTimeout, heartbeat time.Duration
 
 	streams  atomic.Int64
 	checking chan struct{} // bounds the passwords that etcd checks at a time
@@ -84,8 +84,8 @@ func New(directory *rollcall.Directory, opts Options) (*Console, error) {
 		return nil, err
 	}
 	opts.setDefaults()
-	c := &Console{opts: opts, log: opts.Logger, sessions: newSessions(opts.IdleTimeout), writeTimeout: writeTimeout,
-		checking: make(chan struct{}, 4), closing: make(chan struct{})}
+	c := &Console{opts: opts, log: opts.Logger, sessions: newSessions(opts.IdleTimeout),
+		requestTimeout: requestTimeout, writeTimeout: writeTimeout, heartbeat: heartbeat, checking: make(chan struct{}, 4), closing: make(chan struct{})}
 	if opts.Access.LogIn == nil { // what nobody may see is not followed
 		var err error
 		if c.world, err = newWorld(directory); err != nil {
@@ -111,8 +111,19 @@ func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) { c.handler.
 // requestTimeout bounds the time in which a form is sent and a page is read.
 const requestTimeout = 30 * time.Second
 
-// maxForm bounds what is read of a form; a service config is the largest part.
-const maxForm = 2 << 20
+const (
+	// maxForm bounds what is read of a form; a service config is the largest part.
+	maxForm = 2 << 20
+	// maxLogIn bounds it of others, which who has not logged in can send too.
+	maxLogIn = 8 << 10
+)
+
+func formLimit(r *http.Request) int64 {
+	if r.URL.Path == "/config" {
+		return maxForm
+	}
+	return maxLogIn
+}
 
 // routes returns what is served. GET never writes.
 func (c *Console) routes() http.Handler {
@@ -132,11 +143,10 @@ func (c *Console) routes() http.Handler {
 	protected := http.NewCrossOriginProtection().Handler(mux)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		setHeaders(w.Header())
-		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
-		if out := http.NewResponseController(w); !strings.HasPrefix(r.URL.Path, "/live/") { // a stream has deadlines of its own
-			_ = out.SetReadDeadline(time.Now().Add(requestTimeout))
-			_ = out.SetWriteDeadline(time.Now().Add(requestTimeout))
-		}
+		r.Body = http.MaxBytesReader(w, r.Body, formLimit(r))
+		out := http.NewResponseController(w)
+		_ = out.SetReadDeadline(time.Now().Add(c.requestTimeout)) // a stream has deadlines of its own, once it begins
+		_ = out.SetWriteDeadline(time.Now().Add(c.requestTimeout))
 		if _, err := url.ParseQuery(r.URL.RawQuery); err != nil {
 			c.fail(w, r, http.StatusBadRequest, "Not understood", "the address of the page is malformed: "+err.Error())
 			return

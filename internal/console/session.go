@@ -82,15 +82,20 @@ func (s *sessions) add(of *session) (string, error) {
 	return value, nil
 }
 
-// get returns the session of a cookie's value, which begins to be idle anew; nil: there is none.
+// get returns the session of a cookie's value; nil: there is none.
 func (s *sessions) get(value string) *session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	found := s.of[sha256.Sum256([]byte(value))]
-	if found != nil {
+	return s.of[sha256.Sum256([]byte(value))]
+}
+
+// use has the session of a cookie's value begin to be idle anew.
+func (s *sessions) use(value string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if found := s.of[sha256.Sum256([]byte(value))]; found != nil {
 		found.idle.Reset(s.idleTimeout)
 	}
-	return found
 }
 
 // end ends a session, if it has not ended yet.

@@ -13,7 +13,8 @@ import (
 const (
 	// writeTimeout is how long a reader may take for what it is sent, before it is dropped.
 	writeTimeout = 10 * time.Second
-	// heartbeat is how often a quiet stream is written to, which finds readers that are gone.
+	// heartbeat is how often a stream is written to, which finds readers that are gone, and its
+	// reader asked for again, which ends it when a token was replaced.
 	heartbeat = 15 * time.Second
 )
 
@@ -28,6 +29,7 @@ func (c *Console) stream(w http.ResponseWriter, r *http.Request, l *live, ended 
 	}
 	defer c.streams.Add(-1)
 	out := http.NewResponseController(w)
+	_ = out.SetReadDeadline(time.Time{}) // the request is read; at its deadline HTTP/1 would end it
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no") // nginx would keep the events back
 	send := func(data []byte) bool {
@@ -40,7 +42,8 @@ func (c *Console) stream(w http.ResponseWriter, r *http.Request, l *live, ended 
 	if !send([]byte("retry: 2000\n\n")) {
 		return
 	}
-	quiet := time.NewTicker(heartbeat)
+	loggedOut := func() { send([]byte("event: end\ndata: logged out\n\n")) }
+	quiet := time.NewTicker(c.heartbeat)
 	defer quiet.Stop()
 	version := knownVersion(r)
 	for {
@@ -52,11 +55,15 @@ func (c *Console) stream(w http.ResponseWriter, r *http.Request, l *live, ended 
 		select {
 		case <-changed:
 		case <-quiet.C:
+			if c.known(r) == nil {
+				loggedOut()
+				return
+			}
 			if !send([]byte(":\n\n")) {
 				return
 			}
 		case <-ended:
-			send([]byte("event: end\ndata: logged out\n\n"))
+			loggedOut()
 			return
 		case <-c.closing:
 			return

@@ -6,6 +6,7 @@ package console
 import (
 	"fmt"
 	"html"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -88,6 +89,28 @@ func TestSlowReaderIsDropped(t *testing.T) {
 	}
 	b.put("shop/z", `{"Addr":"10.0.0.9:1"}`)
 	quick.wait(t, ">z</th>")
+}
+
+// TestSlowRequest: a request that does not end is dropped, whatever it asks for and before anybody
+// is asked who he is; a page that is followed stays open.
+func TestSlowRequest(t *testing.T) {
+	b := newBench(t, Options{})
+	b.console.requestTimeout = 300 * time.Millisecond
+	page := b.open("/service?name=shop")
+	for _, path := range []string{"/login", "/live/x", "/live/service?name=shop"} {
+		conn, err := net.Dial("tcp", b.server.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_ = conn.SetReadDeadline(time.Now().Add(30 * time.Second))
+		fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\nx", path)
+		if _, err := io.Copy(io.Discard, conn); err != nil {
+			t.Errorf("POST %s: %v", path, err)
+		}
+	}
+	b.put("shop/a", `{"Addr":"10.0.0.1:1"}`)
+	page.wait(t, ">a</th>")
 }
 
 // TestStreamsAreBounded: those beyond are told so, and a place that is left is free again.
