@@ -139,21 +139,24 @@ func (a *app) ping(ctx context.Context, service string, timeout time.Duration, c
 
 // pingAll asks the endpoints, several at once, and tells on a terminal how far it has come.
 func (a *app) pingAll(ctx context.Context, endpoints []answer, timeout time.Duration, creds credentials.TransportCredentials) {
-	var wg sync.WaitGroup
 	var done atomic.Int64
-	slots := make(chan struct{}, pingWorkers)
-	for i := range endpoints {
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			ctx, cancel := context.WithTimeout(ctx, timeout)
-			defer cancel()
-			endpoints[i].ask(ctx, creds)
-			done.Add(1)
-		})
-	}
 	ended := make(chan struct{})
-	go func() { defer close(ended); wg.Wait() }()
+	go func() {
+		defer close(ended)
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		slots := make(chan struct{}, pingWorkers)
+		for i := range endpoints {
+			slots <- struct{}{}
+			wg.Go(func() {
+				defer func() { <-slots }()
+				ctx, cancel := context.WithTimeout(ctx, timeout)
+				defer cancel()
+				endpoints[i].ask(ctx, creds)
+				done.Add(1)
+			})
+		}
+	}()
 	if widthOf(a.stderr) == 0 {
 		<-ended
 		return

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"fmt"
 	"net"
 	"regexp"
 	"strings"
@@ -72,6 +73,28 @@ func TestPing(t *testing.T) {
 
 	if r := rollcallAt(t, server.Endpoint(), "ping", "nothing"); r.code != exitNotFound {
 		t.Errorf("exit %d, want %d", r.code, exitNotFound)
+	}
+}
+
+// A terminal is told how far it has come from the start, not only when the last are being asked.
+func TestPingProgressOfMany(t *testing.T) {
+	server := freshEtcd(t)
+	client := etcdClient(t, server.Endpoint())
+	mute, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mute.Close()
+	for i := range 2*pingWorkers + 1 {
+		put1(t, client, fmt.Sprintf("mute/%d", i), `{"Addr":"`+mute.Addr().String()+`"}`)
+	}
+	x := rollcallIn(t, []string{"ROLLCALL_ENDPOINTS=" + server.Endpoint()}, "ping", "mute", "--timeout", "2s")
+	x.Await("0 of 129 endpoints asked")
+	x.Await("64 of 129 endpoints asked")
+	x.Await("128 of 129 endpoints asked")
+	x.Await("0 of 129 endpoints answer")
+	if code := x.End(); code != exitOther {
+		t.Errorf("exit %d, want %d", code, exitOther)
 	}
 }
 
