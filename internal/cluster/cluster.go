@@ -7,6 +7,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -137,7 +138,7 @@ func Inspect(ctx context.Context, client *clientv3.Client, timeout time.Duration
 	}
 	q.askAll(ctx, client.Endpoints())
 	q.askAll(ctx, q.otherURLs())
-	if !slices.ContainsFunc(q.answers, func(a answer) bool { return a.status != nil }) {
+	if q.cluster == 0 {
 		stop() // etcd's client would try until the deadline
 	}
 	wg.Wait()
@@ -155,9 +156,10 @@ type inquiry struct {
 	client  *clientv3.Client
 	timeout time.Duration
 	asked   map[string]bool // endpoints without their scheme
+	answers []answer        // in the order of the endpoints; see keep
+	cluster uint64          // 0: no member has told its status
 
 	mu       sync.Mutex
-	answers  []answer
 	unknowns []string
 }
 
@@ -184,21 +186,36 @@ func (q *inquiry) unknown(about string, err error) {
 
 // askAll asks endpoints at the same time, those that were not asked before.
 func (q *inquiry) askAll(ctx context.Context, endpoints []string) {
-	var wg sync.WaitGroup
-	for _, endpoint := range endpoints {
-		if q.asked[hostOf(endpoint)] {
-			continue
-		}
+	endpoints = slices.DeleteFunc(slices.Clone(endpoints), func(endpoint string) bool {
+		known := q.asked[hostOf(endpoint)]
 		q.asked[hostOf(endpoint)] = true
+		return known
+	})
+	answers := make([]answer, len(endpoints))
+	var wg sync.WaitGroup
+	for i, endpoint := range endpoints {
 		wg.Go(func() {
-			a := answer{endpoint: endpoint}
+			a := &answers[i]
+			a.endpoint = endpoint
 			a.err = q.within(ctx, func(ctx context.Context) error { return a.ask(ctx, q.client) })
-			q.mu.Lock()
-			defer q.mu.Unlock()
-			q.answers = append(q.answers, a)
 		})
 	}
 	wg.Wait()
+	q.keep(answers)
+}
+
+// keep adds answers, but for those of another cluster than that of the first endpoint that has
+// answered: members may advertise URLs that lead elsewhere from here.
+func (q *inquiry) keep(answers []answer) {
+	for _, a := range answers {
+		if a.status != nil {
+			q.cluster = cmp.Or(q.cluster, a.status.Header.ClusterId)
+			if a.status.Header.ClusterId != q.cluster {
+				continue
+			}
+		}
+		q.answers = append(q.answers, a)
+	}
 }
 
 // ask asks on a connection of its own; the first call opens it, and the second is timed.

@@ -5,6 +5,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"net"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/rollcall-grpc/rollcall"
@@ -138,11 +140,29 @@ func TestInspectLeavesOtherClustersOut(t *testing.T) {
 	}), patience)
 	q := &inquiry{client: client, timeout: patience, asked: make(map[string]bool)}
 	q.askAll(t.Context(), etcd.Endpoints())
+	for range 100 { // its list must not be taken for knowing more
+		if _, err := other.Client(t).Put(t.Context(), "a", "b"); err != nil {
+			t.Fatal(err)
+		}
+	}
 	q.askAll(t.Context(), other.Endpoints())
 	again := new(Report)
 	q.fill(again, nil)
-	if len(again.Members) != 1 || again.Cluster != r.Cluster {
+	if len(again.Members) != 1 || again.Members[0].ID != r.Members[0].ID || again.Cluster != r.Cluster {
 		t.Errorf("members = %+v, want those of cluster %s", again.Members, r.Cluster)
+	}
+}
+
+// Of two clusters, the one of the first endpoint that has answered is reported, however quick.
+func TestKeepsTheFirstCluster(t *testing.T) {
+	of := func(cluster uint64) answer {
+		return answer{status: &pb.StatusResponse{Header: &pb.ResponseHeader{ClusterId: cluster, MemberId: cluster}}}
+	}
+	q := new(inquiry)
+	q.keep([]answer{{err: errors.New("refused")}, of(7), of(8)})
+	q.keep([]answer{of(8), of(7)})
+	if len(q.answers) != 3 || q.cluster != 7 || len(q.best(new(Report))) != 1 {
+		t.Errorf("kept %+v of cluster %d, want three, of cluster 7", q.answers, q.cluster)
 	}
 }
 

@@ -5,19 +5,20 @@ package cluster
 
 import (
 	"cmp"
-	"regexp"
 	"slices"
 	"strings"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/rollcall-grpc/rollcall/internal/printable"
 )
 
 // fill makes the members of a report from the answers: those of the member list and, where there
 // is none, those that answered.
 func (q *inquiry) fill(r *Report, alarms []*pb.AlarmMember) {
-	best, cluster := q.best(r)
-	if cluster != 0 {
-		r.Cluster = hex(cluster)
+	best := q.best(r)
+	if q.cluster != 0 {
+		r.Cluster = hex(q.cluster)
 	}
 	for _, m := range q.members() {
 		r.Members = append(r.Members, q.member(m, best[m.ID]))
@@ -47,10 +48,9 @@ func (q *inquiry) fill(r *Report, alarms []*pb.AlarmMember) {
 	})
 }
 
-// best returns the quickest answer of each member. Members may advertise URLs that lead
-// elsewhere from here, so answers of another cluster than that of the first endpoint are left out.
-func (q *inquiry) best(r *Report) (best map[uint64]*answer, cluster uint64) {
-	best = make(map[uint64]*answer)
+// best returns the quickest answer of each member.
+func (q *inquiry) best(r *Report) map[uint64]*answer {
+	best := make(map[uint64]*answer)
 	var denied error
 	for i := range q.answers {
 		a := &q.answers[i]
@@ -61,12 +61,9 @@ func (q *inquiry) best(r *Report) (best map[uint64]*answer, cluster uint64) {
 		if a.members == nil {
 			denied = a.err
 		}
-		header := a.status.Header
-		if cluster = cmp.Or(cluster, header.ClusterId); header.ClusterId != cluster {
-			continue
-		}
-		if known := best[header.MemberId]; known == nil || a.latency < known.latency {
-			best[header.MemberId] = a
+		id := a.status.Header.MemberId
+		if known := best[id]; known == nil || a.latency < known.latency {
+			best[id] = a
 		}
 	}
 	if len(best) > 0 {
@@ -75,7 +72,7 @@ func (q *inquiry) best(r *Report) (best map[uint64]*answer, cluster uint64) {
 	if denied != nil && q.members() == nil {
 		q.unknown("members", denied)
 	}
-	return best, cluster
+	return best
 }
 
 // member returns what is known of a member; a is nil if it did not answer.
@@ -127,7 +124,5 @@ func measureLag(members []Member) {
 	}
 }
 
-var grpcText = regexp.MustCompile(`rpc error: code = \w+ desc = |connection error: desc = |transport: Error while dialing: |etcdserver: `)
-
-// plain returns the text of an error without what etcd's client and gRPC put around it.
-func plain(err error) string { return strings.Trim(grpcText.ReplaceAllString(err.Error(), ""), `"`) }
+// plain returns the text of an error without what etcd and gRPC put around it.
+func plain(err error) string { return strings.TrimPrefix(printable.Error(err), "etcdserver: ") }

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rollcall-grpc/rollcall/internal/cluster"
 	"github.com/rollcall-grpc/rollcall/internal/printable"
 )
 
@@ -36,7 +37,7 @@ var templates = template.Must(template.New("").Funcs(template.FuncMap{
 	},
 	"add":      func(a, b int) int { return a + b },
 	"link":     link,
-	"bytes":    bytesText,
+	"bytes":    cluster.Size,
 	"duration": func(d time.Duration) string { return d.Round(10 * time.Microsecond).String() },
 }).ParseFS(templateFiles, "templates/*.html"))
 
@@ -47,22 +48,6 @@ func count(n int) string {
 		text = text[:i] + "," + text[i:]
 	}
 	return text
-}
-
-// bytesText writes a size in its largest unit.
-func bytesText(n int64) string {
-	const unit = 1024
-	size, name := float64(n), "B"
-	for _, next := range []string{"KiB", "MiB", "GiB"} {
-		if size < unit {
-			break
-		}
-		size, name = size/unit, next
-	}
-	if name == "B" {
-		return fmt.Sprintf("%d B", n)
-	}
-	return fmt.Sprintf("%.1f %s", size, name)
 }
 
 // link returns a path with a query of names and values; empty values are left out.

@@ -44,7 +44,7 @@ var layers = []struct {
 	{".", "internal/backoff internal/background internal/diskcache internal/etcdkv internal/etcdconn internal/jsonscan internal/reflector internal/topic", "the root package is the domain: outputs hang below it"},
 	{"internal/inventory", ". internal/printable", "what people see of a snapshot comes from one place, whatever shows it"},
 	{"internal/top", ". internal/inventory internal/printable", "a live view shows rows, and knows no command"},
-	{"internal/cluster", "", "it asks etcd's members, and knows nothing of Rollcall"},
+	{"internal/cluster", "internal/printable", "it asks etcd's members, and knows nothing of Rollcall"},
 	{"internal/timeline", ".", "it dates a history, whoever shows it"},
 	{"internal/edit", ".", "commands and pages change keys in the same way"},
 	{"internal/endpointattr", ".", "resolver and balancers share it, and nothing else"},
