@@ -97,7 +97,7 @@ func (a *app) printEdited(service string, done edit.Change) error {
 		serving[inst.Key] = !inst.Draining()
 		row := inventory.Of(inst, inventory.Under(service))
 		e.Instances = append(e.Instances, row)
-		rows = append(rows, []string{row.ID, row.Addr, metadataText(row.Metadata), row.Lease, strconv.FormatInt(row.ModRevision, 10)})
+		rows = append(rows, []string{row.ID, row.Addr, inventory.MetadataText(row.Metadata), row.Lease, strconv.FormatInt(row.ModRevision, 10)})
 	}
 	if !slices.Contains(slices.Collect(maps.Values(serving)), true) {
 		a.say("every endpoint of service %q is draining: clients call them nevertheless, rather than none", service)

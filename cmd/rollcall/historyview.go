@@ -51,7 +51,7 @@ func newHistoryDocument(h *rollcall.History, rows []datedEvent) historyDocument 
 		Compacted: h.Compacted, Omitted: h.Omitted, Events: make([]historyEntry, 0, len(rows))}
 	split := inventory.Under(h.Service)
 	for _, row := range rows {
-		e := historyEntry{Revision: row.Revision, After: row.span.After.UTC(), Before: row.span.Before.UTC(), Event: eventText(row.HistoryEvent),
+		e := historyEntry{Revision: row.Revision, After: row.span.After.UTC(), Before: row.span.Before.UTC(), Event: inventory.EventText(row.HistoryEvent),
 			Key: row.Key, Base64: inventory.Base64(row.Key)}
 		for _, side := range []struct {
 			from *rollcall.Instance
@@ -80,51 +80,12 @@ func newHistoryDocument(h *rollcall.History, rows []datedEvent) historyDocument 
 	return doc
 }
 
-// eventText is what happened in a word or two.
-func eventText(e rollcall.HistoryEvent) string {
-	switch {
-	case e.Departure == rollcall.DepartureUnknown:
-		return string(rollcall.EventGone)
-	case e.Departure != "":
-		return string(e.Departure)
-	case e.Config != nil && e.Config.JSON == nil:
-		return "config rm"
-	case e.Config != nil:
-		return "config set"
-	}
-	return string(e.Type)
-}
-
 // historyTable lists events, the oldest first.
 func historyTable(service string, rows []datedEvent, now time.Time) string {
 	all := [][]string{{"REVISION", "TIME", "EVENT", "ID", "ADDR", "DETAILS"}}
 	for _, row := range rows {
-		var id, addr string
-		if row.Config == nil {
-			_, id = inventory.Under(service)(row.Key)
-		}
-		if inst := row.Old; inst != nil {
-			addr = inst.Addr
-		}
-		if inst := row.New; inst != nil {
-			addr = inst.Addr
-		}
-		all = append(all, []string{strconv.FormatInt(row.Revision, 10), row.span.Text(now), eventText(row.HistoryEvent), id, addr, detailsText(row.HistoryEvent)})
+		shown := inventory.HistoryRowOf(service, row.HistoryEvent)
+		all = append(all, []string{strconv.FormatInt(row.Revision, 10), row.span.Text(now), shown.Event, shown.ID, shown.Addr, shown.Details})
 	}
 	return table(all...)
-}
-
-// detailsText is what else a table says of an event.
-func detailsText(e rollcall.HistoryEvent) string {
-	switch e.Type {
-	case rollcall.EventCame:
-		return metadataText(e.New.Metadata)
-	case rollcall.EventInvalid:
-		return e.Invalid.Cause.Error()
-	case rollcall.EventConfig:
-		return metadataText(e.Config.JSON)
-	case rollcall.EventGone:
-		return ""
-	}
-	return inventory.FieldsText(e.Fields())
 }

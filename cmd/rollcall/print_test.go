@@ -20,6 +20,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/inventory"
 )
 
 func TestSafe(t *testing.T) {
@@ -70,8 +71,8 @@ func TestMetadataText(t *testing.T) {
 		"{\n \"a\": [1,\t2] }":              `{"a":[1,2]}`,
 		`"` + strings.Repeat("é", 70) + `"`: `"` + strings.Repeat("é", 58) + "…",
 	} {
-		if got := metadataText(json.RawMessage(in)); got != want {
-			t.Errorf("metadataText(%q) = %q, want %q", in, got, want)
+		if got := inventory.MetadataText(json.RawMessage(in)); got != want {
+			t.Errorf("MetadataText(%q) = %q, want %q", in, got, want)
 		}
 	}
 }

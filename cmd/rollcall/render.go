@@ -4,8 +4,6 @@
 package main
 
 import (
-	"bytes"
-	"encoding/json"
 	"strconv"
 
 	"github.com/rollcall-grpc/rollcall"
@@ -25,15 +23,6 @@ type instanceList struct {
 func newInstanceList(service string, snap *rollcall.Snapshot) instanceList {
 	return instanceList{APIVersion: apiVersion, Kind: "InstanceList", Service: service, Revision: snap.Revision(),
 		Instances: inventory.Instances(snap, inventory.Under(service))}
-}
-
-// metadataText is metadata for a table: on one line, at most 60 characters.
-func metadataText(metadata json.RawMessage) string {
-	var b bytes.Buffer
-	if json.Compact(&b, metadata) != nil {
-		return string(metadata)
-	}
-	return shorten(b.String(), 60)
 }
 
 // dash returns a count for a table in which only others than 0 are to be seen.

@@ -216,7 +216,7 @@ func (a *app) printResolution(target string, seen *channel, snap *rollcall.Snaps
 	}
 	rows := [][]string{{"ADDR", "KEY", "METADATA"}}
 	for _, i := range r.Instances {
-		rows = append(rows, []string{i.Addr, i.Key, metadataText(i.Metadata)})
+		rows = append(rows, []string{i.Addr, i.Key, inventory.MetadataText(i.Metadata)})
 	}
 	text := table(rows...)
 	if len(r.LeftOut) > 0 {

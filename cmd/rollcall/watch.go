@@ -160,7 +160,7 @@ func (w *watching) print(events []inventory.Event) error {
 func (w *watching) line(now time.Time, e inventory.Event) string {
 	id, addr := safe(e.Instance.ID), safe(e.Instance.Addr)
 	w.id, w.addr = max(w.id, utf8.RuneCountInString(id)), max(w.addr, utf8.RuneCountInString(addr))
-	text := fmt.Sprintf("%s  %s %-*s  %-*s  %s", now.Format(time.TimeOnly), e.Sign, w.id, id, w.addr, addr, safe(metadataText(e.Instance.Metadata)))
+	text := fmt.Sprintf("%s  %s %-*s  %-*s  %s", now.Format(time.TimeOnly), e.Sign, w.id, id, w.addr, addr, safe(inventory.MetadataText(e.Instance.Metadata)))
 	text = strings.TrimRight(text, " ")
 	switch {
 	case e.Cause != "":

@@ -7,10 +7,10 @@ import (
 	"context"
 	"net/url"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/inventory"
 	"github.com/rollcall-grpc/rollcall/internal/printable"
 	"github.com/rollcall-grpc/rollcall/internal/timeline"
 )
@@ -67,12 +67,10 @@ type historySummary struct {
 
 // historyLine is an event as a row.
 type historyLine struct {
+	inventory.HistoryRow
 	Revision int64
 	Time     string
-	ID       string
-	What     string
 	Class    string // how it looks
-	Detail   string
 }
 
 func (v *historyView) frame(history *rollcall.History, err error, now time.Time) frame {
@@ -96,8 +94,7 @@ func (v *historyView) frame(history *rollcall.History, err error, now time.Time)
 	spans := timeline.Spans(history.Events, points, now)
 	for i := len(history.Events) - 1; i >= 0; i-- {
 		e := history.Events[i]
-		line := historyLineOf(v.service, e)
-		line.Time = spans[i].Text(now.UTC())
+		line := historyLine{inventory.HistoryRowOf(v.service, e), e.Revision, spans[i].Text(now.UTC()), eventClasses[e.Type]}
 		f.rows = append(f.rows, row{id: rowID(strconv.FormatInt(e.Revision, 10) + " " + e.Key), html: fragment("history-row", line)})
 	}
 	return f
@@ -106,39 +103,3 @@ func (v *historyView) frame(history *rollcall.History, err error, now time.Time)
 // eventClasses has how events look: as the status that they lead to.
 var eventClasses = map[rollcall.EventType]string{rollcall.EventCame: "serving", rollcall.EventUndrained: "serving",
 	rollcall.EventDrained: "draining", rollcall.EventGone: "gone", rollcall.EventInvalid: "invalid"}
-
-func historyLineOf(service string, e rollcall.HistoryEvent) historyLine {
-	line := historyLine{Revision: e.Revision, ID: strings.TrimPrefix(e.Key, service+"/"), What: string(e.Type), Class: eventClasses[e.Type]}
-	switch e.Type {
-	case rollcall.EventGone:
-		line.What, line.Detail, _ = strings.Cut(strings.TrimSuffix(e.Departure.Explain(), ")"), " (")
-	case rollcall.EventInvalid:
-		line.Detail = e.Invalid.Cause.Error()
-	case rollcall.EventConfig:
-		line.ID, line.Detail = "service config", "written"
-		if e.Config.JSON == nil {
-			line.Detail = "deleted"
-		}
-	case rollcall.EventCame:
-		line.Detail = e.New.Addr
-	default:
-		line.Detail = changeText(e.Change)
-	}
-	return line
-}
-
-// changeText lists the fields that have changed, with their values.
-func changeText(change rollcall.Change) string {
-	var parts []string
-	for _, f := range change.Fields() {
-		parts = append(parts, f.Field+" "+valueText(f.Old)+" → "+valueText(f.New))
-	}
-	return strings.Join(parts, ", ")
-}
-
-func valueText(value []byte) string {
-	if value == nil {
-		return "unset"
-	}
-	return string(value)
-}

@@ -21,6 +21,9 @@ import (
 // firstFrame is how long a page waits for what it is to show.
 const firstFrame = 5 * time.Second
 
+// maxField is how many characters of a value a page shows: one in etcd may have a million.
+const maxField = 200
+
 //go:embed templates/*.html
 var templateFiles embed.FS
 
@@ -35,6 +38,7 @@ var templates = template.Must(template.New("").Funcs(template.FuncMap{
 		}
 		return count(n) + " " + many
 	},
+	"cut":      func(s string) string { return printable.Shorten(s, maxField) },
 	"add":      func(a, b int) int { return a + b },
 	"link":     link,
 	"bytes":    cluster.Size,

@@ -158,3 +158,26 @@ func TestFiveThousandServices(t *testing.T) {
 		wantIn(t, a.body, want)
 	}
 }
+
+// TestLongValues: of what is very long in etcd, pages show the beginning.
+func TestLongValues(t *testing.T) {
+	b := newBench(t, Options{})
+	long := strings.Repeat("x", 100_000)
+	fields := make([]string, 5000)
+	for i := range fields {
+		fields[i] = fmt.Sprintf(`"field-%04d":%d`, i, i)
+	}
+	b.put("shop/a", fmt.Sprintf(`{"Addr":"10.0.0.1:1","Metadata":{"zone":%q,"version":%q,"note":%q,"last":"seen"}}`, long, long, long))
+	b.put("shop/b", `{"Addr":"10.0.0.2:1","Metadata":{`+strings.Join(fields, ",")+`}}`)
+	b.put("shop/"+long, `{"Addr":"`+long+`","Metadata":{"`+long+`":1}}`)
+	b.put("shop/b", `{"Addr":"10.0.0.2:1","Metadata":{}}`)
+	b.put("shop/b", `{"Addr":"10.0.0.2:1","Metadata":{`+strings.Join(fields, ",")+`}}`)
+	service := b.get("/service?name=shop").body
+	wantIn(t, service, strings.Repeat("x", 150), "last=seen", "field-0001=1", "more</span>")
+	wantNotIn(t, service, "field-4999")
+	for path, most := range map[string]int{"/": 10_000, "/service?name=shop": 20_000, "/history?name=shop": 10_000} {
+		if got := len(b.get(path).body); got > most {
+			t.Errorf("%s has %d bytes, want at most %d", path, got, most)
+		}
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/inventory"
@@ -33,9 +34,9 @@ type serviceSummary struct {
 type instanceRow struct {
 	inventory.Instance
 	Writes bool
-	Row    string // its id
-	Others []inventory.Field
-	Gone   string // why it has gone; "": it is there
+	Row    string   // its id
+	Others []string // the rest of the metadata
+	Gone   string   // why it has gone; "": it is there
 }
 
 // frame renders what is known now.
@@ -110,7 +111,7 @@ func (v *serviceView) rows(shown []inventory.Instance, now time.Time) []row {
 			r.class = "gone"
 		}
 		if !ok || gone != "" || c.modified != i.ModRevision || c.status != i.Status {
-			c = cells{i.ModRevision, i.Status, fragment("instance-row", instanceRow{i, v.writes, r.id, i.OtherFields(), gone})}
+			c = cells{i.ModRevision, i.Status, fragment("instance-row", instanceRow{i, v.writes, r.id, othersOf(i), gone})}
 		}
 		if gone == "" {
 			rendered[i.Key] = c
@@ -134,6 +135,23 @@ func (v *serviceView) rows(shown []inventory.Instance, now time.Time) []row {
 	v.cells = rendered
 	slices.SortFunc(rows, func(a, b row) int { return strings.Compare(keys[a.id], keys[b.id]) })
 	return rows
+}
+
+// maxOthers is how many characters of the rest of the metadata a row shows.
+const maxOthers = 1000
+
+// othersOf returns the fields that have no cell of their own, as far as a row has room for them.
+func othersOf(i inventory.Instance) (texts []string) {
+	left := maxOthers
+	fields := i.OtherFields()
+	for n, field := range fields {
+		text := printable.Shorten(field.String(), maxField)
+		if left -= utf8.RuneCountInString(text); left < 0 {
+			return append(texts, "… and "+count(len(fields)-n)+" more")
+		}
+		texts = append(texts, text)
+	}
+	return texts
 }
 
 // text is why an instance has gone, as far as is known.
