@@ -6,6 +6,7 @@ package console
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -13,13 +14,19 @@ import (
 const (
 	// maxViews bounds what one user can have rendered at a time.
 	maxViews = 500
-	// linger is how long a view goes on without readers: a page's stream begins after the page.
-	linger = 10 * time.Second
+	// linger is how long a view goes on without readers, who may come back, and lingerUnread how
+	// long one that no stream has read yet: a page's stream begins after the page.
+	linger       = 10 * time.Second
+	lingerUnread = 2 * time.Second
 	// minGap is the least time between two frames of a view.
 	minGap = 250 * time.Millisecond
 	// costFactor bounds what a view that is expensive to render takes of a processor, to a tenth.
 	costFactor = 9
 )
+
+// rendering bounds how many views are rendered at a time, whoever has them open, so that half of
+// the processors are left to whatever else the process does.
+var rendering = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))
 
 var (
 	errBusy   = errors.New("too many different pages are open; close some, or try again in a minute")
@@ -45,6 +52,7 @@ type openView struct {
 	*live
 	cancel context.CancelFunc
 	users  int
+	read   bool // by a stream
 	idle   *time.Timer // nil while there are users
 }
 
@@ -68,7 +76,7 @@ func (h *hub) close() {
 }
 
 // open returns the view of a key, which begins if nobody has it open. The caller calls release.
-func (h *hub) open(key string, begin view) (l *live, release func(), err error) {
+func (h *hub) open(key string, begin view, stream bool) (l *live, release func(), err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	v := h.views[key]
@@ -87,6 +95,7 @@ func (h *hub) open(key string, begin view) (l *live, release func(), err error) 
 		v.idle = nil
 	}
 	v.users++
+	v.read = v.read || stream
 	return v.live, sync.OnceFunc(func() { h.release(key, v) }), nil
 }
 
@@ -97,8 +106,12 @@ func (h *hub) release(key string, v *openView) {
 	if v.users > 0 || h.ctx.Err() != nil {
 		return
 	}
+	wait := lingerUnread
+	if v.read {
+		wait = linger
+	}
 	var idle *time.Timer
-	idle = time.AfterFunc(linger, func() {
+	idle = time.AfterFunc(wait, func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		if v.idle == idle { // nobody has come in between
@@ -110,11 +123,18 @@ func (h *hub) release(key string, v *openView) {
 }
 
 // pace calls render at once and after each wake, though no sooner than minGap after the last call
-// and so that it takes no more than a tenth of the time, until the context ends.
+// and so that it takes no more than a tenth of the time, until the context ends. It renders while
+// there is room for it: see rendering.
 func pace(ctx context.Context, wake <-chan struct{}, render func()) {
 	for {
+		select {
+		case rendering <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
 		began := time.Now()
 		render()
+		<-rendering
 		rest := max(minGap, costFactor*time.Since(began))
 		select {
 		case <-time.After(rest):

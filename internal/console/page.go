@@ -120,7 +120,7 @@ func (c *Console) showPage(w http.ResponseWriter, r *http.Request, v *visitor, p
 		c.fail(w, r, http.StatusBadRequest, "Not understood", printable.Error(err))
 		return
 	}
-	live, release, err := v.world.open(o.key, o.view)
+	live, release, err := v.world.open(o.key, o.view, false)
 	if err != nil {
 		w.Header().Set("Retry-After", "30")
 		c.fail(w, r, http.StatusServiceUnavailable, "Busy", err.Error())
@@ -157,7 +157,7 @@ func (c *Console) followPage(w http.ResponseWriter, r *http.Request, v *visitor,
 		http.Error(w, printable.Error(err), http.StatusBadRequest)
 		return
 	}
-	live, release, err := v.world.open(o.key, o.view)
+	live, release, err := v.world.open(o.key, o.view, true)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
