@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/rollcall-grpc/rollcall"
@@ -37,6 +38,23 @@ type Sent struct {
 	Accepted      bool
 }
 
+// clientList keeps the clients for a moment, however many pages show them.
+type clientList struct {
+	mu   sync.Mutex
+	at   time.Time
+	last []Client
+}
+
+// of returns the clients as they were at most clientsPause ago. Callers do not change them.
+func (l *clientList) of(ask func() []Client) []Client {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.at.IsZero() || time.Since(l.at) >= clientsPause-minGap {
+		l.last, l.at = ask(), time.Now()
+	}
+	return l.last
+}
+
 // clientLine is a client as a row.
 type clientLine struct {
 	Client
@@ -63,7 +81,7 @@ func (c *Console) openClients(w *world, query url.Values) (opened, error) {
 	if c.opts.Clients == nil {
 		return opened{}, errNotFound
 	}
-	v := &clientsView{world: w, clients: c.opts.Clients, filter: query.Get("q"), banner: banner{what: "all keys"}}
+	v := &clientsView{world: w, clients: func() []Client { return w.clients.of(c.opts.Clients) }, filter: query.Get("q"), banner: banner{what: "all keys"}}
 	var err error
 	if v.page, err = pageNumber(query); err != nil {
 		return opened{}, err
@@ -107,7 +125,7 @@ func (v *clientsView) frame(l listing, now time.Time) frame {
 	}
 	clients := v.clients()
 	s := clientsSummary{Known: true, All: len(clients), Page: v.page, Filter: v.filter}
-	clients = slices.DeleteFunc(clients, func(c Client) bool { return !v.matches(c) })
+	clients = slices.DeleteFunc(slices.Clone(clients), func(c Client) bool { return !v.matches(c) })
 	for _, c := range clients {
 		if c.State != "accepted" {
 			s.NotAccepted++

@@ -52,7 +52,7 @@ type openView struct {
 	*live
 	cancel context.CancelFunc
 	users  int
-	read   bool // by a stream
+	read   bool        // by a stream
 	idle   *time.Timer // nil while there are users
 }
 

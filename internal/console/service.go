@@ -71,6 +71,7 @@ type departed struct {
 
 // cells are the rendered cells of a row, as long as its value stays.
 type cells struct {
+	epoch    int
 	modified int64
 	status   inventory.Status
 	html     string
@@ -87,9 +88,12 @@ func (c *Console) openService(w *world, query url.Values) (opened, error) {
 	if err != nil {
 		return opened{}, err
 	}
-	v := &serviceView{world: w, service: service, filter: query.Get("q"), clients: c.opts.Clients, check: c.opts.CheckConfig, writes: c.opts.Writes,
+	v := &serviceView{world: w, service: service, filter: query.Get("q"), check: c.opts.CheckConfig, writes: c.opts.Writes,
 		wake: make(chan struct{}, 1), cells: make(map[string]cells),
 		banner: banner{what: "the keys of service " + quoted(service), prefix: service + "/"}}
+	if c.opts.Clients != nil {
+		v.clients = func() []Client { return w.clients.of(c.opts.Clients) }
+	}
 	if v.page, err = pageNumber(query); err != nil {
 		return opened{}, err
 	}

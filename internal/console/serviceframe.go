@@ -100,6 +100,10 @@ func (s *serviceSummary) count(all []inventory.Instance) {
 // rows renders instances, and those that have gone a moment ago in their places.
 func (v *serviceView) rows(shown []inventory.Instance, now time.Time) []row {
 	rendered := make(map[string]cells, len(shown))
+	epoch := 0
+	if v.snap != nil {
+		epoch = v.snap.Epoch()
+	}
 	rows := make([]row, 0, len(shown)+len(v.gone))
 	there := make(map[string]bool, len(shown))
 	keys := make(map[string]string, len(shown)) // by the id of the row
@@ -110,8 +114,8 @@ func (v *serviceView) rows(shown []inventory.Instance, now time.Time) []row {
 		if gone != "" {
 			r.class = "gone"
 		}
-		if !ok || gone != "" || c.modified != i.ModRevision || c.status != i.Status {
-			c = cells{i.ModRevision, i.Status, fragment("instance-row", instanceRow{i, v.writes, r.id, othersOf(i), gone})}
+		if !ok || gone != "" || c.epoch != epoch || c.modified != i.ModRevision || c.status != i.Status {
+			c = cells{epoch, i.ModRevision, i.Status, fragment("instance-row", instanceRow{i, v.writes, r.id, othersOf(i), gone})}
 		}
 		if gone == "" {
 			rendered[i.Key] = c

@@ -6,6 +6,8 @@ package console
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,7 +23,8 @@ type world struct {
 	*hub
 	directory *rollcall.Directory
 	services  *catalog // of the whole store
-	own       bool     // the Directory and its client end with the world
+	clients   clientList
+	own       bool // the Directory and its client end with the world
 }
 
 // newWorld follows the whole store from the start, so that the first page is quick.
@@ -118,6 +121,9 @@ func (c *catalog) count() {
 				service, _ := rollcall.SplitKey(change.Key)
 				c.seen[service] = time.Now()
 			}
+			if len(c.seen) > 2*maxSeen {
+				c.forget()
+			}
 		}
 		c.last = snap
 	}
@@ -135,7 +141,7 @@ func (c *catalog) count() {
 				next.seen[s.Service] = at
 			}
 		}
-		c.seen = copyOf(next.seen)
+		c.seen = maps.Clone(next.seen)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -145,12 +151,15 @@ func (c *catalog) count() {
 	}
 }
 
-func copyOf(times map[string]time.Time) map[string]time.Time {
-	c := make(map[string]time.Time, len(times))
-	for name, at := range times {
-		c[name] = at
+// maxSeen is how many services a catalog without readers remembers the last change of.
+const maxSeen = 10_000
+
+// forget drops all but the latest of what is remembered.
+func (c *catalog) forget() {
+	names := slices.SortedFunc(maps.Keys(c.seen), func(a, b string) int { return c.seen[b].Compare(c.seen[a]) })
+	for _, name := range names[maxSeen:] {
+		delete(c.seen, name)
 	}
-	return c
 }
 
 // read has a channel poked when there is another listing, until the result is called.
