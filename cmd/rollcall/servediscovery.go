@@ -16,6 +16,8 @@ import (
 	"sync"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
 	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/inventory"
 )
@@ -25,28 +27,29 @@ const (
 	discoveryLinger = 10 * time.Minute
 	// discoveryWait is how long the first request waits for etcd. Prometheus keeps its targets when it fails.
 	discoveryWait = 3 * time.Second
-	// maxDiscoveries is how many services and prefixes are followed at most. Those beyond are answered
-	// as well, but listed for each request.
-	maxDiscoveries = 1000
+	// maxDiscoveries is how many prefixes are followed at most, where not everything may be read.
+	maxDiscoveries = 50
 )
 
-// discovery serves what a Directory follows as Prometheus' HTTP service discovery. A request
-// subscribes; the latest subscription of each prefix stays for a while, so that the next request
-// costs etcd nothing and has an answer while etcd is away.
+// discovery serves what a Directory follows as Prometheus' HTTP service discovery. Everything is
+// followed once, whatever is asked for; where etcd does not let this client read it, what is asked
+// for is. That stays for a while, so that the next request costs etcd nothing and has an answer
+// while etcd is away.
 type discovery struct {
 	directory *rollcall.Directory
 
-	mu        sync.Mutex
-	lingering map[string]*lingering // by prefix
+	mu       sync.Mutex
+	followed map[string]*followedPrefix
 }
 
-type lingering struct {
+type followedPrefix struct {
 	*rollcall.Subscription
-	end *time.Timer
+	used time.Time
+	end  *time.Timer
 }
 
 func newDiscovery(directory *rollcall.Directory) *discovery {
-	return &discovery{directory: directory, lingering: make(map[string]*lingering)}
+	return &discovery{directory: directory, followed: make(map[string]*followedPrefix)}
 }
 
 // discoveryQuery is what a request asks for.
@@ -105,7 +108,7 @@ func (d *discovery) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "nothing is known yet: "+oneLine(plain(err)), http.StatusServiceUnavailable)
 		return
 	}
-	body, _ := json.Marshal(targetGroups(snap, q.split, q.selector, q.port)) // strings can be written
+	body, _ := json.Marshal(targetGroups(snap, q.prefix, q.split, q.selector, q.port)) // strings can be written
 	sum := fnv.New128a()
 	_, _ = sum.Write(body)
 	w.Header().Set("Content-Type", "application/json")
@@ -113,52 +116,77 @@ func (d *discovery) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
 }
 
-// latest returns the newest snapshot of a prefix, and has it followed for a while.
+// latest returns the newest snapshot that has a prefix, and perhaps more.
 func (d *discovery) latest(ctx context.Context, prefix string) (*rollcall.Snapshot, error) {
+	ctx, cancel := context.WithTimeout(ctx, discoveryWait)
+	defer cancel()
+	if !d.follows(prefix) {
+		if snap, err := d.follow(ctx, ""); prefix == "" || !errors.Is(err, rpctypes.ErrPermissionDenied) {
+			return snap, err
+		}
+	}
+	return d.follow(ctx, prefix)
+}
+
+func (d *discovery) follows(prefix string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.followed[prefix] != nil
+}
+
+// follow returns the newest snapshot of a prefix, and has it followed for a while.
+func (d *discovery) follow(ctx context.Context, prefix string) (*rollcall.Snapshot, error) {
+	if err := d.keep(prefix); err != nil {
+		return nil, err
+	}
 	sub, err := d.directory.SubscribePrefix(prefix)
 	if err != nil {
 		return nil, err
 	}
-	defer d.linger(prefix, sub)
-	ctx, cancel := context.WithTimeout(ctx, discoveryWait)
-	defer cancel()
+	defer sub.Close()
 	return sub.First(ctx)
 }
 
-// linger keeps a subscription that a request is done with, in place of the one of the request before.
-func (d *discovery) linger(prefix string, sub *rollcall.Subscription) {
+// keep has a prefix followed from now on for a while.
+func (d *discovery) keep(prefix string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	before := d.lingering[prefix]
-	if before == nil && len(d.lingering) >= maxDiscoveries {
-		sub.Close()
-		return
+	f := d.followed[prefix]
+	switch {
+	case f != nil:
+	case len(d.followed) >= maxDiscoveries:
+		return fmt.Errorf("%d prefixes are followed already, the most that are: ask for fewer and longer ones, or let this client read all keys", maxDiscoveries)
+	default:
+		sub, err := d.directory.SubscribePrefix(prefix)
+		if err != nil {
+			return err
+		}
+		f = &followedPrefix{Subscription: sub}
+		f.end = time.AfterFunc(discoveryLinger, func() { d.end(prefix, f) })
+		d.followed[prefix] = f
 	}
-	now := &lingering{Subscription: sub}
-	now.end = time.AfterFunc(discoveryLinger, func() { d.end(prefix, now) })
-	d.lingering[prefix] = now
-	if before != nil && before.end.Stop() {
-		before.Close()
-	}
+	f.used = time.Now()
+	return nil
 }
 
-// end closes a subscription that has lingered.
-func (d *discovery) end(prefix string, ended *lingering) {
+// end closes a subscription that has not been used for a while.
+func (d *discovery) end(prefix string, f *followedPrefix) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.lingering[prefix] == ended {
-		delete(d.lingering, prefix)
+	if left := discoveryLinger - time.Since(f.used); left > 0 {
+		f.end.Reset(left)
+		return
 	}
-	ended.Close()
+	delete(d.followed, prefix)
+	f.Close()
 }
 
 // close closes all subscriptions.
 func (d *discovery) close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, l := range d.lingering {
-		if l.end.Stop() {
-			l.Close()
-		}
+	for _, f := range d.followed {
+		f.end.Stop()
+		f.Close()
 	}
 }

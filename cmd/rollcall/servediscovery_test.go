@@ -113,7 +113,7 @@ func TestDiscoveryMistakes(t *testing.T) {
 	}
 }
 
-// TestDiscoveryFollows: requests share one watch, which lingers; changes arrive, and while etcd is
+// TestDiscoveryFollows: requests share one watch, which stays; changes arrive, and while etcd is
 // away the last targets stay. Before anything is known the answer is 503.
 func TestDiscoveryFollows(t *testing.T) {
 	etcd := freshEtcd(t)
@@ -123,14 +123,10 @@ func TestDiscoveryFollows(t *testing.T) {
 	if got := targetsAt(t, s.admin, "?service=svc"); strings.Count(got, "\n") != 1 {
 		t.Fatalf("targets %q", got)
 	}
-	lists := func() string {
-		_, body := get(t, s.admin, "/metrics")
-		return metricLine(body, `rollcall_etcd_calls_total{code="OK",method="etcdserverpb.KV/Range"}`)
-	}
-	before := lists()
+	before := listsOf(t, s)
 	putAll(t, endpoint, map[string]string{"svc/b": `{"Op":0,"Addr":"10.0.0.2:80"}`})
 	eventually(t, "the change arrives", func() bool { return strings.Count(targetsAt(t, s.admin, "?service=svc"), "\n") == 2 })
-	if now := lists(); now != before || before == "" {
+	if now := listsOf(t, s); now != before || before == "" {
 		t.Errorf("%q after further requests, %q before", now, before)
 	}
 
@@ -159,9 +155,78 @@ func TestDiscoveryFollows(t *testing.T) {
 	if got := targetsAt(t, s.admin, "?service=svc"); strings.Count(got, "\n") != 2 {
 		t.Errorf("targets %q while etcd is away", got)
 	}
-	if code, body := get(t, s.admin, "/prometheus/sd?service=unknown"); code != http.StatusServiceUnavailable || !strings.Contains(body, "nothing is known yet: ") {
+	if code, body := get(t, beginServe(t, endpoint).admin, "/prometheus/sd?service=svc"); code != http.StatusServiceUnavailable || !strings.Contains(body, "nothing is known yet: ") {
 		t.Errorf("%d %q", code, body)
 	}
+}
+
+// TestDiscoveryIsBounded: where everything may be read it is followed once, whatever is asked for; else
+// no more than some prefixes are, and further ones are refused.
+func TestDiscoveryIsBounded(t *testing.T) {
+	etcd := freshEtcd(t)
+	endpoint := etcd.Endpoint()
+	putAll(t, endpoint, map[string]string{"open/a": `{"Op":0,"Addr":"10.0.0.1:80"}`})
+	s := beginServe(t, endpoint)
+	targetsAt(t, s.admin, "")
+	before := listsOf(t, s)
+	for i := range maxDiscoveries + 10 {
+		targetsAt(t, s.admin, fmt.Sprintf("?prefix=open/%d", i))
+	}
+	if now := listsOf(t, s); now != before || before == "" {
+		t.Errorf("%q after requests for many prefixes, %q before", now, before)
+	}
+
+	client := etcdClient(t, endpoint)
+	for _, err := range []error{
+		second(client.RoleAdd(t.Context(), "root")),
+		second(client.UserAdd(t.Context(), "root", "secret")),
+		second(client.UserGrantRole(t.Context(), "root", "root")),
+		second(client.RoleAdd(t.Context(), "reader")),
+		second(client.RoleGrantPermission(t.Context(), "reader", "open/", "open0", clientv3.PermissionType(clientv3.PermRead))),
+		second(client.UserAdd(t.Context(), "bob", "builder")),
+		second(client.UserGrantRole(t.Context(), "bob", "reader")),
+		second(client.AuthEnable(t.Context())),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	s = beginServe(t, endpoint, "--user", "bob:builder")
+	if got := targetsAt(t, s.admin, "?service=open"); strings.Count(got, "\n") != 1 {
+		t.Errorf("targets %q", got)
+	}
+	refused := 0
+	for i := range maxDiscoveries {
+		code, body := get(t, s.admin, fmt.Sprintf("/prometheus/sd?prefix=open/%d", i))
+		if code == http.StatusServiceUnavailable && strings.Contains(body, "the most that are: ask for fewer") {
+			refused++
+		} else if code != http.StatusOK {
+			t.Errorf("prefix %d: %d %q", i, code, body)
+		}
+	}
+	if refused != 2 { // all keys and the service are followed as well
+		t.Errorf("%d prefixes were refused, want 2", refused)
+	}
+	if code, body := get(t, s.admin, "/prometheus/sd"); code != http.StatusServiceUnavailable || !strings.Contains(body, "permission denied") {
+		t.Errorf("all keys: %d %q", code, body)
+	}
+	if err := etcd.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := targetsAt(t, s.admin, "?service=open"); strings.Count(got, "\n") != 1 {
+		t.Errorf("targets %q while etcd is away", got)
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
+// listsOf returns how often etcd was asked for keys. Once it is ready, what is followed in any case
+// has been.
+func listsOf(t *testing.T, s *served) string {
+	t.Helper()
+	eventually(t, "it is ready", func() bool { code, _ := get(t, s.admin, "/readyz"); return code == http.StatusOK })
+	_, body := get(t, s.admin, "/metrics")
+	return metricLine(body, `rollcall_etcd_calls_total{code="OK",method="etcdserverpb.KV/Range"}`)
 }
 
 // metricLine returns the line of a series.

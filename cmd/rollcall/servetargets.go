@@ -25,13 +25,16 @@ type targetGroup struct {
 	Labels  map[string]string `json:"labels"`
 }
 
-// targetGroups returns a group for each instance that a selector matches, sorted by key and never
+// targetGroups returns a group for each instance below a prefix that a selector matches, sorted by key and never
 // nil. Instances that are draining still run and are scraped; those with an invalid value or a
 // disallowed address are left out. A port of 0 is that of the instance: its metrics_port, else its own.
-func targetGroups(snap *rollcall.Snapshot, split inventory.Splitter, selector rollcall.Selector, port uint16) []targetGroup {
+func targetGroups(snap *rollcall.Snapshot, prefix string, split inventory.Splitter, selector rollcall.Selector, port uint16) []targetGroup {
 	instances, _ := snap.Partition(nil)
 	groups := make([]targetGroup, 0, len(instances))
 	for _, inst := range instances {
+		if !strings.HasPrefix(inst.Key, prefix) {
+			continue
+		}
 		service, id := split(inst.Key)
 		if service == "" || !selector.Matches(inst) {
 			continue
