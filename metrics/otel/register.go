@@ -40,7 +40,7 @@ type Options struct {
 //
 // The API has no histogram that is observed. The latency of updates is given as two counters:
 // rollcall.update.deliveries has how many were delivered, each in the narrowest bucket that it
-// fits, rollcall.within; rollcall.update.latency how long all took together.
+// fits, rollcall.within; rollcall.update.delivery_time how long all took together.
 func Register(provider metric.MeterProvider, directory *rollcall.Directory, opts Options) (metric.Registration, error) {
 	source := &table.Source{Directory: directory, Registrars: opts.Registrars, MaxServices: cmp.Or(opts.MaxServices, table.DefaultMaxServices)}
 	if opts.NoServiceAttribute {
@@ -49,7 +49,10 @@ func Register(provider metric.MeterProvider, directory *rollcall.Directory, opts
 	meter := provider.Meter(Scope)
 	instruments := make(map[*table.Metric]metric.Float64Observable)
 	var all []metric.Observable
-	for _, m := range append([]*table.Metric{deliveries}, table.All...) {
+	for _, m := range append([]*table.Metric{deliveries, deliveryTime}, table.All...) {
+		if m.Kind == table.Histogram {
+			continue
+		}
 		instrument, err := newInstrument(meter, m)
 		if err != nil {
 			return nil, err
@@ -65,7 +68,7 @@ func Register(provider metric.MeterProvider, directory *rollcall.Directory, opts
 		if directory == nil {
 			return nil
 		}
-		o.ObserveFloat64(instruments[table.Latency], latency.Sum.Seconds())
+		o.ObserveFloat64(instruments[deliveryTime], latency.Sum.Seconds())
 		within := func(bound string, n uint64) {
 			o.ObserveFloat64(instruments[deliveries], float64(n), metric.WithAttributes(attribute.String("rollcall.within", bound)))
 		}
@@ -79,8 +82,13 @@ func Register(provider metric.MeterProvider, directory *rollcall.Directory, opts
 	}, all...)
 }
 
-var deliveries = &table.Metric{Name: "update.deliveries", Unit: "{delivery}", Kind: table.Counter,
-	Help: "Changes delivered to subscribers, by how many seconds they took at most."}
+// What stands for table.Latency, whose name is left to a histogram.
+var (
+	deliveries = &table.Metric{Name: "update.deliveries", Unit: "{delivery}", Kind: table.Counter,
+		Help: "Changes delivered to subscribers, by how many seconds they took at most."}
+	deliveryTime = &table.Metric{Name: "update.delivery_time", Unit: "s", Kind: table.Counter,
+		Help: "Time from the receipt of changes to the subscribers that were given them, of all deliveries together."}
+)
 
 func newInstrument(meter metric.Meter, m *table.Metric) (metric.Float64Observable, error) {
 	name, help, unit := m.OTelName(), metric.WithDescription(m.Help), metric.WithUnit(m.Unit)

@@ -106,7 +106,7 @@ func TestRegister(t *testing.T) {
 				"rollcall.lists{rollcall.cause=start}":                                   3,
 				"rollcall.update.deliveries{rollcall.within=0.0001}":                     3,
 				"rollcall.update.deliveries{rollcall.within=+Inf}":                       0,
-				"rollcall.update.latency{}":                                              0,
+				"rollcall.update.delivery_time{}":                                        0,
 			}},
 			{rollcallotel.Options{MaxServices: 1}, map[string]float64{
 				"rollcall.service.subscribers{rollcall.service=a}":     1,
@@ -127,7 +127,7 @@ func TestRegister(t *testing.T) {
 			}
 			for name, want := range map[string]string{
 				"rollcall.service.instances": "updowncounter {instance}", "rollcall.service.staleness": "gauge s",
-				"rollcall.lists": "counter {list}", "rollcall.update.latency": "counter s",
+				"rollcall.lists": "counter {list}", "rollcall.update.delivery_time": "counter s",
 			} {
 				if got.kinds[name] != want {
 					t.Errorf("%s is a %s, want %s", name, got.kinds[name], want)
