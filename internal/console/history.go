@@ -21,6 +21,8 @@ const (
 	// historyPause is the least time between two looks into etcd's history, which cost etcd
 	// much more than a watch.
 	historyPause = 10 * time.Second
+	// replayTimeout bounds one look. A page whose history takes longer than it waits is filled later.
+	replayTimeout = time.Minute
 )
 
 // historyView shows what happened to a service, out of etcd's own history.
@@ -40,21 +42,51 @@ func (c *Console) openHistory(w *world, query url.Values) (opened, error) {
 }
 
 func (v *historyView) follow(ctx context.Context, show func(frame)) {
+	changed := make(chan struct{}, 1)
+	instances, config, err := v.world.directory.SubscribeServiceFunc(v.service,
+		func(*rollcall.Snapshot, error) { poke(changed) }, func(*rollcall.ServiceConfig, error) { poke(changed) })
+	if err != nil { // the Directory is closed, as the console will be
+		show(v.frame(nil, err, time.Now()))
+		return
+	}
+	defer instances.Close()
+	defer config.Close()
+	slow := time.AfterFunc(lookUpTimeout, func() { show(frame{pieces: []piece{{"summary", fragment("history-waiting", nil)}}}) })
+	defer slow.Stop()
 	for {
 		began := time.Now()
-		asking, cancel := context.WithTimeout(ctx, lookUpTimeout)
-		history, err := v.world.directory.History(asking, v.service, rollcall.HistoryOptions{Limit: historyLimit})
-		cancel()
+		history, err := v.replay(ctx)
+		slow.Stop()
 		if ctx.Err() != nil {
 			return
 		}
-		show(v.frame(history, err, time.Now()))
+		pause := max(historyPause, costFactor*time.Since(began))
+		for again := false; !again; again = err != nil || len(changed) > 0 {
+			show(v.frame(history, err, time.Now())) // the times of the same events become more exact
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+				return
+			}
+		}
 		select {
-		case <-time.After(max(historyPause, costFactor*time.Since(began))):
-		case <-ctx.Done():
-			return
+		case <-changed:
+		default:
 		}
 	}
+}
+
+// replay reads what happened, one view after the other.
+func (v *historyView) replay(ctx context.Context) (*rollcall.History, error) {
+	ctx, cancel := context.WithTimeout(ctx, replayTimeout)
+	defer cancel()
+	select {
+	case v.world.replaying <- struct{}{}:
+		defer func() { <-v.world.replaying }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	return v.world.directory.History(ctx, v.service, rollcall.HistoryOptions{Limit: historyLimit})
 }
 
 type historySummary struct {

@@ -44,6 +44,8 @@ type hub struct {
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 
+	replaying chan struct{} // bounds the views that read etcd's history at a time, to one
+
 	mu    sync.Mutex
 	views map[string]*openView
 }
@@ -57,7 +59,7 @@ type openView struct {
 }
 
 func newHub() *hub {
-	h := &hub{views: make(map[string]*openView)}
+	h := &hub{views: make(map[string]*openView), replaying: make(chan struct{}, 1)}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	return h
 }

@@ -181,3 +181,12 @@ func TestLongValues(t *testing.T) {
 		}
 	}
 }
+
+// TestHistoryFollows: an open history shows what happens later.
+func TestHistoryFollows(t *testing.T) {
+	b := newBench(t, Options{})
+	b.put("shop/a", `{"Addr":"10.0.0.1:1"}`)
+	page := b.open("/history?name=shop")
+	b.put("shop/later", `{"Addr":"10.0.0.2:1"}`)
+	page.wait(t, ">later</th>")
+}

@@ -21,8 +21,8 @@ import (
 const (
 	// instancesPerPage is how many instances a page lists.
 	instancesPerPage = 1000
-	// lookUpTimeout bounds a question about leases or history: less than firstFrame, so that a
-	// page can say that it was not answered.
+	// lookUpTimeout bounds a question about leases, and how long a page says nothing of a history
+	// that is not read yet: less than firstFrame, which a page waits.
 	lookUpTimeout = 4 * time.Second
 	// lookUpPause is the least time between two looks at the leases of a page, and perLease what
 	// is added for each of them, to spare etcd.

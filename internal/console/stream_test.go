@@ -57,7 +57,7 @@ func TestStaleBanner(t *testing.T) {
 	wantIn(t, b.get("/service?name=shop").body, "Out of date since", ">a</th>", "Cause: ")
 	wantIn(t, b.get("/").body, "Out of date since", ">shop</a>")
 	wantIn(t, b.get("/service?name=other").body, "Waiting for etcd")
-	wantIn(t, b.get("/history?name=shop").body, "The history could not be read")
+	wantIn(t, b.get("/history?name=shop").body, "The history has not been read yet")
 	wantIn(t, b.get("/cluster").body, `<span class="status bad">bad</span>`)
 	b.etcd.Member(0).Start()
 	for _, r := range []*reader{page, list} {
