@@ -214,7 +214,7 @@ func (c *Console) askConfig(w http.ResponseWriter, r *http.Request, v *visitor) 
 func (c *Console) changeConfig(w http.ResponseWriter, r *http.Request, v *visitor) {
 	a := asked{Service: r.URL.Query().Get("service"), Action: r.PostFormValue("do"), Self: r.URL.RequestURI(),
 		Value: strings.TrimSpace(strings.ReplaceAll(r.PostFormValue("config"), "\r\n", "\n"))}
-	a.Modified, _ = strconv.ParseInt(r.PostFormValue("modified"), 10, 64) // 0, of a form that is not ours, is refused by etcd
+	a.Modified, _ = strconv.ParseInt(r.PostFormValue("modified"), 10, 64) // 0: it is written only if there is none
 	ctx, cancel := context.WithTimeout(r.Context(), writeTime)
 	defer cancel()
 	config := rollcall.ServiceConfig{Service: a.Service, JSON: json.RawMessage(a.Value), ModRevision: a.Modified}
