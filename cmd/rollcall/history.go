@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/timeline"
@@ -23,6 +22,7 @@ type historyFlags struct {
 	since    time.Duration
 	revision int64
 	admin    string
+	timeout  time.Duration
 	asked    bool // the user has given admin
 }
 
@@ -54,6 +54,7 @@ func newHistory(a *app) *cobra.Command {
 	}
 	cmd.Flags().DurationVar(&f.since, "since", 0, "leave out what is known to have happened longer ago")
 	cmd.Flags().Int64Var(&f.revision, "revision", 0, "begin with this revision (default: as far back as etcd remembers)")
+	cmd.Flags().DurationVar(&f.timeout, "timeout", time.Minute, "time within which etcd must have told its history")
 	cmd.Flags().StringVar(&f.admin, "admin", defaultAdminAddr, `a rollcall serve on the same etcd, for times; "" for none`)
 	return cmd
 }
@@ -61,6 +62,9 @@ func newHistory(a *app) *cobra.Command {
 func (f historyFlags) validate(since, revision bool) error {
 	if since && f.since <= 0 {
 		return fail(exitUsage, "--since %v: must be more than 0", f.since)
+	}
+	if f.timeout <= 0 {
+		return fail(exitUsage, "--timeout %v: must be positive, such as 1m", f.timeout)
 	}
 	if revision && f.revision <= 0 {
 		return fail(exitUsage, "--revision %d: must be at least 1", f.revision)
@@ -72,14 +76,7 @@ func (f historyFlags) validate(since, revision bool) error {
 }
 
 func (a *app) history(ctx context.Context, service string, f historyFlags) error {
-	var h *rollcall.History
-	err := a.talk(ctx, func(ctx context.Context, client *clientv3.Client) error {
-		dir, err := rollcall.SharedDirectory(client)
-		if err == nil {
-			h, err = dir.History(ctx, service, rollcall.HistoryOptions{From: f.revision})
-		}
-		return err
-	})
+	h, err := a.replay(ctx, service, f)
 	if err != nil {
 		return err
 	}
@@ -99,6 +96,33 @@ func (a *app) history(ctx context.Context, service string, f historyFlags) error
 	}
 	_, err = fmt.Fprint(a.stdout, historyTable(service, rows, now))
 	return err
+}
+
+// replay connects to etcd within the dial timeout, and reads its history within a longer one: on a
+// large store that takes time.
+func (a *app) replay(ctx context.Context, service string, f historyFlags) (*rollcall.History, error) {
+	client, err := a.client()
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close()
+	starting, cancel := a.deadline(ctx)
+	err = connect(starting, client)
+	cancel()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := rollcall.SharedDirectory(client)
+	if err != nil {
+		return nil, err
+	}
+	reading, cancel := context.WithTimeout(ctx, f.timeout)
+	defer cancel()
+	h, err := dir.History(reading, service, rollcall.HistoryOptions{From: f.revision})
+	if err != nil && reading.Err() != nil && ctx.Err() == nil {
+		return nil, fail(exitTimeout, "etcd has not told its history within %v: give a later --revision, or a longer --timeout", f.timeout)
+	}
+	return h, err
 }
 
 // points asks a rollcall serve when etcd told which revision. Where none is at the default

@@ -154,3 +154,13 @@ func TestHistoryOfServe(t *testing.T) {
 	s.interrupt()
 	s.end(t)
 }
+
+// TestHistoryTimeout: the history may take longer than it takes to connect, and no longer than is said.
+func TestHistoryTimeout(t *testing.T) {
+	server := freshEtcd(t)
+	put1(t, etcdClient(t, server.Endpoint()), "shop/cart/a", `{"Addr":"10.0.0.1:80"}`)
+	r := rollcallAt(t, server.Endpoint(), "history", "shop/cart", noServe, "--timeout", "1ns")
+	if r.code != exitTimeout || !strings.Contains(r.stderr, "give a later --revision, or a longer --timeout") {
+		t.Errorf("exit %d, want %d: %s", r.code, exitTimeout, r.stderr)
+	}
+}
