@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"syscall"
 	"time"
 
@@ -59,7 +58,7 @@ func newHistory(a *app) *cobra.Command {
 	return cmd
 }
 
-func (f historyFlags) validate(since, revision bool) error {
+func (f *historyFlags) validate(since, revision bool) error {
 	if since && f.since <= 0 {
 		return fail(exitUsage, "--since %v: must be more than 0", f.since)
 	}
@@ -69,10 +68,10 @@ func (f historyFlags) validate(since, revision bool) error {
 	if revision && f.revision <= 0 {
 		return fail(exitUsage, "--revision %d: must be at least 1", f.revision)
 	}
-	if _, _, err := net.SplitHostPort(f.admin); err != nil && f.admin != "" {
-		return fail(exitUsage, "--admin %q: %v; write HOST:PORT", f.admin, err)
+	if f.admin == "" {
+		return nil
 	}
-	return nil
+	return checkAdmin(&f.admin)
 }
 
 func (a *app) history(ctx context.Context, service string, f historyFlags) error {
@@ -144,7 +143,9 @@ func (a *app) points(ctx context.Context, f historyFlags, cluster uint64) ([]tim
 		return list.Points, nil
 	case f.asked || isSignal(err):
 		return nil, err
-	case !errors.Is(err, syscall.ECONNREFUSED):
+	case errors.Is(err, syscall.ECONNREFUSED):
+		a.say("no rollcall serve at %s has seen the times; see --admin", f.admin)
+	default:
 		a.say("%s; going on without its times", plain(err))
 	}
 	return nil, nil

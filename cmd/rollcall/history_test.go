@@ -102,7 +102,7 @@ func TestHistoryTimes(t *testing.T) {
 		_ = json.NewEncoder(w).Encode(list)
 	}))
 	defer fake.Close()
-	admin := "--admin=" + strings.TrimPrefix(fake.URL, "http://")
+	admin := "--admin=" + fake.URL + "/" // as rollcall serve prints it
 	var doc historyDocument
 	r := must(t, server.Endpoint(), "history", "shop/cart", admin, "--since", "30m", "-o", "json")
 	if err := json.Unmarshal([]byte(r.stdout), &doc); err != nil {

@@ -95,8 +95,8 @@ func newXDSClients(a *app) *cobra.Command {
 
 // xdsClients lists the clients of a service, "" for all.
 func (a *app) xdsClients(ctx context.Context, addr, service string) error {
-	if _, _, err := net.SplitHostPort(addr); err != nil {
-		return fail(exitUsage, "--admin %q: %v; write HOST:PORT", addr, err)
+	if err := checkAdmin(&addr); err != nil {
+		return err
 	}
 	body, err := a.fetch(ctx, addr, "/xds/clients")
 	if err != nil {
@@ -122,6 +122,16 @@ func (a *app) xdsClients(ctx context.Context, addr, service string) error {
 	}
 	_, err = fmt.Fprint(a.stdout, clientTable(list.Clients, time.Now()))
 	return err
+}
+
+// checkAdmin checks an admin address, and makes HOST:PORT of the URL that rollcall serve prints.
+func checkAdmin(addr *string) error {
+	given := *addr
+	*addr = strings.TrimSuffix(strings.TrimPrefix(given, "http://"), "/")
+	if _, _, err := net.SplitHostPort(*addr); err != nil {
+		return fail(exitUsage, "--admin %q: %v; write HOST:PORT", given, err)
+	}
+	return nil
 }
 
 // fetch reads from the admin address of a rollcall serve.

@@ -165,6 +165,9 @@ func (c *catalog) forget() {
 // read has a channel poked when there is another listing, until the result is called.
 func (c *catalog) read(wake chan struct{}) (stop func()) {
 	c.mu.Lock()
+	if len(c.readers) == 0 {
+		c.latest = listing{} // what was counted for earlier readers may be old
+	}
 	c.readers[wake] = true
 	c.mu.Unlock()
 	poke(c.wake)
