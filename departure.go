@@ -20,17 +20,28 @@ const (
 	DepartureUnknown Departure = "unknown"
 )
 
-// Explain returns what the Departure means, for people.
+// Explain returns the Departure with its reason, for people: "left (it was draining)".
 func (d Departure) Explain() string {
 	switch d {
-	case DepartureLeft:
-		return "left (it was draining)"
-	case DepartureExpired:
-		return "expired (its lease is gone)"
+	case DepartureLeft, DepartureExpired:
+		return string(d) + " (" + d.Reason() + ")"
 	case DepartureDeleted:
-		return "deleted by hand (no lease ended)"
+		return "deleted by hand (" + d.Reason() + ")"
 	}
-	return "gone (etcd does not tell why)"
+	return "gone (" + d.Reason() + ")"
+}
+
+// Reason returns what the Departure is known by.
+func (d Departure) Reason() string {
+	switch d {
+	case DepartureLeft:
+		return "it was draining"
+	case DepartureExpired:
+		return "its lease is gone"
+	case DepartureDeleted:
+		return "no lease ended"
+	}
+	return "etcd does not tell why"
 }
 
 // leaseState is what is known of a lease.

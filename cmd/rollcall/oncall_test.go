@@ -32,7 +32,7 @@ var answers = map[string]shown{
 	},
 	"Who vanished, when, and did it leave or die?": {
 		command: []string{" expired dead ", " left left ", " deleted gone "},
-		page:    []string{"expired", "left", "deleted by hand"},
+		page:    []string{"expired", "it was draining", "no lease ended"},
 		metric:  []string{"rollcall_service_instances{"},
 	},
 	"Which clients use a service?": {

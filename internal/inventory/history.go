@@ -59,7 +59,7 @@ func eventDetails(e rollcall.HistoryEvent) string {
 	case rollcall.EventConfig:
 		return MetadataText(e.Config.JSON)
 	case rollcall.EventGone:
-		return ""
+		return e.Departure.Reason()
 	}
 	return FieldsText(e.Fields())
 }
