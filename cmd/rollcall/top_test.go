@@ -201,6 +201,25 @@ func TestPingProgress(t *testing.T) {
 	}
 }
 
+// TestWatchOnTerminal: what was there, what comes and why it goes appear as they happen, until Ctrl-C.
+func TestWatchOnTerminal(t *testing.T) {
+	server := freshEtcd(t)
+	client := etcdClient(t, server.Endpoint())
+	put1(t, client, "shop/a", `{"Addr":"10.0.0.1:80"}`)
+	x := rollcallIn(t, []string{"ROLLCALL_ENDPOINTS=" + server.Endpoint()}, "watch", "shop")
+	x.Await("endpoints now: 1", "= a  10.0.0.1:80")
+	put1(t, client, "shop/b\x1b[2J", `{"Addr":"10.0.0.2:80","Metadata":{"status":"draining"}}`)
+	x.Await(`+ b\x1b[2J  10.0.0.2:80`)
+	if _, err := client.Delete(t.Context(), "shop/", clientv3.WithPrefix()); err != nil {
+		t.Fatal(err)
+	}
+	x.Await("- a         10.0.0.1:80  deleted by hand (no lease ended)", "left (it was draining)")
+	x.Type("\x03")
+	if code := x.End(); code != 130 {
+		t.Errorf("exit %d, want 130", code)
+	}
+}
+
 // On a terminal, ls and get are as wide as it, with a mark where something is cut.
 func TestTablesFitTerminal(t *testing.T) {
 	server := freshEtcd(t)
