@@ -140,7 +140,7 @@ func (h *history) depart(states func([]clientv3.LeaseID) map[clientv3.LeaseID]le
 		ended := leaseEnd(group)
 		for i, e := range group {
 			switch {
-			case e.Type != EventGone:
+			case e.Type != EventGone || e.before == clientv3.NoLease:
 			case used[e.before] || !ended:
 				known[begin+i] = leaseAlive
 			default:

@@ -6,24 +6,17 @@ package rollcall
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 )
 
-const (
-	// leaseQuestions is how many leases are asked about at once.
-	leaseQuestions = 16
-	// defaultHistoryLimit is the default of HistoryOptions.Limit.
-	defaultHistoryLimit = 10_000
-)
+// defaultHistoryLimit is the default of HistoryOptions.Limit.
+const defaultHistoryLimit = 10_000
 
 // Departures returns why instances are no longer in etcd, each as it was last: see Change.Old.
 // Etcd is asked once about each lease of those that were not draining; where it does not answer
@@ -47,41 +40,20 @@ func (d *Directory) Departures(ctx context.Context, gone ...*Instance) []Departu
 // leaseStates asks etcd about leases, within the context, or 5 s for all of them: what is not
 // answered by then is unknown.
 func (d *Directory) leaseStates(ctx context.Context, leases []clientv3.LeaseID) map[clientv3.LeaseID]leaseState {
-	found := make([]leaseState, len(leases))
-	slots := make(chan struct{}, leaseQuestions)
+	states := make(map[clientv3.LeaseID]leaseState, len(leases))
+	if d.usable() != nil {
+		return states
+	}
 	ctx, cancel := context.WithTimeout(ctx, etcdkv.CallTimeout)
 	defer cancel()
-	var wg sync.WaitGroup
-	for i, lease := range leases {
-		slots <- struct{}{}
-		if ctx.Err() != nil {
-			break
+	ttls, _ := etcdkv.TTLs(ctx, d.client, leases)
+	for lease, ttl := range ttls {
+		states[lease] = leaseGone
+		if ttl.Left > 0 {
+			states[lease] = leaseAlive
 		}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			found[i] = d.leaseState(ctx, lease)
-		})
-	}
-	wg.Wait()
-	states := make(map[clientv3.LeaseID]leaseState, len(leases))
-	for i, lease := range leases {
-		states[lease] = found[i]
 	}
 	return states
-}
-
-func (d *Directory) leaseState(ctx context.Context, lease clientv3.LeaseID) leaseState {
-	if lease == clientv3.NoLease || d.usable() != nil {
-		return leaseUnknown
-	}
-	left, err := d.client.TimeToLive(ctx, lease)
-	switch {
-	case errors.Is(err, rpctypes.ErrLeaseNotFound) || err == nil && left.TTL <= 0:
-		return leaseGone
-	case err != nil:
-		return leaseUnknown
-	}
-	return leaseAlive
 }
 
 // Seen is where the store stood by the last message of a watch.

@@ -5,23 +5,16 @@ package inventory
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
-	"sync"
 
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 )
 
-// leaseWorkers is how many leases are looked up at once.
-const leaseWorkers = 16
-
-// TTL is what etcd tells of a lease. Both are 0 for one that has ended.
-type TTL struct {
-	Granted int64 // seconds
-	Left    int64 // seconds, when it was looked up
-}
+// TTL is what etcd tells of a lease. Both its fields are 0 for one that has ended.
+type TTL = etcdkv.TTL
 
 // Leases returns the leases that keys are under, each once.
 func Leases(instances []Instance) (leases []clientv3.LeaseID) {
@@ -38,41 +31,7 @@ func Leases(instances []Instance) (leases []clientv3.LeaseID) {
 // LookUp asks etcd for the TTL of each lease, of several at once. The result lacks those that
 // could not be looked up; err then has how many and one of the causes.
 func LookUp(ctx context.Context, client clientv3.Lease, leases []clientv3.LeaseID) (map[clientv3.LeaseID]TTL, error) {
-	var mu sync.Mutex
-	var cause error
-	ttls := make(map[clientv3.LeaseID]TTL, len(leases))
-	var wg sync.WaitGroup
-	slots := make(chan struct{}, leaseWorkers)
-	for _, lease := range leases {
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			ttl, err := lookUp(ctx, client, lease)
-			mu.Lock()
-			defer mu.Unlock()
-			if err != nil {
-				cause = err
-				return
-			}
-			ttls[lease] = ttl
-		})
-	}
-	wg.Wait()
-	if cause != nil {
-		return ttls, fmt.Errorf("cannot look up the TTL of %d of %d leases: %w", len(leases)-len(ttls), len(leases), cause)
-	}
-	return ttls, nil
-}
-
-func lookUp(ctx context.Context, client clientv3.Lease, lease clientv3.LeaseID) (TTL, error) {
-	resp, err := client.TimeToLive(ctx, lease)
-	if errors.Is(err, rpctypes.ErrLeaseNotFound) || err == nil && resp.TTL < 0 {
-		return TTL{}, nil
-	}
-	if err != nil {
-		return TTL{}, fmt.Errorf("look up lease %x: %w", int64(lease), err)
-	}
-	return TTL{Granted: resp.GrantedTTL, Left: resp.TTL}, nil
+	return etcdkv.TTLs(ctx, client, leases)
 }
 
 // SetTTLs enters what LookUp has found.

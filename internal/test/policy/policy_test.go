@@ -42,7 +42,7 @@ var layers = []struct {
 	{"internal/reflector", "internal/backoff internal/background internal/etcdkv internal/etcdconn internal/throttle", "it copies ranges of keys, and knows nothing of instances"},
 	{"internal/topic", "internal/backoff internal/etcdkv internal/throttle", "it tells subscribers, whatever of"},
 	{".", "internal/backoff internal/background internal/diskcache internal/etcdkv internal/etcdconn internal/jsonscan internal/reflector internal/topic", "the root package is the domain: outputs hang below it"},
-	{"internal/inventory", ". internal/printable", "what people see of a snapshot comes from one place, whatever shows it"},
+	{"internal/inventory", ". internal/etcdkv internal/printable", "what people see of a snapshot comes from one place, whatever shows it"},
 	{"internal/top", ". internal/inventory internal/printable", "a live view shows rows, and knows no command"},
 	{"internal/cluster", "internal/printable", "it asks etcd's members, and knows nothing of Rollcall"},
 	{"internal/timeline", ".", "it dates a history, whoever shows it"},
