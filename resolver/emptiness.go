@@ -41,7 +41,7 @@ func departedSince(old, snap *rollcall.Snapshot, selector rollcall.Selector, pol
 	return d
 }
 
-// String says how they went, as far as a client can know without asking etcd about their leases:
+// String describes how they went, as far as a client can know without asking etcd about their leases:
 // ten thousand clients would ask at once.
 func (d departed) String() string {
 	who, they, were := "its last endpoint", "its lease ended or it was deleted", "was"

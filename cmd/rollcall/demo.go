@@ -77,7 +77,7 @@ func (a *app) demo(ctx context.Context, opts demoOptions) error {
 	return nil
 }
 
-// keepDemo says how to look at what runs, and waits for a signal.
+// keepDemo prints how to look at what runs, and waits for a signal.
 func (a *app) keepDemo(ctx context.Context, s *stage) error {
 	for _, side := range s.packages {
 		side.load.stop()

@@ -168,7 +168,7 @@ func datedEvents(h *rollcall.History, points []timeline.Point, now time.Time, si
 	return rows, doubtful
 }
 
-// remark says what the history covers.
+// remark prints which part of the history is shown, and what is missing.
 func (a *app) remark(h *rollcall.History, f historyFlags, doubtful int) {
 	covers := fmt.Sprintf("%q from revision %d to %d", h.Service, h.First, h.Last)
 	switch {

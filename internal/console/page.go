@@ -179,7 +179,7 @@ func (c *Console) write(w http.ResponseWriter, r *http.Request, status int, data
 	writeZipped(w, r, status, []byte(html), func() []byte { return zip([]byte(html)) })
 }
 
-// fail answers with a page that says what was not possible, and why.
+// fail responds with a page that explains what was not possible.
 func (c *Console) fail(w http.ResponseWriter, r *http.Request, status int, title, problem string) {
 	c.write(w, r, status, pageData{Title: title, Content: problem}, "problem")
 }

@@ -87,7 +87,7 @@ func TestToken(t *testing.T) {
 	b.shows("h1", "Log in")
 }
 
-// TestUsers: etcd's users see and change what their roles allow; else the page says what etcd
+// TestUsers: etcd's users see and change what their roles allow; else the page shows what etcd
 // refuses.
 func TestUsers(t *testing.T) {
 	t.Parallel()
