@@ -211,6 +211,7 @@ func TestVerifyBehindAProxy(t *testing.T) {
 		}
 		e.stop()
 		e.conn.Client.Watcher = proxied{e.conn.Client.Watcher}
+		e.monitor.Reset()
 		e.run()
 		sleep(60)
 		if got := e.status().Verify; got < 4 || got > 7 {

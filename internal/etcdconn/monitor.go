@@ -57,6 +57,8 @@ type Monitor struct {
 	connSince    time.Time
 	lastMessage  time.Time       // on the watch stream
 	streamProven bool            // the watch stream has delivered a message since it was opened
+	proxy        bool            // the connection leads to a proxy of etcd's
+	proxyKnown   bool            // whether it does has been found out
 	epochSuspect bool            // the epoch must be verified
 	epochChecked time.Time       // when it last was
 	recheck      bool            // somebody lost a watch, or a list failed
@@ -156,7 +158,7 @@ func (m *Monitor) Reset() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.conn, m.lastMessage, m.termFellAt = connectivity.Idle, time.Now(), time.Time{}
-	m.recheck, m.nextCheck = false, time.Time{}
+	m.recheck, m.nextCheck, m.proxyKnown = false, time.Time{}, false
 }
 
 // Recheck has the connection checked, because a watch was lost or a list failed, and waits

@@ -239,7 +239,7 @@ func TestRefusalIsAnAnswer(t *testing.T) {
 func TestSilentStream(t *testing.T) {
 	bubble(t, func(e *env) {
 		stream := e.status().Stream
-		sleep(9)
+		sleep(11) // the first probe also finds out whether there is a proxy
 		before := e.conn.Calls(fakeetcd.Watch)
 		for range 5 {
 			e.monitor.ObserveMessage(stream, &etcdserverpb.ResponseHeader{})

@@ -100,11 +100,12 @@ func (m *Monitor) probeStream(ctx context.Context) error {
 	status, _ := m.Status()
 	pctx, cancel := context.WithTimeout(m.StreamContext(ctx, status.Stream), etcdkv.CallTimeout)
 	defer cancel()
-	resp, ok := <-etcdkv.Watch(pctx, m.opts.Client, etcdkv.SingleKey(m.probeKey()), 0)
+	key := etcdkv.SingleKey(m.probeKey())
+	resp, ok := <-etcdkv.Watch(pctx, m.opts.Client, key, 0)
 	switch err := etcdkv.Typed(resp.Err()); {
 	case ok && (resp.Created || etcdkv.IsAnswer(err) && (m.proven(status.Stream) || !etcdkv.TokenRefused(err))):
 		m.ObserveMessage(status.Stream, resp.Header)
-		if resp.Created && resp.Header.GetClusterId() == 0 {
+		if resp.Created && m.proxied(pctx, key, resp.Header.GetRevision()) {
 			m.verifyAll()
 		}
 		return nil
@@ -121,8 +122,26 @@ func (m *Monitor) probeStream(ctx context.Context) error {
 	return errProbeEnded
 }
 
-// verifyAll has everybody compare what they have with etcd: behind etcd's grpc-proxy, which
-// answers by itself and names no cluster, the stream proves nothing about etcd.
+// proxied reports whether the connection leads to etcd's grpc-proxy. That has a watch join
+// another one of the same key, and then answers by itself and names no cluster. So a second watch of
+// key is opened beside the probe, from the next revision on, once a connection.
+func (m *Monitor) proxied(ctx context.Context, key etcdkv.KeyRange, revision int64) bool {
+	m.mu.Lock()
+	proxied, known := m.proxy, m.proxyKnown
+	m.mu.Unlock()
+	if known {
+		return proxied
+	}
+	resp := <-etcdkv.Watch(ctx, m.opts.Client, key, revision+1)
+	proxied = resp.Created && resp.Header.GetClusterId() == 0
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.proxy, m.proxyKnown = proxied, resp.Created
+	return proxied
+}
+
+// verifyAll has everybody compare what they have with etcd: behind a proxy the stream proves nothing
+// about etcd, and a watch may have joined one that has ended.
 func (m *Monitor) verifyAll() {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -72,7 +72,7 @@ func (m *Monitor) followConn(ctx context.Context, conn *grpc.ClientConn) {
 				m.epochSuspect = true
 				m.lastMessage = time.Time{}
 			}
-			wasReady, m.nextCheck = true, time.Time{}
+			wasReady, m.nextCheck, m.proxyKnown = true, time.Time{}, false
 		}
 		m.mu.Unlock()
 		backoff.Wake(m.wake)

@@ -7,6 +7,9 @@ import (
 	"testing"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"github.com/rollcall-grpc/rollcall/internal/test/e2e/lab"
 	"github.com/rollcall-grpc/rollcall/internal/test/etcdtest"
 )
@@ -16,6 +19,47 @@ import (
 func TestProxyW1HistoryCompactedWhileCutOff(t *testing.T) {
 	t.Parallel()
 	lab.Proxied(t, etcdtest.Options{}, cutOffAndCompacted)
+}
+
+// A watch through the proxy joins one of the same range there, even one that etcd has ended because
+// its revision was compacted, and then never hears of anything. A client that does not close such a
+// watch keeps it there.
+func TestProxyJoinsAnEndedWatch(t *testing.T) {
+	t.Parallel()
+	lab.Proxied(t, etcdtest.Options{}, func(e *lab.Env) {
+		link := etcdtest.NewLink(e.T, e.Reach[0])
+		put(e, "a")
+		lab.Compact(e.T, e.Client)
+		f := lab.Follow(e.T, e.ClientWith(lab.At(link.Addr())), e.Target)
+		f.Holds("a")
+		link.Cut()
+		f.GoesStale()
+		put(e, "b")
+		lab.Compact(e.T, e.Client)
+		endedWatch(e, e.Target+"/")
+		link.Mend()
+		mended := time.Now()
+		f.Holds("a", "b")
+		e.Within("compared after the link was mended", mended, 5*time.Second)
+		put(e, "c")
+		f.Holds("a", "b", "c")
+	})
+}
+
+// endedWatch leaves a watch of a prefix at the proxy that etcd has ended.
+func endedWatch(e *lab.Env, prefix string) {
+	stream, err := pb.NewWatchClient(e.ClientWith().ActiveConnection()).Watch(e.Ctx)
+	e.OK(err)
+	e.OK(stream.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: &pb.WatchCreateRequest{
+		Key: []byte(prefix), RangeEnd: []byte(clientv3.GetPrefixRangeEnd(prefix)), StartRevision: 1,
+	}}}))
+	for {
+		resp, err := stream.Recv()
+		e.OK(err)
+		if resp.CompactRevision > 0 {
+			return
+		}
+	}
 }
 
 func TestProxyW5DataLost(t *testing.T) {
