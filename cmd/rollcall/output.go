@@ -7,9 +7,10 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"golang.org/x/term"
+
+	"github.com/rollcall-grpc/rollcall/internal/printable"
 )
 
 // terminalWidth returns how many columns the terminal of standard output has, 0 if it is not a terminal.
@@ -57,7 +58,7 @@ func fit(rows [][]string, width int) {
 	for _, row := range rows {
 		for i, cell := range row {
 			row[i] = safe(cell)
-			widths[i] = max(widths[i], utf8.RuneCountInString(row[i]), 1)
+			widths[i] = max(widths[i], printable.Width(row[i]), 1)
 		}
 	}
 	total := 0

@@ -7,12 +7,12 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
-	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 	"sigs.k8s.io/yaml"
 
+	"github.com/rollcall-grpc/rollcall/internal/printable"
 	"github.com/rollcall-grpc/rollcall/internal/test/logtest"
 )
 
@@ -59,8 +59,8 @@ func TestFitKeepsToTheWidth(t *testing.T) {
 		}
 		fit(rows, width)
 		for line := range strings.Lines(table(rows...)) {
-			if n := utf8.RuneCountInString(strings.TrimRight(line, " \n")); n > width {
-				t.Fatalf("%q has %d characters, more than %d", line, n, width)
+			if n := printable.Width(strings.TrimRight(line, " \n")); n > width {
+				t.Fatalf("%q has %d cells, more than %d", line, n, width)
 			}
 		}
 		for i := range rows {

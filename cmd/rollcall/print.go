@@ -5,10 +5,10 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"strings"
-	"text/tabwriter"
 	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -42,21 +42,22 @@ func (a *app) writeJSON(v any, indent string) error {
 
 // table lays out rows in columns. Cells are made safe; an empty one becomes "-".
 func table(rows ...[]string) string {
-	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 0, 0, len(columnGap), ' ', 0)
-	for _, row := range rows {
+	var widths []int
+	cells := make([][]string, len(rows))
+	for r, row := range rows {
+		widths = append(widths, make([]int, max(len(row)-len(widths), 0))...)
 		for i, cell := range row {
-			if i > 0 {
-				fmt.Fprint(w, "\t")
-			}
-			if cell == "" {
-				cell = "-"
-			}
-			fmt.Fprint(w, safe(cell))
+			cells[r] = append(cells[r], safe(cmp.Or(cell, "-")))
+			widths[i] = max(widths[i], printable.Width(cells[r][i]))
 		}
-		fmt.Fprintln(w)
 	}
-	_ = w.Flush()
+	var b strings.Builder
+	for _, row := range cells {
+		for i, cell := range row[:len(row)-1] {
+			b.WriteString(printable.Pad(cell, widths[i]) + columnGap)
+		}
+		b.WriteString(row[len(row)-1] + "\n")
+	}
 	return b.String()
 }
 

@@ -8,12 +8,12 @@ import (
 	"fmt"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
 	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/inventory"
+	"github.com/rollcall-grpc/rollcall/internal/printable"
 )
 
 // reasonTimeout bounds the question why endpoints went: the events after it wait.
@@ -159,8 +159,8 @@ func (w *watching) print(events []inventory.Event) error {
 // line returns an event as a row. Columns only grow: the rows to come are not known.
 func (w *watching) line(now time.Time, e inventory.Event) string {
 	id, addr := safe(e.Instance.ID), safe(e.Instance.Addr)
-	w.id, w.addr = max(w.id, utf8.RuneCountInString(id)), max(w.addr, utf8.RuneCountInString(addr))
-	text := fmt.Sprintf("%s  %s %-*s  %-*s  %s", now.Format(time.TimeOnly), e.Sign, w.id, id, w.addr, addr, safe(inventory.MetadataText(e.Instance.Metadata)))
+	w.id, w.addr = max(w.id, printable.Width(id)), max(w.addr, printable.Width(addr))
+	text := fmt.Sprintf("%s  %s %s  %s  %s", now.Format(time.TimeOnly), e.Sign, printable.Pad(id, w.id), printable.Pad(addr, w.addr), safe(inventory.MetadataText(e.Instance.Metadata)))
 	text = strings.TrimRight(text, " ")
 	switch {
 	case e.Cause != "":

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/charmbracelet/x/ansi"
 )
 
 // Escape escapes unprintable characters, so that text cannot control a terminal, nor turn its
@@ -42,13 +44,14 @@ func escape(s, but string) string {
 	return b.String()
 }
 
-// Shorten cuts s to at most most characters, with a mark where it does.
-func Shorten(s string, most int) string {
-	if utf8.RuneCountInString(s) <= most {
-		return s
-	}
-	return string([]rune(s)[:most-1]) + "…"
-}
+// Width returns how many cells of a terminal s takes: two for a wide character, such as one of Chinese.
+func Width(s string) int { return ansi.StringWidth(s) }
+
+// Shorten cuts s to at most most cells of a terminal, with a mark where it does.
+func Shorten(s string, most int) string { return ansi.Truncate(s, most, "…") }
+
+// Pad fills s up with spaces until it is width cells wide.
+func Pad(s string, width int) string { return s + strings.Repeat(" ", max(width-Width(s), 0)) }
 
 var (
 	grpcPrefix = regexp.MustCompile(`rpc error: code = \w+ desc = `)

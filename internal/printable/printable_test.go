@@ -31,3 +31,28 @@ func TestError(t *testing.T) {
 		t.Errorf("Error = %q, want %q", got, want)
 	}
 }
+
+// A wide character takes two cells of a terminal, a combining one none.
+func TestWidths(t *testing.T) {
+	for _, c := range []struct {
+		text, short, padded string
+		width               int
+	}{
+		{"", "", "      ", 0},
+		{"abc", "abc", "abc   ", 3},
+		{"abcdefg", "abc…", "abcdefg", 7},
+		{"東京", "東京", "東京  ", 4},
+		{"東京都", "東…", "東京都", 6},
+		{"e\u0301te\u0301", "e\u0301te\u0301", "e\u0301te\u0301   ", 3},
+	} {
+		if got := Width(c.text); got != c.width {
+			t.Errorf("Width(%q) = %d, want %d", c.text, got, c.width)
+		}
+		if got := Shorten(c.text, 4); got != c.short {
+			t.Errorf("Shorten(%q, 4) = %q, want %q", c.text, got, c.short)
+		}
+		if got := Pad(c.text, 6); got != c.padded {
+			t.Errorf("Pad(%q, 6) = %q, want %q", c.text, got, c.padded)
+		}
+	}
+}

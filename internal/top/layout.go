@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/charmbracelet/x/ansi"
-
 	"github.com/rollcall-grpc/rollcall/internal/inventory"
 	"github.com/rollcall-grpc/rollcall/internal/printable"
 )
@@ -31,7 +29,7 @@ func layOut(rows [][]string, width int) []string {
 				cell = "-"
 			}
 			safe[r][i] = printable.Escape(cell)
-			widths[i] = max(widths[i], ansi.StringWidth(safe[r][i]))
+			widths[i] = max(widths[i], printable.Width(safe[r][i]))
 		}
 	}
 	widths = fit(widths, width)
@@ -72,8 +70,7 @@ func fit(widths []int, width int) []int {
 
 // pad makes text exactly width cells wide.
 func pad(text string, width int) string {
-	text = ansi.Truncate(text, max(width, 0), "…")
-	return text + strings.Repeat(" ", max(width-ansi.StringWidth(text), 0))
+	return printable.Pad(printable.Shorten(text, max(width, 0)), width)
 }
 
 // styler emphasises text. Whatever colours tell is told by words too.
