@@ -6,23 +6,32 @@ package etcdtest
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 )
 
-// serverPackage is the main package of etcd, in every version.
+// serverPackage is the main package of etcd since 3.5.
 const serverPackage = "go.etcd.io/etcd/server/v3"
+
+// versionVar is the environment variable with the version of etcd that clusters run, such as 3.5.
+const versionVar = "ROLLCALL_ETCD"
+
+// newest is the version that tools/go.mod pins.
+const newest = "3.7"
 
 // binaries are the main packages, and the module in tools that pins each. An older etcd needs its
 // own module, since a module has only one version of a package.
 var binaries = map[string]struct{ module, pkg string }{
 	"etcd":     {".", serverPackage},
+	"etcd-3.4": {"etcd34", "go.etcd.io/etcd"},
+	"etcd-3.5": {"etcd35", serverPackage},
 	"etcd-3.6": {"etcd36", serverPackage},
 	"etcdctl":  {".", "go.etcd.io/etcd/etcdctl/v3"},
 	"etcdutl":  {".", "go.etcd.io/etcd/etcdutl/v3"},
@@ -32,8 +41,27 @@ var binaries = map[string]struct{ module, pkg string }{
 // change the working directory.
 var startDir, startDirErr = os.Getwd()
 
-// Binary returns the path of "etcd", "etcd-3.6", "etcdctl" or "etcdutl". The first caller
-// on a machine builds it, which takes a minute or two; others wait, even in other processes.
+// Version returns the version of etcd that clusters run unless Options.Etcd is set: the newest, or
+// the one that the environment variable ROLLCALL_ETCD names.
+func Version() string {
+	if v := os.Getenv(versionVar); v != "" {
+		return v
+	}
+	return newest
+}
+
+// Etcd returns the path of the etcd of a version, such as "3.5".
+func Etcd(tb testing.TB, version string) string {
+	tb.Helper()
+	if version == newest {
+		return Binary(tb, "etcd")
+	}
+	return Binary(tb, "etcd-"+version)
+}
+
+// Binary returns the path of a program by its name in binaries, such as "etcd" or "etcdctl". The
+// first caller on a machine builds it, which takes a minute or two; others wait, even in other
+// processes.
 func Binary(tb testing.TB, name string) string {
 	tb.Helper()
 	path, err := binary(name)
@@ -46,7 +74,7 @@ func Binary(tb testing.TB, name string) string {
 func binary(name string) (string, error) {
 	b, ok := binaries[name]
 	if !ok {
-		return "", errors.New("no such binary; there are etcd, etcd-3.6, etcdctl and etcdutl")
+		return "", fmt.Errorf("no such binary; there are %s", strings.Join(slices.Sorted(maps.Keys(binaries)), ", "))
 	}
 	tools, err := toolsDir()
 	if err != nil {

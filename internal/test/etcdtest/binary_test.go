@@ -30,14 +30,38 @@ func TestBinaries(t *testing.T) {
 	}
 }
 
-func TestOlderEtcd(t *testing.T) {
-	c := New(t, Options{Etcd: Binary(t, "etcd-3.6")})
+func TestEveryVersion(t *testing.T) {
+	for _, version := range []string{"3.4", "3.5", "3.6", newest} {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			c := New(t, Options{Etcd: Etcd(t, version)})
+			resp, err := c.Client(t).Status(t.Context(), c.Member(0).Addr())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.HasPrefix(resp.Version, version+".") {
+				t.Errorf("version %s, want %s", resp.Version, version)
+			}
+		})
+	}
+}
+
+// The variable names the version of clusters that ask for none.
+func TestVersionVariable(t *testing.T) {
+	t.Setenv(versionVar, "3.5")
+	c := New(t, Options{})
 	resp, err := c.Client(t).Status(t.Context(), c.Member(0).Addr())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.HasPrefix(resp.Version, "3.6.") {
-		t.Errorf("version %s, want 3.6", resp.Version)
+	if !strings.HasPrefix(resp.Version, "3.5.") {
+		t.Errorf("version %s, want 3.5", resp.Version)
+	}
+	t.Setenv(versionVar, "2.3")
+	r := &record{TB: t}
+	r.run(func() { New(r, Options{}) })
+	if !strings.Contains(r.fatal, "etcd-2.3") || !strings.Contains(r.fatal, "etcd-3.5") {
+		t.Errorf("failure %q, want one that names the version and what there is", r.fatal)
 	}
 }
 

@@ -29,7 +29,7 @@ type Options struct {
 	// TLS signs the certificates of members and clients: members listen on https and require
 	// client certificates. Peers still use http. Default: no TLS.
 	TLS *CA
-	// Etcd is the path of the etcd to run. Default: the one that tools/go.mod pins.
+	// Etcd is the path of the etcd to run. Default: that of Version.
 	Etcd string
 	// Host returns the address of member i. Default: 127.0.0.1 for all.
 	Host func(i int) string
@@ -106,7 +106,7 @@ func (o Options) withDefaults(tb testing.TB) Options {
 		o.Members = 1
 	}
 	if o.Etcd == "" {
-		o.Etcd = Binary(tb, "etcd")
+		o.Etcd = Etcd(tb, Version())
 	}
 	if o.Host == nil {
 		o.Host = func(int) string { return "127.0.0.1" }

@@ -30,7 +30,7 @@ func StartProxy(tb testing.TB, endpoints ...string) *Proxy {
 		host: net.JoinHostPort("127.0.0.1", strconv.Itoa(reservePort(tb))),
 		log:  filepath.Join(tb.TempDir(), "grpc-proxy.log"),
 	}}
-	p.argv = []string{Binary(tb, "etcd"), "grpc-proxy", "start",
+	p.argv = []string{Etcd(tb, Version()), "grpc-proxy", "start",
 		"--endpoints=" + strings.Join(endpoints, ","), "--listen-addr=" + p.host}
 	tb.Cleanup(func() {
 		p.end()
