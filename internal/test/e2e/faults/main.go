@@ -7,8 +7,6 @@
 package main
 
 import (
-	"bufio"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
@@ -18,6 +16,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/rollcall-grpc/rollcall/internal/test/gotest"
 )
 
 func main() {
@@ -74,54 +74,41 @@ func side(test string) string {
 // read takes events of "go test -json" in, and shows on progress how it goes.
 func read(in io.Reader, progress io.Writer) (outcomes, error) {
 	all := make(outcomes)
-	lines := bufio.NewScanner(in)
-	lines.Buffer(nil, 16<<20)
-	for lines.Scan() {
-		var event struct{ Action, Package, Test, Output string }
-		if err := json.Unmarshal(lines.Bytes(), &event); err != nil {
-			fmt.Fprintln(progress, lines.Text()) // what go says besides
-			continue
-		}
+	err := gotest.Read(in, progress, func(event gotest.Event) {
 		id := side(event.Test)
 		if id == "" {
 			if event.Action == "fail" {
 				fmt.Fprintln(progress, "FAIL", event.Package, event.Test)
 			}
-			continue
+			return
 		}
-		all.of(id).take(event.Action, event.Output)
+		all.of(id).take(event)
 		if event.Action == "fail" || event.Action == "pass" && !strings.Contains(event.Test, "/") {
 			fmt.Fprintln(progress, event.Action, event.Test)
 		}
-	}
-	return all, lines.Err()
+	})
+	return all, err
 }
 
-func (o *outcome) take(action, output string) {
-	switch action {
+func (o *outcome) take(event gotest.Event) {
+	switch event.Action {
 	case "pass":
 		o.ran = true
 	case "fail":
 		o.ran, o.failed = true, true
 	case "skip":
 		o.skipped = true
-	case "output":
-		text := strings.TrimSpace(output)
-		if strings.HasPrefix(text, "---") || strings.HasPrefix(text, "===") || strings.HasPrefix(text, "{") {
-			return
-		}
-		_, line, _ := strings.Cut(text, ".go:")
-		_, said, found := strings.Cut(line, ": ")
-		if !found {
-			return
-		}
-		if measured, ok := strings.CutPrefix(said, "measured: "); ok {
-			o.measured = append(o.measured, measured)
-		} else if verdict, ok := strings.CutPrefix(said, "verdict: "); ok {
-			o.failed, o.reason = true, verdict
-		} else if o.reason == "" {
-			o.reason = said
-		}
+	}
+	said, ok := event.Logged()
+	if !ok {
+		return
+	}
+	if measured, ok := event.Measured(); ok {
+		o.measured = append(o.measured, measured)
+	} else if verdict, ok := strings.CutPrefix(said, "verdict: "); ok {
+		o.failed, o.reason = true, verdict
+	} else if o.reason == "" {
+		o.reason = said
 	}
 }
 
