@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -17,7 +16,6 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/rollcall-grpc/rollcall"
-	"github.com/rollcall-grpc/rollcall/internal/devetcd"
 	"github.com/rollcall-grpc/rollcall/internal/test/logtest"
 )
 
@@ -41,41 +39,6 @@ func TestMain(m *testing.M) {
 		}
 	}
 	os.Exit(code)
-}
-
-// shared is the etcd of all tests that need no other. Each uses services of its own.
-var shared struct {
-	sync.Mutex
-	server *devetcd.Server
-}
-
-func sharedEtcd(t *testing.T) string {
-	t.Helper()
-	shared.Lock()
-	defer shared.Unlock()
-	if shared.server == nil {
-		server, err := devetcd.Start(t.Context(), devetcd.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		shared.server = server
-	}
-	return shared.server.Endpoint()
-}
-
-// freshEtcd is one whose revisions and leases nobody else has touched.
-func freshEtcd(t *testing.T) *devetcd.Server {
-	t.Helper()
-	server, err := devetcd.Start(t.Context(), devetcd.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := server.Close(); err != nil {
-			t.Errorf("close etcd: %v", err)
-		}
-	})
-	return server
 }
 
 func etcdClient(t *testing.T, endpoint string) *clientv3.Client {

@@ -5,6 +5,7 @@ package cluster
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -41,6 +42,9 @@ func (q *inquiry) fill(r *Report, alarms []*pb.AlarmMember) {
 	}
 	for _, m := range r.Members {
 		r.Revision = max(r.Revision, m.Revision)
+	}
+	if i := slices.IndexFunc(r.Members, func(m Member) bool { return m.Answers() && m.DBQuota == 0 }); i >= 0 {
+		q.unknown("quota", fmt.Errorf("etcd %s does not tell it, 3.6 and newer do", r.Members[i].Version))
 	}
 	measureLag(r.Members)
 	slices.SortFunc(r.Members, func(a, b Member) int {

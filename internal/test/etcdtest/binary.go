@@ -23,8 +23,8 @@ const serverPackage = "go.etcd.io/etcd/server/v3"
 // versionVar is the environment variable with the version of etcd that clusters run, such as 3.5.
 const versionVar = "ROLLCALL_ETCD"
 
-// newest is the version that tools/go.mod pins.
-const newest = "3.7"
+// Newest is the version that tools/go.mod pins.
+const Newest = "3.7"
 
 // binaries are the main packages, and the module in tools that pins each. An older etcd needs its
 // own module, since a module has only one version of a package.
@@ -47,13 +47,13 @@ func Version() string {
 	if v := os.Getenv(versionVar); v != "" {
 		return v
 	}
-	return newest
+	return Newest
 }
 
 // Etcd returns the path of the etcd of a version, such as "3.5".
 func Etcd(tb testing.TB, version string) string {
 	tb.Helper()
-	if version == newest {
+	if version == Newest {
 		return Binary(tb, "etcd")
 	}
 	return Binary(tb, "etcd-"+version)

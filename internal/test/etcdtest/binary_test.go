@@ -31,7 +31,7 @@ func TestBinaries(t *testing.T) {
 }
 
 func TestEveryVersion(t *testing.T) {
-	for _, version := range []string{"3.4", "3.5", "3.6", newest} {
+	for _, version := range []string{"3.4", "3.5", "3.6", Newest} {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()
 			c := New(t, Options{Etcd: Etcd(t, version)})
