@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rogpeppe/go-internal/testscript"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/goleak"
 
@@ -23,10 +24,18 @@ import (
 const runVariable = "ROLLCALL_TEST_RUN"
 
 func TestMain(m *testing.M) {
+	rollcall := func() { os.Exit(run(os.Args[1:])) }
 	if os.Getenv(runVariable) != "" {
-		os.Exit(run(os.Args[1:]))
+		rollcall()
 	}
-	code := m.Run()
+	testscript.Main(checkedMain{m}, map[string]func(){"rollcall": rollcall})
+}
+
+// checkedMain runs all tests, stops the shared etcd and looks for what they left behind.
+type checkedMain struct{ *testing.M }
+
+func (m checkedMain) Run() int {
+	code := m.M.Run()
 	if shared.server != nil {
 		_ = shared.server.Close()
 	}
@@ -38,7 +47,7 @@ func TestMain(m *testing.M) {
 			code = 1
 		}
 	}
-	os.Exit(code)
+	return code
 }
 
 func etcdClient(t *testing.T, endpoint string) *clientv3.Client {
