@@ -1,0 +1,259 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package healthcheck
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/backoff"
+)
+
+// Defaults of Options.
+const (
+	DefaultInterval = 5 * time.Second
+	DefaultTimeout  = time.Second
+	DefaultFall     = 3
+	DefaultRise     = 2
+)
+
+// minInterval is the shortest Interval.
+const minInterval = 100 * time.Millisecond
+
+// startInterval is the longest time between checks of what has not been healthy yet.
+const startInterval = time.Second
+
+// Options describe an endpoint and what it must do to be registered.
+type Options struct {
+	Registrar *rollcall.Registrar // required; it stays open
+	Service   string              // required
+	Endpoint  rollcall.Endpoint   // its Addr is required
+
+	Checks   []Check       // all must pass; without any the endpoint is healthy
+	Interval time.Duration // from the start of a run of the checks to the next; default 5 s, at least 100 ms
+	Timeout  time.Duration // of a check; default 1 s
+	Fall     int           // failures in a row that take the endpoint out; default 3
+	Rise     int           // successes in a row that register it, or let it return; default 2
+
+	// Report, if set, is told of each change, from Run.
+	Report func(Event)
+
+	// Stay, if set, is asked from Run whenever an endpoint would go out. If it returns true the endpoint
+	// stays, until the next failure.
+	Stay func() bool
+}
+
+// validate fills in the defaults.
+func (o *Options) validate() error {
+	if o.Registrar == nil {
+		return errors.New("healthcheck: Options.Registrar is nil")
+	}
+	if err := o.Registrar.Check(o.Service, o.Endpoint); err != nil {
+		return err
+	}
+	for _, d := range []struct {
+		name         string
+		value        *time.Duration
+		usual, least time.Duration
+	}{{"interval", &o.Interval, DefaultInterval, minInterval}, {"timeout", &o.Timeout, DefaultTimeout, time.Millisecond}} {
+		if *d.value == 0 {
+			*d.value = d.usual
+		}
+		if *d.value < d.least {
+			return inputError(d.name, d.value.String(), fmt.Sprintf("must be at least %v", d.least))
+		}
+	}
+	for _, n := range []struct {
+		name  string
+		value *int
+		usual int
+	}{{"fall", &o.Fall, DefaultFall}, {"rise", &o.Rise, DefaultRise}} {
+		if *n.value == 0 {
+			*n.value = n.usual
+		}
+		if *n.value < 0 {
+			return inputError(n.name, fmt.Sprint(*n.value), "must be at least 1")
+		}
+	}
+	if len(o.Checks) == 0 { // passes once, and for good
+		o.Rise, o.Interval = 1, backoff.Never
+		return nil
+	}
+	metadata, err := json.Marshal(o.Endpoint.Metadata)
+	if err == nil {
+		_, err = rollcall.WithField(metadata, "status", rollcall.StatusDraining)
+	}
+	if err != nil {
+		return inputError("metadata", string(metadata), "it must be an object, since a failed check sets \"status\" in it")
+	}
+	return nil
+}
+
+func inputError(field, value, reason string) error {
+	return &rollcall.InputError{Field: field, Value: value, Reason: reason}
+}
+
+// Endpoint is an endpoint that is in etcd while its checks pass.
+type Endpoint struct {
+	opts Options
+
+	// Owned by Run.
+	health   hysteresis
+	reported Kind // last event
+
+	mu      sync.Mutex
+	err     error                  // of the last run of the checks
+	healthy bool                   // as health has it
+	reg     *rollcall.Registration // nil until the checks have passed
+	begun   chan struct{}          // closed when reg is set
+}
+
+// New returns an endpoint that Run keeps. Options that can never work are an error.
+func New(opts Options) (*Endpoint, error) {
+	if err := opts.validate(); err != nil {
+		return nil, err
+	}
+	return &Endpoint{opts: opts, health: hysteresis{fall: opts.Fall, rise: opts.Rise}, err: errors.New("not checked yet"),
+		begun: make(chan struct{})}, nil
+}
+
+// Key is the endpoint's key in etcd.
+func (e *Endpoint) Key() string {
+	id := e.opts.Endpoint.ID
+	if id == "" {
+		id = e.opts.Endpoint.Addr
+	}
+	return rollcall.Key(e.opts.Service, id)
+}
+
+// Run checks the endpoint and keeps it in etcd accordingly, until ctx ends. It then leaves it as it
+// is: see Drain and Remove. It fails only where the endpoint can never be registered.
+func (e *Endpoint) Run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := e.check(ctx)
+		if ctx.Err() != nil {
+			break
+		}
+		if err := e.observe(err); err != nil {
+			return err
+		}
+		interval := e.opts.Interval
+		if e.registration() == nil {
+			interval = min(interval, startInterval)
+		}
+		_ = backoff.Sleep(ctx, interval-time.Since(began), nil)
+	}
+	return nil
+}
+
+// check runs all checks at once, and returns the error of the first that fails, in their order.
+func (e *Endpoint) check(ctx context.Context) error {
+	errs := make([]error, len(e.opts.Checks))
+	var running sync.WaitGroup
+	for i, c := range e.opts.Checks {
+		running.Go(func() { errs[i] = c.Run(ctx, e.opts.Timeout) })
+	}
+	running.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// observe acts on the result of the checks.
+func (e *Endpoint) observe(result error) error {
+	e.mu.Lock()
+	e.err = result
+	e.mu.Unlock()
+	if result != nil && e.health.due() && e.opts.Stay != nil && e.opts.Stay() {
+		e.report(Kept, result)
+		return nil
+	}
+	changed := e.health.observe(result == nil, time.Now())
+	switch {
+	case !changed && result == nil && e.health.held():
+		e.report(Held, nil)
+	case !changed && result == nil && e.health.healthy && e.reported == Kept:
+		e.report(Recovered, nil)
+	case !changed && result != nil && e.registration() == nil:
+		e.report(Waiting, result)
+	}
+	if !changed {
+		return nil
+	}
+	e.mu.Lock()
+	e.healthy = e.health.healthy
+	e.mu.Unlock()
+	return e.apply(result)
+}
+
+// apply registers the endpoint, drains it or lets it return. It does not wait for etcd: the
+// registration does what was asked last, as soon as it can.
+func (e *Endpoint) apply(result error) error {
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	var err error
+	switch reg := e.registration(); {
+	case reg == nil:
+		e.report(Registering, nil)
+		return e.register()
+	case result == nil:
+		e.report(Returning, nil)
+		err = reg.Undrain(ended)
+	default:
+		e.report(Leaving, result)
+		err = reg.Drain(ended)
+	}
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+func (e *Endpoint) register() error {
+	reg, err := e.opts.Registrar.Register(e.opts.Service, e.opts.Endpoint)
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.reg = reg
+	close(e.begun)
+	return nil
+}
+
+// report tells of an event, unless it is what was reported last.
+func (e *Endpoint) report(kind Kind, cause error) {
+	if kind == e.reported {
+		return
+	}
+	e.reported = kind
+	if e.opts.Report != nil {
+		e.opts.Report(Event{Kind: kind, Key: e.Key(), Cause: cause, Until: e.health.until})
+	}
+}
+
+func (e *Endpoint) registration() *rollcall.Registration {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.reg
+}
+
+// Registration waits until the endpoint has passed its checks for the first time.
+func (e *Endpoint) Registration(ctx context.Context) (*rollcall.Registration, error) {
+	select {
+	case <-e.begun:
+		return e.registration(), nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait until %q is healthy: %w", e.Key(), ctx.Err())
+	}
+}

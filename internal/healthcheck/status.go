@@ -1,0 +1,114 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package healthcheck
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/rollcall-grpc/rollcall"
+)
+
+// Kind is what has happened to an endpoint.
+type Kind int
+
+const (
+	Waiting     Kind = iota + 1 // its checks fail, and it is not registered yet
+	Registering                 // its checks pass for the first time
+	Leaving                     // its checks have failed often enough: it drains
+	Held                        // its checks pass, but it went out too often to return at once
+	Returning                   // its checks pass again
+	Kept                        // its checks have failed often enough, but Options.Stay keeps it
+	Recovered                   // its checks pass again after Kept
+)
+
+// Event is a change of an endpoint.
+type Event struct {
+	Kind  Kind
+	Key   string
+	Cause error     // why its checks fail; nil where they pass
+	Until time.Time // Held: when it may return
+}
+
+func (e Event) String() string {
+	switch e.Kind {
+	case Waiting:
+		return fmt.Sprintf("%q is not registered until its checks pass: %v", e.Key, e.Cause)
+	case Registering:
+		return fmt.Sprintf("%q is healthy; registering it", e.Key)
+	case Leaving:
+		return fmt.Sprintf("%q is unhealthy, and is draining: %v", e.Key, e.Cause)
+	case Held:
+		return fmt.Sprintf("%q is healthy, but its checks failed too often lately; it stays out until %s", e.Key, e.Until.Format(time.TimeOnly))
+	case Returning:
+		return fmt.Sprintf("%q is healthy again, and takes calls", e.Key)
+	case Kept:
+		return fmt.Sprintf("%q is unhealthy, but stays in: %v", e.Key, e.Cause)
+	case Recovered:
+		return fmt.Sprintf("%q is healthy again; it had stayed in", e.Key)
+	}
+	return fmt.Sprintf("Kind(%d) of %q", int(e.Kind), e.Key)
+}
+
+// Status is what is known of an endpoint.
+type Status struct {
+	Healthy bool           // by its checks, with fall and rise
+	Err     error          // why the last run of its checks failed
+	State   rollcall.State // in etcd; the zero value until it has been healthy
+}
+
+// Status returns what is known of the endpoint at this moment.
+func (e *Endpoint) Status() Status {
+	e.mu.Lock()
+	s := Status{Healthy: e.healthy, Err: e.err}
+	reg := e.reg
+	e.mu.Unlock()
+	if reg != nil {
+		s.State, _ = reg.State()
+	}
+	return s
+}
+
+// Unready returns why the endpoint gets no calls, nil if it does. Once it has been registered, an
+// outage of etcd changes nothing: clients can still call it.
+func (s Status) Unready() error {
+	switch {
+	case s.State.Phase == rollcall.Closed:
+		return errors.New("it has been removed")
+	case s.State.Draining && !s.Healthy:
+		return fmt.Errorf("draining: %w", s.Err)
+	case s.State.Draining:
+		return errors.New("draining")
+	case errors.Is(s.State.Err, rollcall.ErrSuperseded):
+		return s.State.Err
+	case s.State.Phase == rollcall.Registering && s.Err != nil:
+		return s.Err
+	case s.State.Phase == rollcall.Registering && s.State.Err != nil:
+		return s.State.Err
+	case s.State.Phase == rollcall.Registering:
+		return errors.New("not registered yet")
+	}
+	return nil
+}
+
+// Drain has clients send no new calls, once Run has returned. It returns when etcd has the mark, and
+// reports whether clients were calling the endpoint until now: they then need time to move.
+func (e *Endpoint) Drain(ctx context.Context) (called bool, err error) {
+	reg := e.registration()
+	if reg == nil {
+		return false, nil
+	}
+	called = e.Status().Unready() == nil
+	return called, reg.Drain(ctx)
+}
+
+// Remove removes the endpoint from etcd, once Run has returned.
+func (e *Endpoint) Remove(ctx context.Context) error {
+	if reg := e.registration(); reg != nil {
+		return reg.Shutdown(ctx)
+	}
+	return nil
+}
