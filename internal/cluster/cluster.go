@@ -9,6 +9,7 @@ package cluster
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"fmt"
 	"slices"
 	"strings"
@@ -17,6 +18,9 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
 )
 
 // Level is how well a cluster does.
@@ -43,6 +47,19 @@ type Report struct {
 
 	// Err is why no member has told its status; nil if one has.
 	Err error `json:"-"`
+	// Asked is what came of asking each endpoint: those of the client, in their order, then client URLs of
+	// members that had not answered there.
+	Asked []Asked `json:"-"`
+}
+
+// Asked is what came of asking an endpoint.
+type Asked struct {
+	Endpoint    string
+	Given       bool              // it is one of the client's
+	Cluster     string            // as in Report; "" if it did not tell
+	Member      string            // the id, as in Member; "" if it did not tell
+	Certificate *x509.Certificate // that it presented; nil without TLS
+	Err         error             // why it did not tell its status
 }
 
 // Member is what a member tells of itself. If it told nothing, Error has the reason and only what
@@ -66,10 +83,14 @@ type Member struct {
 	Alarms         []string `json:"alarms,omitempty"`
 	Problems       []string `json:"problems,omitempty"` // in its own words
 	Error          string   `json:"error,omitempty"`
+	ClientURLs     []string `json:"clientUrls,omitempty"` // that it advertises
 
 	id       uint64
 	leaderID uint64 // whom it follows; 0: nobody
 }
+
+// Follows reports whether the member knows a leader, which may be itself.
+func (m Member) Follows() bool { return m.leaderID != 0 }
 
 // Answers reports whether the member told its status.
 func (m Member) Answers() bool { return m.Error == "" }
@@ -136,13 +157,14 @@ func Inspect(ctx context.Context, client *clientv3.Client, timeout time.Duration
 			}
 		})
 	}
-	q.askAll(ctx, client.Endpoints())
-	q.askAll(ctx, q.otherURLs())
+	q.askAll(ctx, client.Endpoints(), true)
+	q.askAll(ctx, q.otherURLs(), false)
 	if q.cluster == 0 {
 		stop() // etcd's client would try until the deadline
 	}
 	wg.Wait()
 	q.fill(report, alarms)
+	report.Asked = q.all
 	if report.Err == nil {
 		slices.Sort(q.unknowns)
 		report.Unknown = q.unknowns
@@ -158,6 +180,7 @@ type inquiry struct {
 	asked   map[string]bool // endpoints without their scheme
 	answers []answer        // in the order of the endpoints; see keep
 	cluster uint64          // 0: no member has told its status
+	all     []Asked         // also those of other clusters
 
 	mu       sync.Mutex
 	unknowns []string
@@ -166,7 +189,9 @@ type inquiry struct {
 // answer is what came of asking an endpoint.
 type answer struct {
 	endpoint string
+	given    bool
 	status   *pb.StatusResponse // nil: see err
+	cert     *x509.Certificate
 	latency  time.Duration
 	members  []*pb.Member
 	err      error
@@ -185,7 +210,7 @@ func (q *inquiry) unknown(about string, err error) {
 }
 
 // askAll asks endpoints at the same time, those that were not asked before.
-func (q *inquiry) askAll(ctx context.Context, endpoints []string) {
+func (q *inquiry) askAll(ctx context.Context, endpoints []string, given bool) {
 	endpoints = slices.DeleteFunc(slices.Clone(endpoints), func(endpoint string) bool {
 		known := q.asked[hostOf(endpoint)]
 		q.asked[hostOf(endpoint)] = true
@@ -196,7 +221,7 @@ func (q *inquiry) askAll(ctx context.Context, endpoints []string) {
 	for i, endpoint := range endpoints {
 		wg.Go(func() {
 			a := &answers[i]
-			a.endpoint = endpoint
+			a.endpoint, a.given = endpoint, given
 			a.err = q.within(ctx, func(ctx context.Context) error { return a.ask(ctx, q.client) })
 		})
 	}
@@ -208,6 +233,7 @@ func (q *inquiry) askAll(ctx context.Context, endpoints []string) {
 // answered: members may advertise URLs that lead elsewhere from here.
 func (q *inquiry) keep(answers []answer) {
 	for _, a := range answers {
+		q.all = append(q.all, a.asked())
 		if a.status != nil {
 			q.cluster = cmp.Or(q.cluster, a.status.Header.ClusterId)
 			if a.status.Header.ClusterId != q.cluster {
@@ -218,6 +244,14 @@ func (q *inquiry) keep(answers []answer) {
 	}
 }
 
+func (a *answer) asked() Asked {
+	asked := Asked{Endpoint: a.endpoint, Given: a.given, Certificate: a.cert, Err: a.err}
+	if a.status != nil {
+		asked.Cluster, asked.Member, asked.Err = hex(a.status.Header.ClusterId), hex(a.status.Header.MemberId), nil
+	}
+	return asked
+}
+
 // ask asks on a connection of its own; the first call opens it, and the second is timed.
 func (a *answer) ask(ctx context.Context, client *clientv3.Client) error {
 	conn, err := client.Dial(a.endpoint)
@@ -226,7 +260,12 @@ func (a *answer) ask(ctx context.Context, client *clientv3.Client) error {
 	}
 	defer conn.Close()
 	maintenance := pb.NewMaintenanceClient(conn)
-	if _, err := maintenance.Status(ctx, &pb.StatusRequest{}); err != nil {
+	var from peer.Peer
+	_, err = maintenance.Status(ctx, &pb.StatusRequest{}, grpc.Peer(&from))
+	if tls, ok := from.AuthInfo.(credentials.TLSInfo); ok && len(tls.State.PeerCertificates) > 0 {
+		a.cert = tls.State.PeerCertificates[0]
+	}
+	if err != nil {
 		return err
 	}
 	begun := time.Now()

@@ -139,15 +139,18 @@ func TestInspectLeavesOtherClustersOut(t *testing.T) {
 		cfg.Endpoints = []string{etcd.Endpoints()[0]}
 	}), patience)
 	q := &inquiry{client: client, timeout: patience, asked: make(map[string]bool)}
-	q.askAll(t.Context(), etcd.Endpoints())
+	q.askAll(t.Context(), etcd.Endpoints(), true)
 	for range 100 { // its list must not be taken for knowing more
 		if _, err := other.Client(t).Put(t.Context(), "a", "b"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	q.askAll(t.Context(), other.Endpoints())
+	q.askAll(t.Context(), other.Endpoints(), false)
 	again := new(Report)
 	q.fill(again, nil)
+	if len(q.all) != 2 || !q.all[0].Given || q.all[0].Cluster != r.Cluster || q.all[1].Given || q.all[1].Cluster == r.Cluster || q.all[1].Err != nil {
+		t.Errorf("asked = %+v", q.all)
+	}
 	if len(again.Members) != 1 || again.Members[0].ID != r.Members[0].ID || again.Cluster != r.Cluster {
 		t.Errorf("members = %+v, want those of cluster %s", again.Members, r.Cluster)
 	}

@@ -13,8 +13,8 @@ import (
 
 // From these on a cluster needs attention.
 const (
-	muchQuota   = 0.8
-	muchLag     = 1000        // raft entries; etcd refuses writes at 5,000 that are not applied
+	MuchQuota   = 0.8
+	MuchLag     = 1000        // raft entries; etcd refuses writes at 5,000 that are not applied
 	muchLatency = time.Second // of a call that reads nothing
 )
 
@@ -133,10 +133,10 @@ func ofMember(m Member) (findings []finding) {
 			add(Bad, "alarm %s of %s", alarm, m.Label())
 		}
 	}
-	if used, _ := m.QuotaUsed(); used > muchQuota {
+	if used, _ := m.QuotaUsed(); used > MuchQuota {
 		add(Degraded, "database of %s at %.0f %% of its quota", m.Label(), 100*used)
 	}
-	if m.Lag >= muchLag {
+	if m.Lag >= MuchLag {
 		add(Degraded, "%s is %d raft entries behind the leader", m.Label(), m.Lag)
 	}
 	if m.Latency() >= muchLatency {
@@ -157,7 +157,7 @@ func database(answers []Member) []string {
 		return nil
 	}
 	if used, ok := largest.QuotaUsed(); ok {
-		if used > muchQuota {
+		if used > MuchQuota {
 			return nil // ofMember says so
 		}
 		return []string{"database at " + percent(used) + " of its quota"}

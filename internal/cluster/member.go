@@ -81,7 +81,7 @@ func (q *inquiry) best(r *Report) map[uint64]*answer {
 
 // member returns what is known of a member; a is nil if it did not answer.
 func (q *inquiry) member(m *pb.Member, a *answer) Member {
-	row := Member{ID: hex(m.ID), Name: m.Name, Learner: m.IsLearner, id: m.ID}
+	row := Member{ID: hex(m.ID), Name: m.Name, Learner: m.IsLearner, ClientURLs: m.ClientURLs, id: m.ID}
 	if a == nil {
 		row.Endpoint, row.Error = q.silence(m)
 		return row
