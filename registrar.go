@@ -4,6 +4,7 @@
 package rollcall
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/rollcall-grpc/rollcall/internal/background"
@@ -128,8 +130,8 @@ func (r *Registrar) prepare(service string, ep Endpoint) (*Registration, error) 
 }
 
 // Shutdown removes every endpoint, each as Registration.Shutdown does, and revokes the
-// lease. If the context ends first, or after 15 s without etcd, it returns an error; the
-// lease is then still revoked if etcd answers within another second. Nothing of the
+// lease. If the context ends first, after 15 s without etcd, or where the right to write is missing, it
+// returns an error; the lease is then still revoked if etcd answers within another second. Nothing of the
 // Registrar runs afterwards. A lease that was not revoked expires within its TTL, and with it
 // the keys.
 func (r *Registrar) Shutdown(ctx context.Context) error {
@@ -188,7 +190,8 @@ func (r *Registrar) shutdown(ctx context.Context, bound time.Duration) error {
 	return all
 }
 
-// removeAll closes the Registrar to new registrations and removes those that it has.
+// removeAll closes the Registrar to new registrations and removes those that it has. It does not wait
+// for the right to remove one.
 func (r *Registrar) removeAll(ctx context.Context) error {
 	r.mu.Lock()
 	r.closed = true
@@ -197,12 +200,20 @@ func (r *Registrar) removeAll(ctx context.Context) error {
 	for _, g := range regs {
 		g.remove()
 	}
+	var denied error
 	for _, g := range regs {
-		if err := g.awaitRemoved(ctx); err != nil && !errors.Is(err, ErrClosed) {
+		err := g.await(ctx, "deregister", func() bool {
+			if !errors.Is(g.state.Err, rpctypes.ErrPermissionDenied) {
+				return g.state.Phase == Closed && g.state.Err == nil
+			}
+			denied = cmp.Or(denied, fmt.Errorf("deregister %q: %w", g.key, g.state.Err))
+			return true
+		})
+		if err != nil && !errors.Is(err, ErrClosed) {
 			return err
 		}
 	}
-	return nil
+	return denied
 }
 
 // timeLeft returns the time until a context ends by its deadline.

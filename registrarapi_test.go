@@ -178,6 +178,31 @@ func TestCloseOfARegistrarIsShort(t *testing.T) {
 	}
 }
 
+// A server that may not write what it registers can be stopped at once.
+func TestShutdownDoesNotWaitForTheRight(t *testing.T) {
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
+		a := d.registered("a", nil)
+		d.conn.Fail(fakeetcd.Txn, rpctypes.ErrPermissionDenied)
+		b := d.register("b", nil)
+		time.Sleep(time.Second)
+		began := time.Now()
+		if err := d.registrar.Shutdown(context.Background()); !errors.Is(err, rpctypes.ErrPermissionDenied) || !strings.Contains(err.Error(), "svc/") {
+			t.Errorf("got %v, want what is not permitted", err)
+		}
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("shutdown took %v", took)
+		}
+		if left := d.store.Values(); len(left) > 0 {
+			t.Errorf("left: %v", left)
+		}
+		for _, g := range []*Registration{a, b} {
+			if state, _ := g.State(); state.Phase != Closed {
+				t.Errorf("%s is %+v", g.Key(), state)
+			}
+		}
+	})
+}
+
 // A Close does not let a Shutdown that waits report what has not been done.
 func TestShutdownTellsOfAnUnfinishedClose(t *testing.T) {
 	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
