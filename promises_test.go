@@ -268,7 +268,7 @@ func TestP9CloseJoinsManyServices(t *testing.T) {
 	}
 	began := time.Now()
 	d.Close()
-	if took := time.Since(began); took > 300*time.Millisecond { // thrice, for a busy machine
+	if took := time.Since(began); took > 3*time.Second { // less than any time-out that it could wait for; the machine may be busy
 		t.Errorf("Close took %v", took)
 	}
 }
