@@ -166,7 +166,8 @@ func pending(d desired, o *observed) bool {
 // observe records what a key was found to be, nil for absent, and reports whether an
 // operator has edited it: a value that the Registrar has not written is an edit, unless it
 // is older than the last write, since etcd was restored then. An invalid value is never an
-// edit.
+// edit. The last value written again is one only where it drains: an operator who drains what the
+// program drains means it to stay so when the program undrains it.
 func (o *observed) observe(kv *mvccpb.KeyValue, state keyState) (edited bool) {
 	o.fresh, o.tried, o.kv, o.state = true, false, kv, state
 	if kv == nil || state == keyForeign || !isEndpoint(kv.Value) {
@@ -176,8 +177,13 @@ func (o *observed) observe(kv *mvccpb.KeyValue, state keyState) (edited bool) {
 	switch {
 	case !o.claimed && !sent: // of an earlier process
 		return false
-	case kv.ModRevision < o.revision, bytes.Equal(kv.Value, o.current):
+	case kv.ModRevision < o.revision:
 		return false
+	case bytes.Equal(kv.Value, o.current):
+		if edited = !sent && kv.ModRevision > o.revision && statusOf(kv.Value) == StatusDraining; edited {
+			o.status = StatusDraining
+		}
+		return edited
 	case sent: // and not answered
 		o.applied = wanted
 	default:

@@ -79,6 +79,31 @@ func TestOperatorsStatusBesideDrain(t *testing.T) {
 	})
 }
 
+// An operator who drains what the program drains already is heard: it stays drained when the
+// program undrains it. An edit of something else is no drain.
+func TestOperatorsDrainBesideTheSameDrain(t *testing.T) {
+	const draining = `{"Op":0,"Addr":"host-a:80","Metadata":{"status":"draining"}}`
+	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
+		a := d.registered("a", nil)
+		d.noError("drain", a.Drain(d.within(time.Minute)))
+		d.holds(a, draining)
+		d.put(a.Key(), draining, d.lease())
+		time.Sleep(time.Second)
+		d.noError("undrain", a.Undrain(d.within(time.Minute)))
+		d.holds(a, draining)
+		d.phase(a, Draining, nil)
+		d.put(a.Key(), plain("a"), d.lease())
+		time.Sleep(time.Second)
+		d.phase(a, Registered, nil)
+
+		d.noError("drain", a.Drain(d.within(time.Minute)))
+		d.put(a.Key(), `{"Op":0,"Addr":"host-a:80","Metadata":{"status":"draining","weight":2}}`, d.lease())
+		time.Sleep(time.Second)
+		d.noError("undrain", a.Undrain(d.within(time.Minute)))
+		d.holds(a, `{"Op":0,"Addr":"host-a:80","Metadata":{"weight":2}}`)
+	})
+}
+
 // Draining is known in any phase, also while etcd cannot be reached.
 func TestStateTellsDrainingDuringAnOutage(t *testing.T) {
 	withRegistrar(t, RegistrarOptions{}, func(d *registrarEnv) {
