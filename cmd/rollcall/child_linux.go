@@ -10,6 +10,4 @@ import (
 
 // endWithThread makes the kernel send the command SIGTERM when the thread that starts it ends,
 // for instance because this process is killed.
-func endWithThread(cmd *exec.Cmd) {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-}
+func endWithThread(cmd *exec.Cmd) { cmd.SysProcAttr.Pdeathsig = syscall.SIGTERM }

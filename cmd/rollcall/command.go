@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -23,38 +24,44 @@ const (
 // killGrace is how long a command may take to end after its registration failed.
 const killGrace = 10 * time.Second
 
-// runCommand starts a command and keeps the endpoint registered until the command ends.
+// runCommand starts a command and keeps the endpoint registered until the command ends or is to end.
 func (s *registerSession) runCommand(ctx context.Context, command []string, signals <-chan os.Signal) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = s.a.stdin, s.a.stdout, s.a.stderr
-	endWithThread(cmd)
+	prepareChild(cmd)
 	runtime.LockOSThread() // the thread must live until the command has ended
 	defer runtime.UnlockOSThread()
 	if err := cmd.Start(); err != nil {
 		s.abort()
 		return cannotStart(command[0], err)
 	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = cmd.Wait() // ProcessState has the result
-	}()
 	// From here on the command handles signals; its end ends the registration.
+	c := &runningCommand{session: s, process: cmd.Process, ended: make(chan struct{}), maintained: make(chan struct{})}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	maintained := make(chan error, 1)
-	go func() { maintained <- s.maintain(running) }()
-	failed := forwardSignals(cmd.Process, signals, maintained, ended)
-	stop()
-	if failed == nil {
-		failed = <-maintained
-	}
-	if failed != nil {
+	go func() {
+		defer close(c.ended)
+		_ = cmd.Wait() // ProcessState has the result
+		stop()
+	}()
+	maintaining, stopMaintaining := context.WithCancel(running)
+	defer stopMaintaining()
+	go func() {
+		defer close(c.maintained)
+		c.failed = s.maintain(maintaining)
+	}()
+	c.supervise(signals, func(sig os.Signal) {
+		stopMaintaining()
+		<-c.maintained
+		s.leave(running, "passing "+map[os.Signal]string{os.Interrupt: "SIGINT", syscall.SIGTERM: "SIGTERM"}[sig]+" on")
+	})
+	<-c.maintained
+	if c.failed != nil {
 		s.abort()
-		return failed
+		return c.failed
 	}
 	if err := s.deregister(ctx); err != nil {
 		s.a.say("%s", s.a.explain(err))
@@ -62,24 +69,51 @@ func (s *registerSession) runCommand(ctx context.Context, command []string, sign
 	return exitOf(cmd.ProcessState)
 }
 
-// forwardSignals forwards signals to the command until it has ended. If the registration
-// fails, forwardSignals ends the command and returns the error.
-func forwardSignals(command *os.Process, signals <-chan os.Signal, maintained <-chan error, ended <-chan struct{}) (failed error) {
+// runningCommand is a command while it runs.
+type runningCommand struct {
+	session    *registerSession
+	process    *os.Process
+	ended      chan struct{} // closed when the command has ended
+	maintained chan struct{} // closed when the endpoint is not maintained any more
+	failed     error         // why not, once maintained is closed
+}
+
+// supervise passes signals on until the command has ended. The first one that asks it to end waits
+// until leave, in which the endpoint leaves etcd, has returned; those that come meanwhile do not. If
+// the registration fails, the command is ended.
+func (c *runningCommand) supervise(signals <-chan os.Signal, leave func(os.Signal)) {
+	maintained := c.maintained
+	asked := false
+	left := make(chan os.Signal, 1) // the signal that waited for leave
+	var leaving sync.WaitGroup
+	defer leaving.Wait()
 	var tooLong <-chan time.Time
 	for {
 		select {
 		case sig := <-signals:
-			if !fromTerminal(sig) {
-				_ = command.Signal(sig)
+			switch {
+			case fromTerminal(sig): // the command has it
+			case !asked && (sig == os.Interrupt || sig == syscall.SIGTERM):
+				asked = true
+				leaving.Go(func() {
+					leave(sig)
+					left <- sig
+				})
+			default:
+				_ = c.process.Signal(sig)
 			}
-		case failed = <-maintained:
+		case sig := <-left:
+			_ = c.process.Signal(sig)
+		case <-maintained:
 			maintained = nil
-			_ = command.Signal(syscall.SIGTERM)
-			tooLong = time.After(killGrace)
+			if c.failed != nil {
+				_ = c.process.Signal(syscall.SIGTERM)
+				tooLong = time.After(killGrace)
+			}
 		case <-tooLong:
-			_ = command.Kill()
-		case <-ended:
-			return failed
+			_ = c.process.Kill()
+		case <-c.ended:
+			return
 		}
 	}
 }

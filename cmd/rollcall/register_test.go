@@ -216,7 +216,7 @@ func TestRegisterCommand(t *testing.T) {
 		{"dies of SIGTERM", "60s", "echo started; exec sleep 60", syscall.SIGTERM, 143, "started\n"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			p := launch(t, endpoint, "register", "t-cmd", "--addr", "10.0.0.1:80", "--ttl", row.ttl, "--", "sh", "-c", row.script)
+			p := launch(t, endpoint, "register", "t-cmd", "--addr", "10.0.0.1:80", "--ttl", row.ttl, "--drain", "200ms", "--", "sh", "-c", row.script)
 			if row.signal != 0 {
 				eventually(t, "it is registered", func() bool { return strings.Contains(p.stderr.String(), key) })
 				p.signal(t, row.signal)
@@ -235,7 +235,7 @@ func TestRegisterCommandLivesOn(t *testing.T) {
 	endpoint := sharedEtcd(t)
 	client := etcdClient(t, endpoint)
 	const key = "t-live/10.0.0.1:80"
-	p := launch(t, endpoint, "register", "t-live", "--addr", "10.0.0.1:80", "--ttl", "60s", "--", "sh", "-c", script)
+	p := launch(t, endpoint, "register", "t-live", "--addr", "10.0.0.1:80", "--ttl", "60s", "--drain", "200ms", "--", "sh", "-c", script)
 	eventually(t, "it is registered", func() bool { return strings.Contains(p.stderr.String(), key) })
 	p.signal(t, syscall.SIGHUP)
 	for _, want := range []string{"started\n", "got HUP\n"} {

@@ -1,0 +1,315 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/healthcheck"
+	"github.com/rollcall-grpc/rollcall/internal/inventory"
+)
+
+func (a *app) register(ctx context.Context, f registerFlags, e entry, command []string) error {
+	client, err := a.client()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	signals := make(chan os.Signal, 8)
+	handled := append([]os.Signal{os.Interrupt, syscall.SIGTERM}, passedOn...)
+	if len(command) == 0 {
+		handled = []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}
+	}
+	for _, sig := range handled {
+		if sig != syscall.SIGHUP || !signal.Ignored(sig) { // nohup ignores it
+			signal.Notify(signals, sig)
+		}
+	}
+	defer signal.Stop(signals)
+	s := &registerSession{a: a, client: client, entry: e, drain: f.drain, checked: len(f.checks) > 0, until: time.Now().Add(a.dialTimeout), out: a.stdout}
+	starting, cancel := context.WithDeadline(ctx, s.until)
+	defer cancel()
+	if err := connect(starting, client); err != nil {
+		return err
+	}
+	if err := s.prepare(starting, f); err != nil {
+		return err
+	}
+	if f.readyHTTP != "" {
+		closeServer, err := serveReadiness(f.readyHTTP, s.endpoint)
+		if err != nil {
+			s.abort()
+			return err
+		}
+		defer closeServer()
+	}
+	if len(command) == 0 {
+		return s.runUntilSignal(ctx, signals)
+	}
+	s.out = a.stderr // stdout is the command's
+	return s.runCommand(ctx, command, signals)
+}
+
+// registerSession keeps one endpoint registered.
+type registerSession struct {
+	a         *app
+	client    *clientv3.Client
+	registrar *rollcall.Registrar
+	endpoint  *healthcheck.Endpoint
+	entry     entry
+	drain     time.Duration // how long clients have to move at the end
+	checked   bool          // there is a check
+	until     time.Time     // when the endpoint must be registered, unless it has a check
+	out       io.Writer
+}
+
+// prepare makes what keeps the endpoint.
+func (s *registerSession) prepare(ctx context.Context, f registerFlags) error {
+	if !f.force {
+		if err := s.refuseUnleased(ctx); err != nil {
+			return err
+		}
+	}
+	directory, err := rollcall.SharedDirectory(s.client)
+	if err != nil {
+		return err
+	}
+	if s.registrar, err = rollcall.NewRegistrar(directory, f.registrarOptions()); err != nil {
+		return err
+	}
+	f.options.Registrar = s.registrar
+	if s.checked {
+		f.options.Report = func(e healthcheck.Event) { s.a.say("%v", e) }
+	}
+	if s.endpoint, err = healthcheck.New(f.options); err != nil {
+		s.abort()
+	}
+	return err
+}
+
+// refuseUnleased fails if the key is there without a lease: an operator has put it, to stay, and it
+// would go with this process. Where the key may not be read, registering tells.
+func (s *registerSession) refuseUnleased(ctx context.Context) error {
+	resp, err := s.client.Get(ctx, s.entry.key(), clientv3.WithKeysOnly())
+	if err != nil || len(resp.Kvs) == 0 || resp.Kvs[0].Lease != 0 {
+		return nil
+	}
+	return fail(exitOther, "%q is there without a lease: somebody has put it to stay, by rollcall add for instance; "+
+		"remove it, register under another --id, or take it over with --force", s.entry.key())
+}
+
+// runUntilSignal keeps the endpoint registered until a signal arrives or ctx ends. A second
+// signal ends the process.
+func (s *registerSession) runUntilSignal(ctx context.Context, signals chan os.Signal) error {
+	running, stop := context.WithCancel(ctx)
+	var signalled sync.WaitGroup
+	signalled.Go(func() {
+		defer stop()
+		select {
+		case <-signals:
+			signal.Stop(signals)
+		case <-running.Done():
+		}
+	})
+	err := s.maintain(running)
+	stop()
+	signalled.Wait()
+	if err != nil {
+		s.abort()
+		return err
+	}
+	s.leave(context.WithoutCancel(ctx), "removing it")
+	if err := s.deregister(ctx); err != nil {
+		return err
+	}
+	s.a.say("%q was removed", s.entry.key())
+	return nil
+}
+
+// maintain keeps the endpoint by its checks, prints it and reports changes of its state until ctx
+// ends. Without a check it fails if the endpoint is not in etcd within the dial timeout.
+func (s *registerSession) maintain(ctx context.Context) error {
+	running, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var following sync.WaitGroup
+	following.Go(func() {
+		if err := s.follow(running); err != nil {
+			stop(unlessCancelled(ctx, err))
+		}
+	})
+	err := s.endpoint.Run(running)
+	if err != nil {
+		stop(err)
+	}
+	following.Wait()
+	if err == nil && ctx.Err() == nil {
+		err = context.Cause(running)
+	}
+	return err
+}
+
+// follow waits until the endpoint is registered, prints it and reports changes of its state.
+func (s *registerSession) follow(ctx context.Context) error {
+	reg, err := s.endpoint.Registration(ctx)
+	if err != nil {
+		return err
+	}
+	starting, cancel := ctx, context.CancelFunc(func() {})
+	if !s.checked {
+		starting, cancel = context.WithDeadline(ctx, s.until)
+	}
+	defer cancel()
+	if err := awaitRegistered(starting, reg); err != nil {
+		return err
+	}
+	if err := s.printRegistered(starting, reg); err != nil {
+		return err
+	}
+	s.reportState(ctx, reg)
+	return nil
+}
+
+// unlessCancelled returns err, or nil if ctx has ended: the error is then its consequence.
+func unlessCancelled(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// awaitRegistered waits until a registration is in etcd. A lack of permission is an error.
+func awaitRegistered(ctx context.Context, reg *rollcall.Registration) error {
+	for {
+		state, changed := reg.State()
+		switch {
+		case state.Phase == rollcall.Registered, state.Phase == rollcall.Draining:
+			return nil
+		case notPermitted(state.Err), errors.Is(state.Err, rollcall.ErrClosed):
+			return fmt.Errorf("register %q: %w", reg.Key(), state.Err)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return reg.Wait(ctx) // its error names the cause
+		}
+	}
+}
+
+// printRegistered prints the endpoint as it is in etcd.
+func (s *registerSession) printRegistered(ctx context.Context, reg *rollcall.Registration) error {
+	resp, err := s.client.Get(ctx, reg.Key())
+	if err != nil {
+		return fmt.Errorf("read %q: %w", reg.Key(), err)
+	}
+	if len(resp.Kvs) == 0 {
+		return fail(exitOther, "%q was removed as soon as it was registered", reg.Key())
+	}
+	inst, err := rollcall.Decode(resp.Kvs[0])
+	if err != nil {
+		return fmt.Errorf("%q: %w", reg.Key(), err)
+	}
+	row := inventory.Of(inst, inventory.Under(s.entry.service))
+	state, _ := reg.State()
+	row.TTL = int64(state.TTL / time.Second)
+	if s.a.json() {
+		to := *s.a
+		to.stdout = s.out
+		return to.printLine(newWritten(row))
+	}
+	_, err = fmt.Fprint(s.out, writtenTable(row))
+	return err
+}
+
+// reportState reports changes of a registration's state until ctx ends, but for those that its
+// checks have reported.
+func (s *registerSession) reportState(ctx context.Context, reg *rollcall.Registration) {
+	reported, phase, normal := "", rollcall.Registered, true
+	for {
+		state, changed := reg.State()
+		state.Err = s.connectionCause(state.Err)
+		if text := stateText(reg.Key(), state); text != reported {
+			asChecked := state.Err == nil && state.Draining != s.endpoint.Status().Healthy
+			known := asChecked && normal && (reported == "" || state.Phase != phase)
+			if !known {
+				s.a.say("%s", text)
+			}
+			reported, phase, normal = text, state.Phase, asChecked
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func stateText(key string, s rollcall.State) string {
+	switch {
+	case errors.Is(s.Err, rollcall.ErrSuperseded):
+		return fmt.Sprintf("%q was taken over by another process, under another lease; waiting until that one is gone", key)
+	case s.Err != nil:
+		return fmt.Sprintf("%q is not registered: %s; trying to register it again", key, plain(s.Err))
+	}
+	return fmt.Sprintf("%q is %s, under lease %s", key, s.Phase, inventory.LeaseText(s.Lease))
+}
+
+// abort ends a registration that failed. If etcd does not answer, its key expires with the lease.
+func (s *registerSession) abort() { s.registrar.Close() }
+
+// deregister removes the endpoint, even if ctx has ended.
+func (s *registerSession) deregister(ctx context.Context) error {
+	ctx, cancel := s.a.deadline(context.WithoutCancel(ctx))
+	defer cancel()
+	if err := s.registrar.Shutdown(ctx); err != nil {
+		return fmt.Errorf("deregister %q, which etcd removes when its lease ends: %w", s.entry.key(), s.connectionCause(err))
+	}
+	return nil
+}
+
+// connectionCause returns the error of the connection in place of a timeout, if it has one.
+func (s *registerSession) connectionCause(err error) error {
+	if err == nil || !timedOut(err) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), s.a.dialTimeout/4)
+	defer cancel()
+	if cause := connectionError(ctx, s.client.ActiveConnection()); cause != nil {
+		return cause
+	}
+	return err
+}
+
+// leave takes the endpoint out of new calls, gives clients time to move, and removes it. What comes
+// next is for the message. If etcd does not answer, clients cannot be told, and there is no wait.
+func (s *registerSession) leave(ctx context.Context, next string) {
+	telling, cancel := s.a.deadline(ctx)
+	defer cancel()
+	if s.drain > 0 {
+		called, err := s.endpoint.Drain(telling)
+		if err != nil {
+			s.a.say("%s; %s without waiting for clients to move", s.a.explain(s.connectionCause(err)), next)
+		} else if called {
+			s.a.say("%q is draining; %s in %v", s.entry.key(), next, s.drain)
+			select {
+			case <-time.After(s.drain):
+			case <-ctx.Done():
+			}
+			removing, cancel := s.a.deadline(ctx)
+			defer cancel()
+			telling = removing
+		}
+	}
+	_ = s.endpoint.Remove(telling) // deregister tries again, and reports
+}
