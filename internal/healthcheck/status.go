@@ -78,7 +78,7 @@ func (s Status) Unready() error {
 	switch {
 	case s.State.Phase == rollcall.Closed:
 		return errors.New("it has been removed")
-	case s.State.Draining && !s.Healthy:
+	case s.State.Draining && !s.Healthy && s.Err != nil:
 		return fmt.Errorf("draining: %w", s.Err)
 	case s.State.Draining:
 		return errors.New("draining")
