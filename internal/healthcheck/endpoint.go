@@ -109,6 +109,8 @@ type Endpoint struct {
 
 	mu      sync.Mutex
 	err     error                  // of the last run of the checks
+	since   time.Time              // of the first run that found the same
+	passed  time.Time              // of the last run that passed
 	healthy bool                   // as health has it
 	reg     *rollcall.Registration // nil until the checks have passed
 	begun   chan struct{}          // closed when reg is set
@@ -171,14 +173,20 @@ func (e *Endpoint) check(ctx context.Context) error {
 
 // observe acts on the result of the checks.
 func (e *Endpoint) observe(result error) error {
+	now := time.Now()
 	e.mu.Lock()
-	e.err = result
+	if e.since.IsZero() || (e.err == nil) != (result == nil) {
+		e.since = now
+	}
+	if e.err = result; result == nil {
+		e.passed = now
+	}
 	e.mu.Unlock()
 	if result != nil && e.health.due() && e.opts.Stay != nil && e.opts.Stay() {
 		e.report(Kept, result)
 		return nil
 	}
-	changed := e.health.observe(result == nil, time.Now())
+	changed := e.health.observe(result == nil, now)
 	switch {
 	case !changed && result == nil && e.health.held():
 		e.report(Held, nil)

@@ -57,13 +57,15 @@ func (e Event) String() string {
 type Status struct {
 	Healthy bool           // by its checks, with fall and rise
 	Err     error          // why the last run of its checks failed
+	Since   time.Time      // since when they have passed or failed; zero: not run yet
+	Passed  time.Time      // when they passed last; zero: never
 	State   rollcall.State // in etcd; the zero value until it has been healthy
 }
 
 // Status returns what is known of the endpoint at this moment.
 func (e *Endpoint) Status() Status {
 	e.mu.Lock()
-	s := Status{Healthy: e.healthy, Err: e.err}
+	s := Status{Healthy: e.healthy, Err: e.err, Since: e.since, Passed: e.passed}
 	reg := e.reg
 	e.mu.Unlock()
 	if reg != nil {
