@@ -59,10 +59,11 @@ var layers = []struct {
 	{"balancer/weighted", "internal/spread", "it reads gRPC's own attribute, and works with any resolver"},
 	{"balancer/zone", ". internal/endpointattr internal/spread", "it reads localities from endpoints, and knows nothing of resolvers"},
 	{"internal/console", ". internal/etcdkv internal/inventory internal/cluster internal/edit internal/printable internal/timeline", "it shows snapshots as pages; what other outputs know it is handed"},
+	{"internal/agent", ". internal/background internal/backoff internal/healthcheck internal/printable", "it keeps a file's endpoints registered, and knows no command"},
 	{"examples/server", ". serving", "a server needs no more"},
 	{"examples/client", ". resolver", "a client needs no more"},
 	{"examples/polyglot/go", "", "a client that speaks xDS needs nothing of Rollcall"},
-	{"cmd/rollcall", ". resolver endpoints serving xds balancer/weighted balancer/zone internal/devetcd internal/printable internal/inventory internal/cluster metrics/prometheus internal/timeline internal/edit internal/console internal/top internal/healthcheck", "the command puts everything together"},
+	{"cmd/rollcall", ". resolver endpoints serving xds balancer/weighted balancer/zone internal/devetcd internal/printable internal/inventory internal/cluster metrics/prometheus internal/timeline internal/edit internal/console internal/top internal/healthcheck internal/agent", "the command puts everything together"},
 }
 
 // TestLayers checks that no import runs up: packages import those above them in the list,

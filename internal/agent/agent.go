@@ -1,0 +1,233 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/printable"
+)
+
+// tick is how often the agent looks at its file and at what its checks have found.
+const tick = time.Second
+
+// Options are the settings of an agent.
+type Options struct {
+	File      string                      // the services file; required
+	Socket    string                      // where it tells its status
+	Directory *rollcall.Directory         // of etcd; required
+	Drain     time.Duration               // how long clients are given to move before an endpoint is removed
+	Reload    <-chan os.Signal            // asks to read the file again
+	Getenv    func(string) (string, bool) // of systemd's variables
+	Log       *slog.Logger                // required
+}
+
+// Agent keeps the endpoints of a file registered.
+type Agent struct {
+	opts Options
+	log  *slog.Logger
+
+	// Owned by Run.
+	file     followed
+	notifier *notifier
+	said     string // what systemd was told last
+
+	mu        sync.Mutex
+	fleet     *fleet    // what is in force
+	loaded    time.Time // when it was read
+	fileErr   error     // why the file as it is now is not in force
+	protected time.Time // since when all checks fail; zero: they do not
+}
+
+// Load reads a services file. Its error names the file.
+func Load(path string) (*Config, error) {
+	text, err := readFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return parseNamed(path, text)
+}
+
+// New returns an agent that Run runs.
+func New(opts Options) *Agent {
+	return &Agent{opts: opts, log: opts.Log, file: followed{path: opts.File}}
+}
+
+// Run keeps what the file lists registered until ctx ends, then drains and removes it. It fails
+// if the file cannot be used at the start; later on, the last good one stays in force.
+func (a *Agent) Run(ctx context.Context) error {
+	text, err := a.file.read()
+	if err != nil {
+		return err
+	}
+	config, err := parseNamed(a.opts.File, text)
+	if err != nil {
+		return err
+	}
+	if a.notifier, err = newNotifier(a.opts.Getenv); err != nil {
+		return err
+	}
+	defer a.notifier.close()
+	a.fleet = newFleet(a.opts.Directory, a.opts.Drain, a.log)
+	s, err := openSocket(a.opts.Socket, a.Status)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	a.take(config)
+	a.notifier.tell("READY=1")
+	a.follow(ctx)
+	a.notifier.tell("STOPPING=1", "STATUS=draining")
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		err = a.fleet.close()
+	}()
+	a.beatUntil(stopped)
+	return err
+}
+
+// follow takes what the file becomes and watches over the checks, until ctx ends.
+func (a *Agent) follow(ctx context.Context) {
+	beats, stop := a.notifier.beats()
+	defer stop()
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-a.opts.Reload:
+			text, err := a.file.read()
+			a.reload(text, err)
+		case <-ticker.C:
+			if text, changed := a.file.poll(); changed {
+				a.reload(text, nil)
+			}
+			a.watchNetwork()
+			a.tellStatus()
+		case <-beats:
+			a.notifier.tell("WATCHDOG=1")
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// beatUntil keeps systemd's watchdog quiet while the agent stops.
+func (a *Agent) beatUntil(stopped <-chan struct{}) {
+	beats, stop := a.notifier.beats()
+	defer stop()
+	for {
+		select {
+		case <-beats:
+			a.notifier.tell("WATCHDOG=1")
+		case <-stopped:
+			return
+		}
+	}
+}
+
+// reload takes the text of the file, unless something is wrong with it: then all stays as it is.
+func (a *Agent) reload(text []byte, err error) {
+	a.notifier.reloading()
+	defer a.notifier.tell("READY=1")
+	var config *Config
+	if err == nil {
+		config, err = parseNamed(a.opts.File, text)
+	}
+	if err != nil {
+		a.mu.Lock()
+		a.fileErr = err
+		a.mu.Unlock()
+		a.log.Error("services file is not usable; what it said before stays in force", "file", a.opts.File, "cause", err)
+		return
+	}
+	a.take(config)
+}
+
+// take brings a file into force.
+func (a *Agent) take(config *Config) {
+	changes := a.fleet.apply(config)
+	a.mu.Lock()
+	a.loaded, a.fileErr = time.Now(), nil
+	a.mu.Unlock()
+	a.log.Info("services file in force", "file", a.opts.File, "endpoints", len(config.Services),
+		"added", changes.added, "changed", changes.changed, "removed", changes.removed)
+}
+
+// watchNetwork tells when all checks begin to fail together, and when that ends.
+func (a *Agent) watchNetwork() {
+	all := a.fleet.allFail()
+	a.mu.Lock()
+	was := a.protected
+	switch {
+	case all && was.IsZero():
+		a.protected = time.Now()
+	case !all:
+		a.protected = time.Time{}
+	}
+	a.mu.Unlock()
+	switch {
+	case all && was.IsZero():
+		a.log.Warn("all checks fail; it is taken for the network of the agent, and nothing is taken out")
+	case !all && !was.IsZero():
+		a.log.Info("checks pass again; endpoints whose checks go on failing are taken out", "after", time.Since(was).Round(time.Second))
+	}
+}
+
+// tellStatus tells systemd the status, where it has changed.
+func (a *Agent) tellStatus() {
+	status := a.Status()
+	if text := status.Summary(); text != a.said {
+		a.said = text
+		a.notifier.status(text)
+	}
+}
+
+// Status returns what the agent does.
+func (a *Agent) Status() Status {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := Status{PID: os.Getpid(), File: a.opts.File, Loaded: a.loaded, Endpoints: a.fleet.endpoints()}
+	if a.fileErr != nil {
+		s.FileError = printable.Error(a.fileErr)
+	}
+	if since := a.protected; !since.IsZero() {
+		s.Protected = &since
+	}
+	return s
+}
+
+// parseNamed is Parse with errors that name the file.
+func parseNamed(path string, text []byte) (*Config, error) {
+	config, err := Parse(text)
+	if err == nil {
+		return config, nil
+	}
+	if all, ok := err.(interface{ Unwrap() []error }); ok {
+		return nil, named(path, all.Unwrap())
+	}
+	return nil, named(path, []error{err})
+}
+
+// FileError is what is wrong with a services file.
+type FileError struct {
+	File  string
+	Wrong []error
+}
+
+func named(path string, wrong []error) error { return &FileError{path, wrong} }
+
+func (e *FileError) Error() string {
+	text := fmt.Sprintf("%s: %v", e.File, e.Wrong[0])
+	if more := len(e.Wrong) - 1; more > 0 {
+		text += fmt.Sprintf(" (and %d more)", more)
+	}
+	return text
+}

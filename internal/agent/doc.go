@@ -1,0 +1,13 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package agent keeps the endpoints of a file registered in etcd, each for as long as its checks
+// pass: what "rollcall agent" runs. The file is followed; what is in it and what was found is told
+// on a unix socket, and to systemd.
+//
+// # Concurrency
+//
+// Run's goroutine owns the endpoints and applies the file. Each endpoint has a goroutine that
+// checks it; those share a Protection, which has a lock of its own. Status may be called at any
+// time. Run joins everything that it has started.
+package agent
