@@ -64,7 +64,7 @@ func newRoot(a *app) *cobra.Command {
 	group(root, "look", "Look:", newLs(a), newGet(a), newWatch(a), newTop(a), newHistory(a), newResolve(a), newPing(a), newStatus(a))
 	group(root, "change", "Change:", newAdd(a), newRm(a), newRegister(a),
 		newDrain(a), newUndrain(a), newWeight(a), newConfig(a))
-	group(root, "operate", "Operate:", newServe(a), newXDS(a), newRoles(a))
+	group(root, "operate", "Operate:", newAgent(a), newServe(a), newXDS(a), newRoles(a))
 	group(root, "try", "Try:", newDemo(a), newDev(a))
 	root.SetHelpCommand(newHelp())
 	group(root, "other", "Other:", newVersion(a))
