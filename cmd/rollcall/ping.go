@@ -65,11 +65,15 @@ func newPing(a *app) *cobra.Command {
 			return a.ping(cmd.Context(), service, flags.timeout, creds)
 		},
 	}
-	cmd.Flags().DurationVar(&flags.timeout, "timeout", 2*time.Second, "time within which an endpoint must answer")
-	cmd.Flags().BoolVar(&flags.tls, "tls", false, "dial endpoints with TLS, and verify them by the system's CAs")
-	cmd.Flags().StringVar(&flags.ca, "tls-ca", "", "dial endpoints with TLS, and verify them by the CAs in this file")
-	cmd.Flags().BoolVar(&flags.skipVerify, "tls-skip-verify", false, "dial endpoints with TLS, and accept any certificate")
+	flags.add(cmd)
 	return cmd
+}
+
+func (f *pingFlags) add(cmd *cobra.Command) {
+	cmd.Flags().DurationVar(&f.timeout, "timeout", 2*time.Second, "time within which an endpoint must answer")
+	cmd.Flags().BoolVar(&f.tls, "tls", false, "dial endpoints with TLS, and verify them by the system's CAs")
+	cmd.Flags().StringVar(&f.ca, "tls-ca", "", "dial endpoints with TLS, and verify them by the CAs in this file")
+	cmd.Flags().BoolVar(&f.skipVerify, "tls-skip-verify", false, "dial endpoints with TLS, and accept any certificate")
 }
 
 // credentials returns what the flags ask for, and checks them.

@@ -1,0 +1,228 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc/credentials"
+
+	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/doctor"
+	"github.com/rollcall-grpc/rollcall/resolver"
+)
+
+// Exit codes of doctor, beside those of all commands.
+const (
+	exitWarnings = 10
+	exitErrors   = 11
+)
+
+type doctorFlags struct {
+	pingFlags
+	noDial   bool
+	maxDials int
+}
+
+// diagnosis is what doctor has found.
+type diagnosis struct {
+	APIVersion string           `json:"apiVersion"`
+	Kind       string           `json:"kind"`
+	Errors     int              `json:"errors"`
+	Warnings   int              `json:"warnings"`
+	Notes      int              `json:"notes"`
+	Services   int              `json:"services"`  // that were looked at
+	Instances  int              `json:"instances"` // of them
+	Dialled    int              `json:"dialled"`   // servers
+	Findings   []doctor.Finding `json:"findings"`
+	Unknown    []string         `json:"unknown,omitempty"` // what could not be looked at, and why
+}
+
+func newDoctor(a *app) *cobra.Command {
+	var flags doctorFlags
+	cmd := &cobra.Command{
+		Use:   "doctor [SERVICE]...",
+		Short: "Find faults in etcd, services and settings before they hurt",
+		Long: "doctor looks at the etcd cluster (members, versions with known faults, quorum, alarms, disk,\n" +
+			"clocks, certificates, rights), at what services have stored (keys, leases, service configs),\n" +
+			"at the servers themselves, which it dials as ping does, and at the environment that it runs\n" +
+			"in. Without SERVICE it looks at all of them. It changes nothing.\n\n" +
+			"Each finding says what is wrong, why it matters and what mends it; docs/doctor.md explains\n" +
+			"each by its id. Errors hurt now, warnings will, notes are worth knowing. What could not be\n" +
+			"looked at is said on standard error.\n\n" +
+			"The exit code is 0 if there is nothing worse than a note, 10 if there are warnings, 11 if\n" +
+			"there are errors, and 4, 5 or 6 if etcd cannot be reached, denies access or does not answer.",
+		Example:     "  rollcall doctor\n  rollcall doctor my-service --tls-ca ca.pem\n  rollcall doctor --no-dial -o json | jq -r '.findings[] | .id + \": \" + .what'",
+		Annotations: outputs("table", "json", "yaml", "name"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			services := make([]string, len(args))
+			for i, arg := range args {
+				service, err := rollcall.ParseService(arg)
+				if err != nil {
+					return err
+				}
+				services[i] = service
+			}
+			if flags.maxDials < 1 {
+				return fail(exitUsage, "--max-dials %d: must be 1 or more; to dial none, give --no-dial", flags.maxDials)
+			}
+			honoured := func(variable string) bool {
+				name := strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(variable, "ETCDCTL_"), "_", "-"))
+				return cmd.Flags().Lookup(name) != nil
+			}
+			return a.doctor(cmd.Context(), services, flags, honoured)
+		},
+	}
+	flags.add(cmd)
+	cmd.Flags().BoolVar(&flags.noDial, "no-dial", false, "do not dial servers")
+	cmd.Flags().IntVar(&flags.maxDials, "max-dials", 500, "dial this many servers at most, evenly chosen from all")
+	return cmd
+}
+
+func (a *app) doctor(ctx context.Context, services []string, flags doctorFlags, honoured func(string) bool) error {
+	creds, err := flags.credentials()
+	if err != nil {
+		return err
+	}
+	opts := doctor.Options{
+		Services: services, Timeout: a.dialTimeout, CheckConfig: resolver.CheckServiceConfig, MaxDials: flags.maxDials, Progress: a.progress(),
+		Settings: doctor.Settings{Endpoints: a.endpoints, DialTimeout: a.dialTimeout, User: a.user, Honoured: honoured,
+			Getenv: func(name string) string { value, _ := a.getenv(name); return value }},
+	}
+	if !flags.noDial {
+		opts.Dial = func(ctx context.Context, addrs []string) []doctor.Answer {
+			return a.dialServers(ctx, addrs, flags.pingFlags, creds)
+		}
+	}
+	if err := a.identify(&opts); err != nil {
+		return err
+	}
+	if opts.Client, err = a.client(); err != nil {
+		return err
+	}
+	defer opts.Client.Close()
+	if opts.Directory, err = rollcall.SharedDirectory(opts.Client); err != nil {
+		return err
+	}
+	facts := doctor.Gather(ctx, opts)
+	opts.Progress("")
+	if cause := context.Cause(ctx); isSignal(cause) {
+		return cause
+	}
+	d := newDiagnosis(facts)
+	if err := a.printDiagnosis(d); err != nil {
+		return err
+	}
+	return d.exit(facts.Cluster.Err)
+}
+
+// identify sets what doctor dials etcd's HTTP with, and the client's certificate.
+func (a *app) identify(opts *doctor.Options) error {
+	if a.cert != "" {
+		pair, err := tls.LoadX509KeyPair(a.cert, a.key)
+		if err != nil {
+			return fail(exitUsage, "--cert and --key: %v", err)
+		}
+		opts.Settings.Certificate = pair.Leaf
+	}
+	if a.cacert == "" && a.cert == "" && !strings.Contains(strings.Join(a.endpoints, ","), "https://") {
+		return nil
+	}
+	creds, err := rollcall.TLSFiles{CA: a.cacert, Cert: a.cert, Key: a.key}.Credentials()
+	if err != nil {
+		return fail(exitUsage, "--cacert, --cert and --key: %v", err)
+	}
+	opts.Credentials = creds
+	return nil
+}
+
+// progress returns what tells a terminal of each step; "" clears the line.
+func (a *app) progress() func(step string) {
+	if widthOf(a.stderr) == 0 {
+		return func(string) {}
+	}
+	return func(step string) { fmt.Fprint(a.stderr, "\r\x1b[K"+step) }
+}
+
+func (a *app) dialServers(ctx context.Context, addrs []string, flags pingFlags, creds credentials.TransportCredentials) []doctor.Answer {
+	asked := make([]answer, len(addrs))
+	for i, addr := range addrs {
+		asked[i].Addr = addr
+	}
+	a.pingAll(ctx, asked, flags.timeout, creds)
+	answers := make([]doctor.Answer, len(addrs))
+	for i, p := range asked {
+		answers[i] = doctor.Answer{Connected: p.ConnectSeconds > 0, Answers: p.Answers, Health: p.Health, Error: p.Error}
+	}
+	return answers
+}
+
+func newDiagnosis(facts *doctor.Facts) diagnosis {
+	d := diagnosis{APIVersion: apiVersion, Kind: "Diagnosis", Services: len(facts.Services), Dialled: len(facts.Answers),
+		Findings: doctor.Diagnose(facts), Unknown: facts.Unknown}
+	for _, s := range facts.Services {
+		d.Instances += len(s.Rows)
+	}
+	for _, f := range d.Findings {
+		switch f.Severity {
+		case doctor.Error:
+			d.Errors++
+		case doctor.Warning:
+			d.Warnings++
+		default:
+			d.Notes++
+		}
+	}
+	return d
+}
+
+// exit returns the exit code, of the error with which etcd answered nothing, or of the worst finding.
+func (d diagnosis) exit(err error) error {
+	switch code := exitCode(err); {
+	case code == exitTimeout:
+		return &exitError{code: exitUnreachable}
+	case code != 0:
+		return &exitError{code: code}
+	case d.Errors > 0:
+		return &exitError{code: exitErrors}
+	case d.Warnings > 0:
+		return &exitError{code: exitWarnings}
+	}
+	return nil
+}
+
+func (a *app) printDiagnosis(d diagnosis) error {
+	if !a.json() {
+		for _, unknown := range d.Unknown {
+			a.say("not known: %s", unknown)
+		}
+	}
+	ids := make([]string, 0, len(d.Findings))
+	for _, f := range d.Findings {
+		ids = append(ids, f.ID)
+	}
+	return a.print(d, ids, func() string {
+		var b strings.Builder
+		fmt.Fprintf(&b, "errors: %d, warnings: %d, notes: %d; services: %d, instances: %d, servers dialled: %d\n",
+			d.Errors, d.Warnings, d.Notes, d.Services, d.Instances, d.Dialled)
+		for _, f := range d.Findings {
+			fmt.Fprintf(&b, "\n%-7s  %s\n", strings.ToUpper(string(f.Severity)), f.ID)
+			for _, line := range []string{f.What, "Why: " + f.Why, "Fix: " + f.Fix} {
+				fmt.Fprintf(&b, "    %s\n", safe(oneLine(line)))
+			}
+			for _, command := range f.Commands {
+				words := make([]string, len(command))
+				for i, word := range command {
+					words[i] = shellQuote(word)
+				}
+				fmt.Fprintf(&b, "      $ %s\n", strings.Join(words, " "))
+			}
+		}
+		return b.String()
+	})
+}
