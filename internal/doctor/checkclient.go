@@ -23,8 +23,8 @@ var clientChecks = []check{
 		"Add the addresses to NO_PROXY, or unset the variable for programs that call these services.", proxied},
 	{"client-grpc-variable", Note, "It changes how gRPC behaves in every program that is started with it.",
 		"Unset it, unless you know why it is there.", grpcVariables},
-	{"client-variable-ignored", Note, "etcdctl heeds it and Rollcall does not: the two may act differently.",
-		"Unset it, or give the flag that does the same; see rollcall --help.", ignoredVariables},
+	{"client-variable-ignored", Note, "etcdctl and Rollcall act differently: they may even talk to different clusters.",
+		"Unset it, or set both to the same.", ignoredVariables},
 	{"client-timeout-short", Warning, "Commands give up while etcd is about to answer.",
 		"Give a longer --dial-timeout.", shortTimeout},
 	{"client-endpoint-repeated", Note, "It looks like more endpoints than there are: when the member fails, fewer are left than the list says.",
@@ -70,7 +70,11 @@ var grpcNames = []string{"GRPC_DNS_RESOLVER", "GRPC_ENABLE_TXT_SERVICE_CONFIG", 
 	"GRPC_SSL_CIPHER_SUITES", "GRPC_XDS_ENDPOINT_HASH_KEY_BACKWARD_COMPAT", "grpc_proxy"}
 
 func grpcVariables(f *Facts) []Finding {
-	return f.set(grpcNames, "the environment changes what gRPC does: %s")
+	names := slices.DeleteFunc(slices.Clone(grpcNames), func(name string) bool { return f.Client.Getenv(name) == "" })
+	if len(names) == 0 {
+		return nil
+	}
+	return []Finding{{What: "the environment changes what gRPC does: " + strings.Join(names, ", "), Commands: unset(names)}}
 }
 
 // etcdctlNames are the variables of etcdctl, but for ETCDCTL_API: there is but one API left.
@@ -80,17 +84,28 @@ var etcdctlNames = []string{"ETCDCTL_AUTH_JWT_TOKEN", "ETCDCTL_CACERT", "ETCDCTL
 	"ETCDCTL_MAX_RECV_BYTES", "ETCDCTL_MAX_REQUEST_BYTES", "ETCDCTL_PASSWORD", "ETCDCTL_USER", "ETCDCTL_WRITE_OUT"}
 
 func ignoredVariables(f *Facts) []Finding {
-	return f.set(slices.DeleteFunc(slices.Clone(etcdctlNames), f.Client.Honoured), "set for etcdctl, and ignored: %s")
-}
-
-// set returns a finding of those variables that are set.
-func (f *Facts) set(names []string, what string) []Finding {
-	names = slices.DeleteFunc(slices.Clone(names), func(name string) bool { return f.Client.Getenv(name) == "" })
+	var ignored, names []string
+	for _, name := range etcdctlNames {
+		value, ours := f.Client.Getenv(name), "ROLLCALL_"+strings.TrimPrefix(name, "ETCDCTL_")
+		switch other := f.Client.Getenv(ours); {
+		case value == "":
+			continue
+		case !f.Client.Honoured(name):
+			ignored = append(ignored, name)
+		case other != "" && other != value:
+			ignored = append(ignored, fmt.Sprintf("%s (%s wins)", name, ours))
+		default:
+			continue
+		}
+		names = append(names, name)
+	}
 	if len(names) == 0 {
 		return nil
 	}
-	return []Finding{{What: fmt.Sprintf(what, strings.Join(names, ", ")), Commands: [][]string{append([]string{"unset"}, names...)}}}
+	return []Finding{{What: "set for etcdctl, and ignored: " + strings.Join(ignored, ", "), Commands: unset(names)}}
 }
+
+func unset(names []string) [][]string { return [][]string{append([]string{"unset"}, names...)} }
 
 func shortTimeout(f *Facts) []Finding {
 	latency := f.latency()

@@ -155,7 +155,7 @@ func overlaps(f *Facts) (found []Finding) {
 			}
 		}
 		if len(longer) > 0 {
-			finding := ofService(outer.Name, longer, fmt.Sprintf("%%s of longer names are endpoints of %s as well", escapePercent(fmt.Sprintf("%q", outer.Name))), addr)
+			finding := ofService(outer.Name, longer, fmt.Sprintf("clients of %s call %%s of longer names, too", escapePercent(fmt.Sprintf("%q", outer.Name))), addr)
 			finding.Commands = [][]string{{"rollcall", "ls", outer.Name}, {"rollcall", "resolve", outer.Name}}
 			found = append(found, finding)
 		}
@@ -281,7 +281,11 @@ func invalidMetadata(f *Facts) []Finding {
 			return nil
 		}
 		finding := ofService(s.Name, rows, "metadata of %s is ignored", func(row *inventory.Instance) string {
-			return row.FieldErrors[0].Field + ": " + row.FieldErrors[0].Reason
+			var fields []string
+			for _, e := range row.FieldErrors {
+				fields = append(fields, e.Field+": "+e.Reason)
+			}
+			return strings.Join(fields, ", ")
 		})
 		finding.Commands = get(s.Name)
 		return []Finding{finding}
