@@ -8,6 +8,7 @@ COVER_PKGS ?= . ./endpoints ./resolver ./serving ./xds ./balancer/weighted ./bal
 GRPC_LATEST ?= v1.85.0
 GRPC_PKGS ?= ./...
 BENCH ?= .
+ETCD ?= 3.5
 FUZZTIME ?= 30s
 HOURS ?= 1000
 SOAK ?= 20m
@@ -89,6 +90,15 @@ fuzz: ## every fuzz test, each for FUZZTIME
 faults: ## test the faults on Rollcall and etcd's package; write docs/reliability.md
 	ROLLCALL_FAULTS=1 $(GO) test -json -count=1 -p 1 -timeout 40m -run '^Test(Proxy|Etcd36)?[WGLA][0-9]+' \
 		./internal/test/e2e/... | $(GO) run ./internal/test/e2e/faults -write docs/reliability.md
+
+# Each version of etcd is built from its module in tools.
+.PHONY: etcd-versions
+etcd-versions: ## test what works on etcd 3.4 to 3.7; write docs/etcd-versions.md
+	$(GO) run ./internal/test/e2e/versions -write docs/etcd-versions.md 3.4 3.5 3.6 3.7
+
+.PHONY: etcd-version
+etcd-version: ## test what works on etcd ETCD
+	$(GO) run ./internal/test/e2e/versions $(ETCD)
 
 .PHONY: clients
 clients: ## test xDS clients of five languages; write docs/xds-clients.md
