@@ -67,8 +67,11 @@ func (f *endpointFlags) parse(service, addr string) (e entry, err error) {
 	return e, nil
 }
 
-// warn reports metadata fields whose values Rollcall cannot read.
+// warn reports metadata fields whose values Rollcall cannot read, and a key that ls shows elsewhere.
 func (a *app) warn(e entry) {
+	if service, id := rollcall.SplitKey(e.key()); service != e.service {
+		a.say("the id %q has a \"/\": clients of service %q find it, but rollcall ls shows it as %q of service %q", e.ep.ID, e.service, id, service)
+	}
 	inst, err := rollcall.Decode(&mvccpb.KeyValue{Key: []byte(e.key()), Value: e.value})
 	if err != nil {
 		return
