@@ -118,7 +118,7 @@ func TestRmRefusesTooMany(t *testing.T) {
 	}
 	wantIn(t, "stderr", r.stderr, fmt.Sprintf("%d keys", edit.MaxKeys+1), "name fewer, by id")
 	must(t, endpoint, "rm", "t-many", "one-more")
-	must(t, endpoint, "rm", "t-many", "10.0.0.1:80")
+	must(t, endpoint, "rm", "t-many", "10.0.0.1:80", "--yes")
 	if r := rollcallAt(t, endpoint, "get", "t-many"); r.code != exitNotFound {
 		t.Errorf("exit %d, want %d", r.code, exitNotFound)
 	}

@@ -132,7 +132,7 @@ func newConfigRm(a *app) *cobra.Command {
 				if resp.Deleted == 0 {
 					return noConfig(service)
 				}
-				return a.printRemoved([]string{rollcall.ConfigPrefix + service}, resp.Header.Revision)
+				return a.printRemoved([]string{rollcall.ConfigPrefix + service}, false, resp.Header.Revision)
 			})
 		},
 	}

@@ -32,10 +32,12 @@ func newDrain(a *app) *cobra.Command {
 		Use:   "drain SERVICE ID|HOST:PORT...",
 		Short: "Take endpoints out of new calls",
 		Long: "drain sets \"status\": \"draining\" in the endpoints' metadata: clients send them no new\n" +
-			"calls, and running calls go on. A server that is registered keeps the mark until its\n" +
-			"process restarts, or until rollcall undrain. If all endpoints of a service drain, clients\n" +
-			"call them nevertheless, so the last one is drained only with --force. Of several names,\n" +
-			"all are marked or none.\n\n" +
+			"calls, and running calls go on. If all endpoints of a service drain, clients call them\n" +
+			"nevertheless, so the last one is drained only with --force. Of several names, all are\n" +
+			"marked or none.\n\n" +
+			"A running server keeps the mark until rollcall undrain. When its process restarts, after a\n" +
+			"crash too, the server registers anew and takes calls: for a host that must stay out of\n" +
+			"use, stop the server as well.\n\n" +
 			"--dry-run writes nothing and shows which share of the calls each endpoint takes, before\n" +
 			"and after, by their weights; IN ZONE is the share of calls that stay in its zone, as\n" +
 			"under rollcall_zone. Policies that read no weights, such as round_robin, give each the same.",

@@ -33,7 +33,7 @@ func newUndrain(a *app) *cobra.Command {
 		Use:   "undrain SERVICE ID|HOST:PORT...",
 		Short: "Let drained endpoints take calls again",
 		Long: "undrain removes \"status\" from the endpoints' metadata; the default is \"serving\". A server\n" +
-			"that drains because it shuts down still deletes its key.",
+			"that drains because it shuts down still deletes its key. A restart undrains an endpoint, too.",
 		Example: "  rollcall undrain my-service blue-1",
 		Args:    usageArgs(cobra.MinimumNArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -48,8 +48,10 @@ func newWeight(a *app) *cobra.Command {
 		Short: "Set an endpoint's weight",
 		Long: "weight sets \"weight\" in an endpoint's metadata, a whole number from 1 to 4294967295. An\n" +
 			"endpoint without one has weight 1. Clients whose balancing policy reads weights, such\n" +
-			"as rollcall_weighted, follow at once, without a new connection. A server that is\n" +
-			"registered keeps the weight until its program sets another one or its process restarts.",
+			"as rollcall_weighted, follow at once, without a new connection.\n\n" +
+			"A running server keeps the weight until its program sets another one. When its process\n" +
+			"restarts, after a crash too, the server registers with the weight that its program gives, and\n" +
+			"this one is lost: to keep a weight, set it in the program or in its --metadata.",
 		Example: "  rollcall weight my-service blue-1 10",
 		Args:    usageArgs(cobra.ExactArgs(3)),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -35,7 +35,7 @@ func TestRegister(t *testing.T) {
 	wantIn(t, "get", must(t, endpoint, "get", "t-reg", "-o", "wide").stdout, "blue", "10.0.0.1:80", " eu-1 ", "/3s ")
 
 	// An operator takes the key away; it comes back, and that is told.
-	must(t, endpoint, "rm", "t-reg", "blue")
+	must(t, endpoint, "rm", "t-reg", "blue", "--yes")
 	eventually(t, "the key is back", func() bool { return valueOf(t, client, key) != "" })
 
 	// A successor takes the name, and goes.

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/edit"
 	"github.com/rollcall-grpc/rollcall/internal/inventory"
 )
@@ -25,45 +26,94 @@ type deletion struct {
 }
 
 func newRm(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:     "rm SERVICE ID|HOST:PORT...",
+	var all, yes bool
+	cmd := &cobra.Command{
+		Use:     "rm SERVICE ID|HOST:PORT... | rm SERVICE --all",
 		Aliases: []string{"remove", "delete"},
 		Short:   "Remove endpoints",
 		Long: "rm deletes the key SERVICE/ID or, if there is none, every endpoint of SERVICE with that\n" +
-			"address. Of several names, all are removed or none. A server that is still running\n" +
-			"registers again: stop it instead. If there is nothing to remove, the exit code is 3.",
-		Example: "  rollcall rm my-service blue-1\n  rollcall rm my-service 10.0.0.7:50051",
-		Args:    usageArgs(cobra.MinimumNArgs(2)),
+			"address. Of several names, all are removed or none; with --all, whatever is under SERVICE/.\n" +
+			"An id that cannot be printed may be given as rollcall get shows it, such as 'a\\xff'. A server\n" +
+			"that is still running registers again: stop it instead. If there is nothing to remove, the\n" +
+			"exit code is 3.\n\n" +
+			"Before a service is left without an endpoint, rm asks on a terminal, and elsewhere wants --yes.",
+		Example: "  rollcall rm my-service blue-1\n  rollcall rm my-service 10.0.0.7:50051\n  rollcall rm my-service --all --yes",
+		Args: usageArgs(func(cmd *cobra.Command, args []string) error {
+			if all {
+				return cobra.ExactArgs(1)(cmd, args)
+			}
+			return cobra.MinimumNArgs(2)(cmd, args)
+		}),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			service, err := checkNames(args[0], args[1:])
 			if err != nil {
 				return err
 			}
-			return a.rm(cmd.Context(), service, args[1:])
+			remove := a.removeNamed
+			if all {
+				remove = a.removeAll
+			}
+			return a.confirmed(cmd.Context(), yes, func(yes bool) error {
+				return a.talk(cmd.Context(), func(ctx context.Context, client *clientv3.Client) error {
+					return remove(ctx, client, service, args[1:], yes)
+				})
+			})
 		},
 	}
+	cmd.Flags().BoolVar(&all, "all", false, "remove all keys under SERVICE/")
+	addYes(cmd.Flags(), &yes)
+	return cmd
 }
 
-func (a *app) rm(ctx context.Context, service string, names []string) error {
-	return a.talk(ctx, func(ctx context.Context, client *clientv3.Client) error {
-		done, err := a.change(ctx, client, service, names, nil, func(k edit.Key) (clientv3.Op, error) {
-			return clientv3.OpDelete(k.Key), nil
-		})
-		if err != nil {
-			return err
-		}
-		if slices.ContainsFunc(done.Keys, func(k edit.Key) bool { return k.Lease != 0 }) {
-			a.say("it was under a lease: if its server is still running, it will come back")
-		}
-		keys := make([]string, 0, len(done.Keys))
-		for _, k := range done.Keys {
-			keys = append(keys, k.Key)
-		}
-		return a.printRemoved(keys, done.Revision)
+func (a *app) removeNamed(ctx context.Context, client *clientv3.Client, service string, names []string, yes bool) error {
+	check := edit.KeepOne
+	if yes {
+		check = nil
+	}
+	done, err := a.change(ctx, client, service, names, check, func(k edit.Key) (clientv3.Op, error) {
+		return clientv3.OpDelete(k.Key), nil
 	})
+	if err != nil {
+		return err
+	}
+	leased := slices.ContainsFunc(done.Keys, func(k edit.Key) bool { return k.Lease != 0 })
+	keys := make([]string, 0, len(done.Keys))
+	for _, k := range done.Keys {
+		keys = append(keys, k.Key)
+	}
+	return a.printRemoved(keys, leased, done.Revision)
 }
 
-func (a *app) printRemoved(keys []string, revision int64) error {
+func (a *app) removeAll(ctx context.Context, client *clientv3.Client, service string, _ []string, yes bool) error {
+	dir, err := rollcall.SharedDirectory(client)
+	if err != nil {
+		return err
+	}
+	snap, err := list(ctx, dir, service)
+	if err != nil {
+		return err
+	}
+	if !yes && snap.Len() > 0 {
+		return &edit.EmptiesError{Service: service, Endpoints: snap.Len()}
+	}
+	resp, err := client.Delete(ctx, service+"/", clientv3.WithPrefix(), clientv3.WithPrevKV())
+	if err != nil {
+		return fmt.Errorf("remove the keys of service %q: %w", service, err)
+	}
+	leased := false
+	keys := make([]string, 0, len(resp.PrevKvs))
+	for _, kv := range resp.PrevKvs {
+		leased = leased || kv.Lease != 0
+		keys = append(keys, string(kv.Key))
+	}
+	return a.printRemoved(keys, leased, resp.Header.Revision)
+}
+
+// printRemoved prints the keys that were removed; leased: one of them was under a lease.
+func (a *app) printRemoved(keys []string, leased bool, revision int64) error {
+	if leased {
+		a.say("it was under a lease: if its server is still running, it will come back")
+	}
 	if a.json() {
 		d := deletion{APIVersion: apiVersion, Kind: "Deletion", Revision: revision, Keys: keys}
 		if slices.ContainsFunc(keys, func(key string) bool { return inventory.Base64(key) != "" }) {

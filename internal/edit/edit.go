@@ -17,6 +17,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/printable"
 )
 
 // MaxKeys bounds the keys changed in one transaction: etcd allows 128 comparisons, and a Check may
@@ -149,12 +150,13 @@ func Find(snap *rollcall.Snapshot, names []string) (all []Key, err error) {
 	return all, nil
 }
 
-// named returns the key with that id or, if there is none, the keys with that address.
+// named returns the key with that id or, if there is none, the keys with that address or else with an id that is
+// shown so, because it has characters that cannot be printed.
 func named(snap *rollcall.Snapshot, name string) (keys []Key) {
 	key := rollcall.Key(snap.Service(), name)
 	for _, r := range snap.Invalid() {
 		if r.Key == key {
-			return []Key{{r.Key, r.Lease, r.CreateRevision, r.ModRevision, nil, nil, r.Cause}}
+			return []Key{invalidKey(r)}
 		}
 	}
 	if i := snap.Instance(key); i != nil {
@@ -165,7 +167,24 @@ func named(snap *rollcall.Snapshot, name string) (keys []Key) {
 			keys = append(keys, keyOf(i))
 		}
 	}
+	if len(keys) > 0 || !strings.Contains(name, `\`) {
+		return keys
+	}
+	for _, r := range snap.Invalid() {
+		if printable.Escape(r.Key) == key {
+			keys = append(keys, invalidKey(r))
+		}
+	}
+	for i := range snap.All() {
+		if printable.Escape(i.Key) == key {
+			keys = append(keys, keyOf(i))
+		}
+	}
 	return keys
+}
+
+func invalidKey(r *rollcall.Invalid) Key {
+	return Key{r.Key, r.Lease, r.CreateRevision, r.ModRevision, nil, nil, r.Cause}
 }
 
 func keyOf(i *rollcall.Instance) Key {

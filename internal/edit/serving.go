@@ -6,6 +6,7 @@ package edit
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/rollcall-grpc/rollcall"
@@ -30,6 +31,38 @@ func KeepServing(snap *rollcall.Snapshot, keys []Key) (relied *rollcall.Instance
 		return nil, &LastServingError{snap.Service()}
 	}
 	return after[0], nil
+}
+
+// EmptiesError is returned where a change would leave a service without an endpoint.
+type EmptiesError struct {
+	Service   string
+	Endpoints int // that it has now
+}
+
+func (e *EmptiesError) Error() string {
+	what := "all " + strconv.Itoa(e.Endpoints) + " endpoints"
+	if e.Endpoints == 1 {
+		what = "the only endpoint"
+	}
+	return fmt.Sprintf("this removes %s of service %q: calls to it will fail", what, e.Service)
+}
+
+// KeepOne is a Check: it refuses to remove the last endpoints of a service, with an *EmptiesError, and relies on
+// one that stays.
+func KeepOne(snap *rollcall.Snapshot, keys []Key) (relied *rollcall.Instance, err error) {
+	removed := make(map[string]bool, len(keys))
+	for _, k := range keys {
+		removed[k.Key] = true
+	}
+	for inst := range snap.All() {
+		if !removed[inst.Key] {
+			return inst, nil
+		}
+	}
+	if snap.Len() == 0 { // only values that are no endpoints
+		return nil, nil
+	}
+	return nil, &EmptiesError{snap.Service(), snap.Len()}
 }
 
 // TakingCalls returns the instances that clients send new calls to, one an address and sorted by

@@ -46,7 +46,7 @@ var layers = []struct {
 	{"internal/top", ". internal/inventory internal/printable", "a live view shows rows, and knows no command"},
 	{"internal/cluster", "internal/printable", "it asks etcd's members, and knows nothing of Rollcall"},
 	{"internal/timeline", ".", "it dates a history, whoever shows it"},
-	{"internal/edit", ".", "commands and pages change keys in the same way"},
+	{"internal/edit", ". internal/printable", "commands and pages change keys in the same way"},
 	{"internal/healthcheck", ". internal/backoff internal/printable", "it checks and registers, whichever command asks"},
 	{"internal/endpointattr", ".", "resolver and balancers share it, and nothing else"},
 	{"resolver", ". internal/endpointattr", "outputs never import each other"},
