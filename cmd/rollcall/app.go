@@ -61,9 +61,8 @@ func newRoot(a *app) *cobra.Command {
 		return fail(exitUsage, "%v; see %s --help", err, cmd.CommandPath())
 	})
 	a.addFlags(root.PersistentFlags())
-	group(root, "look", "Look:", newLs(a), newGet(a), newWatch(a), newTop(a), newHistory(a), newResolve(a), newPing(a), newStatus(a), newDoctor(a))
-	group(root, "change", "Change:", newAdd(a), newRm(a), newRegister(a),
-		newDrain(a), newUndrain(a), newWeight(a), newConfig(a))
+	group(root, "look", "Look:", newLs(a), newGet(a), newWatch(a), newTop(a), newHistory(a), newResolve(a), newWait(a), newPing(a), newStatus(a), newDoctor(a))
+	group(root, "change", "Change:", newAdd(a), newRm(a), newRegister(a), newDrain(a), newUndrain(a), newWeight(a), newMv(a), newConfig(a))
 	group(root, "operate", "Operate:", newAgent(a), newServe(a), newXDS(a), newRoles(a))
 	group(root, "try", "Try:", newDemo(a), newDev(a))
 	root.SetHelpCommand(newHelp())
