@@ -11,54 +11,30 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/rollcall-grpc/rollcall/internal/test/e2e/lab"
 	"github.com/rollcall-grpc/rollcall/internal/test/etcdtest"
+	"github.com/rollcall-grpc/rollcall/internal/test/markdown"
 )
 
-func readme(t *testing.T, language string) []string {
-	t.Helper()
-	text, err := os.ReadFile("../../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var blocks []string
-	for _, match := range regexp.MustCompile("(?s)```"+language+"\n(.*?)```").FindAllSubmatch(text, -1) {
-		blocks = append(blocks, string(match[1]))
-	}
-	if len(blocks) == 0 {
-		t.Fatalf("README.md has no %s", language)
-	}
-	return blocks
-}
+const readme = "../../../README.md"
 
-// compiled are the files that the README's Go stands in.
-var compiled = []string{"example_test.go", "examples/server/main.go", "examples/client/main.go"}
-
-// The README's Go is compiled: each block stands in one of the files above or in docs of etcd's
-// package, whose import lines are tested in document_test.go.
+// The README's Go is compiled: each block stands in one of these files or in docs of etcd's package, whose
+// import lines are tested in document_test.go.
 func TestReadmeGo(t *testing.T) {
-	var examples []byte
-	for _, file := range compiled {
-		text, err := os.ReadFile("../../../" + file)
-		if err != nil {
-			t.Fatal(err)
+	files := []string{"../../../example_test.go", "../../../examples/server/main.go", "../../../examples/client/main.go"}
+	for _, block := range markdown.Read(t, readme, "go") {
+		if strings.HasPrefix(block.Text, "import (") {
+			continue
 		}
-		examples = append(examples, text...)
-	}
-	for _, block := range readme(t, "go") {
-		if !strings.HasPrefix(block, "import (") && !bytes.Contains(examples, []byte(block)) {
-			t.Errorf("not in %v:\n%s", compiled, block)
-		}
-		if lines := strings.Count(block, "\n") - 2; strings.HasPrefix(block, "func main()") && lines > 12 {
-			t.Errorf("%d lines of body, more than 12:\n%s", lines, block)
+		markdown.CheckGo(t, readme, block, files...)
+		if lines := strings.Count(block.Text, "\n") - 2; strings.HasPrefix(block.Text, "func main()") && lines > 12 {
+			t.Errorf("%d lines of body, more than 12:\n%s", lines, block.Text)
 		}
 	}
 }
@@ -137,38 +113,18 @@ func freeAddr(t *testing.T) string {
 	return lis.Addr().String()
 }
 
-// The README's commands run, as they stand, but for the addresses of etcd and serve. The
-// demo and the tests themselves are what CI runs besides.
+// The README's commands run, as they stand. The demo and the tests themselves are what CI runs besides.
 func TestReadmeCommands(t *testing.T) {
-	addr := freeAddr(t)
-	var script strings.Builder
-	script.WriteString("set -e\ntrap 'kill -INT $(jobs -p); wait' EXIT\n")
-	for _, block := range readme(t, "sh") {
-		for line := range strings.Lines(block) {
-			switch command := strings.TrimSpace(line); {
-			case command == "go test ./...", strings.HasSuffix(command, "demo"):
-			case strings.HasPrefix(command, "rollcall dev &"):
-				script.WriteString("rollcall dev --listen " + addr + " &\nfor i in $(seq 300); do rollcall ls >/dev/null 2>&1 && break; sleep 0.1; done\n")
-			case strings.HasPrefix(command, "rollcall serve &"):
-				script.WriteString("rollcall serve --xds " + freeAddr(t) + " --admin " + freeAddr(t) + " &\n")
-			default:
-				script.WriteString(command + "\n")
-			}
-		}
-	}
 	bin := t.TempDir()
-	cmd := exec.CommandContext(lab.Context(t), "bash", "-c", script.String())
-	cmd.Dir = "../../.."
-	cmd.Env = append(os.Environ(), "GOBIN="+bin, "PATH="+bin+":"+os.Getenv("PATH"), "ROLLCALL_ENDPOINTS="+addr)
-	cmd.WaitDelay = time.Second
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		t.Fatalf("%v\n%s\nstdout:\n%s\nstderr:\n%s", err, script.String(), &stdout, &stderr)
-	}
-	for _, part := range []string{"my-service", `"kind": "InstanceList"`, "127.0.0.1:50051"} {
-		if !strings.Contains(stdout.String(), part) {
-			t.Errorf("the output lacks %q:\n%s", part, &stdout)
+	shell := markdown.NewShell(t, "../../..", "GOBIN="+bin, "PATH="+bin+":"+os.Getenv("PATH"))
+	shell.Rewrite = func(line string) string {
+		switch command := strings.TrimSpace(line); {
+		case command == "go test ./...", strings.HasSuffix(command, "demo"):
+			return ":"
+		case strings.HasPrefix(command, "rollcall dev &"):
+			return line + "until rollcall ls; do sleep 0.1; done 2>/dev/null"
 		}
+		return line
 	}
+	shell.Run(readme, markdown.Read(t, readme, "sh"))
 }

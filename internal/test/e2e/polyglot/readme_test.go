@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,20 +19,13 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/rollcall-grpc/rollcall/internal/test/e2e/lab"
+	"github.com/rollcall-grpc/rollcall/internal/test/markdown"
 )
 
 // shell returns the commands in a README of the examples.
 func shell(t *testing.T, folder string) string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(examples, folder, "README.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	match := regexp.MustCompile("(?s)```sh\n(.*?)```").FindSubmatch(text)
-	if match == nil {
-		t.Fatalf("the README in %q has no commands", folder)
-	}
-	return string(match[1])
+	return markdown.Read(t, filepath.Join(examples, folder, "README.md"), "sh")[0].Text
 }
 
 // TestReadme: the commands of the READMEs run as they stand, but for addresses: the Python server is
