@@ -62,6 +62,9 @@ var layers = []struct {
 	{"internal/agent", ". internal/background internal/backoff internal/healthcheck internal/printable", "it keeps a file's endpoints registered, and knows no command"},
 	{"examples/server", ". serving", "a server needs no more"},
 	{"examples/client", ". resolver", "a client needs no more"},
+	{"examples/greeter", "", "a service knows nothing of who finds it"},
+	{"examples/greeter/greeter-server", ". serving examples/greeter", "a server needs no more"},
+	{"examples/greeter/greeter-client", ". resolver balancer/weighted examples/greeter", "a client needs no more"},
 	{"examples/polyglot/go", "", "a client that speaks xDS needs nothing of Rollcall"},
 	{"cmd/rollcall", ". resolver endpoints serving xds balancer/weighted balancer/zone internal/devetcd internal/printable internal/inventory internal/cluster metrics/prometheus internal/timeline internal/edit internal/console internal/top internal/healthcheck internal/agent", "the command puts everything together"},
 }

@@ -1,0 +1,48 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package guides_test follows the guides in docs word for word.
+package guides_test
+
+import (
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rollcall-grpc/rollcall/internal/test/markdown"
+)
+
+const root = "../../../.."
+
+// newShell starts a shell as on a machine that has only Go, with what go install has left in its
+// caches: there is no network.
+func newShell(t *testing.T, dir string) *markdown.Shell {
+	t.Helper()
+	cache, err := exec.Command("go", "env", "GOMODCACHE").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return markdown.NewShell(t, dir, "GOPATH="+t.TempDir(), "GOBIN=", "GOMODCACHE="+strings.TrimSpace(string(cache)), "GOPROXY=off")
+}
+
+// follow runs a guide: its commands in the folder of the source, and its Go as it stands in files
+// of the examples.
+func follow(t *testing.T, name string, files ...string) {
+	t.Helper()
+	path := filepath.Join(root, "docs", name)
+	for i := range files {
+		files[i] = filepath.Join(root, "examples", files[i])
+	}
+	if len(files) > 0 {
+		for _, block := range markdown.Read(t, path, "go") {
+			markdown.CheckGo(t, path, block, files...)
+		}
+	}
+	newShell(t, root).Run(path, markdown.Read(t, path, "sh"))
+}
+
+func TestGuide(t *testing.T) {
+	t.Parallel()
+	follow(t, "guide.md", "greeter/greeter-server/main.go", "greeter/greeter-client/main.go")
+}
