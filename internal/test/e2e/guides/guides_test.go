@@ -46,3 +46,8 @@ func TestGuide(t *testing.T) {
 	t.Parallel()
 	follow(t, "guide.md", "greeter/greeter-server/main.go", "greeter/greeter-client/main.go")
 }
+
+func TestFormat(t *testing.T) {
+	t.Parallel()
+	follow(t, "format.md")
+}
