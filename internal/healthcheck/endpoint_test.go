@@ -159,6 +159,7 @@ func TestFlappingWritesAtMostTenTimes(t *testing.T) {
 					e.sick.Store(i%2 == 1)
 					time.Sleep(time.Second)
 				}
+				synctest.Wait()
 				n, _ := e.writes()
 				if n > 10 || opts.Fall == 1 && opts.Interval <= 500*time.Millisecond && n < 8 {
 					e.Errorf("%d writes in a minute, want at most 10: %v", n, e.events)
