@@ -75,13 +75,14 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	defer a.notifier.close()
-	a.fleet = newFleet(a.opts.Directory, a.opts.Drain, a.log)
-	s, err := openSocket(a.opts.Socket, a.Status)
+	s, err := openSocket(a.opts.Socket)
 	if err != nil {
 		return err
 	}
-	defer s.close()
+	a.fleet = newFleet(a.opts.Directory, a.opts.Drain, a.log)
 	a.take(config)
+	s.serve(a.Status)
+	defer s.close()
 	a.notifier.tell("READY=1")
 	a.follow(ctx)
 	a.notifier.tell("STOPPING=1", "STATUS=draining")

@@ -29,13 +29,14 @@ var ErrNotRunning = errors.New("no agent runs")
 type socket struct {
 	path string
 	lock *os.File
-	srv  *http.Server
+	lis  net.Listener
+	srv  http.Server
 	done chan struct{}
 }
 
-// openSocket serves status on a unix socket that only this user may open. What a dead agent left
-// there is replaced; while another one runs, it is refused.
-func openSocket(path string, status func() Status) (*socket, error) {
+// openSocket makes a unix socket that only this user may open; who asks there waits until serve. What
+// a dead agent left is replaced; while another one runs, it is refused.
+func openSocket(path string) (*socket, error) {
 	if len(path) > maxSocketPath {
 		return nil, fmt.Errorf("socket %s: a path of %d bytes is too long; the most is %d", path, len(path), maxSocketPath)
 	}
@@ -46,23 +47,26 @@ func openSocket(path string, status func() Status) (*socket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("socket %s: %w", path, err)
 	}
-	listener, err := listen(path)
+	lis, err := listen(path)
 	if err != nil {
-		lock.Close()
+		_ = lock.Close()
 		return nil, fmt.Errorf("socket %s: %w", path, err)
 	}
+	return &socket{path: path, lock: lock, lis: lis, done: make(chan struct{})}, nil
+}
+
+// serve begins to answer.
+func (s *socket) serve(status func() Status) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(status())
 	})
-	s := &socket{path: path, lock: lock, srv: &http.Server{Handler: mux, ReadTimeout: time.Second, WriteTimeout: 5 * time.Second},
-		done: make(chan struct{})}
+	s.srv = http.Server{Handler: mux, ReadTimeout: time.Second, WriteTimeout: 5 * time.Second}
 	go func() {
 		defer close(s.done)
-		_ = s.srv.Serve(listener) // ends with close
+		_ = s.srv.Serve(s.lis) // ends with close
 	}()
-	return s, nil
 }
 
 // listen makes a socket where nobody else can reach it, and renames it into place.
