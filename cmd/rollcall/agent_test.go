@@ -114,7 +114,7 @@ func (a *agentProcess) await(t *testing.T, what string, want int) {
 
 // services is a services file of endpoints whose servers accept connections, checked quickly.
 func services(service string, entries ...string) string {
-	text := "interval: 100ms\ntimeout: 200ms\nfall: 2\nrise: 2\nchecks: [tcp]\nservices:\n"
+	text := "interval: 100ms\ntimeout: 10s\nfall: 2\nrise: 2\nchecks: [tcp]\nservices:\n"
 	for i, e := range entries {
 		text += fmt.Sprintf("- {service: %s, id: e%d, address: '%s'}\n", service, i, e)
 	}

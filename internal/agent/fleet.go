@@ -152,7 +152,8 @@ func (f *fleet) stays(m *member) bool {
 	if !f.protection {
 		return false
 	}
-	return m.excused(f.probesLocked())
+	p, _ := m.probe()
+	return m.excused(p, f.probesLocked())
 }
 
 // allFail reports whether the checks of all endpoints fail together.

@@ -29,8 +29,8 @@ type member struct {
 	stop    func()                // ends and joins the checks; nil without checked
 
 	// Owned by the goroutine that checks.
-	excuses      int       // failures that do not count, since before them the network may have failed
-	excusedSince time.Time // of which row of failures
+	excuses      int       // failures that are still excused
+	excusedSince time.Time // when the row of failures began that they are of
 
 	mu  sync.Mutex
 	err error // why it can never be registered
@@ -90,10 +90,10 @@ func (m *member) depart(drain time.Duration) *departure {
 	return &departure{hurry: stop, done: done}
 }
 
-// excused reports whether a failure does not count, which may be due to the network; nor do then so many
-// that the endpoint has to fail as often as ever once the network is back.
-func (m *member) excused(all []probe) bool {
-	p, _ := m.probe()
+// excused reports whether a failure that would take the endpoint out does not count: because it may be the
+// network's, or because it is among the first after such a one. Once the network is back, an endpoint has
+// to fail as often as ever, since its check may have been under way.
+func (m *member) excused(p probe, all []probe) bool {
 	switch {
 	case mayBeNetwork(p, all):
 		m.excuses, m.excusedSince = m.service.Fall-1, p.since

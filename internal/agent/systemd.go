@@ -12,6 +12,9 @@ import (
 	"time"
 )
 
+// tellTimeout bounds a message to systemd: a few that nobody reads fill the socket.
+const tellTimeout = time.Second
+
 // notifier tells systemd what the service does, as sd_notify(3) has it. The nil notifier of a
 // process that systemd does not manage tells nobody.
 type notifier struct {
@@ -41,9 +44,10 @@ func newNotifier(getenv func(string) (string, bool)) (*notifier, error) {
 	return n, nil
 }
 
-// tell sends assignments, such as READY=1. systemd that does not listen changes nothing.
+// tell sends assignments, such as READY=1. If systemd does not listen, the agent goes on.
 func (n *notifier) tell(assignments ...string) {
 	if n != nil {
+		_ = n.conn.SetWriteDeadline(time.Now().Add(tellTimeout))
 		_, _ = n.conn.Write([]byte(strings.Join(assignments, "\n")))
 	}
 }
