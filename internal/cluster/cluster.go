@@ -84,13 +84,11 @@ type Member struct {
 	Problems       []string `json:"problems,omitempty"` // in its own words
 	Error          string   `json:"error,omitempty"`
 	ClientURLs     []string `json:"clientUrls,omitempty"` // that it advertises
+	Led            bool     `json:"-"`                    // it knows a leader, perhaps itself
 
 	id       uint64
 	leaderID uint64 // whom it follows; 0: nobody
 }
-
-// Follows reports whether the member knows a leader, which may be itself.
-func (m Member) Follows() bool { return m.leaderID != 0 }
 
 // Answers reports whether the member told its status.
 func (m Member) Answers() bool { return m.Error == "" }

@@ -91,7 +91,7 @@ func (q *inquiry) member(m *pb.Member, a *answer) Member {
 	row.Version, row.Learner = s.Version, s.IsLearner
 	row.DBSize, row.DBInUse, row.DBQuota = s.DbSize, s.DbSizeInUse, s.DbSizeQuota
 	row.Revision, row.RaftTerm, row.RaftIndex, row.RaftApplied = s.Header.Revision, s.RaftTerm, s.RaftIndex, s.RaftAppliedIndex
-	row.Leader, row.leaderID = s.Leader == m.ID, s.Leader
+	row.Leader, row.Led, row.leaderID = s.Leader == m.ID, s.Leader != 0, s.Leader
 	for _, text := range s.Errors {
 		if !strings.Contains(text, "alarm:") { // Alarms has these
 			row.Problems = append(row.Problems, text)

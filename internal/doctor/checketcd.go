@@ -108,9 +108,8 @@ func otherClusters(f *Facts) (found []Finding) {
 }
 
 func noLeader(f *Facts) []Finding {
-	led := func(m cluster.Member) bool { return m.Follows() }
 	answering := f.answering()
-	if len(answering) == 0 || slices.ContainsFunc(answering, led) {
+	if len(answering) == 0 || f.led() {
 		return nil
 	}
 	return []Finding{{What: fmt.Sprintf("no etcd member knows a leader; %d of %s", len(answering), count(len(f.Cluster.Members), "member answers", "members answer")),

@@ -5,6 +5,7 @@ package doctor
 
 import (
 	"crypto/x509"
+	"slices"
 	"time"
 
 	"github.com/rollcall-grpc/rollcall"
@@ -112,6 +113,11 @@ func (f *Facts) answering() (members []cluster.Member) {
 		}
 	}
 	return members
+}
+
+// led reports whether some member knows a leader.
+func (f *Facts) led() bool {
+	return slices.ContainsFunc(f.answering(), func(m cluster.Member) bool { return m.Led })
 }
 
 // quota returns what a member's database may take; 0 if that is not known.

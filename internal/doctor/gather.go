@@ -55,7 +55,7 @@ func Gather(ctx context.Context, opts Options) *Facts {
 	}
 	g.step("asking members over HTTP")
 	g.HTTP = pages(ctx, g.answering(), g.opts.Credentials, g.opts.Timeout)
-	if !slices.ContainsFunc(g.answering(), func(m cluster.Member) bool { return m.Follows() }) {
+	if !g.led() {
 		g.Unknown = append(g.Unknown, "keys, leases and users: etcd has no leader")
 		return g.Facts
 	}
