@@ -3,7 +3,7 @@
 
 GO ?= go
 # What `make cover` counts: the packages that a user of the library links.
-COVER_PKGS ?= . ./endpoints ./resolver ./serving ./xds ./balancer/weighted ./balancer/zone ./internal/spread ./internal/backoff ./internal/background ./internal/diskcache ./internal/endpointattr ./internal/etcdconn ./internal/etcdkv ./internal/reflector ./internal/jsonscan ./internal/printable ./internal/throttle ./internal/topic ./internal/inventory ./internal/cluster ./metrics/prometheus ./metrics/otel ./metrics/internal/table ./internal/timeline ./internal/edit ./internal/console ./internal/top ./internal/healthcheck ./internal/agent
+COVER_PKGS ?= . ./endpoints ./resolver ./serving ./xds ./balancer/weighted ./balancer/zone ./internal/spread ./internal/backoff ./internal/background ./internal/diskcache ./internal/endpointattr ./internal/etcdconn ./internal/etcdkv ./internal/reflector ./internal/jsonscan ./internal/printable ./internal/throttle ./internal/topic ./internal/inventory ./internal/cluster ./metrics/prometheus ./metrics/otel ./metrics/internal/table ./internal/timeline ./internal/edit ./internal/console ./internal/top ./internal/healthcheck ./internal/agent ./internal/doctor
 # What `make grpc-latest` tests, and on which gRPC.
 GRPC_LATEST ?= v1.85.0
 GRPC_PKGS ?= ./...

@@ -45,6 +45,7 @@ var layers = []struct {
 	{"internal/inventory", ". internal/etcdkv internal/printable", "what people see of a snapshot comes from one place, whatever shows it"},
 	{"internal/top", ". internal/inventory internal/printable", "a live view shows rows, and knows no command"},
 	{"internal/cluster", "internal/printable", "it asks etcd's members, and knows nothing of Rollcall"},
+	{"internal/doctor", ". internal/cluster internal/inventory internal/printable", "checks judge facts; what outputs know it is handed"},
 	{"internal/timeline", ".", "it dates a history, whoever shows it"},
 	{"internal/edit", ". internal/printable", "commands and pages change keys in the same way"},
 	{"internal/healthcheck", ". internal/backoff internal/printable", "it checks and registers, whichever command asks"},
@@ -66,7 +67,7 @@ var layers = []struct {
 	{"examples/greeter/greeter-server", ". serving examples/greeter", "a server needs no more"},
 	{"examples/greeter/greeter-client", ". resolver balancer/weighted examples/greeter", "a client needs no more"},
 	{"examples/polyglot/go", "", "a client that speaks xDS needs nothing of Rollcall"},
-	{"cmd/rollcall", ". resolver endpoints serving xds balancer/weighted balancer/zone internal/devetcd internal/printable internal/inventory internal/cluster metrics/prometheus internal/timeline internal/edit internal/console internal/top internal/healthcheck internal/agent", "the command puts everything together"},
+	{"cmd/rollcall", ". resolver endpoints serving xds balancer/weighted balancer/zone internal/devetcd internal/printable internal/inventory internal/cluster metrics/prometheus internal/timeline internal/edit internal/console internal/top internal/healthcheck internal/agent internal/doctor", "the command puts everything together"},
 }
 
 // TestLayers checks that no import runs up: packages import those above them in the list,
