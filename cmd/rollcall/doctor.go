@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -22,6 +23,9 @@ const (
 	exitWarnings = 10
 	exitErrors   = 11
 )
+
+// flagWord matches words that need no quotes although they begin with "-".
+var flagWord = regexp.MustCompile(`^--[a-z-]*$`)
 
 type doctorFlags struct {
 	pingFlags
@@ -218,7 +222,9 @@ func (a *app) printDiagnosis(d diagnosis) error {
 			for _, command := range f.Commands {
 				words := make([]string, len(command))
 				for i, word := range command {
-					words[i] = shellQuote(word)
+					if words[i] = word; !flagWord.MatchString(word) {
+						words[i] = shellQuote(word)
+					}
 				}
 				fmt.Fprintf(&b, "      $ %s\n", strings.Join(words, " "))
 			}

@@ -253,8 +253,8 @@ func plantUsage(t *testing.T, client *clientv3.Client) {
 // What a single member cannot have.
 func TestDoctorOfACluster(t *testing.T) {
 	t.Parallel()
-	etcd := etcdtest.New(t, etcdtest.Options{Members: 3})
-	other := etcdtest.New(t, etcdtest.Options{})
+	etcd := etcdtest.New(t, etcdtest.Options{Members: 3, Etcd: etcdtest.Etcd(t, "3.7")})
+	other := etcdtest.New(t, etcdtest.Options{Etcd: etcdtest.Etcd(t, "3.7")})
 	killed := etcd.Member(0)
 	env := func(endpoints ...string) []string {
 		return []string{"ROLLCALL_ENDPOINTS=" + strings.Join(endpoints, ",")}
@@ -295,7 +295,7 @@ func diagnoseQuietly(t *testing.T, env []string) ([]string, diagnosis) {
 
 func TestDoctorOfAlarms(t *testing.T) {
 	t.Parallel()
-	etcd := etcdtest.New(t, etcdtest.Options{})
+	etcd := etcdtest.New(t, etcdtest.Options{Etcd: etcdtest.Etcd(t, "3.7")})
 	client := etcd.Client(t)
 	list, err := client.MemberList(t.Context())
 	if err != nil {
@@ -321,22 +321,30 @@ func TestDoctorOfUsers(t *testing.T) {
 		client := auth.Client(t, "root")
 		put1(t, client, "shop/a", endpointAt(listen(t, healthpb.HealthCheckResponse_SERVING), "null"), kept(t, client, 20))
 		env := []string{"ROLLCALL_ENDPOINTS=" + etcd.Endpoints()[0]}
-		found, d := diagnose(t, exitWarnings, env, "--user", "reader:secret")
-		if !slices.Contains(found, "warning rights-missing") {
-			t.Errorf("found %q", found)
-		}
-		for _, f := range d.Findings {
-			if f.ID == "rights-missing" && (!strings.Contains(f.What, `user "reader" may not read`) || !strings.Contains(f.What, "keys")) {
-				t.Errorf("finding = %+v", f)
-			}
-		}
-		root := append(slices.Clone(healthy), "note rights-root")
 		code := 0
 		if len(healthy) > 0 {
 			code = exitWarnings
 		}
+		found, d := diagnose(t, code, env, "shop", "--user", "reader:secret")
+		wantFindings(t, found, d, healthy...)
+		root := append(slices.Clone(healthy), "note rights-root")
 		found, d = diagnose(t, code, env, "--user", "root:root's password")
 		wantFindings(t, found, d, root...)
+		refused := append(slices.Clone(healthy), "warning rights-missing")
+		found, d = diagnose(t, exitWarnings, env, "--user", "reader:secret")
+		wantFindings(t, found, d, refused...)
+		for _, f := range d.Findings {
+			if f.ID == "rights-missing" && !strings.Contains(f.What, `user "reader" may not read: keys: `) {
+				t.Errorf("finding = %+v", f)
+			}
+		}
+		for _, stranger := range [][]string{nil, {"--user", "reader:wrong"}} { // whom some versions tell their status
+			s := begin(t, env, append([]string{"doctor", "-o", "name"}, stranger...)...)
+			if code := s.end(t); code != exitWarnings && code != exitNotPermitted || !strings.Contains(s.stdout.String(), "rights-missing\n") ||
+				strings.Contains(s.stdout.String(), "silent") {
+				t.Errorf("%q: exit %d, %q", stranger, code, s.stdout.String())
+			}
+		}
 	})
 }
 
@@ -344,7 +352,7 @@ func TestDoctorOfCertificates(t *testing.T) {
 	t.Parallel()
 	const year = 365 * 24 * time.Hour
 	ca := etcdtest.NewCA(t)
-	etcd := etcdtest.New(t, etcdtest.Options{TLS: ca})
+	etcd := etcdtest.New(t, etcdtest.Options{TLS: ca, Etcd: etcdtest.Etcd(t, "3.7")})
 	member := etcd.Member(0).Certificate()
 	client := ca.Issue("doctor", year)
 	args := []string{"--cacert", ca.File(), "--cert", client.CertFile, "--key", client.KeyFile}

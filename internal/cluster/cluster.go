@@ -17,6 +17,7 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -220,7 +221,7 @@ func (q *inquiry) askAll(ctx context.Context, endpoints []string, given bool) {
 		wg.Go(func() {
 			a := &answers[i]
 			a.endpoint, a.given = endpoint, given
-			a.err = q.within(ctx, func(ctx context.Context) error { return a.ask(ctx, q.client) })
+			a.err = rpctypes.Error(q.within(ctx, func(ctx context.Context) error { return a.ask(ctx, q.client) }))
 		})
 	}
 	wg.Wait()

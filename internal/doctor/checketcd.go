@@ -5,14 +5,11 @@ package doctor
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"time"
-
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/rollcall-grpc/rollcall/internal/cluster"
 	"github.com/rollcall-grpc/rollcall/internal/printable"
@@ -70,31 +67,30 @@ func silentMembers(f *Facts) (found []Finding) {
 	}
 	for _, m := range f.Cluster.Members {
 		if !m.Answers() && !refused(m.Error) {
-			name := cmp.Or(m.Label(), m.Endpoint)
+			name := nameOf(m)
 			found = append(found, Finding{Member: name, What: fmt.Sprintf("etcd member %q does not answer at %s: %s", name, m.Endpoint, m.Error),
 				Commands: [][]string{{"rollcall", "status"}}})
 		}
 	}
 	for _, a := range f.Cluster.Asked {
-		if a.Err != nil && a.Given && !members[hostOf(a.Endpoint)] && !denied(a.Err) {
+		if a.Err != nil && a.Given && !members[hostOf(a.Endpoint)] && !refused(a.Err.Error()) {
 			found = append(found, Finding{Member: a.Endpoint, What: fmt.Sprintf("etcd endpoint %q does not answer: %s", a.Endpoint, printable.Error(a.Err))})
 		}
 	}
 	return found
 }
 
-// denied reports whether an error is that of a user without the right, or of nobody.
-func denied(err error) bool {
-	for _, refusal := range []error{rpctypes.ErrPermissionDenied, rpctypes.ErrUserEmpty, rpctypes.ErrAuthFailed, rpctypes.ErrInvalidAuthToken} {
-		if errors.Is(rpctypes.Error(err), refusal) {
+// nameOf is the label of a member; of one that nobody knows, where it was asked.
+func nameOf(m cluster.Member) string { return cmp.Or(m.Label(), m.Endpoint) }
+
+// refused reports whether an error's text is about a user who has not the right, or about nobody.
+func refused(text string) bool {
+	for _, part := range []string{"permission denied", "user name is empty", "authentication failed", "invalid auth token"} {
+		if strings.Contains(text, part) {
 			return true
 		}
 	}
-	return refused(err.Error())
-}
-
-func refused(text string) bool {
-	return strings.Contains(text, "permission denied") || strings.Contains(text, "user name is empty")
+	return false
 }
 
 func otherClusters(f *Facts) (found []Finding) {

@@ -89,27 +89,26 @@ func (g *gathering) step(name string) {
 
 // miss notes what could not be found out.
 func (g *gathering) miss(what string, err error) {
-	if denied(err) {
-		g.Denied = append(g.Denied, what)
+	g.note(what + ": " + strings.TrimPrefix(printable.Error(err), "etcdserver: "))
+}
+
+func (g *gathering) note(unknown string) {
+	if refused(unknown) {
+		g.Denied = append(g.Denied, unknown)
 	}
-	g.Unknown = append(g.Unknown, what+": "+printable.Error(err))
+	g.Unknown = append(g.Unknown, unknown)
 }
 
 // missing notes what the members have not told, but for what no check asks.
 func (g *gathering) missing() {
 	for _, unknown := range g.Cluster.Unknown {
-		what, _, _ := strings.Cut(unknown, ":")
-		if what == "keys" || what == "leases" {
-			continue
+		if what, _, _ := strings.Cut(unknown, ":"); what != "keys" && what != "leases" {
+			g.note(unknown)
 		}
-		if refused(unknown) {
-			g.Denied = append(g.Denied, what)
-		}
-		g.Unknown = append(g.Unknown, unknown)
 	}
 	for _, m := range g.Cluster.Members {
 		if refused(m.Error) {
-			g.Denied = append(g.Denied, fmt.Sprintf("the status of member %q", m.Label()))
+			g.note(fmt.Sprintf("the status of member %q: %s", nameOf(m), m.Error))
 		}
 	}
 }
@@ -135,7 +134,7 @@ func (g *gathering) access(ctx context.Context) {
 	switch {
 	case status.Code(err) == codes.Unimplemented:
 		g.Access.Enabled = user != ""
-	case err != nil && denied(err):
+	case err != nil && refused(err.Error()):
 		g.Access.Enabled = true // before 3.7, root alone may ask
 	case err != nil:
 		g.miss("authentication", err)
