@@ -29,6 +29,9 @@ type app struct {
 	passwordFile string
 	dialTimeout  time.Duration
 	output       string
+
+	command *cobra.Command // that runs
+	refused *denials       // what etcd refused the client; nil before it
 }
 
 const rootHelp = `rollcall shows, changes and follows what gRPC services have registered in etcd.
@@ -51,6 +54,7 @@ func newRoot(a *app) *cobra.Command {
 		Args:          unknownCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			a.command = cmd
 			return a.resolveFlags(cmd)
 		},
 	}

@@ -76,7 +76,7 @@ func TestBadInput(t *testing.T) {
 		{"too many arguments", "get a b", "usage: rollcall get SERVICE", exitUsage},
 		{"too many arguments of ls", "ls a b", "usage: rollcall ls", exitUsage},
 		{"arguments of version", "version x", "usage: rollcall version", exitUsage},
-		{"role of an unknown kind", "roles reader x", "want registrar, resolver, bridge or operator", exitUsage},
+		{"role of an unknown kind", "roles reader x", "want one of registrar, resolver, viewer", exitUsage},
 		{"role without a service", "roles registrar", "needs a service", exitUsage},
 		{"role for no service", "roles resolver /", "invalid service", exitUsage},
 		{"unknown shell", "completion tcsh", "usage: rollcall completion", exitUsage},

@@ -22,7 +22,8 @@ import (
 
 // client returns an etcd client configured by the flags. It connects when it is used.
 func (a *app) client(opts ...grpc.DialOption) (*clientv3.Client, error) {
-	return a.clientAs(a.user, a.password, opts...)
+	a.refused = new(denials)
+	return a.clientAs(a.user, a.password, append(a.refused.dialOptions(), opts...)...)
 }
 
 // clientAs is client for another user.

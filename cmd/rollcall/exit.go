@@ -128,10 +128,14 @@ func (a *app) explain(err error) string {
 		return fmt.Sprintf("cannot reach etcd at %s: %s; %s", where, plain(err), wayOut(plain(err)))
 	case exitNotPermitted:
 		who := "without a user"
-		if user, _, _ := strings.Cut(a.user, ":"); user != "" {
+		if user := a.who(); user != "" {
 			who = "as user " + strconv.Quote(user)
 		}
-		return fmt.Sprintf("etcd at %s denied access %s: %s; see --user, --password and the user's roles", where, who, plain(err))
+		wayOut := "see --user, --password and the user's roles"
+		if grant := a.grant(); grant != "" {
+			wayOut = grant
+		}
+		return fmt.Sprintf("etcd at %s denied access %s: %s; %s", where, who, plain(err), wayOut)
 	case exitTimeout:
 		return fmt.Sprintf("etcd at %s did not answer within %v: %s; see --dial-timeout", where, a.dialTimeout, plain(err))
 	}

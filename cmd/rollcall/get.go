@@ -56,11 +56,11 @@ func (a *app) get(ctx context.Context, service string) error {
 			return cause
 		}
 		if err != nil {
-			a.say("%s", plain(err))
+			a.say("%s", a.reason(err))
 		}
 		inventory.SetTTLs(list.Instances, ttls)
 		if config, err := dir.ServiceConfig(ctx, service); err != nil {
-			a.say("%s", plain(err))
+			a.say("%s", a.reason(err))
 		} else {
 			list.ServiceConfig = renderConfig(config)
 		}

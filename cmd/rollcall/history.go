@@ -185,6 +185,6 @@ func (a *app) remark(h *rollcall.History, f historyFlags, doubtful int) {
 		a.say("%d of the events may have happened more than %v ago: when is not known", doubtful, f.since)
 	}
 	if h.ConfigErr != nil {
-		a.say("without the service config: %s", plain(h.ConfigErr))
+		a.say("without the service config: %s", a.reason(h.ConfigErr))
 	}
 }

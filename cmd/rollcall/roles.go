@@ -18,7 +18,10 @@ import (
 	"github.com/rollcall-grpc/rollcall"
 )
 
-var roleKinds = []string{"registrar", "resolver", "bridge", "operator"}
+var roleKinds = []string{"registrar", "resolver", "viewer", "operator", "bridge", "console"}
+
+// wholeStore reports whether a kind of role without services is for the whole store.
+func wholeStore(kind string) bool { return kind == "viewer" || kind == "bridge" || kind == "console" }
 
 // permission is an etcd permission on the keys from Key up to, not including, RangeEnd; on Key
 // alone if RangeEnd is empty.
@@ -39,14 +42,14 @@ type role struct {
 
 // permissions returns the least permissions that a kind of client needs for the services.
 func permissions(kind string, services []string) (all []permission) {
-	if kind == "bridge" && len(services) == 0 {
-		return []permission{under("read", "")}
+	if kind == "console" || wholeStore(kind) && len(services) == 0 {
+		all = append(all, under("read", ""))
 	}
 	for _, s := range services {
 		switch kind {
 		case "registrar":
 			all = append(all, under("readwrite", s+"/"))
-		case "operator":
+		case "operator", "console":
 			all = append(all, under("readwrite", s+"/"), permission{Access: "readwrite", Key: rollcall.ConfigPrefix + s})
 		default:
 			all = append(all, under("read", s+"/"), permission{Access: "read", Key: rollcall.ConfigPrefix + s})
@@ -71,13 +74,17 @@ type rolesFlags struct {
 func newRoles(a *app) *cobra.Command {
 	var f rolesFlags
 	cmd := &cobra.Command{
-		Use:   "roles registrar|resolver|bridge|operator [SERVICE]...",
+		Use:   "roles registrar|resolver|viewer|operator|bridge|console [SERVICE]...",
 		Short: "Print or apply the etcd role that a client needs",
 		Long: "roles shows the least permissions that a client needs in an etcd with authentication:\n\n" +
 			"  registrar   writes the endpoints of the services: servers\n" +
 			"  resolver    reads them, and the services' configs: gRPC clients\n" +
-			"  bridge      the same; without services, the whole store: proxies for many clients\n" +
-			"  operator    writes both: people who drain, set weights and service configs\n\n" +
+			"  viewer      the same, or without services the whole store, which ls and top need:\n" +
+			"              people who look\n" +
+			"  operator    writes both: people who drain, set weights and service configs\n" +
+			"  bridge      as viewer: rollcall serve, a proxy for many clients\n" +
+			"  console     reads the whole store, and writes as an operator what --console-writes\n" +
+			"              may change: rollcall serve --console\n\n" +
 			"By default it prints the etcdctl commands that create the role and changes nothing.\n" +
 			"With --apply it creates the role, as a --user who may do so; permissions that the role\n" +
 			"already has stay, and are reported. SERVICE is a full name, not a prefix.",
@@ -100,7 +107,7 @@ func newRoles(a *app) *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.name, "name", "", `name of the role (default "rollcall-" and the kind)`)
+	flags.StringVar(&f.name, "name", "", `name of the role (default "rollcall-", the kind and, with --grant-to, the user)`)
 	flags.StringVar(&f.to, "grant-to", "", "an existing etcd user who gets the role")
 	flags.BoolVar(&f.apply, "apply", false, "create the role instead of printing the commands")
 	return cmd
@@ -108,7 +115,7 @@ func newRoles(a *app) *cobra.Command {
 
 func (f rolesFlags) role(kind string, names []string) (role, error) {
 	if !slices.Contains(roleKinds, kind) {
-		return role{}, fail(exitUsage, "unknown kind of role %q: want registrar, resolver, bridge or operator", kind)
+		return role{}, fail(exitUsage, "unknown kind of role %q: want one of %s", kind, strings.Join(roleKinds, ", "))
 	}
 	var services []string
 	for _, name := range names {
@@ -116,19 +123,22 @@ func (f rolesFlags) role(kind string, names []string) (role, error) {
 		if err != nil {
 			return role{}, err
 		}
-		if kind == "registrar" || kind == "operator" {
+		if kind == "registrar" || kind == "operator" || kind == "console" {
 			if err := rollcall.CheckKey(rollcall.Key(service, "")); err != nil {
 				return role{}, err
 			}
 		}
 		services = append(services, service)
 	}
-	if len(services) == 0 && kind != "bridge" {
+	if len(services) == 0 && !wholeStore(kind) {
 		return role{}, fail(exitUsage, "a %s needs a service; usage: rollcall roles %s SERVICE...", kind, kind)
 	}
 	r := role{APIVersion: apiVersion, Kind: "Role", Name: f.name, User: f.to, Permissions: permissions(kind, services)}
 	if r.Name == "" {
 		r.Name = "rollcall-" + kind
+		if r.User != "" { // what one user is granted is not for others who have the role
+			r.Name += "-" + r.User
+		}
 	}
 	return r, nil
 }

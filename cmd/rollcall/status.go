@@ -79,6 +79,9 @@ func (a *app) status(ctx context.Context) error {
 	if err := a.printStatus(s); err != nil {
 		return err
 	}
+	if grant := a.grant(); grant != "" && s.Err == nil {
+		a.say("%s", grant)
+	}
 	switch code := exitCode(s.Err); {
 	case code == exitTimeout:
 		return &exitError{code: exitUnreachable}

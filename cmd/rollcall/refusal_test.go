@@ -1,0 +1,122 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// etcdWithUsers is an etcd whose users have no rights yet, but for root. It has the service shop
+// with an endpoint a, and its config.
+func etcdWithUsers(t *testing.T, users ...string) (endpoint string) {
+	t.Helper()
+	endpoint = freshEtcd(t).Endpoint()
+	client := etcdClient(t, endpoint)
+	check := func(_ any, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	lease, err := client.Grant(t.Context(), 600)
+	check(nil, err)
+	put1(t, client, "shop/a", `{"Addr":"10.0.0.1:80"}`, clientv3.WithLease(lease.ID))
+	put1(t, client, "_grpc_config/shop", `{"loadBalancingConfig":[{"round_robin":{}}]}`)
+	check(client.RoleAdd(t.Context(), "root"))
+	check(client.UserAdd(t.Context(), "root", "secret"))
+	check(client.UserGrantRole(t.Context(), "root", "root"))
+	for _, user := range users {
+		check(client.UserAdd(t.Context(), user, "pw"))
+	}
+	check(client.AuthEnable(t.Context()))
+	return endpoint
+}
+
+var grantCommand = regexp.MustCompile(`rollcall (roles [^\n]*--apply) --user root`)
+
+// TestRefusals: who has no rights is refused each command, with the keys and the command that grants
+// the role. Once root has run that, the command works.
+func TestRefusals(t *testing.T) {
+	for _, row := range []struct{ args, keys, grant string }{
+		{"ls", `read all keys from "\x00" on`, "roles viewer --grant-to USER"},
+		{"ls shop/", `read keys "shop/" to "shop0"`, "roles viewer shop --grant-to USER"},
+		{"ls sh", `read keys "sh" to "si"`, "roles viewer --grant-to USER"},
+		{"get shop", `read keys "shop/" to "shop0"`, "roles viewer shop --grant-to USER"},
+		{"history shop", `read keys "shop/" to "shop0"`, "roles viewer shop --grant-to USER"},
+		{"resolve shop", `read keys "shop/" to "shop0"`, "roles resolver shop --grant-to USER"},
+		{"config get shop", `read key "_grpc_config/shop"`, "roles viewer shop --grant-to USER"},
+		{"add shop 10.0.0.2:80", `write key "shop/10.0.0.2:80"`, "roles operator shop --grant-to USER"},
+		{"add shop 10.0.0.3:80 --ttl 60s", `write key "shop/10.0.0.3:80"`, "roles operator shop --grant-to USER"},
+		{"drain shop a --force", `read keys "shop/" to "shop0"`, "roles operator shop --grant-to USER"},
+		{"undrain shop a", `read keys "shop/" to "shop0"`, "roles operator shop --grant-to USER"},
+		{"weight shop a 3", `read keys "shop/" to "shop0"`, "roles operator shop --grant-to USER"},
+		{"config set shop testdata/input/round_robin.json", `"_grpc_config/shop"`, "roles operator shop --grant-to USER"},
+		{"register shop --addr 10.0.0.4:80 -- sleep 1", `key "shop/10.0.0.4:80"`, "roles registrar shop --grant-to USER"},
+		{"rm shop a", `read keys "shop/" to "shop0"`, "roles operator shop --grant-to USER"},
+	} {
+		t.Run(row.args, func(t *testing.T) {
+			t.Parallel()
+			endpoint := etcdWithUsers(t, "bob")
+			command := asUser(row.args)
+			r := rollcallAt(t, endpoint, command...)
+			if r.code != exitNotPermitted || strings.Count(r.stderr, "\n") != 1 {
+				t.Fatalf("exit %d, stderr %q", r.code, r.stderr)
+			}
+			wantIn(t, "stderr", r.stderr, `as user "bob"`, row.keys, strings.ReplaceAll(row.grant, "USER", "bob"))
+			grant := grantCommand.FindStringSubmatch(r.stderr)
+			if grant == nil {
+				t.Fatalf("stderr %q, want a command that grants", r.stderr)
+			}
+			must(t, endpoint, append(strings.Fields(grant[1]), "--user", "root:secret")...)
+			must(t, endpoint, command...)
+		})
+	}
+}
+
+// TestRolesAreEnough: who has a role of a kind, and nothing else, may do what it is for.
+func TestRolesAreEnough(t *testing.T) {
+	for _, row := range []struct {
+		role     string
+		commands []string // none of them may leave anything unknown
+		not      []string // what the role must not permit
+	}{
+		{"viewer", []string{"ls", "ls sh", "get shop", "history shop", "resolve shop", "config get shop", "status"}, []string{"add shop 10.0.0.2:80", "drain shop a --force"}},
+		{"viewer shop", []string{"ls shop/", "get shop", "history shop", "resolve shop", "config get shop"}, []string{"ls", "get other", "add shop 10.0.0.2:80"}},
+		{"resolver shop", []string{"resolve shop", "get shop"}, []string{"ls", "add shop 10.0.0.2:80"}},
+		{"registrar shop", []string{"register shop --addr 10.0.0.4:80 -- sleep 1"}, []string{"config set shop testdata/input/round_robin.json", "register other --addr 10.0.0.4:80 -- sleep 1"}},
+		{"operator shop", []string{"add shop 10.0.0.2:80 --ttl 60s", "drain shop a --force", "undrain shop a", "weight shop a 3",
+			"config set shop testdata/input/round_robin.json", "config rm shop", "rm shop a"}, []string{"ls", "add other 10.0.0.2:80"}},
+	} {
+		t.Run(row.role, func(t *testing.T) {
+			t.Parallel()
+			endpoint := etcdWithUsers(t, "bob")
+			must(t, endpoint, append(strings.Fields("roles "+row.role), "--grant-to", "bob", "--apply", "--user", "root:secret")...)
+			for _, command := range row.commands {
+				r := rollcallAt(t, endpoint, asUser(command)...)
+				if r.code != 0 || strings.Contains(r.stderr, "denied") || strings.Contains(r.stderr, "not known") {
+					t.Errorf("%s: exit %d, stderr %q", command, r.code, r.stderr)
+				}
+			}
+			for _, command := range row.not {
+				if r := rollcallAt(t, endpoint, asUser(command)...); r.code != exitNotPermitted {
+					t.Errorf("%s: exit %d, want %d; stderr %q", command, r.code, exitNotPermitted, r.stderr)
+				}
+			}
+		})
+	}
+}
+
+// asUser is a command line run by bob.
+func asUser(command string) []string {
+	own, child, parent := strings.Cut(command, " -- ")
+	args := append(strings.Fields(own), "--user", "bob:pw")
+	if parent {
+		args = append(append(args, "--"), strings.Fields(child)...)
+	}
+	return args
+}
