@@ -75,6 +75,9 @@ func TestOneOfABatch(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
+			if row.want == rpctypes.ErrPermissionDenied && etcdtest.Version() == "3.4" {
+				t.Skip("etcd 3.4.31 checks no rights in transactions within transactions; 3.4.42 does")
+			}
 			etcd := lab.Start(t, etcdtest.Options{Flags: row.flags})
 			auth := etcd.EnableAuth(t)
 			auth.AddUser("registrar", "secret", etcdtest.ReadWrite("svc/"), etcdtest.Read("_grpc_config/"))

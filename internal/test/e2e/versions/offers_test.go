@@ -33,7 +33,11 @@ func TestOffers(t *testing.T) {
 	offer(t, "lists of more than 1,000 keys", streams(t, client), "as a stream", "in pages of 5,000 keys")
 	listsAll(t, client)
 	offer(t, "quota in `rollcall status`", member.DbSizeQuota > 0, "shown", "not known, and it says so: etcd does not tell it")
-	offer(t, "number of leases in `rollcall status`, for a user of some services", countsLeases(t, etcd), "shown", "not known, and it says so: etcd refuses it")
+	auth := etcd.EnableAuth(t)
+	auth.AddUser("user", "secret", etcdtest.ReadWrite("mine/"))
+	root, user := auth.Client(t, "root"), auth.Client(t, "user")
+	offer(t, "number of leases in `rollcall status`, for a user of some services", countsLeases(t, root, user), "shown", "not known, and it says so: etcd refuses it")
+	offer(t, "rights in transactions within transactions", !writesNested(t, user), "checked", "NOT CHECKED: who may log in may write any key; upgrade to 3.4.42, 3.5.28, 3.6.9 or newer")
 }
 
 // offer notes a row of the table: what holds with the version, or what without.
@@ -85,11 +89,8 @@ func listsAll(t *testing.T, client *clientv3.Client) {
 }
 
 // countsLeases reports whether etcd tells its leases to a user who may not read the keys of all.
-func countsLeases(t *testing.T, etcd *etcdtest.Cluster) bool {
+func countsLeases(t *testing.T, root, user *clientv3.Client) bool {
 	t.Helper()
-	auth := etcd.EnableAuth(t)
-	auth.AddUser("viewer", "secret", etcdtest.Read("mine/"))
-	root := auth.Client(t, "root")
 	lease, err := root.Grant(lab.Context(t), 60)
 	if err != nil {
 		t.Fatal(err)
@@ -97,7 +98,23 @@ func countsLeases(t *testing.T, etcd *etcdtest.Cluster) bool {
 	if _, err := root.Put(lab.Context(t), "theirs/a", "v", clientv3.WithLease(lease.ID)); err != nil {
 		t.Fatal(err)
 	}
-	_, err = auth.Client(t, "viewer").Leases(lab.Context(t))
+	_, err = user.Leases(lab.Context(t))
+	return permitted(t, err)
+}
+
+// writesNested reports whether a user may write what is forbidden in a transaction within another.
+func writesNested(t *testing.T, user *clientv3.Client) bool {
+	t.Helper()
+	if _, err := user.Put(lab.Context(t), "theirs/b", "v"); permitted(t, err) {
+		t.Fatal("the user may write any key")
+	}
+	_, err := user.Txn(lab.Context(t)).Then(clientv3.OpTxn(nil, []clientv3.Op{clientv3.OpPut("theirs/b", "v")}, nil)).Commit()
+	return permitted(t, err)
+}
+
+// permitted reports whether etcd did what was asked, or refused it.
+func permitted(t *testing.T, err error) bool {
+	t.Helper()
 	if err != nil && !errors.Is(err, rpctypes.ErrPermissionDenied) {
 		t.Fatal(err)
 	}
