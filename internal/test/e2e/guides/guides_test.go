@@ -5,49 +5,73 @@
 package guides_test
 
 import (
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/rollcall-grpc/rollcall/internal/test/etcdtest"
 	"github.com/rollcall-grpc/rollcall/internal/test/markdown"
 )
 
 const root = "../../../.."
 
+// withTools returns a folder with rollcall and the binaries of etcd, and puts it first in the PATH.
+func withTools(t *testing.T) (path string) {
+	t.Helper()
+	bin := t.TempDir()
+	for _, name := range []string{"etcd", "etcdctl", "etcdutl"} {
+		if err := os.Symlink(etcdtest.Binary(t, name), filepath.Join(bin, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, err := exec.Command("go", "build", "-o", bin, "github.com/rollcall-grpc/rollcall/cmd/rollcall").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return "PATH=" + bin + ":" + os.Getenv("PATH")
+}
+
 // newShell starts a shell as on a machine that has only Go, with what go install has left in its
 // caches: there is no network.
-func newShell(t *testing.T, dir string) *markdown.Shell {
+func newShell(t *testing.T, env ...string) *markdown.Shell {
 	t.Helper()
 	cache, err := exec.Command("go", "env", "GOMODCACHE").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return markdown.NewShell(t, dir, "GOPATH="+t.TempDir(), "GOBIN=", "GOMODCACHE="+strings.TrimSpace(string(cache)), "GOPROXY=off")
+	env = append(env, "GOPATH="+t.TempDir(), "GOBIN=", "GOMODCACHE="+strings.TrimSpace(string(cache)), "GOPROXY=off")
+	return markdown.NewShell(t, root, env...)
 }
 
 // follow runs a guide: its commands in the folder of the source, and its Go as it stands in files
 // of the examples.
-func follow(t *testing.T, name string, files ...string) {
+func follow(t *testing.T, shell *markdown.Shell, name string, files ...string) {
 	t.Helper()
 	path := filepath.Join(root, "docs", name)
 	for i := range files {
-		files[i] = filepath.Join(root, "examples", files[i])
+		files[i] = filepath.Join(root, files[i])
 	}
 	if len(files) > 0 {
 		for _, block := range markdown.Read(t, path, "go") {
 			markdown.CheckGo(t, path, block, files...)
 		}
 	}
-	newShell(t, root).Run(path, markdown.Read(t, path, "sh"))
+	shell.Run(path, markdown.Read(t, path, "sh"))
 }
 
 func TestGuide(t *testing.T) {
 	t.Parallel()
-	follow(t, "guide.md", "greeter/greeter-server/main.go", "greeter/greeter-client/main.go")
+	follow(t, newShell(t), "guide.md", "examples/greeter/greeter-server/main.go", "examples/greeter/greeter-client/main.go")
 }
 
 func TestFormat(t *testing.T) {
 	t.Parallel()
-	follow(t, "format.md")
+	follow(t, newShell(t), "format.md")
+}
+
+// TestOperate sets up TLS and users, and restores a backup.
+func TestOperate(t *testing.T) {
+	t.Parallel()
+	follow(t, newShell(t, withTools(t)), "operate.md", "example_test.go")
 }
