@@ -6,13 +6,9 @@
 package main
 
 import (
-	"context"
 	"flag"
-	"fmt"
 	"log"
-	"maps"
 	"os"
-	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -33,7 +29,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	failed := run(conn, *calls, *every)
+	failed := greeter.Count(conn, *calls, *every)
 	closeAll()
 	if failed > 0 {
 		os.Exit(1)
@@ -51,33 +47,4 @@ func dial(etcd string) (conn *grpc.ClientConn, closeAll func(), err error) {
 		return nil, nil, err
 	}
 	return conn, func() { conn.Close(); client.Close() }, nil
-}
-
-// run makes the calls, after one that waits for a server, and returns how many failed.
-func run(conn *grpc.ClientConn, calls int, every time.Duration) (failed int) {
-	call := func(opts ...grpc.CallOption) (string, error) {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		return greeter.Greet(ctx, conn, opts...)
-	}
-	if _, err := call(grpc.WaitForReady(true)); err != nil {
-		log.Fatal(err)
-	}
-	time.Sleep(200 * time.Millisecond) // the first server is connected; let the others be, too
-	answered := make(map[string]int)
-	for range calls {
-		name, err := call()
-		if err != nil {
-			failed++
-			log.Print(err)
-		} else {
-			answered[name]++
-		}
-		time.Sleep(every)
-	}
-	for _, name := range slices.Sorted(maps.Keys(answered)) {
-		fmt.Printf("%s: %d calls\n", name, answered[name])
-	}
-	fmt.Printf("%d failed\n", failed)
-	return failed
 }

@@ -82,8 +82,8 @@ func (s *Shell) Run(path string, blocks []Block) {
 	for _, b := range blocks {
 		at := fmt.Sprintf("%s:%d", filepath.Base(path), b.Line)
 		background := inBackground.MatchString(b.Text)
-		began := time.Now()
 		failed, output := s.block(b.Text)
+		began := time.Now()
 		for b.Output != "" && (failed != "" || !matches(b.Output, read(output), background)) {
 			if time.Since(began) > patience {
 				s.tb.Fatalf("%s: %s\nprinted:\n%s\nwant:\n%s\nfailed: %q", at, b.Text, read(output), b.Output, failed)

@@ -66,6 +66,9 @@ var layers = []struct {
 	{"examples/greeter", "", "a service knows nothing of who finds it"},
 	{"examples/greeter/greeter-server", ". serving examples/greeter", "a server needs no more"},
 	{"examples/greeter/greeter-client", ". resolver balancer/weighted examples/greeter", "a client needs no more"},
+	{"examples/migrate/before", "examples/greeter", "it is what a program was before it knew Rollcall"},
+	{"examples/migrate/oldclient", "examples/greeter", "the same"},
+	{"examples/migrate/after", ". serving examples/greeter", "a server needs no more"},
 	{"examples/polyglot/go", "", "a client that speaks xDS needs nothing of Rollcall"},
 	{"cmd/rollcall", ". resolver endpoints serving xds balancer/weighted balancer/zone internal/devetcd internal/printable internal/inventory internal/cluster metrics/prometheus internal/timeline internal/edit internal/console internal/top internal/healthcheck internal/agent internal/doctor", "the command puts everything together"},
 }

@@ -75,3 +75,9 @@ func TestOperate(t *testing.T) {
 	t.Parallel()
 	follow(t, newShell(t, withTools(t)), "operate.md", "example_test.go")
 }
+
+// TestMigrate runs the servers of before and after beside each other, with clients of both packages.
+func TestMigrate(t *testing.T) {
+	t.Parallel()
+	follow(t, newShell(t), "migrate.md", "examples/migrate/before/main.go", "examples/migrate/after/main.go")
+}
