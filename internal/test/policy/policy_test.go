@@ -66,6 +66,8 @@ var layers = []struct {
 	{"examples/greeter", "", "a service knows nothing of who finds it"},
 	{"examples/greeter/greeter-server", ". serving examples/greeter", "a server needs no more"},
 	{"examples/greeter/greeter-client", ". resolver balancer/weighted examples/greeter", "a client needs no more"},
+	{"examples/versionpicker", "resolver", "a balancer reads an endpoint's instance, and needs no more"},
+	{"examples/readiness", ". serving metrics/prometheus examples/greeter", "a server with a probe and metrics needs no more"},
 	{"examples/migrate/before", "examples/greeter", "it is what a program was before it knew Rollcall"},
 	{"examples/migrate/oldclient", "examples/greeter", "the same"},
 	{"examples/migrate/after", ". serving examples/greeter", "a server needs no more"},

@@ -81,3 +81,9 @@ func TestMigrate(t *testing.T) {
 	t.Parallel()
 	follow(t, newShell(t), "migrate.md", "examples/migrate/before/main.go", "examples/migrate/after/main.go")
 }
+
+// TestExamples runs the rolling update, which fails if a call does.
+func TestExamples(t *testing.T) {
+	t.Parallel()
+	follow(t, newShell(t), "../examples/README.md")
+}
