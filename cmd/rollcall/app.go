@@ -8,27 +8,22 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
-	"time"
+	"net"
+	"slices"
 
 	"github.com/spf13/cobra"
 )
 
-// app holds what all commands share: streams, environment and global flags.
+// app holds what all commands share: streams, environment and settings.
 type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	getenv         func(string) (string, bool)
+	environ        []string               // NAME=value of all variables
+	configDir      func() (string, error) // nil: there is none
+	lookupSRV      func(ctx context.Context, service, proto, name string) (string, []*net.SRV, error)
 
-	endpoints    []string
-	cacert       string
-	cert         string
-	key          string
-	user         string
-	password     string
-	passwordFile string
-	dialTimeout  time.Duration
-	output       string
+	settings
 
 	command *cobra.Command // that runs
 	refused *denials       // what etcd refused the client; nil before it
@@ -40,7 +35,8 @@ Exit codes: 0 success, 1 failure, 2 wrong usage, 3 not found, 4 etcd unreachable
 5 not permitted, 6 timed out, 130 and 143 interrupted.
 
 Global flags can be set in the environment: ROLLCALL_ENDPOINTS and so on, or else
-etcdctl's ETCDCTL_ENDPOINTS and so on.`
+etcdctl's ETCDCTL_ENDPOINTS and so on; rollcall help etcdctl has what differs from etcdctl,
+and more flags. Settings of several clusters can be kept as contexts: see rollcall context.`
 
 func newRoot(a *app) *cobra.Command {
 	root := &cobra.Command{
@@ -55,25 +51,23 @@ func newRoot(a *app) *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			a.command = cmd
-			return a.resolveFlags(cmd)
+			return a.prepare(cmd)
 		},
 	}
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return fail(exitUsage, "%v; see %s --help", err, cmd.CommandPath())
-	})
+	root.SetFlagErrorFunc(flagError)
 	a.addFlags(root.PersistentFlags())
 	group(root, "look", "Look:", newLs(a), newGet(a), newWatch(a), newTop(a), newHistory(a), newResolve(a), newWait(a), newPing(a), newStatus(a), newDoctor(a))
 	group(root, "change", "Change:", newAdd(a), newRm(a), newRegister(a), newDrain(a), newUndrain(a), newWeight(a), newMv(a), newConfig(a))
-	group(root, "operate", "Operate:", newAgent(a), newServe(a), newXDS(a), newRoles(a))
+	group(root, "operate", "Operate:", newAgent(a), newServe(a), newXDS(a), newRoles(a), newContext(a))
 	group(root, "try", "Try:", newDemo(a), newDev(a))
 	root.SetHelpCommand(newHelp())
 	group(root, "other", "Other:", newVersion(a))
 	root.SetHelpCommandGroupID("other")
 	root.SetCompletionCommandGroupID("other")
-	root.AddCommand(newDemoServer(a))
+	root.AddCommand(newDemoServer(a), newEtcdctlTopic())
 	return root
 }
 
@@ -91,12 +85,23 @@ func unknownCommand(parent *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	parent.SuggestionsMinimumDistance = 2
-	hint := ""
-	if like := parent.SuggestionsFor(args[0]); len(like) > 0 {
-		hint = "; did you mean " + strings.Join(like, " or ") + "?"
+	var names []string
+	for _, cmd := range parent.Commands() {
+		if cmd.IsAvailableCommand() {
+			names = append(append(names, cmd.Name()), cmd.Aliases...)
+		}
 	}
-	return fail(exitUsage, "unknown command %q%s; see %s --help", args[0], hint, parent.CommandPath())
+	return fail(exitUsage, "unknown command %q%s; see %s --help", args[0], didYouMean(args[0], names), parent.CommandPath())
+}
+
+// offline reports whether a command has nothing to do with the etcd of the settings.
+func offline(cmd *cobra.Command) bool {
+	for ; cmd.HasParent(); cmd = cmd.Parent() {
+		if slices.Contains([]string{"help", "version", "completion", "man", "context", "dev", "demo"}, cmd.Name()) {
+			return true
+		}
+	}
+	return false
 }
 
 func newHelp() *cobra.Command {
@@ -115,16 +120,6 @@ func newHelp() *cobra.Command {
 			about.InitDefaultHelpFlag()
 			return about.Help()
 		},
-	}
-}
-
-// usageArgs makes wrong arguments a usage error.
-func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return fail(exitUsage, "%v; usage: %s; see %s --help", err, cmd.UseLine(), cmd.CommandPath())
-		}
-		return nil
 	}
 }
 
@@ -165,7 +160,7 @@ func (a *app) say(format string, args ...any) {
 	fmt.Fprintf(a.stderr, "rollcall: %s\n", safe(oneLine(fmt.Sprintf(format, args...))))
 }
 
-// deadline bounds a command's calls to etcd by the dial timeout.
+// deadline bounds a command's calls to etcd.
 func (a *app) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, a.dialTimeout)
+	return context.WithTimeout(ctx, a.dialTimeout+a.commandTimeout)
 }

@@ -38,7 +38,7 @@ func TestClientOf(t *testing.T) {
 	if _, err := client.AuthEnable(ctx); err != nil {
 		t.Fatal(err)
 	}
-	a := &app{endpoints: []string{server.Endpoint()}, dialTimeout: 5 * time.Second}
+	a := &app{settings: settings{endpoints: []string{server.Endpoint()}, insecureTransport: true, dialTimeout: 5 * time.Second}}
 	for _, typed := range []struct{ user, password string }{{"empty", ""}, {"bob", ""}, {"", "builder"}, {"", ""}, {"bob", "wrong"}} {
 		of, err := a.clientOf(ctx, typed.user, typed.password)
 		if !errors.Is(err, rpctypes.ErrAuthFailed) {

@@ -4,9 +4,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -31,7 +31,13 @@ func (a *app) clientAs(user, password string, opts ...grpc.DialOption) (*clientv
 	cfg := rollcall.ClientConfig(a.endpoints...)
 	cfg.DialOptions = append(cfg.DialOptions, opts...)
 	cfg.DialTimeout = a.dialTimeout
+	cfg.DialKeepAliveTime = cmp.Or(a.keepAliveTime, cfg.DialKeepAliveTime)
+	cfg.DialKeepAliveTimeout = cmp.Or(a.keepAliveTimeout, cfg.DialKeepAliveTimeout)
+	cfg.MaxCallSendMsgSize, cfg.MaxCallRecvMsgSize = a.maxRequestBytes, a.maxRecvBytes
 	cfg.Username, cfg.Password = user, password
+	if user == "" {
+		cfg.Token = a.token
+	}
 	if err := a.secure(&cfg); err != nil {
 		return nil, err
 	}
@@ -59,24 +65,7 @@ func (a *app) clientOf(ctx context.Context, user, password string) (*clientv3.Cl
 	return client, nil
 }
 
-// secure configures TLS if a file or an https endpoint is given.
-func (a *app) secure(cfg *clientv3.Config) error {
-	https := slices.ContainsFunc(a.endpoints, func(e string) bool { return strings.HasPrefix(e, "https://") })
-	if a.cacert == "" && a.cert == "" && a.key == "" && !https {
-		return nil
-	}
-	if (a.cert == "") != (a.key == "") {
-		return fail(exitUsage, "--cert and --key go together; give both")
-	}
-	creds, err := rollcall.TLSFiles{CA: a.cacert, Cert: a.cert, Key: a.key}.Credentials()
-	if err != nil {
-		return fail(exitUsage, "--cacert, --cert and --key: %v", err)
-	}
-	cfg.DialOptions = append(cfg.DialOptions, grpc.WithTransportCredentials(creds))
-	return nil
-}
-
-// talk connects to etcd and runs exchange, both within the dial timeout.
+// talk connects to etcd and runs exchange, both within the deadline.
 func (a *app) talk(ctx context.Context, exchange func(context.Context, *clientv3.Client) error) error {
 	ctx, cancel := a.deadline(ctx)
 	defer cancel()

@@ -420,7 +420,7 @@ func TestDoctorGolden(t *testing.T) {
 		}}
 	for file, output := range map[string]string{"doctor.txt": "table", "doctor.json": "json"} {
 		var stdout, stderr logtest.Buffer
-		if err := (&app{stdout: &stdout, stderr: &stderr, output: output}).printDiagnosis(d); err != nil {
+		if err := (&app{stdout: &stdout, stderr: &stderr, settings: settings{output: output}}).printDiagnosis(d); err != nil {
 			t.Fatal(err)
 		}
 		if strings.ContainsAny(stdout.String()+stderr.String(), "\x1b\u202e") {

@@ -31,7 +31,7 @@ func TestPrecedence(t *testing.T) {
 		{"empty is unset", "", "ETCDCTL_ENDPOINTS=a:1 ROLLCALL_ENDPOINTS=", want{Endpoints: "a:1"}},
 		{"output", "", "ROLLCALL_OUTPUT=json", want{Endpoints: "127.0.0.1:2379", Output: "json"}},
 		{"output is not etcdctl's", "", "ETCDCTL_OUTPUT=json", want{Endpoints: "127.0.0.1:2379"}},
-		{"bad variable", "", "ROLLCALL_DIAL_TIMEOUT=soon", want{Err: "environment variable ROLLCALL_DIAL_TIMEOUT"}},
+		{"bad variable", "", "ROLLCALL_DIAL_TIMEOUT=soon", want{Err: `ROLLCALL_DIAL_TIMEOUT: "soon" is not a duration`}},
 		{"inline password", "--user bob:a:b", "", want{Endpoints: "127.0.0.1:2379", User: "bob", Password: "a:b"}},
 		{"inline flag over variable", "--user bob:mine", "ROLLCALL_PASSWORD=x ETCDCTL_PASSWORD_FILE=y",
 			want{Endpoints: "127.0.0.1:2379", User: "bob", Password: "mine"}},

@@ -8,6 +8,7 @@ package main
 import (
 	"context"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"syscall"
@@ -34,6 +35,7 @@ func run(args []string) int {
 		}
 	}()
 	slog.SetDefault(slog.New(slog.DiscardHandler)) // commands report events themselves
-	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.LookupEnv}
+	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.LookupEnv, environ: os.Environ(),
+		configDir: os.UserConfigDir, lookupSRV: net.DefaultResolver.LookupSRV}
 	return a.run(ctx, args)
 }

@@ -26,6 +26,7 @@ const runVariable = "ROLLCALL_TEST_RUN"
 func TestMain(m *testing.M) {
 	rollcall := func() { os.Exit(run(os.Args[1:])) }
 	if os.Getenv(runVariable) != "" {
+		os.Unsetenv(runVariable)
 		rollcall()
 	}
 	testscript.Main(checkedMain{m}, map[string]func(){"rollcall": rollcall})
@@ -35,6 +36,11 @@ func TestMain(m *testing.M) {
 type checkedMain struct{ *testing.M }
 
 func (m checkedMain) Run() int {
+	for _, variable := range os.Environ() { // those of the developer
+		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "ROLLCALL_") || strings.HasPrefix(name, "ETCDCTL_") {
+			os.Unsetenv(name)
+		}
+	}
 	code := m.M.Run()
 	if shared.server != nil {
 		_ = shared.server.Close()
@@ -101,7 +107,9 @@ func leaseCount(t *testing.T, client *clientv3.Client) int {
 
 // session is a rollcall that runs in this process.
 type session struct {
+	app            *app
 	stdout, stderr logtest.Buffer
+	ctx            context.Context
 	cancel         context.CancelCauseFunc
 	code           chan int
 }
@@ -115,10 +123,17 @@ func begin(t *testing.T, env []string, args ...string) *session {
 // beginWith is begin with something on standard input.
 func beginWith(t *testing.T, stdin string, env []string, args ...string) *session {
 	t.Helper()
+	s := newSession(t, stdin, env)
+	s.start(args)
+	return s
+}
+
+// newSession is a rollcall that has not started yet.
+func newSession(t *testing.T, stdin string, env []string) *session {
+	t.Helper()
 	s := &session{code: make(chan int, 1)}
-	ctx, cancel := context.WithCancelCause(context.Background())
-	s.cancel = cancel
-	a := &app{stdin: strings.NewReader(stdin), stdout: &s.stdout, stderr: &s.stderr, getenv: func(name string) (string, bool) {
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	s.app = &app{stdin: strings.NewReader(stdin), stdout: &s.stdout, stderr: &s.stderr, environ: env, getenv: func(name string) (string, bool) {
 		for _, pair := range env {
 			if key, value, _ := strings.Cut(pair, "="); key == name {
 				return value, true
@@ -126,9 +141,12 @@ func beginWith(t *testing.T, stdin string, env []string, args ...string) *sessio
 		}
 		return "", false
 	}}
-	go func() { s.code <- a.run(ctx, args) }()
-	t.Cleanup(func() { cancel(nil) })
+	t.Cleanup(func() { s.cancel(nil) })
 	return s
+}
+
+func (s *session) start(args []string) {
+	go func() { s.code <- s.app.run(s.ctx, args) }()
 }
 
 // end waits for the exit code.

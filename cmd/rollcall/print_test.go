@@ -78,7 +78,7 @@ func TestMetadataText(t *testing.T) {
 }
 
 func TestExitCodesAndTexts(t *testing.T) {
-	a := &app{endpoints: []string{"a:1", "b:2"}, user: "bob:x"}
+	a := &app{settings: settings{endpoints: []string{"a:1", "b:2"}, user: "bob:x"}}
 	dial := status.Error(codes.Unavailable, `connection error: desc = "transport: Error while dialing: dial tcp 1.2.3.4:1: connect: connection refused"`)
 	for _, row := range []struct {
 		name string

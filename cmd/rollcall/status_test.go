@@ -30,7 +30,7 @@ func TestStatusGolden(t *testing.T) {
 			}}}
 	for file, output := range map[string]string{"status.txt": "table", "status-wide.txt": "wide", "status.json": "json"} {
 		var stdout, stderr logtest.Buffer
-		if err := (&app{stdout: &stdout, stderr: &stderr, output: output}).printStatus(s); err != nil {
+		if err := (&app{stdout: &stdout, stderr: &stderr, settings: settings{output: output}}).printStatus(s); err != nil {
 			t.Fatal(err)
 		}
 		golden(t, file, stdout.String())

@@ -1,0 +1,70 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"slices"
+	"strings"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"github.com/rollcall-grpc/rollcall"
+)
+
+// secure configures TLS if a file, an https endpoint or a flag asks for it, as etcdctl does.
+func (a *app) secure(cfg *clientv3.Config) error {
+	https := slices.ContainsFunc(a.endpoints, func(e string) bool { return strings.HasPrefix(e, "https://") })
+	domain := "" // that etcd's certificate must be for
+	if a.discoverySRV != "" && !a.insecureDiscovery {
+		domain = a.discoverySRV
+	}
+	if a.cacert == "" && a.cert == "" && domain == "" && a.insecureTransport && !a.skipVerify && !https {
+		return nil
+	}
+	files := rollcall.TLSFiles{CA: a.cacert, Cert: a.cert, Key: a.key}
+	creds, err := files.Credentials()
+	if err != nil {
+		return fail(exitUsage, "--cacert, --cert and --key: %v", err)
+	}
+	switch {
+	case a.skipVerify:
+		creds = unverified(files)
+	case domain != "":
+		creds = namedCredentials{creds, domain}
+	}
+	cfg.DialOptions = append(cfg.DialOptions, grpc.WithTransportCredentials(creds))
+	return nil
+}
+
+// unverified returns credentials that accept whoever answers. They read the client's certificate for each
+// connection, as rollcall.TLSFiles do.
+func unverified(files rollcall.TLSFiles) credentials.TransportCredentials {
+	cfg := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true}
+	if files.Cert != "" {
+		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			pair, err := tls.LoadX509KeyPair(files.Cert, files.Key)
+			return &pair, err
+		}
+	}
+	return credentials.NewTLS(cfg)
+}
+
+// namedCredentials check that the server's certificate is for a name, wherever it is dialled.
+type namedCredentials struct {
+	credentials.TransportCredentials
+	name string
+}
+
+func (c namedCredentials) ClientHandshake(ctx context.Context, _ string, conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return c.TransportCredentials.ClientHandshake(ctx, c.name, conn)
+}
+
+func (c namedCredentials) Clone() credentials.TransportCredentials {
+	return namedCredentials{c.TransportCredentials.Clone(), c.name}
+}
