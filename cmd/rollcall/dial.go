@@ -38,8 +38,12 @@ func (a *app) clientAs(user, password string, opts ...grpc.DialOption) (*clientv
 	if user == "" {
 		cfg.Token = a.token
 	}
-	if err := a.secure(&cfg); err != nil {
+	creds, err := a.credentials()
+	if err != nil {
 		return nil, err
+	}
+	if creds != nil {
+		cfg.DialOptions = append(cfg.DialOptions, grpc.WithTransportCredentials(creds))
 	}
 	client, err := rollcall.NewClient(cfg)
 	if err != nil {

@@ -134,15 +134,9 @@ func (a *app) identify(opts *doctor.Options) error {
 		}
 		opts.Settings.Certificate = pair.Leaf
 	}
-	if a.cacert == "" && a.cert == "" && !strings.Contains(strings.Join(a.endpoints, ","), "https://") {
-		return nil
-	}
-	creds, err := rollcall.TLSFiles{CA: a.cacert, Cert: a.cert, Key: a.key}.Credentials()
-	if err != nil {
-		return fail(exitUsage, "--cacert, --cert and --key: %v", err)
-	}
+	creds, err := a.credentials()
 	opts.Credentials = creds
-	return nil
+	return err
 }
 
 // progress returns what tells a terminal of each step; "" clears the line.

@@ -10,36 +10,33 @@ import (
 	"slices"
 	"strings"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
 	"github.com/rollcall-grpc/rollcall"
 )
 
-// secure configures TLS if a file, an https endpoint or a flag asks for it, as etcdctl does.
-func (a *app) secure(cfg *clientv3.Config) error {
+// credentials returns the TLS that a file, an https endpoint or a flag asks for, as for etcdctl; nil if
+// none does.
+func (a *app) credentials() (credentials.TransportCredentials, error) {
 	https := slices.ContainsFunc(a.endpoints, func(e string) bool { return strings.HasPrefix(e, "https://") })
 	domain := "" // that etcd's certificate must be for
 	if a.discoverySRV != "" && !a.insecureDiscovery {
 		domain = a.discoverySRV
 	}
 	if a.cacert == "" && a.cert == "" && domain == "" && a.insecureTransport && !a.skipVerify && !https {
-		return nil
+		return nil, nil
 	}
 	files := rollcall.TLSFiles{CA: a.cacert, Cert: a.cert, Key: a.key}
 	creds, err := files.Credentials()
-	if err != nil {
-		return fail(exitUsage, "--cacert, --cert and --key: %v", err)
-	}
 	switch {
+	case err != nil:
+		return nil, fail(exitUsage, "--cacert, --cert and --key: %v", err)
 	case a.skipVerify:
-		creds = unverified(files)
+		return unverified(files), nil
 	case domain != "":
-		creds = namedCredentials{creds, domain}
+		return namedCredentials{creds, domain}, nil
 	}
-	cfg.DialOptions = append(cfg.DialOptions, grpc.WithTransportCredentials(creds))
-	return nil
+	return creds, nil
 }
 
 // unverified returns credentials that accept whoever answers. They read the client's certificate for each
