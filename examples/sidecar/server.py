@@ -4,7 +4,7 @@
 """A gRPC server that knows nothing of etcd: python3 server.py HOST:PORT
 
 It answers greeter.Greeter/Greet, and grpc.health.v1: NOT_SERVING after SIGUSR1, SERVING again after
-SIGUSR2. SIGTERM ends it at once."""
+SIGUSR2. After SIGTERM it ends when the calls under way have, within five seconds."""
 
 import signal
 import sys
