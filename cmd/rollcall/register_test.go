@@ -130,13 +130,26 @@ type process struct {
 // launch starts rollcall in a process group of its own, away from any terminal.
 func launch(t *testing.T, endpoint string, args ...string) *process {
 	t.Helper()
+	return launchWith(t, endpoint, &syscall.SysProcAttr{Setpgid: true}, args...)
+}
+
+// launchWith is launch with other attributes, which have to give it a process group of its own.
+func launchWith(t *testing.T, endpoint string, attributes *syscall.SysProcAttr, args ...string) *process {
+	t.Helper()
+	return launchBy(t, nil, endpoint, attributes, args...)
+}
+
+// launchBy is launchWith by another command, such as unshare.
+func launchBy(t *testing.T, by []string, endpoint string, attributes *syscall.SysProcAttr, args ...string) *process {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{cmd: exec.Command(self, args...)}
+	line := append(append(slices.Clone(by), self), args...)
+	p := &process{cmd: exec.Command(line[0], line[1:]...)}
 	p.cmd.Env = append(os.Environ(), runVariable+"=1", "ROLLCALL_ENDPOINTS="+endpoint, "ROLLCALL_DIAL_TIMEOUT=10s")
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	p.cmd.SysProcAttr = attributes
 	p.cmd.Stderr = &p.stderr
 	pipe, err := p.cmd.StdoutPipe()
 	if err != nil {
@@ -217,11 +230,14 @@ func TestRegisterCommand(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			p := launch(t, endpoint, "register", "t-cmd", "--addr", "10.0.0.1:80", "--ttl", row.ttl, "--drain", "200ms", "--", "sh", "-c", row.script)
+			first := ""
 			if row.signal != 0 {
+				first, _ = p.stdout.ReadString('\n') // it takes signals
 				eventually(t, "it is registered", func() bool { return strings.Contains(p.stderr.String(), key) })
 				p.signal(t, row.signal)
 			}
 			code, out := p.end(t)
+			out = first + out
 			if code != row.code || out != row.out {
 				t.Errorf("exit %d, stdout %q, want %d and %q; stderr %q", code, out, row.code, row.out, p.stderr.String())
 			}
@@ -237,10 +253,12 @@ func TestRegisterCommandLivesOn(t *testing.T) {
 	const key = "t-live/10.0.0.1:80"
 	p := launch(t, endpoint, "register", "t-live", "--addr", "10.0.0.1:80", "--ttl", "60s", "--drain", "200ms", "--", "sh", "-c", script)
 	eventually(t, "it is registered", func() bool { return strings.Contains(p.stderr.String(), key) })
-	p.signal(t, syscall.SIGHUP)
 	for _, want := range []string{"started\n", "got HUP\n"} {
 		if line, _ := p.stdout.ReadString('\n'); line != want {
 			t.Errorf("line %q, want %q", line, want)
+		}
+		if want == "started\n" {
+			p.signal(t, syscall.SIGHUP)
 		}
 	}
 	if got, err := rollcall.SharedDirectory(client); err != nil {
