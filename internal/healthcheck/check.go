@@ -82,7 +82,7 @@ func Parse(text, addr string) (Check, error) {
 
 // complete returns the address of a URL, in which what is missing is taken from addr.
 func complete(u *url.URL, addr string) (string, error) {
-	host, port, err := net.SplitHostPort(addr)
+	host, _, err := net.SplitHostPort(addr)
 	switch {
 	case err != nil:
 		return "", err
@@ -91,12 +91,11 @@ func complete(u *url.URL, addr string) (string, error) {
 	case u.Hostname() != "":
 		host = u.Hostname()
 	}
-	switch usual := map[string]string{"http": "80", "https": "443"}[u.Scheme]; {
-	case u.Port() != "":
-		port = u.Port()
-	case usual != "":
-		port = usual
-	default:
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	if port == "" {
 		return "", errors.New("the port is missing")
 	}
 	return net.JoinHostPort(host, port), nil
