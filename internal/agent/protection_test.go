@@ -83,3 +83,20 @@ func step(p *probe, failed bool, now time.Time, probes map[string]*probe) string
 	p.in = false
 	return "-"
 }
+
+// What began to fail before the others stays as well when all fail: nothing is taken out then.
+func TestAllFailTogetherExcusesAll(t *testing.T) {
+	at := func(seconds int64) time.Time { return time.Unix(seconds, 0) }
+	early := probe{addr: "early", in: true, failing: true, since: at(5), passed: at(4)}
+	all := []probe{early}
+	for _, addr := range []string{"b", "c", "d"} {
+		all = append(all, probe{addr: addr, in: true, failing: true, since: at(11), passed: at(10)})
+	}
+	if !mayBeNetwork(early, all) {
+		t.Error("it is taken out although all fail")
+	}
+	all[1].failing = false
+	if mayBeNetwork(early, all) {
+		t.Error("it stays although another passes")
+	}
+}
