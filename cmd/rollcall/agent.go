@@ -46,7 +46,8 @@ When every check fails, of at least three addresses, it is the agent's own netwo
 taken out then, unless the file says "selfProtection: false".
 
 The agent starts while etcd is down, and goes on trying. It tells systemd (Type=notify) when it is
-ready, and answers "rollcall agent status" on a unix socket.`
+ready, and answers "rollcall agent status" on a unix socket: agent.sock in $RUNTIME_DIRECTORY (which
+systemd sets), or in /run/rollcall for root, or else in $XDG_RUNTIME_DIR/rollcall.`
 
 func newAgent(a *app) *cobra.Command {
 	var opts agent.Options
@@ -77,8 +78,7 @@ func addFile(flags *pflag.FlagSet, path *string) {
 }
 
 func addSocket(flags *pflag.FlagSet, path *string) {
-	flags.StringVar(path, "socket", "", "where the agent tells its status (default: agent.sock in $RUNTIME_DIRECTORY, which systemd sets,\n"+
-		"or /run/rollcall for root, or else $XDG_RUNTIME_DIR/rollcall)")
+	flags.StringVar(path, "socket", "", "the agent's unix socket (default: agent.sock in a directory of /run)")
 }
 
 // agentSocket returns the path of the agent's socket, if none is given.
