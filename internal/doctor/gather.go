@@ -99,10 +99,10 @@ func (g *gathering) note(unknown string) {
 	g.Unknown = append(g.Unknown, unknown)
 }
 
-// missing notes what the members have not told, but for what no check asks.
+// missing notes what the members have not told, but for what no check asks or what others tell.
 func (g *gathering) missing() {
 	for _, unknown := range g.Cluster.Unknown {
-		if what, _, _ := strings.Cut(unknown, ":"); what != "keys" && what != "leases" {
+		if what, _, _ := strings.Cut(unknown, ":"); !slices.Contains([]string{"keys", "leases", "quota"}, what) {
 			g.note(unknown)
 		}
 	}
