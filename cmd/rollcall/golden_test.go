@@ -107,6 +107,8 @@ func TestGoldens(t *testing.T) {
 		{"roles-resolver", "roles resolver it's --name reader --grant-to bob"},
 		{"roles-bridge", "roles bridge"},
 		{"roles-operator", "roles operator shop/cart"},
+		{"roles-viewer", "roles viewer shop/cart --grant-to bob"},
+		{"roles-console", "roles console shop/cart"},
 	} {
 		t.Run(row.file, func(t *testing.T) {
 			before := revisionOf(t, client)

@@ -61,5 +61,8 @@ func (a *app) mark(ctx context.Context, client *clientv3.Client, service, id str
 		value, check = rollcall.StatusDraining, keepServing
 	}
 	_, err := a.change(ctx, client, service, []string{id}, check, edit.SetField("status", value))
+	if notPermitted(err) {
+		return errors.New(a.reason(err))
+	}
 	return err
 }
