@@ -143,9 +143,10 @@ func TestRolesOfLiveCommands(t *testing.T) {
 	x.Type("d")
 	x.Await("drain shop/a (10.0.0.1:80)? y/n")
 	x.Type("y")
-	x.Await("permission denied")
+	x.Await(`cannot drain shop/a: user "bob" may not write key "shop/a"`)
 	x.Type("q")
 	x.End()
+	wantIn(t, "the end of top", strings.Join(strings.Fields(x.Screen()), ""), "rollcallrolesoperatorshop--grant-tobob")
 
 	s := beginServe(t, endpoint, "--user", "bob:pw", "--console", "127.0.0.1:0")
 	page := consoleAt.FindStringSubmatch(s.stderr.String())[1]

@@ -45,6 +45,9 @@ func (a *app) top(ctx context.Context, prefix string) error {
 		return top.Run(ctx, top.Terminal{In: a.stdin, Out: a.stdout}, dir, sub, snap, top.Options{Prefix: prefix, Color: noColor == "",
 			Mark: func(service, id string, drain bool) error { return a.mark(ctx, dir.Client(), service, id, drain) }})
 	})
+	if grant := a.grant(); grant != "" && !notPermitted(err) {
+		a.say("%s", grant) // the last refusal, which the screen has cut
+	}
 	if errors.Is(err, top.ErrInterrupted) {
 		return signalError{syscall.SIGINT} // typed as a key, where the terminal makes no signal of it
 	}
@@ -61,8 +64,8 @@ func (a *app) mark(ctx context.Context, client *clientv3.Client, service, id str
 		value, check = rollcall.StatusDraining, keepServing
 	}
 	_, err := a.change(ctx, client, service, []string{id}, check, edit.SetField("status", value))
-	if notPermitted(err) {
-		return errors.New(a.reason(err))
+	if grant := a.grant(); notPermitted(err) && grant != "" {
+		return errors.New(grant)
 	}
 	return err
 }
