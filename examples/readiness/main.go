@@ -65,15 +65,16 @@ func run(ctx context.Context, addr, probe, etcd string) error {
 
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(calls, rollcallprom.NewCollector(directory, rollcallprom.Options{Registrars: []*rollcall.Registrar{registrar}}))
-	http.Handle("/metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
-	http.Handle("/readyz", server.Readiness())
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
+	mux.Handle("/readyz", server.Readiness())
 	lis, err := net.Listen("tcp", probe)
 	if err != nil {
 		return err
 	}
 	defer lis.Close() // the last: while it drains, the server answers that it is not ready
 	go func() {
-		if err := http.Serve(lis, nil); !errors.Is(err, net.ErrClosed) {
+		if err := http.Serve(lis, mux); !errors.Is(err, net.ErrClosed) {
 			log.Print(err)
 		}
 	}()
