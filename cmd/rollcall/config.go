@@ -9,8 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strings"
 
 	"github.com/aymanbagabas/go-udiff"
@@ -22,6 +20,9 @@ import (
 	"github.com/rollcall-grpc/rollcall/internal/printable"
 	"github.com/rollcall-grpc/rollcall/resolver"
 )
+
+// sampleConfig is a service config to begin with.
+const sampleConfig = `{"loadBalancingConfig":[{"round_robin":{}}]}`
 
 // maxConfig is the largest service config that is read: etcd takes requests of 1.5 MiB.
 const maxConfig = 1 << 20
@@ -84,9 +85,13 @@ func newConfigSet(a *app) *cobra.Command {
 		Use:   "set SERVICE [FILE|-]",
 		Short: "Write a service config",
 		Long: "set reads a service config, JSON, from a file or from standard input, checks it as gRPC\n" +
-			"does, shows the difference and writes it. An invalid one is not written. rollcall does\n" +
-			"not know your own policies: list one of gRPC's after them. If the service config is\n" +
-			"changed meanwhile, nothing is written and the exit code is 1.",
+			"does, shows the difference and writes it. An invalid one is not written, and fields that gRPC\n" +
+			"does not know and would ignore are pointed out. rollcall does not know your own policies: list\n" +
+			"one of gRPC's after them. If the service config is changed meanwhile, nothing is written and\n" +
+			"the exit code is 1.\n\n" +
+			"On a terminal, without a FILE, set opens what is there now in the editor that VISUAL or EDITOR\n" +
+			"names, or else in vi, and lets you edit it again if it is invalid. What you do not change is not\n" +
+			"written.",
 		Example: "  rollcall config set my-service policy.json\n" +
 			`  echo '{"loadBalancingConfig":[{"round_robin":{}}]}' | rollcall config set my-service` + "\n" +
 			"  rollcall config set my-service policy.json --dry-run",
@@ -96,14 +101,14 @@ func newConfigSet(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			text, err := a.read(args[1:])
+			if len(args) == 1 && isTerminal(a.stdin) {
+				return a.editConfig(cmd.Context(), service, dryRun)
+			}
+			text, err := a.readConfig(cmd.Context(), strings.Join(args[1:], ""))
 			if err != nil {
 				return err
 			}
-			if err := resolver.CheckServiceConfig(text); err != nil {
-				return fail(exitUsage, "invalid service config: %s; nothing was written", inventory.Reason(err))
-			}
-			return a.setConfig(cmd.Context(), service, text, dryRun)
+			return a.setConfig(cmd.Context(), service, text, nil, dryRun)
 		},
 	}
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check it and show the difference, but write nothing")
@@ -170,29 +175,25 @@ func (c *serviceConfig) indented() string {
 	return b.String() + "\n"
 }
 
-// read returns the text of a file or of standard input.
-func (a *app) read(file []string) (string, error) {
-	in, name := a.stdin, "standard input"
-	if len(file) > 0 && file[0] != "-" {
-		f, err := os.Open(file[0])
-		if err != nil {
-			return "", fail(exitUsage, "cannot read the service config: %v", err)
-		}
-		defer f.Close()
-		in, name = f, file[0]
-	}
-	data, err := io.ReadAll(io.LimitReader(in, maxConfig+1))
+// readConfig returns the service config in a file or on standard input.
+func (a *app) readConfig(ctx context.Context, file string) (string, error) {
+	name, data, err := a.readFile(ctx, file, "the service config", maxConfig)
 	if err != nil {
-		return "", fail(exitUsage, "cannot read the service config from %s: %v", name, err)
+		return "", err
 	}
 	text := strings.TrimSpace(string(data))
-	switch {
-	case text == "":
-		return "", fail(exitUsage, "%s is empty: want a service config, such as {\"loadBalancingConfig\":[{\"round_robin\":{}}]}", name)
-	case len(data) > maxConfig:
-		return "", fail(exitUsage, "%s has over %d bytes, more than etcd accepts", name, maxConfig)
+	if text == "" {
+		return "", fail(exitUsage, "%s is empty: want a service config, such as %s", name, sampleConfig)
 	}
-	return text, nil
+	return text, checkConfig(text)
+}
+
+// checkConfig returns why gRPC does not accept a service config.
+func checkConfig(text string) error {
+	if err := resolver.CheckServiceConfig(text); err != nil {
+		return fail(exitUsage, "invalid service config: %s; nothing was written", inventory.Reason(err))
+	}
+	return nil
 }
 
 func (a *app) getConfig(ctx context.Context, service string) error {
@@ -212,15 +213,18 @@ func (a *app) getConfig(ctx context.Context, service string) error {
 	})
 }
 
-func (a *app) setConfig(ctx context.Context, service, text string, dryRun bool) error {
+// setConfig replaces the service config that was before or, where that is nil, the one that etcd has now.
+func (a *app) setConfig(ctx context.Context, service, text string, before *rollcall.ServiceConfig, dryRun bool) error {
+	a.warnConfig(service, []byte(text))
 	return a.talk(ctx, func(ctx context.Context, client *clientv3.Client) error {
 		dir, err := rollcall.SharedDirectory(client)
 		if err != nil {
 			return err
 		}
-		before, err := dir.ServiceConfig(ctx, service)
-		if err != nil {
-			return err
+		if before == nil {
+			if before, err = dir.ServiceConfig(ctx, service); err != nil {
+				return err
+			}
 		}
 		after := &rollcall.ServiceConfig{Service: service, JSON: json.RawMessage(text), ModRevision: before.ModRevision}
 		changed := string(before.JSON) != text
