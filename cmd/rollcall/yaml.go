@@ -14,17 +14,25 @@ import (
 
 // printYAML writes a document as YAML, with the fields and their order as in JSON.
 func (a *app) printYAML(v any) error {
-	text, err := json.Marshal(v)
+	text, err := yamlText(v)
 	if err != nil {
 		return err
+	}
+	return a.write(text)
+}
+
+func yamlText(v any) (string, error) {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return "", err
 	}
 	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.UseNumber() // to leave numbers as they are
 	y := yamlWriter{dec: dec}
 	if err := y.value(0, false); err != nil {
-		return err
+		return "", err
 	}
-	return a.write(strings.TrimPrefix(y.text.String(), "\n"))
+	return strings.TrimPrefix(y.text.String(), "\n"), nil
 }
 
 // yamlWriter writes the next values of a JSON text as YAML.
@@ -43,7 +51,7 @@ func (y *yamlWriter) value(indent int, inList bool) error {
 	case json.Delim:
 		return y.inside(token, indent, inList)
 	case string:
-		y.text.WriteString(" " + yamlString(token) + "\n")
+		y.text.WriteString(" " + yamlLines(token, indent) + "\n")
 	case nil:
 		y.text.WriteString(" null\n")
 	default:
@@ -89,6 +97,15 @@ var (
 	yamlPlain = regexp.MustCompile(`^[A-Za-z_/][A-Za-z0-9_./-]*$`)
 	yamlWord  = regexp.MustCompile(`(?i)^(true|false|yes|no|on|off|y|n|null)$`)
 )
+
+// yamlLines is yamlString for a value: one of several lines that can be printed keeps them.
+func yamlLines(s string, indent int) string {
+	if !strings.Contains(s, "\n") || strings.Trim(s, "\n ") != s || strings.ContainsFunc(s, func(r rune) bool { return r != '\n' && unprintable(r) }) {
+		return yamlString(s)
+	}
+	margin := "\n" + strings.Repeat("  ", indent)
+	return "|-" + margin + strings.ReplaceAll(s, "\n", margin)
+}
 
 // yamlString returns a string in plain style where no reader can take it for something else,
 // otherwise in double quotes. Go's escapes are YAML's.

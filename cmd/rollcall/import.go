@@ -1,0 +1,208 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall/internal/edit"
+)
+
+// maxImport bounds a file: it is read as a whole.
+const maxImport = 64 << 20
+
+// imported tells what an import did, or would do.
+type imported struct {
+	APIVersion string            `json:"apiVersion"`
+	Kind       string            `json:"kind"`
+	DryRun     bool              `json:"dryRun"`
+	Services   []importedService `json:"services"` // those that differ
+}
+
+type importedService struct {
+	Service      string `json:"service"`
+	Revision     int64  `json:"revision,omitempty"` // of the last transaction
+	Transactions int    `json:"transactions"`
+	Keys         int    `json:"keys"` // that were put or deleted
+	Diff         string `json:"diff"`
+}
+
+type importFlags struct {
+	importRules
+	file   string
+	dryRun bool
+	yes    bool
+	ttl    time.Duration
+}
+
+func newImport(a *app) *cobra.Command {
+	var f importFlags
+	cmd := &cobra.Command{
+		Use:   "import -f FILE|-",
+		Short: "Write services from a file of export",
+		Long: "import reads what rollcall export wrote, YAML or JSON, checks all of it, shows the difference and\n" +
+			"writes what differs. Each service is written in one transaction, if the keys are as they were read,\n" +
+			"so that nothing newer is lost; over 128 keys take several, which import says. What the file does not\n" +
+			"have stays, unless --prune is given, for the services in the file. An instance needs an addr, and may\n" +
+			"have an id and metadata; a service may have a config.\n\n" +
+			"A key under a lease is kept by a server, and not changed without --force; with it the server takes the\n" +
+			"value on until it restarts. What was exported as \"leased\" is not written if it is absent: its server\n" +
+			"registers it. --ttl writes it under a lease that is not renewed; a server that registers it meanwhile\n" +
+			"takes it over.\n\n" +
+			"Before a service is left without an endpoint, import asks on a terminal, and elsewhere wants --yes.",
+		Example: "  rollcall import -f services.yaml --dry-run\n  rollcall export my-service | rollcall import -f -",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if f.file == "" {
+				return fail(exitUsage, "-f is missing: the file to import, or - for standard input")
+			}
+			if f.lease = cmd.Flags().Changed("ttl"); f.lease {
+				if err := checkTTL(f.ttl); err != nil {
+					return err
+				}
+			}
+			return a.importFile(cmd.Context(), f)
+		},
+	}
+	cmd.Flags().StringVarP(&f.file, "file", "f", "", "the file, or - for standard input")
+	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "show the difference, but write nothing")
+	cmd.Flags().BoolVar(&f.prune, "prune", false, "delete keys and configs of the file's services that the file does not have")
+	cmd.Flags().BoolVar(&f.force, "force", false, "change and prune keys under a lease, too")
+	cmd.Flags().DurationVar(&f.ttl, "ttl", 0, "write absent instances that were leased under a lease of this time, which is not renewed")
+	addYes(cmd.Flags(), &f.yes)
+	return cmd
+}
+
+func (a *app) importFile(ctx context.Context, f importFlags) error {
+	name, text, err := a.readFile(ctx, f.file, "services", maxImport)
+	if err != nil {
+		return err
+	}
+	wanted, err := readManifest(name, text)
+	if err != nil {
+		return err
+	}
+	var plans []importPlan
+	if err := a.talk(ctx, func(ctx context.Context, client *clientv3.Client) (err error) {
+		plans, err = planImports(ctx, client, wanted, f.importRules)
+		return err
+	}); err != nil {
+		return err
+	}
+	done := imported{APIVersion: apiVersion, Kind: "Import", DryRun: f.dryRun, Services: []importedService{}}
+	var refused []string
+	left := 0
+	for i := range plans {
+		p := &plans[i]
+		refused, left = append(refused, p.refused...), left+p.left
+		diff, err := p.diff()
+		if err != nil {
+			return err
+		}
+		if !a.json() {
+			if err := a.write(safeLines(diff)); err != nil {
+				return err
+			}
+		}
+		if len(p.changes) > 0 {
+			done.Services = append(done.Services, importedService{Service: p.service, Keys: len(p.changes), Diff: diff})
+		}
+		a.warnConfig(p.service, p.after.config.GetValue())
+	}
+	if left > 0 {
+		a.say("%d endpoints under a lease are left to their servers; see --force and --ttl", left)
+	}
+	if len(refused) > 0 {
+		return fail(exitOther, "%d keys are kept by servers under a lease, and the file has other values: %s; nothing was written; "+
+			"change them with --force, until the servers restart, or take them out of the file", len(refused), shorten(fmt.Sprintf("%q", refused), 200))
+	}
+	if !f.dryRun {
+		if err := a.confirmed(ctx, f.yes, func(yes bool) error { return a.writeImport(ctx, plans, f, yes, &done) }); err != nil {
+			return err
+		}
+	}
+	return a.printImported(done)
+}
+
+func planImports(ctx context.Context, client *clientv3.Client, wanted manifest, rules importRules) (plans []importPlan, err error) {
+	for _, service := range wanted.Services {
+		all, err := readStored(ctx, client, []string{service.name()})
+		if err != nil {
+			return nil, err
+		}
+		p, err := planImport(service, *all[service.name()], rules)
+		if err != nil {
+			return nil, err
+		}
+		plans = append(plans, p)
+	}
+	return plans, nil
+}
+
+// writeImport writes service by service, and records what it has done.
+func (a *app) writeImport(ctx context.Context, plans []importPlan, f importFlags, yes bool, done *imported) error {
+	for i := range plans {
+		if err := plans[i].empties(); err != nil && !yes {
+			return err
+		}
+	}
+	return a.talk(ctx, func(ctx context.Context, client *clientv3.Client) error {
+		var lease clientv3.LeaseID
+		if f.lease {
+			resp, err := client.Grant(ctx, wholeSeconds(f.ttl))
+			if err != nil {
+				return fmt.Errorf("grant a lease of %v: %w", f.ttl, err)
+			}
+			lease = resp.ID
+		}
+		at := 0
+		for _, p := range plans {
+			if len(p.changes) == 0 {
+				continue
+			}
+			made, revision, err := edit.Commit(ctx, client, p.steps(lease))
+			switch {
+			case errors.Is(err, edit.ErrChanged):
+				return fail(exitOther, "service %q was %w: %d services and %d transactions of this one are written; import again", p.service, err, at, made)
+			case err != nil:
+				return fmt.Errorf("import service %q, after %d services and %d transactions of this one: %w", p.service, at, made, err)
+			}
+			done.Services[at].Revision, done.Services[at].Transactions = revision, made
+			at++
+		}
+		return nil
+	})
+}
+
+func (a *app) printImported(done imported) error {
+	keys, several := 0, []string{}
+	for _, s := range done.Services {
+		keys += s.Keys
+		if s.Transactions > 1 {
+			several = append(several, fmt.Sprintf("%q (%d)", s.Service, s.Transactions))
+		}
+	}
+	switch {
+	case keys == 0:
+		a.say("etcd has all of it already; nothing was written")
+	case done.DryRun:
+		a.say("%d keys of %d services would be written: this is a dry run", keys, len(done.Services))
+	default:
+		a.say("%d keys of %d services were written", keys, len(done.Services))
+	}
+	if len(several) > 0 {
+		a.say("too many keys for one transaction, so that clients may have seen a part of them: %s", strings.Join(several, ", "))
+	}
+	if a.json() {
+		return a.printJSON(done)
+	}
+	return nil
+}
