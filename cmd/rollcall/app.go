@@ -64,10 +64,10 @@ func newRoot(a *app) *cobra.Command {
 	group(root, "operate", "Operate:", newAgent(a), newServe(a), newXDS(a), newRoles(a), newContext(a))
 	group(root, "try", "Try:", newDemo(a), newDev(a))
 	root.SetHelpCommand(newHelp())
-	group(root, "other", "Other:", newVersion(a))
+	group(root, "other", "Other:", newVersion(a), newCompletion())
 	root.SetHelpCommandGroupID("other")
-	root.SetCompletionCommandGroupID("other")
-	root.AddCommand(newDemoServer(a), newEtcdctlTopic())
+	root.AddCommand(newDemoServer(a), newEtcdctlTopic(), newMan(a))
+	a.complete(root)
 	return root
 }
 
@@ -127,8 +127,6 @@ func newHelp() *cobra.Command {
 // stderr, in one line. The end by a signal is not reported.
 func (a *app) run(ctx context.Context, args []string) int {
 	root := newRoot(a)
-	root.InitDefaultCompletionCmd(args...)
-	checkCompletionUsage(root)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	var sig signalError
@@ -139,20 +137,6 @@ func (a *app) run(ctx context.Context, args []string) int {
 		a.say("%s", a.explain(err))
 	}
 	return exitCode(err)
-}
-
-// checkCompletionUsage makes wrong arguments of cobra's completion command a usage error.
-func checkCompletionUsage(root *cobra.Command) {
-	for _, cmd := range root.Commands() {
-		if cmd.Name() != "completion" {
-			continue
-		}
-		cmd.Args = usageArgs(cobra.NoArgs)
-		cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
-		for _, shell := range cmd.Commands() {
-			shell.Args = usageArgs(cobra.NoArgs)
-		}
-	}
 }
 
 // say writes one line to stderr: a message, never data.

@@ -102,7 +102,7 @@ func (a *app) askPassword(ctx context.Context, terminal *os.File) error {
 	select {
 	case got := <-answered:
 		fmt.Fprintln(a.stderr)
-		if a.password = string(got.password); a.password == "" { // also at the end of input
+		if a.password = string(got.password); a.password == "" {
 			return a.noPassword()
 		}
 		return nil

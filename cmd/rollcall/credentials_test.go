@@ -24,7 +24,6 @@ func TestPasswordPrompt(t *testing.T) {
 		{"the password", "pass word\n", 0},
 		{"another", "password\n", exitNotPermitted},
 		{"none", "\n", exitUsage},
-		{"the end of the input", "\x04", exitUsage},
 		{"Ctrl-C", "\x03", 130},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -1,0 +1,142 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build unix
+
+package main
+
+import (
+	"os"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rollcall-grpc/rollcall/internal/test/terminal"
+)
+
+// completions returns what is offered for the last of some words.
+func completions(t *testing.T, env []string, words ...string) []string {
+	t.Helper()
+	s := begin(t, env, append([]string{"__completeNoDesc"}, words...)...)
+	if code := s.end(t); code != 0 {
+		t.Errorf("exit %d, stderr %q", code, s.stderr.String())
+	}
+	lines := strings.Fields(s.stdout.String())
+	if len(lines) == 0 {
+		t.Fatalf("nothing for %q; stderr %q", words, s.stderr.String())
+	}
+	return lines[:len(lines)-1] // without the directive
+}
+
+func TestCompletions(t *testing.T) {
+	endpoint := sharedEtcd(t)
+	client := etcdClient(t, endpoint)
+	put1(t, client, "completion/cart/10.0.0.1:80", `{"Addr":"10.0.0.1:80"}`)
+	put1(t, client, "completion/cart/blue", `{"Addr":"10.0.0.2:80"}`)
+	put1(t, client, "completion/pay/10.0.0.1:80", `{"Addr":"10.0.0.1:80"}`)
+	put1(t, client, "completion/evil\x1b[2J/x", `{"Addr":"10.0.0.1:80"}`)
+	put1(t, client, "_grpc_config/completion/cart", `{}`)
+	file := t.TempDir() + "/contexts"
+	if err := os.WriteFile(file, []byte("contexts: {lab: {endpoints: a}, prod: {endpoints: b}}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env := []string{"ROLLCALL_ENDPOINTS=" + endpoint, "ROLLCALL_DIAL_TIMEOUT=10s", "ROLLCALL_CONFIG=" + file}
+	services := []string{"completion/cart", "completion/pay"}
+	for _, row := range []struct {
+		words string
+		want  []string
+	}{
+		{"get completion/", services},
+		{"ls completion/", services},
+		{"resolve completion/", services},
+		{"config get completion/c", services[:1]},
+		{"drain completion/cart ", []string{"10.0.0.1:80", "blue"}},
+		{"drain completion/cart blue ", []string{"10.0.0.1:80"}},
+		{"weight completion/cart b", []string{"blue"}},
+		{"weight completion/cart blue ", nil},
+		{"get completion/ --endpoints 127.0.0.1:1 ", nil},
+		{"roles re", []string{"registrar", "resolver"}},
+		{"roles resolver completion/p", services[1:]},
+		{"completion ", []string{"bash", "fish", "powershell", "zsh"}},
+		{"get svc -o ", []string{"json", "name", "table", "wide", "yaml"}},
+		{"watch svc -o ", []string{"json", "table"}},
+		{"get svc -w ", []string{"json", "simple", "table"}},
+		{"get --context ", []string{"lab", "prod"}},
+		{"context use ", []string{"lab", "prod"}},
+		{"get completion/x --user bob ", nil},
+	} {
+		t.Run(row.words, func(t *testing.T) {
+			got := completions(t, env, strings.Split(row.words, " ")...)
+			slices.Sort(got)
+			if !slices.Equal(got, row.want) && len(got)+len(row.want) > 0 {
+				t.Errorf("got %q, want %q", got, row.want)
+			}
+		})
+	}
+	dead := []string{"ROLLCALL_ENDPOINTS=127.0.0.1:1"}
+	began := time.Now()
+	if got := completions(t, dead, "get", ""); len(got) > 0 || time.Since(began) > 3*time.Second {
+		t.Errorf("got %q after %v without etcd", got, time.Since(began))
+	}
+}
+
+// TestShells completes in real shells; PowerShell's script is only written.
+func TestShells(t *testing.T) {
+	endpoint := sharedEtcd(t)
+	client := etcdClient(t, endpoint)
+	put1(t, client, "shells/cart/10.0.0.1:8081", `{"Addr":"10.0.0.1:8081"}`)
+	put1(t, client, "shells/cart/10.0.0.1:8082", `{"Addr":"10.0.0.1:8082"}`)
+	shell := func(t *testing.T, name string, args ...string) *exec.Cmd {
+		t.Helper()
+		path, err := exec.LookPath(name)
+		if err != nil {
+			if os.Getenv("CI") != "" {
+				t.Fatal(err)
+			}
+			t.Skip(err)
+		}
+		cmd := exec.Command(path, args...)
+		cmd.Dir = t.TempDir()
+		cmd.Env = append(os.Environ(), "HOME="+cmd.Dir, "TERM=xterm", "PS1=$ ", "ROLLCALL_ENDPOINTS="+endpoint, "ROLLCALL_DIAL_TIMEOUT=10s")
+		return cmd
+	}
+	for _, row := range []struct {
+		name string
+		args []string
+		load string
+		list string // the keys that list what is possible
+	}{
+		{"bash", []string{"--norc", "--noprofile"}, ". /usr/share/bash-completion/bash_completion; . <(rollcall completion bash)", "\t\t"},
+		{"zsh", []string{"-f"}, "PS1='$ '; autoload -U compinit; compinit -u -D; . <(rollcall completion zsh)", "\t"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			x := terminal.Start(t, shell(t, row.name, append(row.args, "-i")...), 120, 40)
+			x.Await("$")
+			x.Type(row.load + "; echo load''ed\n")
+			x.Await("loaded")
+			x.Type("clear; rollcall rm shells/ca\t10.0.0.1:808" + row.list)
+			x.AwaitScreen("the ids", func(screen string) bool {
+				return strings.Contains(screen, "rm shells/cart 10.0.0.1:808") && regexp.MustCompile(`8081 +(10.0.0.1:)?8082`).MatchString(screen)
+			})
+			x.Type("2 -o js\t; echo compl''eted\n")
+			x.Await("completed", "shells/cart/10.0.0.1:8082\"")
+			x.Type("exit\n")
+			x.End()
+		})
+	}
+	t.Run("fish", func(t *testing.T) {
+		t.Parallel()
+		out, err := shell(t, "fish", "-c", "rollcall completion fish | source; complete -C 'rollcall get sh'; complete -C 'rollcall drain shells/cart 10.'; complete -C 'rollcall und'").CombinedOutput()
+		if err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+		wantIn(t, "completions", string(out), "shells/cart", "10.0.0.1:8081", "10.0.0.1:8082", "undrain\t")
+	})
+	t.Run("powershell", func(t *testing.T) {
+		wantIn(t, "script", must(t, endpoint, "completion", "powershell").stdout, "Register-ArgumentCompleter")
+	})
+}
