@@ -116,6 +116,25 @@ random: ## random faults on a fake etcd, for HOURS of virtual time
 soak: ## random faults on real etcd, for SOAK
 	$(GO) test -count=1 -timeout 24h -v -run '^TestSoak$$' ./internal/test/random ./xds -soak $(SOAK)
 
+# What a release is stamped with. The source without git has to be told.
+VERSION ?= $(shell git describe --tags --always --dirty)
+COMMIT ?= $(shell git rev-parse HEAD)
+COMMIT_DATE ?= $(shell git log -1 --format=%cI)
+RELEASE = $(GO) run ./internal/release -version "$(VERSION)" -commit "$(COMMIT)" -date "$(COMMIT_DATE)"
+
+.PHONY: release
+release: ## build archives for all platforms into dist, with checksums and bills of materials
+	$(RELEASE) -out dist
+
+# The second one in a copy of the source, and with an empty cache.
+.PHONY: reproducible
+reproducible: ## build the release for one platform twice, and compare
+	@set -e; dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; mkdir "$$dir/copy"; \
+	git ls-files -z | tar --null -T - -cf - | tar -xf - -C "$$dir/copy"; \
+	$(RELEASE) -targets linux/amd64 -out "$$dir/a"; \
+	cd "$$dir/copy"; GOCACHE="$$dir/cache" $(RELEASE) -targets linux/amd64 -out "$$dir/b"; \
+	diff -r "$$dir/a" "$$dir/b"; cat "$$dir/a/SHA256SUMS"
+
 .PHONY: demo
 demo: ## show Rollcall at work, with its own etcd and servers
 	$(GO) run ./cmd/rollcall demo

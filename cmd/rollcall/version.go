@@ -14,6 +14,9 @@ import (
 	"google.golang.org/grpc"
 )
 
+// What the linker has stamped on a release, which is built without Go's own stamps: see make release.
+var stampedVersion, stampedCommit, stampedTime string
+
 // versionInfo is what this binary was built from.
 type versionInfo struct {
 	APIVersion string `json:"apiVersion"`
@@ -47,7 +50,11 @@ func newVersion(a *app) *cobra.Command {
 
 func readVersion() versionInfo {
 	info, _ := debug.ReadBuildInfo()
-	return newVersionInfo(info)
+	v := newVersionInfo(info)
+	if stampedVersion != "" {
+		v.Version, v.Commit, v.Time, v.Modified = stampedVersion, stampedCommit, stampedTime, strings.HasSuffix(stampedVersion, "-dirty")
+	}
+	return v
 }
 
 func newVersionInfo(info *debug.BuildInfo) versionInfo {

@@ -49,6 +49,7 @@ var layers = []struct {
 	{"internal/timeline", ".", "it dates a history, whoever shows it"},
 	{"internal/edit", ". internal/printable", "commands and pages change keys in the same way"},
 	{"internal/healthcheck", ". internal/backoff internal/printable", "it checks and registers, whichever command asks"},
+	{"internal/release", "", "it builds and packs the command, and knows nothing of what it does"},
 	{"internal/endpointattr", ".", "resolver and balancers share it, and nothing else"},
 	{"resolver", ". internal/endpointattr", "outputs never import each other"},
 	{"endpoints", ".", "outputs never import each other"},
