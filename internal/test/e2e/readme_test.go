@@ -126,5 +126,10 @@ func TestReadmeCommands(t *testing.T) {
 		}
 		return line
 	}
-	shell.Run(readme, markdown.Read(t, readme, "sh"))
+	printed := shell.Run(readme, markdown.Read(t, readme, "sh"))
+	for _, part := range []string{"my-service", `"kind": "InstanceList"`, "127.0.0.1:50051"} {
+		if !strings.Contains(printed, part) {
+			t.Errorf("the output lacks %q:\n%s", part, printed)
+		}
+	}
 }

@@ -76,8 +76,9 @@ var inBackground = regexp.MustCompile(`(?m) &( |$)`)
 
 // Run runs blocks of commands one after the other. No command may fail. Where the document shows an output,
 // it is waited for: what was begun in the background prints it in time, and other
-// commands, which should only read then, are run again, since a reader is slower than a shell.
-func (s *Shell) Run(path string, blocks []Block) {
+// commands, which should only read then, are run again, since a reader is slower than a shell. It returns all
+// that was printed.
+func (s *Shell) Run(path string, blocks []Block) (printed string) {
 	s.tb.Helper()
 	for _, b := range blocks {
 		at := fmt.Sprintf("%s:%d", filepath.Base(path), b.Line)
@@ -97,7 +98,9 @@ func (s *Shell) Run(path string, blocks []Block) {
 			s.tb.Fatalf("%s: %q failed in\n%s\nprinted:\n%s", at, failed, b.Text, read(output))
 		}
 		s.tb.Logf("%s: %s\n%s", at, b.Text, read(output))
+		printed += read(output)
 	}
+	return printed
 }
 
 // block runs commands and returns the one that failed, if any, and the file with their output.
