@@ -128,6 +128,7 @@ func (s *pythonServer) probe(t *testing.T, path string) (code int) {
 // TestRegisterSidecar has a Python server under a check go through all that it can go through, while
 // a Go client calls it and another one of its kind. No call fails when it is told to end.
 func TestRegisterSidecar(t *testing.T) {
+	t.Parallel()
 	needPython(t)
 	endpoint := sharedEtcd(t)
 	s, other := startPython(t, endpoint, "t-sidecar"), startPython(t, endpoint, "t-sidecar")
@@ -245,6 +246,7 @@ func (l *greeterLoad) end(t *testing.T) {
 // A check that flaps five times a second is written at most four times before its first hold-down
 // of 5 s ends: in, out, in, out.
 func TestRegisterFlapping(t *testing.T) {
+	t.Parallel()
 	endpoint := sharedEtcd(t)
 	client := etcdClient(t, endpoint)
 	file := filepath.Join(t.TempDir(), "healthy")
@@ -278,6 +280,7 @@ func TestRegisterFlapping(t *testing.T) {
 
 // What an operator has drained stays drained when the check passes again.
 func TestRegisterKeepsAnOperatorsDrain(t *testing.T) {
+	t.Parallel()
 	endpoint := sharedEtcd(t)
 	client := etcdClient(t, endpoint)
 	file := filepath.Join(t.TempDir(), "sick")
@@ -310,6 +313,7 @@ func TestRegisterKeepsAnOperatorsDrain(t *testing.T) {
 // The first SIGTERM waits until clients have moved, also where it is sent to the whole process
 // group; the second one does not.
 func TestRegisterDrainsBeforeItSignals(t *testing.T) {
+	t.Parallel()
 	endpoint := sharedEtcd(t)
 	client := etcdClient(t, endpoint)
 	const key = "t-order/10.0.0.1:80"
@@ -317,16 +321,16 @@ func TestRegisterDrainsBeforeItSignals(t *testing.T) {
 		name   string
 		group  bool
 		second bool
+		drain  string
 		after  time.Duration
-		within time.Duration
 	}{
-		{"one signal", false, false, time.Second, 10 * time.Second},
-		{"to the group", true, false, time.Second, 10 * time.Second},
-		{"a second signal", false, true, 0, 900 * time.Millisecond},
+		{"one signal", false, false, "1s", time.Second},
+		{"to the group", true, false, "1s", time.Second},
+		{"a second signal", false, true, "60s", 0},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			p := launchWith(t, endpoint, &syscall.SysProcAttr{Setsid: true}, "register", "t-order", "--addr", "10.0.0.1:80",
-				"--drain", "1s", "--", "sh", "-c", script)
+				"--drain", row.drain, "--", "sh", "-c", script)
 			if line, _ := p.stdout.ReadString('\n'); line != "started\n" {
 				t.Fatalf("got %q", line)
 			}
@@ -345,8 +349,8 @@ func TestRegisterDrainsBeforeItSignals(t *testing.T) {
 			}
 			line, _ := p.stdout.ReadString('\n')
 			took := time.Since(began)
-			if line != "got TERM\n" || took < row.after || took > row.within {
-				t.Errorf("%q after %v, want it after %v and within %v", line, took, row.after, row.within)
+			if line != "got TERM\n" || took < row.after || took > row.after+20*time.Second {
+				t.Errorf("%q after %v, want it soon after %v", line, took, row.after)
 			}
 			if !row.second && valueOf(t, client, key) != "" {
 				t.Error("the command was told to end before the endpoint was removed")
@@ -354,7 +358,9 @@ func TestRegisterDrainsBeforeItSignals(t *testing.T) {
 			if code, _ := p.end(t); code != 8 {
 				t.Errorf("exit %d, want 8", code)
 			}
-			wantNothingLeft(t, client, key)
+			if got := valueOf(t, client, key); got != "" {
+				t.Errorf("left behind: %s", got)
+			}
 		})
 	}
 }
@@ -445,6 +451,7 @@ func TestRegisterOnATerminal(t *testing.T) {
 
 // The commands of the example's README run as they stand, but for the address.
 func TestSidecarReadme(t *testing.T) {
+	t.Parallel()
 	needPython(t)
 	endpoint := sharedEtcd(t)
 	text, err := os.ReadFile(filepath.Join(sidecars, "README.md"))
