@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -177,4 +178,38 @@ func asUser(command string) []string {
 		args = append(append(args, "--"), strings.Fields(child)...)
 	}
 	return args
+}
+
+// TestRefusedBy: what a request is about, and the service that its keys are of.
+func TestRefusedBy(t *testing.T) {
+	put := &pb.PutRequest{Key: []byte("shop/a")}
+	read := &pb.RangeRequest{Key: []byte("pay/"), RangeEnd: []byte("pay0")}
+	txn := &pb.TxnRequest{Success: []*pb.RequestOp{
+		{Request: &pb.RequestOp_RequestRange{RequestRange: read}},
+		{Request: &pb.RequestOp_RequestTxn{RequestTxn: &pb.TxnRequest{Success: []*pb.RequestOp{{Request: &pb.RequestOp_RequestPut{RequestPut: put}}}}}},
+	}}
+	for _, row := range []struct {
+		request       any
+		text, service string // "" for none
+	}{
+		{read, `keys "pay/" to "pay0"`, "pay"},
+		{put, `key "shop/a"`, "shop"},
+		{txn, `key "shop/a"`, "shop"},
+		{&pb.RangeRequest{Key: []byte("_grpc_config/shop/cart")}, `key "_grpc_config/shop/cart"`, "shop/cart"},
+		{&pb.RangeRequest{Key: []byte("_grpc_config/"), RangeEnd: []byte("_grpc_config0")}, `keys "_grpc_config/" to "_grpc_config0"`, ""},
+		{&pb.RangeRequest{Key: []byte("shop/"), RangeEnd: []byte("shop9")}, `keys "shop/" to "shop9"`, ""},
+		{&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: &pb.WatchCreateRequest{Key: []byte{0}, RangeEnd: []byte{0}}}}, `all keys from "\x00" on`, ""},
+		{&pb.LeaseGrantRequest{}, "", ""},
+	} {
+		r := refusedBy(row.request)
+		if r == nil {
+			if row.text != "" {
+				t.Errorf("%v: no keys, want %s", row.request, row.text)
+			}
+			continue
+		}
+		if r.String() != row.text || r.service() != row.service {
+			t.Errorf("%v: %s of %q, want %s of %q", row.request, r, r.service(), row.text, row.service)
+		}
+	}
 }
