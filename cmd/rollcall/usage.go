@@ -29,10 +29,10 @@ func argumentsOf(cmd *cobra.Command) (arguments []argument) {
 		name := strings.TrimSuffix(word, "...")
 		arg := argument{name: strings.Trim(name, "[]"), optional: strings.HasPrefix(name, "["), repeated: name != word}
 		switch {
-		case strings.HasPrefix(arg.name, "--") && arg.optional, strings.HasPrefix(arg.name, "-- "):
-		case arg.name == "--":
+		case strings.HasPrefix(arg.name, "-") && arg.optional:
+		case arg.name == "--", arg.name == "|":
 			return arguments
-		case strings.HasPrefix(arg.name, "--"):
+		case strings.HasPrefix(arg.name, "-"):
 			i++ // a flag that must be given, and its value
 		case arg.name == "FLAGS":
 		default:
@@ -56,6 +56,8 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 		want := argumentsOf(cmd)
 		switch {
 		case !cobraCounts.MatchString(problem): // the command's own check knows better
+		case cmd.HasSubCommands():
+			return unknownCommand(cmd, args)
 		case len(args) < len(want) && !want[len(args)].optional:
 			problem = want[len(args)].name + " is missing"
 		case len(args) > len(want) && (len(want) == 0 || !want[len(want)-1].repeated):

@@ -35,6 +35,7 @@ func newVersion(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:     "version",
 		Short:   "Show the versions of rollcall and what it is built on",
+		Long:    "version shows the version of rollcall, the commit that it was built from, and the versions of Go, gRPC\nand etcd's client that are in it.",
 		Example: "  rollcall version\n  rollcall version -o json",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
