@@ -85,7 +85,7 @@ func (a *app) edit(ctx context.Context, service string, names []string, field st
 
 func (a *app) printEdited(service string, done edit.Change) error {
 	e := edited{APIVersion: apiVersion, Kind: "Edit", Service: service, Revision: done.Revision}
-	rows := [][]string{{"ID", "ADDR", "METADATA", "LEASE", "MOD"}}
+	rows := [][]string{{"ID", "ADDRESS", "METADATA", "LEASE", "MOD"}}
 	serving := make(map[string]bool)
 	for inst := range done.Before.All() {
 		serving[inst.Key] = !inst.Draining()

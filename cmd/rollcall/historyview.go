@@ -82,7 +82,7 @@ func newHistoryDocument(h *rollcall.History, rows []datedEvent) historyDocument 
 
 // historyTable lists events, the oldest first.
 func historyTable(service string, rows []datedEvent, now time.Time) string {
-	all := [][]string{{"REVISION", "TIME", "EVENT", "ID", "ADDR", "DETAILS"}}
+	all := [][]string{{"REVISION", "TIME", "EVENT", "ID", "ADDRESS", "DETAILS"}}
 	for _, row := range rows {
 		shown := inventory.HistoryRowOf(service, row.HistoryEvent)
 		all = append(all, []string{strconv.FormatInt(row.Revision, 10), row.span.Text(now), shown.Event, shown.ID, shown.Addr, shown.Details})

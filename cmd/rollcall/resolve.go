@@ -214,13 +214,13 @@ func (a *app) printResolution(target string, seen *channel, snap *rollcall.Snaps
 	if a.json() {
 		return a.printJSON(r)
 	}
-	rows := [][]string{{"ADDR", "KEY", "METADATA"}}
+	rows := [][]string{{"ADDRESS", "KEY", "METADATA"}}
 	for _, i := range r.Instances {
 		rows = append(rows, []string{i.Addr, i.Key, inventory.MetadataText(i.Metadata)})
 	}
 	text := table(rows...)
 	if len(r.LeftOut) > 0 {
-		rows = [][]string{{"LEFT OUT", "ADDR", "CAUSE"}}
+		rows = [][]string{{"LEFT OUT", "ADDRESS", "CAUSE"}}
 		for _, l := range r.LeftOut {
 			rows = append(rows, []string{l.Key, l.Addr, l.Cause})
 		}

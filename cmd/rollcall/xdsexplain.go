@@ -229,7 +229,7 @@ func elsewhere(addr string, sent map[string]bool) bool {
 func (e *xdsExplanation) table() string {
 	var parts []string
 	if len(e.Endpoints) > 0 {
-		rows := [][]string{{"PRIORITY", "REGION", "ZONE", "SUBZONE", "ADDR", "SHARE", "STATUS"}}
+		rows := [][]string{{"PRIORITY", "REGION", "ZONE", "SUBZONE", "ADDRESS", "SHARE", "STATUS"}}
 		for _, ep := range e.Endpoints {
 			addr := strings.Join(append([]string{ep.Addr}, ep.More...), " or ")
 			rows = append(rows, []string{strconv.FormatUint(uint64(ep.Priority), 10), ep.Locality.Region, ep.Locality.Zone, ep.Locality.Subzone,
@@ -241,7 +241,7 @@ func (e *xdsExplanation) table() string {
 		parts = append(parts, table([]string{"ALL CALLS FAIL"}, []string{why}))
 	}
 	if len(e.LeftOut) > 0 {
-		rows := [][]string{{"LEFT OUT", "ADDR", "CAUSE"}}
+		rows := [][]string{{"LEFT OUT", "ADDRESS", "CAUSE"}}
 		for _, l := range e.LeftOut {
 			rows = append(rows, []string{l.Key, l.Addr, l.Cause})
 		}
