@@ -46,7 +46,7 @@ type importFlags struct {
 func newImport(a *app) *cobra.Command {
 	var f importFlags
 	cmd := &cobra.Command{
-		Use:   "import -f FILE|-",
+		Use:   "import --file FILE|-",
 		Short: "Write services from a file of export",
 		Long: "import reads what rollcall export wrote, YAML or JSON, checks all of it, shows the difference and\n" +
 			"writes what differs. Each service is written in one transaction, if the keys are as they were read,\n" +

@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -28,7 +29,7 @@ type deletion struct {
 func newRm(a *app) *cobra.Command {
 	var all, yes bool
 	cmd := &cobra.Command{
-		Use:     "rm SERVICE ID|HOST:PORT... | rm SERVICE --all",
+		Use:     "rm SERVICE ID|HOST:PORT...",
 		Aliases: []string{"remove", "delete"},
 		Short:   "Remove endpoints",
 		Long: "rm deletes the key SERVICE/ID or, if there is none, every endpoint of SERVICE with that\n" +
@@ -39,8 +40,11 @@ func newRm(a *app) *cobra.Command {
 			"Before a service is left without an endpoint, rm asks on a terminal, and elsewhere wants --yes.",
 		Example: "  rollcall rm my-service blue-1\n  rollcall rm my-service 10.0.0.7:50051\n  rollcall rm my-service --all --yes",
 		Args: usageArgs(func(cmd *cobra.Command, args []string) error {
-			if all {
-				return cobra.ExactArgs(1)(cmd, args)
+			switch {
+			case all && len(args) == 1:
+				return nil
+			case all:
+				return errors.New("--all removes all endpoints of one service: give its name alone")
 			}
 			return cobra.MinimumNArgs(2)(cmd, args)
 		}),
