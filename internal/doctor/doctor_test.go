@@ -176,6 +176,9 @@ func TestEachFaultAlone(t *testing.T) {
 	if found := Diagnose(healthy()); len(found) > 0 {
 		t.Errorf("of health found %+v", found)
 	}
+	if len(faults) != len(all) {
+		t.Errorf("%d faults for %d checks", len(faults), len(all))
+	}
 	for _, c := range all {
 		plant := faults[c.id]
 		if plant == nil {
