@@ -210,7 +210,7 @@ func (r *Registrar) removeAll(ctx context.Context) error {
 			return true
 		})
 		if err != nil && !errors.Is(err, ErrClosed) {
-			return err
+			return errors.Join(denied, err)
 		}
 	}
 	return denied

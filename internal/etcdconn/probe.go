@@ -127,7 +127,7 @@ func (m *Monitor) probeStream(ctx context.Context) error {
 // key is opened beside the probe, from the next revision on, once a connection.
 func (m *Monitor) proxied(ctx context.Context, key etcdkv.KeyRange, revision int64) bool {
 	m.mu.Lock()
-	proxied, known := m.proxy, m.proxyKnown
+	proxied, known, since := m.proxy, m.proxyKnown, m.connSince
 	m.mu.Unlock()
 	if known {
 		return proxied
@@ -136,7 +136,9 @@ func (m *Monitor) proxied(ctx context.Context, key etcdkv.KeyRange, revision int
 	proxied = resp.Created && resp.Header.GetClusterId() == 0
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.proxy, m.proxyKnown = proxied, resp.Created
+	if since.Equal(m.connSince) { // else it may be another connection by now
+		m.proxy, m.proxyKnown = proxied, resp.Created
+	}
 	return proxied
 }
 
