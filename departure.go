@@ -66,3 +66,22 @@ func departureOf(was *Instance, lease clientv3.LeaseID, state leaseState) Depart
 	}
 	return DepartureUnknown
 }
+
+// maxDrained bounds what drainedKeys keeps.
+const maxDrained = 1000
+
+// drainedKeys has the last values of keys that were deleted while marked as draining. Where the mark and the
+// deletion are published together, or a slow subscriber skips what is between them, no snapshot that it
+// sees has the mark.
+type drainedKeys map[string]*Instance
+
+// observe takes in that an instance, if there was one, is now something else, or nothing.
+func (d *drainedKeys) observe(was *Instance, now entry) {
+	if was == nil || now != (entry{}) || !was.Draining() {
+		return
+	}
+	if *d == nil || len(*d) >= maxDrained {
+		*d = make(drainedKeys)
+	}
+	(*d)[was.Key] = was
+}

@@ -87,3 +87,41 @@ func TestDepartures(t *testing.T) {
 		}
 	})
 }
+
+// An instance that was marked as draining and deleted before anybody was told of the mark has left,
+// whatever became of its lease.
+func TestDeparturesOfWhatDrainedUnseen(t *testing.T) {
+	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+		d := directory(t, conn)
+		defer d.Close()
+		lease := grant(t, conn, 3600)
+		put(t, conn, "svc/a", `{"Addr":"a:1"}`, clientv3.WithLease(lease))
+		put(t, conn, "svc/b", `{"Addr":"a:2"}`, clientv3.WithLease(lease))
+		sub, err := d.Subscribe("svc")
+		if err != nil {
+			t.Fatal(err)
+		}
+		before, err := sub.First(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		check := func(want ...rollcall.Departure) {
+			t.Helper()
+			if got := d.Departures(t.Context(), slices.Collect(before.All())...); !slices.Equal(got, want) {
+				t.Errorf("got %v, want %v", got, want)
+			}
+		}
+		put(t, conn, "svc/a", `{"Addr":"a:1","Metadata":{"status":"draining"}}`, clientv3.WithLease(lease))
+		store.Delete("svc/a")
+		store.Delete("svc/b")
+		time.Sleep(time.Second)
+		check(rollcall.DepartureLeft, rollcall.DepartureDeleted)
+		// What comes back is another one.
+		put(t, conn, "svc/a", `{"Addr":"a:1"}`, clientv3.WithLease(lease))
+		time.Sleep(time.Second)
+		before = sub.Latest()
+		store.Delete("svc/a")
+		time.Sleep(time.Second)
+		check(rollcall.DepartureDeleted)
+	})
+}

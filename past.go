@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -22,6 +23,7 @@ const defaultHistoryLimit = 10_000
 // Etcd is asked once about each lease of those that were not draining; where it does not answer
 // within the context, or 5 s, the Departure is unknown.
 func (d *Directory) Departures(ctx context.Context, gone ...*Instance) []Departure {
+	gone = d.lastValues(gone)
 	var leases []clientv3.LeaseID
 	for _, inst := range gone {
 		if departureOf(inst, inst.Lease, leaseUnknown) == DepartureUnknown {
@@ -35,6 +37,21 @@ func (d *Directory) Departures(ctx context.Context, gone ...*Instance) []Departu
 		departures[i] = departureOf(inst, inst.Lease, states[inst.Lease])
 	}
 	return departures
+}
+
+// lastValues returns what instances were when they went, as far as is known of those that are followed.
+func (d *Directory) lastValues(gone []*Instance) []*Instance {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	last := slices.Clone(gone)
+	for keys, in := range d.informers {
+		for i, inst := range gone {
+			if !keys.IsSingleKey() && strings.HasPrefix(inst.Key, in.prefix()) {
+				last[i] = in.store.lastValue(last[i])
+			}
+		}
+	}
+	return last
 }
 
 // leaseStates asks etcd about leases, within the context, or 5 s for all of them: what is not

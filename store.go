@@ -47,6 +47,7 @@ type store struct {
 	expiry       *time.Timer      // when what is retained changes; nil: nothing is
 	began        *Snapshot        // with which self-preservation began, to be logged; nil: none
 	changes      []Change         // published, to be logged; nil unless such details are
+	drained      drainedKeys
 	stopped      bool
 }
 
@@ -208,15 +209,28 @@ func (s *store) Apply(events []*clientv3.Event) {
 	shown := s.topic.Latest()
 	for _, ev := range events {
 		key, now := string(ev.Kv.Key), decodeEvent(ev, s.empty.prefix)
-		if s.lost != nil {
+		if s.lost != nil || ev.Type == clientv3.EventTypeDelete {
 			old, pending := s.pending[key]
 			if !pending {
 				old.instance = shown.Instance(key)
 			}
-			s.observeLocked(key, old.instance, now)
+			s.drained.observe(old.instance, now)
+			if s.lost != nil {
+				s.observeLocked(key, old.instance, now)
+			}
 		}
 		s.pending[key] = now
 	}
+}
+
+// lastValue returns what an instance that has gone was when its key was deleted, as far as is known.
+func (s *store) lastValue(was *Instance) *Instance {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if last := s.drained[was.Key]; last != nil && last.ModRevision > was.ModRevision {
+		return last
+	}
+	return was
 }
 
 // Publish implements reflector.Store.
