@@ -112,10 +112,11 @@ var lostAnswerSteps = map[string]func(d *registrarEnv, g *Registration, want map
 		delete(want, "status")
 		_ = g.Undrain(d.within(time.Millisecond))
 	},
-	// An operator edits what the program has written, another field.
-	"edit": func(d *registrarEnv, g *Registration, want map[string]any, n int) {
+	// An operator edits what the program has written, another field. (To write the same value again would
+	// be to drain what drains already: TestOperatorsDrainBesideTheSameDrain.)
+	"edit": func(d *registrarEnv, g *Registration, want map[string]any, _ int) {
 		d.quiet(g)
-		want["zone"] = fmt.Sprint(n)
+		want["zone"] = fmt.Sprint(d.store.Revision())
 		d.put(g.Key(), lostAnswersValue(want), d.lease())
 	},
 }
