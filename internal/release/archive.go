@@ -40,7 +40,8 @@ func packTar(folder string, files []file, at time.Time) ([]byte, error) {
 			return nil, err
 		}
 	}
-	return b.Bytes(), errors.Join(w.Close(), z.Close())
+	err = errors.Join(w.Close(), z.Close()) // which write the rest, so Bytes comes after
+	return b.Bytes(), err
 }
 
 // packZip is packTar for a zip.
