@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -105,7 +104,11 @@ var licenceFile = regexp.MustCompile(`(?i)^(licen[cs]e|copying|notice|patents)([
 func collectLicences(ctx context.Context, info *debug.BuildInfo) ([]byte, error) {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "rollcall contains the following modules, under these licences.\n")
-	if err := addLicences(&b, "Go's standard library "+info.GoVersion, runtime.GOROOT()); err != nil {
+	goroot, err := exec.CommandContext(ctx, "go", "env", "GOROOT").Output()
+	if err != nil {
+		return nil, fmt.Errorf("go env GOROOT: %w", err)
+	}
+	if err := addLicences(&b, "Go's standard library "+info.GoVersion, strings.TrimSpace(string(goroot))); err != nil {
 		return nil, err
 	}
 	for _, m := range linked(info) {
