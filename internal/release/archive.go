@@ -11,12 +11,15 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
 )
 
-// file is a file of an archive.
+const sums = "SHA256SUMS"
+
+// file is a file of an archive or of the release.
 type file struct {
 	name string
 	data []byte
@@ -63,19 +66,27 @@ func packZip(folder string, files []file, at time.Time) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// writeChecksums writes SHA256SUMS for all files of a folder, as sha256sum -c reads it.
-func writeChecksums(dir string) error {
+// writeRelease makes a folder anew, of files and their SHA256SUMS, as sha256sum -c reads it. What is there has to be a
+// release too.
+func writeRelease(dir string, files []file) error {
 	entries, err := os.ReadDir(dir)
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	var b bytes.Buffer
-	for _, e := range entries {
-		data, err := os.ReadFile(filepath.Join(dir, e.Name()))
-		if err != nil {
+	if _, err := os.Stat(filepath.Join(dir, sums)); err != nil && len(entries) > 0 {
+		return fmt.Errorf("%s holds files but no %s: it is no release to replace, so name another folder", dir, sums)
+	}
+	var list bytes.Buffer
+	for _, f := range files {
+		fmt.Fprintf(&list, "%x  %s\n", sha256.Sum256(f.data), f.name)
+	}
+	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755)); err != nil {
+		return err
+	}
+	for _, f := range append(files, file{sums, list.Bytes(), 0o644}) {
+		if err := os.WriteFile(filepath.Join(dir, f.name), f.data, f.mode); err != nil {
 			return err
 		}
-		fmt.Fprintf(&b, "%x  %s\n", sha256.Sum256(data), e.Name())
 	}
-	return os.WriteFile(filepath.Join(dir, "SHA256SUMS"), b.Bytes(), 0o644)
+	return nil
 }

@@ -32,7 +32,6 @@ type release struct {
 	version string    // such as v0.1.0
 	commit  string    // its hash
 	date    time.Time // when it was committed; files in archives are of that time
-	out     string    // folder, which is made anew
 }
 
 func main() {
@@ -50,7 +49,7 @@ func run(ctx context.Context, args []string) error {
 	flags.StringVar(&r.version, "version", "", "version, such as v0.1.0")
 	flags.StringVar(&r.commit, "commit", "", "hash of the commit")
 	date := flags.String("date", "", "date of the commit, RFC 3339")
-	flags.StringVar(&r.out, "out", "dist", "folder, which is made anew")
+	out := flags.String("out", "dist", "folder, which is made anew")
 	targets := flags.String("targets", allTargets, "platforms, each GOOS/GOARCH")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -62,9 +61,6 @@ func run(ctx context.Context, args []string) error {
 	if r.date, err = time.Parse(time.RFC3339, *date); err != nil {
 		return fmt.Errorf("-date: %w", err)
 	}
-	if err := errors.Join(os.RemoveAll(r.out), os.MkdirAll(r.out, 0o755)); err != nil {
-		return err
-	}
 	work, err := os.MkdirTemp("", "rollcall-release-")
 	if err != nil {
 		return err
@@ -74,12 +70,15 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	var files []file
 	for _, target := range strings.Fields(*targets) {
-		if err := r.target(ctx, work, target, extras); err != nil {
+		built, err := r.target(ctx, work, target, extras)
+		if err != nil {
 			return fmt.Errorf("%s: %w", target, err)
 		}
+		files = append(files, built...)
 	}
-	return writeChecksums(r.out)
+	return writeRelease(*out, files)
 }
 
 // build builds the command for a platform, and checks its size.
@@ -87,7 +86,8 @@ func (r *release) build(ctx context.Context, goos, goarch, binary string) error 
 	stamp := fmt.Sprintf("-s -w -X main.stampedVersion=%s -X main.stampedCommit=%s -X main.stampedTime=%s",
 		r.version, r.commit, r.date.UTC().Format(time.RFC3339))
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", stamp, "-o", binary, "./cmd/rollcall")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOOS="+goos, "GOARCH="+goarch)
+	cmd.Env = append(os.Environ(), "GOOS="+goos, "GOARCH="+goarch, "GOAMD64=v1", "GOARM64=v8.0",
+		"CGO_ENABLED=0", "GOFLAGS=", "GOEXPERIMENT=", "GOFIPS140=off", "GOWORK=off") // whatever this machine prefers
 	cmd.Stderr = os.Stderr
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("go build: %w", err)
@@ -139,27 +139,27 @@ func (r *release) extras(ctx context.Context, work string) ([]file, error) {
 	return files, err
 }
 
-// target writes the archive and the bill of materials of a platform.
-func (r *release) target(ctx context.Context, work, target string, extras []file) error {
+// target makes the archive and the bill of materials of a platform.
+func (r *release) target(ctx context.Context, work, target string, extras []file) ([]file, error) {
 	goos, goarch, found := strings.Cut(target, "/")
 	if !found {
-		return errors.New("want GOOS/GOARCH")
+		return nil, errors.New("want GOOS/GOARCH")
 	}
 	binary := filepath.Join(work, "rollcall"+suffix(goos))
 	if err := r.build(ctx, goos, goarch, binary); err != nil {
-		return err
+		return nil, err
 	}
 	info, err := buildinfo.ReadFile(binary)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	licences, err := collectLicences(ctx, info)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	program, err := os.ReadFile(binary)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	name := fmt.Sprintf("rollcall_%s_%s_%s", strings.TrimPrefix(r.version, "v"), goos, goarch)
 	files := append([]file{{"rollcall" + suffix(goos), program, 0o755}, {"LICENSES.txt", licences, 0o644}}, extras...)
@@ -170,14 +170,13 @@ func (r *release) target(ctx context.Context, work, target string, extras []file
 	}
 	data, err := pack(name, files, r.date)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	bill, err := billOfMaterials(r, info, goos+"/"+goarch, program)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return errors.Join(os.WriteFile(filepath.Join(r.out, archive), data, 0o644),
-		os.WriteFile(filepath.Join(r.out, name+".cdx.json"), bill, 0o644))
+	return []file{{archive, data, 0o644}, {name + ".cdx.json", bill, 0o644}}, nil
 }
 
 func suffix(goos string) string {

@@ -71,17 +71,33 @@ func TestZip(t *testing.T) {
 	}
 }
 
-func TestChecksums(t *testing.T) {
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "a"), []byte("text"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if err := writeChecksums(dir); err != nil {
-		t.Fatal(err)
+func TestWrite(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "dist")
+	for _, name := range []string{"old", "a"} { // the second replaces the first
+		if err := writeRelease(dir, []file{{name, []byte("text"), 0o644}}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	got, _ := os.ReadFile(filepath.Join(dir, "SHA256SUMS"))
 	if want := fmt.Sprintf("%x  a\n", sha256.Sum256([]byte("text"))); string(got) != want {
 		t.Errorf("got %q, want %q", got, want)
+	}
+	if entries, _ := os.ReadDir(dir); len(entries) != 2 {
+		t.Errorf("the folder has %v", entries)
+	}
+}
+
+func TestFolderOfOthers(t *testing.T) {
+	dir := t.TempDir()
+	precious := filepath.Join(dir, "main.go")
+	if err := os.WriteFile(precious, []byte("text"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeRelease(dir, nil); err == nil {
+		t.Error("a folder that is no release is replaced")
+	}
+	if _, err := os.Stat(precious); err != nil {
+		t.Error(err)
 	}
 }
 
