@@ -101,7 +101,7 @@ func TestUsers(t *testing.T) {
 		{"reader watches others", "watch secret --user bob:builder", "", exitNotPermitted, "permission denied"},
 		{"reader adds", "add open 10.0.0.2:80 --user bob:builder", "", exitNotPermitted, "permission denied"},
 		{"reader adds under a lease", "add open 10.0.0.2:80 --ttl 5s --user bob:builder", "", exitNotPermitted, "permission denied"},
-		{"reader removes", "rm open a --user bob:builder", "", exitNotPermitted, "permission denied"},
+		{"reader removes", "rm open a --yes --user bob:builder", "", exitNotPermitted, "permission denied"},
 		{"reader drains", "drain open a --force --user bob:builder", "", exitNotPermitted, "permission denied"},
 		{"reader reads the config", "config get open --user bob:builder", "", exitNotPermitted, "permission denied"},
 		{"reader sets the config", "config set open testdata/input/round_robin.json --user bob:builder", "", exitNotPermitted, "permission denied"},
