@@ -56,7 +56,9 @@ func manPage(cmd *cobra.Command, name string) string {
 			fmt.Fprintf(&b, ".SH %s\n.nf\n%s\n.fi\n", title, roff(text))
 		}
 	}
-	fmt.Fprintf(&b, ".TH %s 1 \"\" \"rollcall %s\" \"Rollcall\"\n", roff(strings.ToUpper(name)), roff(readVersion().Version))
+	version := readVersion()
+	date, _, _ := strings.Cut(version.Time, "T") // of the commit, so that the same source makes the same page
+	fmt.Fprintf(&b, ".TH %s 1 \"%s\" \"rollcall %s\" \"Rollcall\"\n", roff(strings.ToUpper(name)), date, roff(version.Version))
 	fmt.Fprintf(&b, ".SH NAME\n%s \\- %s\n", roff(name), roff(cmd.Short))
 	if cmd.Runnable() {
 		fmt.Fprintf(&b, ".SH SYNOPSIS\n.B %s\n", roff(cmd.UseLine()))

@@ -70,6 +70,8 @@ func accepts(args []string) error {
 }
 
 func TestManPages(t *testing.T) {
+	defer func(version, time string) { stampedVersion, stampedTime = version, time }(stampedVersion, stampedTime)
+	stampedVersion, stampedTime = "v1.2.3", "2026-03-04T05:06:07Z" // as those of a release
 	dir := filepath.Join(t.TempDir(), "man")
 	must(t, "127.0.0.1:1", "man", dir)
 	everyCommand(newRoot(&app{}), func(cmd *cobra.Command) {
@@ -78,7 +80,7 @@ func TestManPages(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		wantIn(t, name, string(page), ".SH NAME", ".SH DESCRIPTION", ".SH EXAMPLES")
+		wantIn(t, name, string(page), ` 1 "2026-03-04" "rollcall v1.2.3"`, ".SH NAME", ".SH DESCRIPTION", ".SH EXAMPLES")
 	})
 	pages, err := filepath.Glob(filepath.Join(dir, "*.1"))
 	if err != nil {
