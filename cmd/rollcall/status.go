@@ -24,7 +24,14 @@ type clusterStatus struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
 	*cluster.Report
-	Services *serviceTotals `json:"services,omitempty"` // nil if they could not be listed
+	Silent   []silentEndpoint `json:"silentEndpoints,omitempty"`
+	Services *serviceTotals   `json:"services,omitempty"` // nil if they could not be listed
+}
+
+// silentEndpoint is one of --endpoints at which no member of the cluster answers.
+type silentEndpoint struct {
+	Endpoint string `json:"endpoint"`
+	Error    string `json:"error"`
 }
 
 // serviceTotals count what all services have.
@@ -46,7 +53,8 @@ func newStatus(a *app) *cobra.Command {
 			"versions, who leads, how fast members answer, the database beside its quota, how many raft\n" +
 			"entries (LAG) a member is behind, alarms, and what services have stored. What etcd does\n" +
 			"not tell this user is left out, and a message says so. The exit code is 0 if the cluster\n" +
-			"is ok, 1 if it is degraded or bad, 4 if no member can be reached.",
+			"is ok, 1 if it is degraded or bad, 4 if no member can be reached. An endpoint of --endpoints\n" +
+			"at which no member answers degrades it: clients that try it first wait.",
 		Example:     "  rollcall status\n  rollcall status -o json | jq -r '.members[] | select(.error).name'",
 		Args:        usageArgs(cobra.NoArgs),
 		Annotations: outputs("table", "wide", "json"),
@@ -68,6 +76,8 @@ func (a *app) status(ctx context.Context) error {
 	s.Report = cluster.Inspect(ctx, client, a.dialTimeout)
 	if s.Err != nil {
 		cancel()
+	} else {
+		s.judgeSilent(a.label("endpoints"))
 	}
 	wg.Wait()
 	if cause := context.Cause(ctx); isSignal(cause) {
@@ -91,6 +101,37 @@ func (a *app) status(ctx context.Context) error {
 		return &exitError{code: exitOther}
 	}
 	return nil
+}
+
+// judgeSilent finds the endpoints that flag names in vain, but for those of members that are told to be silent anyway.
+func (s *clusterStatus) judgeSilent(flag string) {
+	host := func(url string) string { return url[strings.LastIndex(url, "/")+1:] }
+	told := make(map[string]bool)
+	for _, m := range s.Members {
+		for _, url := range append(slices.Clone(m.ClientURLs), m.Endpoint) {
+			told[host(url)] = told[host(url)] || !m.Answers()
+		}
+	}
+	var silent []string
+	for _, asked := range s.Asked {
+		problem := "another cluster answers there"
+		if asked.Err != nil {
+			problem = plain(asked.Err)
+		}
+		if asked.Given && !told[host(asked.Endpoint)] && (asked.Err != nil || asked.Cluster != s.Cluster) {
+			s.Silent = append(s.Silent, silentEndpoint{asked.Endpoint, problem})
+			silent = append(silent, asked.Endpoint)
+		}
+	}
+	if len(silent) == 0 {
+		return
+	}
+	text := fmt.Sprintf("no member answers at %s, which %s names", strings.Join(silent, " and "), flag)
+	if s.Level == cluster.OK {
+		s.Level, s.Summary = cluster.Degraded, text+"; "+s.Summary // what is wrong comes first
+	} else {
+		s.Summary += "; " + text
+	}
 }
 
 func countServices(ctx context.Context, client *clientv3.Client) (*serviceTotals, error) {
@@ -129,7 +170,11 @@ func (a *app) printStatus(s clusterStatus) error {
 	if s.Err != nil {
 		return a.write(safe(string(s.Level)+": "+oneLine(s.Summary)) + "\n")
 	}
-	return a.write(safe(string(s.Level)+": "+s.Summary) + "\n\n" + a.fitted(memberRows(s.Members, a.output == "wide")) + "\n" + table(storedRows(s)...))
+	members := slices.Clone(s.Members)
+	for _, silent := range s.Silent {
+		members = append(members, cluster.Member{Endpoint: silent.Endpoint, Error: silent.Error})
+	}
+	return a.write(safe(string(s.Level)+": "+s.Summary) + "\n\n" + a.fitted(memberRows(members, a.output == "wide")) + "\n" + table(storedRows(s)...))
 }
 
 // memberRows is the table of the members; the last column may be long.

@@ -63,6 +63,28 @@ func TestStatus(t *testing.T) {
 	}
 }
 
+// TestStatusOfADeadEndpoint: the cluster answers, and not at all of --endpoints.
+func TestStatusOfADeadEndpoint(t *testing.T) {
+	server, other := freshEtcd(t), sharedEtcd(t)
+	for dead, problem := range map[string]string{"127.0.0.1:1": "connection refused", other: "another cluster answers there"} {
+		endpoints := server.Endpoint() + "," + dead
+		says := "no member answers at " + dead + ", which ROLLCALL_ENDPOINTS names"
+		r := rollcallAt(t, endpoints, "status")
+		if r.code != exitOther {
+			t.Errorf("exit %d, want %d; stderr %q", r.code, exitOther, r.stderr)
+		}
+		wantIn(t, "stdout", r.stdout, "degraded: "+says+"; 1 of 1 member answers; leader ", problem+"\n")
+		r = rollcallAt(t, endpoints, "status", "-o", "json")
+		var got clusterStatus
+		if err := json.Unmarshal([]byte(r.stdout), &got); err != nil {
+			t.Fatal(err)
+		}
+		if got.Level != cluster.Degraded || len(got.Members) != 1 || len(got.Silent) != 1 || got.Silent[0].Endpoint != dead {
+			t.Errorf("got %s", r.stdout)
+		}
+	}
+}
+
 func TestStatusOfAFullEtcd(t *testing.T) {
 	server := freshEtcd(t)
 	client := etcdClient(t, server.Endpoint())
