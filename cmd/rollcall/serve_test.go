@@ -293,6 +293,21 @@ func TestServeAddressInUse(t *testing.T) {
 	}
 }
 
+// TestListenEverywhere: an address is told as it was given, not as the system has it.
+func TestListenEverywhere(t *testing.T) {
+	for given, told := range map[string]string{"0.0.0.0:0": "0.0.0.0:", "127.0.0.1:0": "127.0.0.1:"} {
+		lis, err := listenTCP("--admin", given)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer lis.Close()
+		at := lis.Addr().String()
+		if !strings.HasPrefix(at, told) || strings.HasSuffix(at, ":0") {
+			t.Errorf("%s is told as %s", given, at)
+		}
+	}
+}
+
 // TestServeKeepsFiles: what is at the path of a unix socket is not removed unless it is a socket.
 func TestServeKeepsFiles(t *testing.T) {
 	dir := t.TempDir()

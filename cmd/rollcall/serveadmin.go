@@ -114,9 +114,9 @@ func newAdmin(addr string, pages []adminPage) (*admin, error) {
 	if _, err := net.ResolveTCPAddr("tcp", addr); err != nil {
 		return nil, fail(exitUsage, "--admin %s: %v; write HOST:PORT", addr, err)
 	}
-	lis, err := net.Listen("tcp", addr)
+	lis, err := listenTCP("--admin", addr)
 	if err != nil {
-		return nil, cannotListen("--admin", addr, err)
+		return nil, err
 	}
 	return &admin{lis, &http.Server{Handler: adminHandler(addr, pages), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}}, nil
 }

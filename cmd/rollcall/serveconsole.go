@@ -132,9 +132,9 @@ func newConsoleServer(f consoleFlags, directory *rollcall.Directory, opts consol
 		s.files = append(s.files, token)
 		opts.Access.Token = func() string { return *token.get() }
 	}
-	lis, err := net.Listen("tcp", f.addr)
+	lis, err := listenTCP("--console", f.addr)
 	if err != nil {
-		return nil, cannotListen("--console", f.addr, err)
+		return nil, err
 	}
 	s.lis = netutil.LimitListener(lis, maxConsoleConnections)
 	if s.console, err = console.New(directory, opts); err != nil {

@@ -220,11 +220,26 @@ func (f *serveFlags) listen(addr string) (net.Listener, error) {
 	if !tcp.IP.IsLoopback() && f.cert == "" && !f.insecure {
 		return nil, fail(exitUsage, "--xds %s: others than loopback are served over TLS: give --grpc-cert and --grpc-key, or --xds-insecure", addr)
 	}
-	lis, err := net.ListenTCP("tcp", tcp)
+	return listenTCP("--xds", addr)
+}
+
+// listenTCP listens at the address that a flag gives.
+func listenTCP(flag, addr string) (net.Listener, error) {
+	lis, err := net.Listen("tcp", addr)
 	if err != nil {
-		return nil, cannotListen("--xds", addr, err)
+		return nil, cannotListen(flag, addr, err)
+	}
+	if host, _, _ := net.SplitHostPort(addr); host == net.IPv4zero.String() {
+		return everywhere{lis}, nil
 	}
 	return lis, nil
+}
+
+// everywhere is a listener at 0.0.0.0 that keeps this name; the system calls it [::].
+type everywhere struct{ net.Listener }
+
+func (l everywhere) Addr() net.Addr {
+	return &net.TCPAddr{IP: net.IPv4zero, Port: l.Listener.Addr().(*net.TCPAddr).Port}
 }
 
 // listenUnix listens at a unix socket. That of a process that was killed is replaced; a file that
