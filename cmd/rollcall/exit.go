@@ -125,7 +125,7 @@ func (a *app) explain(err error) string {
 	where := strings.Join(a.endpoints, ", ")
 	switch exitCode(err) {
 	case exitUnreachable:
-		return fmt.Sprintf("cannot reach etcd at %s: %s; %s", where, plain(err), wayOut(plain(err)))
+		return fmt.Sprintf("cannot reach etcd at %s: %s; %s", where, plain(err), a.wayOut(plain(err)))
 	case exitNotPermitted:
 		who := "without a user"
 		if user := a.who(); user != "" {
@@ -137,7 +137,18 @@ func (a *app) explain(err error) string {
 		}
 		return fmt.Sprintf("etcd at %s denied access %s: %s; %s", where, who, plain(err), wayOut)
 	case exitTimeout:
-		return fmt.Sprintf("etcd at %s did not answer within %v: %s; see --dial-timeout", where, a.dialTimeout, plain(err))
+		var exit *exitError
+		switch {
+		case errors.As(err, &exit): // by a time-out of the command's own
+			return plain(err)
+		case !errors.Is(err, context.DeadlineExceeded) && status.Code(err) != codes.DeadlineExceeded:
+			return fmt.Sprintf("etcd at %s gave up: %s; see rollcall status", where, plain(err))
+		}
+		wayOut := "see " + a.label("dial-timeout")
+		if a.commandTimeout > 0 {
+			wayOut = "see " + a.label("command-timeout")
+		}
+		return fmt.Sprintf("etcd at %s did not answer within %v: %s; %s", where, a.dialTimeout+a.commandTimeout, plain(err), wayOut)
 	}
 	if cancelled(err) {
 		return "cancelled"
@@ -145,15 +156,18 @@ func (a *app) explain(err error) string {
 	return plain(err)
 }
 
-// wayOut suggests what to check when a connection failed.
-func wayOut(cause string) string {
-	switch {
+// wayOut suggests what to check when a connection failed. With TLS 1.3 a server that wants a certificate ends
+// the connection after the handshake, and with it perhaps the alert that says so.
+func (a *app) wayOut(cause string) string {
+	switch creds, _ := a.credentials(); {
 	case strings.Contains(cause, "handshake"):
 		return "does it speak TLS, with a certificate that --cacert signs?"
-	case strings.Contains(cause, "server preface"):
+	case !strings.Contains(cause, "preface") && !strings.Contains(cause, "broken pipe") && !strings.Contains(cause, "connection reset"):
+		return "is it running? see --endpoints"
+	case creds == nil:
 		return "does it want TLS? see --cacert, or write https://"
 	}
-	return "is it running? see --endpoints"
+	return "does it want a certificate of the client? see --cert and --key"
 }
 
 // plain returns the text of an error without gRPC's prefixes.

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 	"unicode"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -78,7 +79,7 @@ func TestMetadataText(t *testing.T) {
 }
 
 func TestExitCodesAndTexts(t *testing.T) {
-	a := &app{settings: settings{endpoints: []string{"a:1", "b:2"}, user: "bob:x"}}
+	a := &app{settings: settings{endpoints: []string{"a:1", "b:2"}, user: "bob:x", dialTimeout: 2 * time.Second}}
 	dial := status.Error(codes.Unavailable, `connection error: desc = "transport: Error while dialing: dial tcp 1.2.3.4:1: connect: connection refused"`)
 	for _, row := range []struct {
 		name string
@@ -97,7 +98,8 @@ func TestExitCodesAndTexts(t *testing.T) {
 		{"denied", fmt.Errorf("put: %w", rpctypes.ErrPermissionDenied), exitNotPermitted, `denied access as user "bob": put: etcdserver: permission denied`},
 		{"deadline", fmt.Errorf("get: %w", context.DeadlineExceeded), exitTimeout, "did not answer"},
 		{"deadline of gRPC", status.Error(codes.DeadlineExceeded, "late"), exitTimeout, "late"},
-		{"etcd's own time-out", rpctypes.ErrTimeout, exitTimeout, "request timed out"},
+		{"deadline by default", context.DeadlineExceeded, exitTimeout, "within 2s: context deadline exceeded; see --dial-timeout"},
+		{"etcd's own time-out", rpctypes.ErrTimeout, exitTimeout, "gave up: etcdserver: request timed out; see rollcall status"},
 		{"denied, and late", fmt.Errorf("%w (%w)", context.DeadlineExceeded, rpctypes.ErrPermissionDenied), exitNotPermitted, "denied"},
 		{"SIGINT", signalError{syscall.SIGINT}, 130, "interrupt"},
 		{"SIGTERM", fmt.Errorf("x: %w", signalError{syscall.SIGTERM}), 143, "terminated"},
@@ -113,6 +115,8 @@ func TestExitCodesAndTexts(t *testing.T) {
 			}
 		})
 	}
+	a.commandTimeout = 3 * time.Second
+	wantIn(t, "text", a.explain(context.DeadlineExceeded), "within 5s: context deadline exceeded; see --command-timeout")
 }
 
 func TestVersion(t *testing.T) {
