@@ -146,6 +146,7 @@ func newSession(t *testing.T, stdin string, env []string) *session {
 }
 
 func (s *session) start(args []string) {
+	args = append([]string{}, args...) // cobra takes the test's own for nil
 	go func() { s.code <- s.app.run(s.ctx, args) }()
 }
 
