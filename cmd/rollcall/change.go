@@ -22,17 +22,17 @@ func (a *app) change(ctx context.Context, client *clientv3.Client, service strin
 		return edit.Change{}, err
 	}
 	done, err := edit.Apply(ctx, dir, service, names, check, write)
-	return done, notFound(err, service)
+	return done, notFound(ctx, client, err)
 }
 
 // notFound adds the way out, and an exit code, to the error for a name that selects no key.
-func notFound(err error, service string) error {
+func notFound(ctx context.Context, client *clientv3.Client, err error) error {
 	var missing *edit.NotFoundError
 	switch {
 	case errors.As(err, &missing) && missing.NoService:
-		return fail(exitNotFound, "%w; see rollcall ls", err)
+		return fail(exitNotFound, "%w%s; see rollcall ls", err, likeServices(ctx, client, missing.Service))
 	case missing != nil:
-		return fail(exitNotFound, "%w; see rollcall get %s", err, service)
+		return fail(exitNotFound, "%w%s; see rollcall get %s", err, didYouMean(missing.Name, missing.IDs), missing.Service)
 	}
 	return err
 }

@@ -83,7 +83,7 @@ func (a *app) previewDrain(ctx context.Context, service string, names []string, 
 		}
 		keys, err := edit.Find(snap, names)
 		if err != nil {
-			return notFound(err, service)
+			return notFound(ctx, client, err)
 		}
 		if !force {
 			if _, err := keepServing(snap, keys); err != nil {

@@ -59,7 +59,8 @@ func (a *app) export(ctx context.Context, client *clientv3.Client, services []st
 		case len(services) == 0 && stored.config == nil && stored.endpoints() == 0:
 			left += len(stored.keys)
 		case len(stored.keys) == 0 && stored.config == nil:
-			return fail(exitNotFound, "service %q not found: no key under %q; see rollcall ls", service, service+"/")
+			return fail(exitNotFound, "service %q not found: no key under %q%s; see rollcall ls", service, service+"/",
+				likeServices(ctx, client, service))
 		default:
 			m.Services = append(m.Services, stored.manifest(service))
 		}

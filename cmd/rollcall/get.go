@@ -75,16 +75,8 @@ func list(ctx context.Context, dir *rollcall.Directory, service string) (*rollca
 		return nil, fmt.Errorf("list service %q: %w", service, err)
 	}
 	if snap.Len()+len(snap.Invalid()) == 0 {
-		hint := ""
-		if all, err := dir.ListPrefix(ctx, ""); err == nil { // otherwise the user may not read all
-			var names []string
-			for _, s := range inventory.Services(all) {
-				names = append(names, s.Service)
-			}
-			hint = didYouMean(service, names)
-		}
 		return nil, fail(exitNotFound, "service %q not found: no key under %q at revision %d%s; see rollcall ls",
-			service, snap.Prefix(), snap.Revision(), hint)
+			service, snap.Prefix(), snap.Revision(), likeServices(ctx, dir.Client(), service))
 	}
 	return snap, nil
 }

@@ -77,10 +77,6 @@ func (a *app) history(ctx context.Context, service string, f historyFlags) error
 	if err != nil {
 		return err
 	}
-	if len(h.Events) == 0 && h.Keys == 0 {
-		return fail(exitNotFound, "service %q not found: no key under %q now, and none that etcd remembers from revision %d on; see rollcall ls",
-			service, service+"/", h.First)
-	}
 	points, err := a.points(ctx, f, h.Cluster)
 	if err != nil {
 		return err
@@ -96,7 +92,7 @@ func (a *app) history(ctx context.Context, service string, f historyFlags) error
 }
 
 // replay connects to etcd within the dial timeout, and reads its history within a longer one: on a
-// large store that takes time.
+// large store that takes time. A service without any is an error.
 func (a *app) replay(ctx context.Context, service string, f historyFlags) (*rollcall.History, error) {
 	client, err := a.client()
 	if err != nil {
@@ -118,6 +114,10 @@ func (a *app) replay(ctx context.Context, service string, f historyFlags) (*roll
 	h, err := dir.History(reading, service, rollcall.HistoryOptions{From: f.revision})
 	if err != nil && reading.Err() != nil && ctx.Err() == nil {
 		return nil, fail(exitTimeout, "etcd has not told its history within %v: give a later --revision, or a longer --timeout", f.timeout)
+	}
+	if err == nil && len(h.Events) == 0 && h.Keys == 0 {
+		return nil, fail(exitNotFound, "service %q not found: no key under %q now, and none that etcd remembers from revision %d on%s; see rollcall ls",
+			service, service+"/", h.First, likeServices(reading, client, service))
 	}
 	return h, err
 }

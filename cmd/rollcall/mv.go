@@ -78,7 +78,7 @@ func (a *app) mv(ctx context.Context, from, to string, force bool) error {
 		case errors.As(err, &exists):
 			return fail(exitOther, "%w: service %q must be new; nothing was written", err, to)
 		case err != nil:
-			return notFound(err, from)
+			return notFound(ctx, client, err)
 		}
 		return a.printMoved(moved{APIVersion: apiVersion, Kind: "Move", Service: to, From: from, Revision: done.Revision,
 			Keys: done.Keys, Left: done.Left, Config: done.Config, Transactions: done.Transactions})

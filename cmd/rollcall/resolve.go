@@ -119,7 +119,11 @@ func (a *app) resolve(ctx context.Context, target grpcresolver.Target) error {
 			return fmt.Errorf("resolve %q: %w", service, context.Cause(ctx))
 		}
 		if seen.err != nil {
-			return fail(exitNotFound, "%s; see rollcall ls", strings.TrimPrefix(status.Convert(seen.err).Message(), "rollcall: "))
+			hint := ""
+			if snap.Len()+len(snap.Invalid()) == 0 {
+				hint = likeServices(ctx, client, service)
+			}
+			return fail(exitNotFound, "%s%s; see rollcall ls", strings.TrimPrefix(status.Convert(seen.err).Message(), "rollcall: "), hint)
 		}
 		return a.printResolution(target.URL.String(), seen, snap)
 	})

@@ -4,9 +4,12 @@
 package main
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // maxSuggestions bounds how many names are suggested.
@@ -19,6 +22,12 @@ func didYouMean(name string, known []string) string {
 		return ""
 	}
 	return "; did you mean " + strings.Join(like, " or ") + "?"
+}
+
+// likeServices is didYouMean for a service that etcd does not have; "" as well where the user may not read all keys.
+func likeServices(ctx context.Context, client *clientv3.Client, service string) string {
+	keys, _ := keysUnder(ctx, client, "")
+	return didYouMean(service, serviceNames(keys))
 }
 
 // similar returns the known names that somebody who typed name may have meant, the most similar first: those

@@ -107,12 +107,9 @@ func (a *app) xdsExplain(ctx context.Context, name string, node xds.Node, subset
 		if err != nil {
 			return err
 		}
-		snap, err := dir.List(ctx, service)
+		snap, err := list(ctx, dir, service)
 		if err != nil {
 			return err
-		}
-		if snap.Len()+len(snap.Invalid()) == 0 {
-			return fail(exitNotFound, "service %q not found: no key under %q at revision %d; see rollcall ls", service, snap.Prefix(), snap.Revision())
 		}
 		config, err := dir.ServiceConfig(ctx, service)
 		if err != nil {

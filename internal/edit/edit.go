@@ -28,7 +28,8 @@ const MaxKeys = 127
 type NotFoundError struct {
 	Service, Name string
 	Revision      int64
-	NoService     bool // the service has no key at all
+	NoService     bool     // the service has no key at all
+	IDs           []string // that the service has
 }
 
 func (e *NotFoundError) Error() string {
@@ -137,7 +138,11 @@ func Find(snap *rollcall.Snapshot, names []string) (all []Key, err error) {
 	for _, name := range names {
 		keys := named(snap, name)
 		if len(keys) == 0 {
-			return nil, &NotFoundError{snap.Service(), name, snap.Revision(), snap.Len()+len(snap.Invalid()) == 0}
+			missing := &NotFoundError{Service: snap.Service(), Name: name, Revision: snap.Revision(), NoService: snap.Len()+len(snap.Invalid()) == 0}
+			for i := range snap.All() {
+				missing.IDs = append(missing.IDs, i.ID())
+			}
+			return nil, missing
 		}
 		all = append(all, keys...)
 	}

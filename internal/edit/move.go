@@ -93,7 +93,7 @@ func (m *move) read(ctx context.Context, client *clientv3.Client) error {
 		}
 	}
 	if len(m.old) == 0 {
-		return &NotFoundError{m.from, "", resp.Header.Revision, true}
+		return &NotFoundError{Service: m.from, Revision: resp.Header.Revision, NoService: true}
 	}
 	return nil
 }
