@@ -21,6 +21,9 @@ import (
 )
 
 func main() {
+	if len(os.Args) != 4 {
+		log.Fatal("usage: after ID HOST:PORT ETCD")
+	}
 	id, addr, etcd := os.Args[1], os.Args[2], os.Args[3]
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

@@ -18,6 +18,9 @@ import (
 )
 
 func main() {
+	if len(os.Args) != 2 {
+		log.Fatal("usage: oldclient ETCD")
+	}
 	client, err := clientv3.New(clientv3.Config{Endpoints: []string{os.Args[1]}})
 	if err != nil {
 		log.Fatal(err)
