@@ -59,6 +59,9 @@ var answers = map[string]shown{
 		command: []string{"blue"},
 		metric:  []string{`rollcall_service_staleness_seconds{service="my-service"} 0`},
 	},
+	"What is wrong, or will be?": {
+		command: []string{"key-undecodable", "server-silent"},
+	},
 	"Why do calls fail with \"no endpoints\"?": {
 		command: []string{"LEFT OUT", "invalid"},
 		page:    []string{"broken", "invalid"},

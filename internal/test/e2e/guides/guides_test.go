@@ -5,43 +5,25 @@
 package guides_test
 
 import (
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/rollcall-grpc/rollcall/internal/test/etcdtest"
 	"github.com/rollcall-grpc/rollcall/internal/test/markdown"
 )
 
 const root = "../../../.."
 
-// withTools returns a folder with rollcall and the binaries of etcd, and puts it first in the PATH.
-func withTools(t *testing.T) (path string) {
-	t.Helper()
-	bin := t.TempDir()
-	for _, name := range []string{"etcd", "etcdctl", "etcdutl"} {
-		if err := os.Symlink(etcdtest.Binary(t, name), filepath.Join(bin, name)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if out, err := exec.Command("go", "build", "-o", bin, "github.com/rollcall-grpc/rollcall/cmd/rollcall").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	return "PATH=" + bin + ":" + os.Getenv("PATH")
-}
-
 // newShell starts a shell as on a machine that has only Go, with what go install has left in its
 // caches: there is no network.
-func newShell(t *testing.T, env ...string) *markdown.Shell {
+func newShell(t *testing.T) *markdown.Shell {
 	t.Helper()
 	cache, err := exec.Command("go", "env", "GOMODCACHE").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	env = append(env, "GOPATH="+t.TempDir(), "GOBIN=", "GOMODCACHE="+strings.TrimSpace(string(cache)), "GOPROXY=off")
-	return markdown.NewShell(t, root, env...)
+	return markdown.NewShell(t, root, "GOPATH="+t.TempDir(), "GOBIN=", "GOMODCACHE="+strings.TrimSpace(string(cache)), "GOPROXY=off")
 }
 
 // follow runs a guide: its commands in the folder of the source, and its Go as it stands in files
@@ -70,10 +52,10 @@ func TestFormat(t *testing.T) {
 	follow(t, newShell(t), "format.md")
 }
 
-// TestOperate sets up TLS and users, and restores a backup.
+// TestOperate builds etcd and its tools, sets up TLS and users, and restores a backup.
 func TestOperate(t *testing.T) {
 	t.Parallel()
-	follow(t, newShell(t, withTools(t)), "operate.md", "example_test.go")
+	follow(t, newShell(t), "operate.md", "example_test.go")
 }
 
 // TestMigrate runs the servers of before and after beside each other, with clients of both packages.
