@@ -24,6 +24,8 @@ const (
 )
 
 var keyChecks = []check{
+	{"keys-unknown", Warning, "What was not read was not looked at: faults there go unseen.",
+		"See what is found of etcd, and run doctor again, with a longer --dial-timeout if etcd is slow.", unread},
 	{"key-undecodable", Warning, "Clients leave it out: the server that wrote it, if one did, gets no calls.",
 		"Have it written anew by what registers the server, or remove it.", undecodable},
 	{"key-foreign", Note, "Clients of a service with such keys get no endpoint of them. In an etcd that others use too there is nothing to mend.",
@@ -68,6 +70,13 @@ func cause(row *inventory.Instance) string { return row.Cause }
 
 func addr(row *inventory.Instance) string { return row.Addr }
 
+func unread(f *Facts) []Finding {
+	if len(f.Unread) == 0 {
+		return nil
+	}
+	return []Finding{{What: "could not be read: " + strings.Join(f.Unread, "; ")}}
+}
+
 func undecodable(f *Facts) []Finding {
 	return f.eachService(func(s Service) []Finding {
 		rows := s.where(is(inventory.Invalid))
@@ -88,14 +97,14 @@ func foreign(f *Facts) []Finding {
 	for _, row := range f.Foreign {
 		names = append(names, fmt.Sprintf("%q", row.Key))
 	}
-	return []Finding{{What: fmt.Sprintf("%s of no service hold no endpoint: %s", count(len(f.Foreign), "key", "keys"), named(names))}}
+	return []Finding{{What: fmt.Sprintf("there is no endpoint in %s, nor in any other key of that name: %s", count(len(f.Foreign), "key", "keys"), named(names))}}
 }
 
 func bare(f *Facts) []Finding {
 	if len(f.Bare) == 0 {
 		return nil
 	}
-	finding := ofService("", f.Bare, "the key of %s has no \"/\"", addr)
+	finding := ofService("", f.Bare, "the key of %s names no service", addr)
 	finding.Commands = forEach(f.Bare, func(row *inventory.Instance) []string { return []string{"etcdctl", "del", row.Key} })
 	return []Finding{finding}
 }
@@ -195,7 +204,7 @@ func endingLeases(f *Facts) []Finding {
 	return f.eachService(func(s Service) []Finding {
 		rows := s.where(func(row *inventory.Instance) bool {
 			second, seen := f.Second[row.Lease]
-			return seen && ending(second) && second.Left <= f.First[row.Lease].Left
+			return seen && ending(second) && second.Left <= f.First[row.Lease].Left && !f.Changed[row.Key]
 		})
 		if len(rows) == 0 {
 			return nil

@@ -25,7 +25,7 @@ func serversWhere(f *Facts, what string, about func(Answer) string, met func(Ans
 	return f.eachService(func(s Service) []Finding {
 		rows := s.where(func(row *inventory.Instance) bool {
 			answer, dialled := f.Answers[row.Addr]
-			return dialled && row.Status == inventory.Serving && met(answer)
+			return dialled && row.Status == inventory.Serving && !f.Changed[row.Key] && met(answer)
 		})
 		if len(rows) == 0 {
 			return nil
@@ -48,13 +48,13 @@ func silentServers(f *Facts) []Finding {
 }
 
 func strangeServers(f *Facts) []Finding {
-	return serversWhere(f, "%s accept connections but answer no gRPC call", func(a Answer) string { return a.Error },
+	return serversWhere(f, "connections to %s open, but no gRPC call is answered", func(a Answer) string { return a.Error },
 		func(a Answer) bool { return a.Connected && !a.Answers }, ping)
 }
 
 func unhealthyServers(f *Facts) []Finding {
 	return serversWhere(f, "%s not healthy", func(a Answer) string { return a.Health },
-		func(a Answer) bool { return a.Answers && a.Health != "" && a.Health != healthServing },
+		func(a Answer) bool { return a.Answers && !a.serves() },
 		func(rows []*inventory.Instance) [][]string {
 			return append(ping(rows), forEach(rows, command("drain"))...)
 		})

@@ -110,6 +110,7 @@ var faults = map[string]func(*Facts){
 		f.Cluster.Asked[1].Certificate = &x509.Certificate{NotAfter: f.Now.Add(31 * 24 * time.Hour)}
 	},
 
+	"keys-unknown":        func(f *Facts) { f.Unread = []string{"keys: context deadline exceeded"} },
 	"key-undecodable":     func(f *Facts) { add(f, row("shop/b", inventory.Invalid)) },
 	"key-foreign":         func(f *Facts) { f.Foreign = []*inventory.Instance{row("other", inventory.Invalid)} },
 	"key-without-service": func(f *Facts) { f.Bare = []*inventory.Instance{row("bare", inventory.Serving)} },

@@ -25,16 +25,18 @@ type Facts struct {
 	Asked    []string // the services that were asked for; none: all
 	Services []Service
 	Foreign  []*inventory.Instance // keys that are no endpoints, and of no service that has any
-	Bare     []*inventory.Instance // endpoints whose keys have no "/"
+	Bare     []*inventory.Instance // endpoints whose keys name no service
 	Configs  []*rollcall.ServiceConfig
 	First    map[string]inventory.TTL // of all leases that keys are under, by their hexadecimal text
 	Second   map[string]inventory.TTL // of those that seemed to end, a while after
 	Answers  map[string]Answer        // of servers, by address; those that were not dialled are missing
+	Changed  map[string]bool          // keys that were written or deleted since they were listed, of those that were read again
 
 	CheckConfig func(text string) error // reports why gRPC would refuse a service config
 
 	Unknown []string // what could not be found out, and why
 	Denied  []string // the part of it that the user's rights do not allow
+	Unread  []string // the part of it that is keys and leases, and that etcd would have told
 }
 
 // Service is a service that has endpoints or was asked for.
@@ -66,6 +68,9 @@ type Answer struct {
 	Health    string // as in grpc.health.v1; "" without a health service
 	Error     string
 }
+
+// serves reports whether a server is well, as far as it tells.
+func (a Answer) serves() bool { return a.Answers && (a.Health == "" || a.Health == healthServing) }
 
 // Settings are those of whoever runs the doctor.
 type Settings struct {

@@ -26,6 +26,8 @@ const (
 	secondLook = 1500 * time.Millisecond
 	// listing is how much longer than other questions lists and lookups of many leases may take.
 	listing = 5
+	// keysAtOnce is how many keys are read again in a transaction: half of what etcd takes by default.
+	keysAtOnce = 64
 )
 
 // Options are what Gather needs. Client, Directory, Timeout and CheckConfig are required.
@@ -46,7 +48,8 @@ type Options struct {
 // Gather asks etcd, its members and the servers. What it could not find out is in the facts' Unknown. It
 // ends early where etcd does not answer: Facts.Cluster.Err then has the reason.
 func Gather(ctx context.Context, opts Options) *Facts {
-	g := &gathering{opts: opts, Facts: &Facts{Now: time.Now(), Client: opts.Settings, CheckConfig: opts.CheckConfig, Asked: opts.Services}}
+	g := &gathering{opts: opts, Facts: &Facts{Now: time.Now(), Client: opts.Settings, CheckConfig: opts.CheckConfig, Asked: opts.Services,
+		Changed: make(map[string]bool)}}
 	g.step("asking the members of etcd")
 	g.Cluster = cluster.Inspect(ctx, g.opts.Client, g.opts.Timeout)
 	g.missing()
@@ -84,6 +87,17 @@ type gathering struct {
 func (g *gathering) step(name string) {
 	if g.opts.Progress != nil {
 		g.opts.Progress(name)
+	}
+}
+
+// missKeys notes why keys or leases could not be read, if they could not.
+func (g *gathering) missKeys(what string, err error) {
+	if err == nil {
+		return
+	}
+	g.miss(what, err)
+	if unknown := g.Unknown[len(g.Unknown)-1]; !slices.Contains(g.Denied, unknown) {
+		g.Unread = append(g.Unread, unknown)
 	}
 }
 
@@ -163,19 +177,13 @@ func (g *gathering) access(ctx context.Context) {
 
 // list lists the keys that are asked for.
 func (g *gathering) list(ctx context.Context) {
-	err := g.within(ctx, listing*g.opts.Timeout, func(ctx context.Context) error {
-		if len(g.Asked) == 0 {
-			return g.listAll(ctx)
-		}
-		for _, service := range g.Asked {
-			if err := g.listService(ctx, service); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		g.miss("keys", err)
+	ctx, cancel := context.WithTimeout(ctx, listing*g.opts.Timeout)
+	defer cancel()
+	if len(g.Asked) == 0 {
+		g.missKeys("keys", g.listAll(ctx))
+	}
+	for _, service := range g.Asked {
+		g.missKeys(fmt.Sprintf("keys of %q", service), g.listService(ctx, service))
 	}
 }
 
@@ -213,7 +221,7 @@ func (g *gathering) sort(rows []inventory.Instance) {
 	for i := range rows {
 		row := &rows[i]
 		switch s := services[row.Service]; {
-		case !strings.Contains(row.Key, "/") && row.Status != inventory.Invalid:
+		case row.Service == "" && row.Status != inventory.Invalid:
 			g.Bare = append(g.Bare, row)
 		case s == nil:
 			services[row.Service] = &Service{row.Service, []*inventory.Instance{row}}
@@ -222,7 +230,7 @@ func (g *gathering) sort(rows []inventory.Instance) {
 		}
 	}
 	for _, s := range services {
-		if invalid := s.where(is(inventory.Invalid)); len(invalid) == len(s.Rows) || s.Name == "" {
+		if invalid := s.where(is(inventory.Invalid)); len(invalid) == len(s.Rows) {
 			g.Foreign = append(g.Foreign, invalid...)
 			continue
 		}
@@ -249,9 +257,7 @@ func (g *gathering) leases(ctx context.Context) {
 			}
 			return err
 		})
-		if err != nil {
-			g.miss("leases", err)
-		}
+		g.missKeys("leases", err)
 		return byText
 	}
 	g.First = look(rows)
@@ -267,6 +273,7 @@ func (g *gathering) leases(ctx context.Context) {
 	select {
 	case <-wait.C:
 		g.Second = look(suspects)
+		g.readAgain(ctx, suspects)
 	case <-ctx.Done():
 	}
 }
@@ -295,5 +302,37 @@ func (g *gathering) dial(ctx context.Context) {
 	g.Answers = make(map[string]Answer, len(addrs))
 	for i, answer := range g.opts.Dial(ctx, addrs) {
 		g.Answers[addrs[i]] = answer
+	}
+	var suspects []inventory.Instance
+	for _, s := range g.Services {
+		for _, row := range s.where(is(inventory.Serving)) {
+			if answer, dialled := g.Answers[row.Addr]; dialled && !answer.serves() {
+				suspects = append(suspects, *row)
+			}
+		}
+	}
+	g.readAgain(ctx, suspects)
+}
+
+// readAgain reads the keys of endpoints that seem to be at fault once more: a server that has left, drained or moved
+// since they were listed is not.
+func (g *gathering) readAgain(ctx context.Context, suspects []inventory.Instance) {
+	ctx, cancel := context.WithTimeout(ctx, listing*g.opts.Timeout)
+	defer cancel()
+	for rows := range slices.Chunk(suspects, keysAtOnce) {
+		ops := make([]clientv3.Op, len(rows))
+		for i, row := range rows {
+			ops[i] = clientv3.OpGet(row.Key, clientv3.WithKeysOnly())
+		}
+		resp, err := g.opts.Client.Txn(ctx).Then(ops...).Commit()
+		if err != nil {
+			g.missKeys("keys, read again", err)
+			return
+		}
+		for i, row := range rows {
+			if kvs := resp.Responses[i].GetResponseRange().Kvs; len(kvs) == 0 || kvs[0].ModRevision != row.ModRevision {
+				g.Changed[row.Key] = true
+			}
+		}
 	}
 }
