@@ -127,12 +127,7 @@ func (f *registerFlags) parse(a *app, service string) (e entry, err error) {
 	if f.drain < 0 {
 		return e, fail(exitUsage, "--drain %v: must not be negative; 0s does not wait", f.drain)
 	}
-	if f.options.Fall < 1 || f.options.Rise < 1 {
-		return e, fail(exitUsage, "--fall %d --rise %d: each must be at least 1", f.options.Fall, f.options.Rise)
-	}
-	if f.options.Interval <= 0 || f.options.Timeout <= 0 {
-		return e, fail(exitUsage, "--interval %v --timeout %v: both must be positive, such as 5s", f.options.Interval, f.options.Timeout)
-	}
+	f.options.Service, f.options.Endpoint = e.service, e.ep
 	for _, text := range f.checks {
 		check, err := healthcheck.Parse(text, f.addr)
 		if err != nil {
@@ -140,7 +135,9 @@ func (f *registerFlags) parse(a *app, service string) (e entry, err error) {
 		}
 		f.options.Checks = append(f.options.Checks, check)
 	}
-	f.options.Service, f.options.Endpoint = e.service, e.ep
+	if wrong := (*rollcall.InputError)(nil); errors.As(f.options.Validate(), &wrong) {
+		return e, fail(exitUsage, "--%s %s: %s", wrong.Field, wrong.Value, wrong.Reason)
+	}
 	a.warn(e)
 	return e, nil
 }

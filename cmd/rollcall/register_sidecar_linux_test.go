@@ -406,10 +406,10 @@ func TestRegisterRefuses(t *testing.T) {
 	}{
 		{[]string{"--check", "ping"}, `--check "ping": unknown kind; want grpc`},
 		{[]string{"--check", "tcp", "--interval", "0s"}, "--interval 0s"},
-		{[]string{"--check", "tcp", "--interval", "1ms"}, "at least 100ms"},
+		{[]string{"--check", "tcp", "--interval", "1ms"}, "--interval 1ms: must be at least 100ms"},
 		{[]string{"--check", "tcp", "--timeout", "-1s"}, "--timeout -1s"},
 		{[]string{"--check", "tcp", "--fall", "0"}, "--fall 0"},
-		{[]string{"--check", "tcp", "--metadata", `"text"`}, "must be an object"},
+		{[]string{"--check", "tcp", "--metadata", `"text"`}, `--metadata "text": it must be an object`},
 		{[]string{"--rise", "3"}, "--rise needs a --check"},
 		{[]string{"--drain", "-1s"}, "--drain -1s"},
 		{[]string{"--ready-http", busy.Addr().String()}, "address already in use"},
@@ -418,6 +418,10 @@ func TestRegisterRefuses(t *testing.T) {
 		if r.code != exitUsage || !strings.Contains(r.stderr, row.want) {
 			t.Errorf("%v: exit %d, %q, want %d and %q", row.args, r.code, r.stderr, exitUsage, row.want)
 		}
+	}
+	unreached := []string{"register", "t-refuse", "--addr", "10.0.0.1:80", "--check", "tcp", "--interval", "50ms"}
+	if r := rollcallAt(t, "127.0.0.1:1", unreached...); r.code != exitUsage {
+		t.Errorf("exit %d, %q, want %d before etcd is asked", r.code, r.stderr, exitUsage)
 	}
 	r := begin(t, []string{"ROLLCALL_ENDPOINTS=no-such-host.invalid:2379"}, "register", "t-refuse", "--addr", ":80")
 	if code := r.end(t); code != exitUsage {

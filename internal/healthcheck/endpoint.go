@@ -4,6 +4,7 @@
 package healthcheck
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -23,8 +24,11 @@ const (
 	DefaultRise     = 2
 )
 
-// minInterval is the shortest Interval.
-const minInterval = 100 * time.Millisecond
+// The least that Options may ask for.
+const (
+	MinInterval = 100 * time.Millisecond
+	MinTimeout  = time.Millisecond
+)
 
 // startInterval is the longest time between checks of what has not been healthy yet.
 const startInterval = time.Second
@@ -49,50 +53,37 @@ type Options struct {
 	Stay func() bool
 }
 
-// validate fills in the defaults.
-func (o *Options) validate() error {
-	if o.Registrar == nil {
-		return errors.New("healthcheck: Options.Registrar is nil")
-	}
-	if err := o.Registrar.Check(o.Service, o.Endpoint); err != nil {
-		return err
-	}
+// Validate returns what is wrong with how the endpoint is checked: an *rollcall.InputError for each
+// field, joined. It neither needs a Registrar nor fills in a default: a zero Interval, Timeout, Fall
+// or Rise is wrong.
+func (o *Options) Validate() error {
+	var wrong []error
 	for _, d := range []struct {
 		name         string
-		value        *time.Duration
-		usual, least time.Duration
-	}{{"interval", &o.Interval, DefaultInterval, minInterval}, {"timeout", &o.Timeout, DefaultTimeout, time.Millisecond}} {
-		if *d.value == 0 {
-			*d.value = d.usual
-		}
-		if *d.value < d.least {
-			return inputError(d.name, d.value.String(), fmt.Sprintf("must be at least %v", d.least))
+		value, least time.Duration
+	}{{"interval", o.Interval, MinInterval}, {"timeout", o.Timeout, MinTimeout}} {
+		if d.value < d.least {
+			wrong = append(wrong, inputError(d.name, d.value.String(), fmt.Sprintf("must be at least %v, such as 5s", d.least)))
 		}
 	}
 	for _, n := range []struct {
 		name  string
-		value *int
-		usual int
-	}{{"fall", &o.Fall, DefaultFall}, {"rise", &o.Rise, DefaultRise}} {
-		if *n.value == 0 {
-			*n.value = n.usual
-		}
-		if *n.value < 0 {
-			return inputError(n.name, fmt.Sprint(*n.value), "must be at least 1")
+		value int
+	}{{"fall", o.Fall}, {"rise", o.Rise}} {
+		if n.value < 1 {
+			wrong = append(wrong, inputError(n.name, fmt.Sprint(n.value), "must be at least 1"))
 		}
 	}
-	if len(o.Checks) == 0 { // passes once, and for good
-		o.Rise, o.Interval = 1, backoff.Never
-		return nil
+	if len(o.Checks) > 0 {
+		metadata, err := json.Marshal(o.Endpoint.Metadata)
+		if err == nil {
+			_, err = rollcall.WithField(metadata, "status", rollcall.StatusDraining)
+		}
+		if err != nil {
+			wrong = append(wrong, inputError("metadata", string(metadata), "it must be an object, since a failed check sets \"status\" in it"))
+		}
 	}
-	metadata, err := json.Marshal(o.Endpoint.Metadata)
-	if err == nil {
-		_, err = rollcall.WithField(metadata, "status", rollcall.StatusDraining)
-	}
-	if err != nil {
-		return inputError("metadata", string(metadata), "it must be an object, since a failed check sets \"status\" in it")
-	}
-	return nil
+	return errors.Join(wrong...)
 }
 
 func inputError(field, value, reason string) error {
@@ -118,8 +109,20 @@ type Endpoint struct {
 
 // New returns an endpoint that Run keeps. Options that can never work are an error.
 func New(opts Options) (*Endpoint, error) {
-	if err := opts.validate(); err != nil {
+	if opts.Registrar == nil {
+		return nil, errors.New("healthcheck: Options.Registrar is nil")
+	}
+	if err := opts.Registrar.Check(opts.Service, opts.Endpoint); err != nil {
 		return nil, err
+	}
+	opts.Interval = cmp.Or(opts.Interval, DefaultInterval)
+	opts.Timeout = cmp.Or(opts.Timeout, DefaultTimeout)
+	opts.Fall, opts.Rise = cmp.Or(opts.Fall, DefaultFall), cmp.Or(opts.Rise, DefaultRise)
+	if err := opts.Validate(); err != nil {
+		return nil, err
+	}
+	if len(opts.Checks) == 0 { // passes once, and for good
+		opts.Rise, opts.Interval = 1, backoff.Never
 	}
 	return &Endpoint{opts: opts, health: hysteresis{fall: opts.Fall, rise: opts.Rise}, err: errors.New("not checked yet"),
 		begun: make(chan struct{})}, nil

@@ -316,6 +316,11 @@ func TestOptionsAreChecked(t *testing.T) {
 				t.Errorf("%v, want %q", err, want)
 			}
 		}
+		settings := Options{Interval: time.Millisecond, Timeout: time.Second, Rise: 1}
+		err = settings.Validate() // of all, without a Registrar
+		if text := fmt.Sprint(err); strings.Count(text, "\n") != 1 || !strings.Contains(text, "interval") || !strings.Contains(text, "fall") {
+			t.Errorf("%v, want what is wrong with interval and fall", err)
+		}
 		// Without a check, the metadata need not carry a mark.
 		if _, err := New(Options{Registrar: registrar, Service: "svc", Endpoint: rollcall.Endpoint{Addr: "10.0.0.1:80", Metadata: "text"}}); err != nil {
 			t.Error(err)
