@@ -20,13 +20,12 @@ import (
 	"github.com/rollcall-grpc/rollcall/internal/test/logtest"
 )
 
-// runVariable makes the test binary be rollcall itself, for tests of processes.
-const runVariable = "ROLLCALL_TEST_RUN"
+// runVariable makes the test binary be rollcall itself, for tests of processes; what that starts inherits it.
+const runVariable = "TEST_RUN_ROLLCALL"
 
 func TestMain(m *testing.M) {
 	rollcall := func() { os.Exit(run(os.Args[1:])) }
 	if os.Getenv(runVariable) != "" {
-		os.Unsetenv(runVariable)
 		rollcall()
 	}
 	testscript.Main(checkedMain{m}, map[string]func(){"rollcall": rollcall})
