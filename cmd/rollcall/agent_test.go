@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -21,6 +22,9 @@ import (
 	"github.com/rollcall-grpc/rollcall/internal/agent"
 )
 
+// targets counts them, for each to have an address of its own: nothing else takes its port while it is stopped.
+var targets atomic.Int32
+
 // target is a server that accepts connections until it is stopped, and again after that.
 type target struct {
 	addr string
@@ -29,7 +33,8 @@ type target struct {
 
 func newTarget(t *testing.T) *target {
 	t.Helper()
-	s := &target{addr: "127.0.0.1:0"}
+	n := targets.Add(1)
+	s := &target{addr: fmt.Sprintf("127.77.%d.%d:0", n/250, 1+n%250)}
 	s.start(t)
 	t.Cleanup(s.stop)
 	return s

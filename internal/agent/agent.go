@@ -110,6 +110,7 @@ func (a *Agent) follow(ctx context.Context) {
 			if text, changed := a.file.poll(); changed {
 				a.reload(text, nil)
 			}
+			a.fleet.tidy()
 			a.watchNetwork()
 			a.tellStatus()
 		case <-beats:

@@ -29,9 +29,10 @@ type fleet struct {
 	drain     time.Duration
 	log       *slog.Logger
 
-	// Owned by who calls apply and close.
+	// Owned by who calls apply, tidy and close.
 	registrars map[time.Duration]*rollcall.Registrar // by TTL
 	departures map[string]*departure                 // by key
+	closing    sync.WaitGroup                        // of registrars that nobody uses any more
 
 	mu         sync.Mutex
 	members    map[string]*member // by key
@@ -56,18 +57,14 @@ func (f *fleet) apply(config *Config) (c changes) {
 		order = append(order, key)
 		was := f.members[key]
 		delay := spread * time.Duration(i) / time.Duration(len(config.Services))
-		switch {
-		case was == nil:
+		if was == nil {
 			c.added++
 			if d := f.departures[key]; d != nil {
 				d.hurry()
 			}
-			now[key] = f.start(s, nil, delay)
-		case was.service.equal(&s):
-			now[key] = was
-		default:
+		}
+		if now[key] = f.keep(was, s, delay); was != nil && now[key] != was {
 			c.changed++
-			now[key] = f.start(s, was.leave(&s), delay)
 		}
 	}
 	f.mu.Lock()
@@ -77,40 +74,60 @@ func (f *fleet) apply(config *Config) (c changes) {
 	for key, m := range gone {
 		if now[key] == nil {
 			c.removed++
-			if m.checked != nil {
-				f.departures[key] = m.depart(f.drain)
-			}
+			f.departures[key] = m.depart(f.drain)
 		}
 	}
 	return c
 }
 
-// start begins to keep an endpoint, after another one with its address if it is given.
-func (f *fleet) start(s Service, after *healthcheck.Endpoint, delay time.Duration) *member {
-	m := &member{service: s}
-	build := healthcheck.New
-	if after != nil {
-		build = after.With
+// keep returns a member that keeps an endpoint as the file has it now, in place of another one, which may
+// be nil: the same if nothing has changed. What has not registered its endpoint yet is dropped.
+func (f *fleet) keep(was *member, s Service, delay time.Duration) *member {
+	for was != nil && !was.continues(&s) {
+		if was.stop(); was.begun() {
+			was.run(0)
+			break
+		}
+		was = was.before
 	}
-	checks, _ := s.parseChecks() // Parse has checked them
-	registrar, err := f.registrar(s.TTL)
-	if err == nil {
-		m.checked, err = build(healthcheck.Options{Registrar: registrar, Service: s.Service, Endpoint: s.Endpoint,
-			Checks: checks, Interval: s.Interval, Timeout: s.Timeout, Fall: s.Fall, Rise: s.Rise,
-			Report: f.report, Stay: func() bool { return f.stays(m) }})
+	if was != nil && was.service.equal(&s) {
+		return was
 	}
-	if err != nil {
-		f.fail(m, err)
+	m := &member{service: s, before: was, log: f.log, stop: func() {}}
+	if err := f.check(m); err != nil {
+		m.fail(err)
 		return m
 	}
-	m.run(delay, func(err error) { f.fail(m, err) })
+	m.run(delay)
 	return m
 }
 
-// fail gives an endpoint up, which can never be registered.
-func (f *fleet) fail(m *member, err error) {
-	m.fail(err)
-	f.log.Error("endpoint cannot be registered", "key", m.service.key(), "cause", err)
+// check makes the checks of a member. They go on with what those before it have found, or take over
+// from them once they pass.
+func (f *fleet) check(m *member) error {
+	s, was := &m.service, m.before
+	checks, _ := s.parseChecks() // Parse has checked them
+	registrar, err := f.registrar(s.TTL)
+	if err != nil {
+		return err
+	}
+	opts := healthcheck.Options{Registrar: registrar, Service: s.Service, Endpoint: s.Endpoint,
+		Checks: checks, Interval: s.Interval, Timeout: s.Timeout, Fall: s.Fall, Rise: s.Rise,
+		Stay: func() bool { return f.stays(m) },
+		Report: func(e healthcheck.Event) {
+			f.report(e)
+			if e.Kind == healthcheck.Registering {
+				m.takeOver()
+			}
+		}}
+	checked, err := healthcheck.New(opts)
+	if err == nil && was != nil && was.continues(s) {
+		was.stop()
+		m.before = was.before
+		checked, err = was.checked.With(opts)
+	}
+	m.checked = checked
+	return err
 }
 
 func (f *fleet) registrar(ttl time.Duration) (*rollcall.Registrar, error) {
@@ -125,8 +142,36 @@ func (f *fleet) registrar(ttl time.Duration) (*rollcall.Registrar, error) {
 	return r, err
 }
 
+// tidy lets go of what has been replaced or removed.
+func (f *fleet) tidy() {
+	used := make(map[time.Duration]bool)
+	for key, d := range f.departures {
+		select {
+		case <-d.done:
+			delete(f.departures, key)
+		default:
+			used[d.ttl] = true
+		}
+	}
+	f.mu.Lock()
+	for _, m := range f.members {
+		m.landed()
+		for ; m != nil; m = m.before {
+			used[m.service.TTL] = true
+		}
+	}
+	f.mu.Unlock()
+	for ttl, r := range f.registrars {
+		if !used[ttl] && len(r.Stats().Registrations) == 0 {
+			delete(f.registrars, ttl)
+			f.closing.Go(r.Close)
+		}
+	}
+}
+
 // close drains and removes all endpoints. An error means that etcd removes some when their lease ends.
 func (f *fleet) close() error {
+	defer f.closing.Wait()
 	f.apply(&Config{})
 	for _, d := range f.departures {
 		<-d.done
@@ -165,8 +210,10 @@ func (f *fleet) allFail() bool {
 
 func (f *fleet) probesLocked() (all []probe) {
 	for _, m := range f.members {
-		if p, ok := m.probe(); ok {
-			all = append(all, p)
+		for ; m != nil; m = m.before {
+			if p, ok := m.probe(); ok {
+				all = append(all, p)
+			}
 		}
 	}
 	return all

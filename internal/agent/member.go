@@ -6,9 +6,11 @@ package agent
 import (
 	"cmp"
 	"context"
+	"log/slog"
 	"sync"
 	"time"
 
+	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/background"
 	"github.com/rollcall-grpc/rollcall/internal/backoff"
 	"github.com/rollcall-grpc/rollcall/internal/healthcheck"
@@ -25,8 +27,13 @@ var ended = func() context.Context {
 // member is an endpoint of the file.
 type member struct {
 	service Service
+	log     *slog.Logger
 	checked *healthcheck.Endpoint // nil where err was known at once
-	stop    func()                // ends and joins the checks; nil without checked
+	stop    func()                // ends and joins the checks
+
+	// before is what has the key in etcd until this member's checks have passed and it is registered: the
+	// endpoint with another address or TTL. Guarded by the fleet's lock.
+	before *member
 
 	// Owned by the goroutine that checks.
 	excuses      int       // failures that are still excused
@@ -37,39 +44,62 @@ type member struct {
 }
 
 // run begins the checks after a delay.
-func (m *member) run(delay time.Duration, failed func(error)) {
+func (m *member) run(delay time.Duration) {
 	m.stop = background.Start(context.Background(), func(ctx context.Context) {
 		if backoff.Sleep(ctx, delay, nil) != nil {
 			return
 		}
 		if err := m.checked.Run(ctx); err != nil {
-			failed(err)
+			m.fail(err)
 		}
 	})
 }
 
+// fail gives an endpoint up, which can never be registered.
 func (m *member) fail(err error) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	m.err = err
+	m.mu.Unlock()
+	m.log.Error("endpoint cannot be registered", "key", m.service.key(), "cause", err)
 }
 
-// leave ends the checks in favour of what the file says now, which goes on with what it returns. An
-// endpoint with another address or TTL begins anew.
-func (m *member) leave(now *Service) *healthcheck.Endpoint {
-	if m.checked == nil {
-		return nil
-	}
-	m.stop()
-	if m.service.Endpoint.Addr == now.Endpoint.Addr && m.service.TTL == now.TTL {
-		return m.checked
-	}
-	_ = m.checked.Remove(ended) // the Registrar goes on until it is removed
-	return nil
+// continues reports whether a registration can go on as what the file says now.
+func (m *member) continues(now *Service) bool {
+	return m.checked != nil && m.service.Endpoint.Addr == now.Endpoint.Addr && m.service.TTL == now.TTL
 }
+
+// begun reports whether the endpoint has been registered.
+func (m *member) begun() bool { return m.checked != nil && !m.checked.Status().State.Since.IsZero() }
+
+// takeOver ends what has had the key in etcd, just before the endpoint is registered. A Registrar has a key
+// once, and takes it over from itself with no gap. Under another one the key is this one's as soon as it
+// is written; until then it stays as it is.
+func (m *member) takeOver() {
+	for was := m.before; was != nil; was = was.before {
+		was.stop()
+		if was.service.TTL == m.service.TTL {
+			was.remove()
+		}
+	}
+}
+
+// landed lets go of what has had the key in etcd, if the key is the member's now.
+func (m *member) landed() {
+	if m.before == nil || !m.begun() || m.checked.Status().State.Phase == rollcall.Registering {
+		return
+	}
+	for was := m.before; was != nil; was = was.before {
+		was.remove()
+	}
+	m.before = nil
+}
+
+// remove begins to remove the endpoint from etcd; the Registrar goes on until it is done.
+func (m *member) remove() { _ = m.checked.Remove(ended) }
 
 // departure is an endpoint that drains before it is removed.
 type departure struct {
+	ttl   time.Duration
 	hurry func() // has it removed now
 	done  <-chan struct{}
 }
@@ -79,15 +109,24 @@ func (m *member) depart(drain time.Duration) *departure {
 	done := make(chan struct{})
 	stop := background.Start(context.Background(), func(ctx context.Context) {
 		defer close(done)
-		m.stop()
-		marking, cancel := context.WithTimeout(ctx, min(markTimeout, drain))
-		defer cancel()
-		if called, err := m.checked.Drain(marking); called && err == nil {
-			_ = backoff.Sleep(ctx, drain, nil)
+		var leaving sync.WaitGroup
+		defer leaving.Wait()
+		for was := m; was != nil; was = was.before {
+			if was.stop(); was.checked != nil {
+				leaving.Go(func() { was.leave(ctx, drain) })
+			}
 		}
-		_ = m.checked.Remove(ended) // the Registrar goes on until it is removed
 	})
-	return &departure{hurry: stop, done: done}
+	return &departure{ttl: m.service.TTL, hurry: stop, done: done}
+}
+
+func (m *member) leave(ctx context.Context, drain time.Duration) {
+	marking, cancel := context.WithTimeout(ctx, min(markTimeout, drain))
+	defer cancel()
+	if called, err := m.checked.Drain(marking); called && err == nil {
+		_ = backoff.Sleep(ctx, drain, nil)
+	}
+	m.remove()
 }
 
 // excused reports whether a failure that would take the endpoint out does not count: because it may be the
@@ -120,12 +159,14 @@ func (m *member) status() Endpoint {
 	m.mu.Lock()
 	err := m.err
 	m.mu.Unlock()
+	for was := m; was != nil && e.Registration == ""; was = was.before {
+		if was.begun() {
+			e.Registration = was.checked.Status().State.Phase.String()
+		}
+	}
 	if m.checked != nil {
 		s := m.checked.Status()
 		e.Since = s.Since
-		if !s.State.Since.IsZero() {
-			e.Registration = s.State.Phase.String()
-		}
 		e.Health = healthOf(s)
 		err = cmp.Or(err, s.Err, s.State.Err)
 	}

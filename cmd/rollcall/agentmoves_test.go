@@ -1,0 +1,73 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build unix
+
+package main
+
+import (
+	"strings"
+	"syscall"
+	"testing"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// An endpoint with another address or TTL takes the key over once its checks pass: the service is never empty.
+func TestAgentMoves(t *testing.T) {
+	t.Parallel()
+	endpoint := sharedEtcd(t)
+	client := etcdClient(t, endpoint)
+	const key = "t-agent-moves/e0"
+	a, b := newTarget(t), newTarget(t)
+	p := startAgent(t, endpoint, services("t-agent-moves", a.addr))
+	p.await(t, "it is registered", 0)
+	first, err := client.Get(t.Context(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	// Its new server is not up yet, and the file takes it back.
+	b.stop()
+	writeFile(t, p.file, services("t-agent-moves", b.addr))
+	waits := func() bool { s, _ := p.status(t); return strings.Contains(s.Endpoints[0].LastError, "refused") }
+	eventually(t, "the new address fails", waits)
+	if s, code := p.status(t); code != exitOther || s.Endpoints[0].Address != b.addr || s.Endpoints[0].Registration != "registered" {
+		t.Errorf("exit %d, %+v, want the new address, and the key as it was", code, s.Endpoints)
+	}
+	writeFile(t, p.file, services("t-agent-moves", a.addr))
+	p.await(t, "all is as it was", 0)
+	if got := modRevision(t, client, key); got != first.Kvs[0].ModRevision {
+		t.Errorf("written at revision %d, want %d, the first", got, first.Kvs[0].ModRevision)
+	}
+
+	writeFile(t, p.file, services("t-agent-moves", b.addr))
+	eventually(t, "the new address fails", waits)
+	b.start(t)
+	eventually(t, "the address is new", func() bool { return strings.Contains(valueOf(t, client, key), b.addr) })
+	p.await(t, "the new address is registered", 0)
+
+	lease := clientv3.LeaseID(first.Kvs[0].Lease)
+	writeFile(t, p.file, "ttl: 30s\n"+services("t-agent-moves", b.addr))
+	eventually(t, "the lease is another", func() bool {
+		resp, err := client.Get(t.Context(), key)
+		return err == nil && len(resp.Kvs) == 1 && clientv3.LeaseID(resp.Kvs[0].Lease) != lease
+	})
+	eventually(t, "the first lease is revoked", func() bool {
+		resp, err := client.TimeToLive(t.Context(), lease)
+		return err == nil && resp.TTL < 0
+	})
+	p.await(t, "the lease's endpoint is registered", 0)
+	for resp := range client.Watch(t.Context(), key, clientv3.WithRev(first.Header.Revision)) {
+		for _, ev := range resp.Events {
+			if ev.Type == clientv3.EventTypeDelete {
+				t.Errorf("deleted at revision %d", ev.Kv.ModRevision)
+			}
+		}
+		break
+	}
+	p.signal(t, syscall.SIGTERM)
+	if code, _ := p.end(t); code != 0 || valueOf(t, client, key) != "" {
+		t.Errorf("exit %d, left %q; stderr %s", code, valueOf(t, client, key), p.stderr.String())
+	}
+}
