@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -199,7 +200,8 @@ func runRoles(t *testing.T, etcd *etcdtest.Cluster, auth *etcdtest.Auth, path st
 	t.Helper()
 	var cfg clientv3.Config
 	auth.As("root")(&cfg)
-	env := append(os.Environ(), "ROLLCALL_ENDPOINTS="+etcd.Endpoints()[0], "ETCDCTL_ENDPOINTS="+etcd.Endpoints()[0],
+	others := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "ROLLCALL_") }) // the tests' own
+	env := append(others, "ROLLCALL_ENDPOINTS="+etcd.Endpoints()[0], "ETCDCTL_ENDPOINTS="+etcd.Endpoints()[0],
 		"ETCDCTL_USER="+cfg.Username+":"+cfg.Password, "ROLLCALL_DIAL_TIMEOUT=20s",
 		"PATH="+filepath.Dir(etcdtest.Binary(t, "etcdctl"))+string(os.PathListSeparator)+os.Getenv("PATH"))
 	run := func(name string, args ...string) string {

@@ -106,20 +106,22 @@ func TestG14CacheInTheWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("a file of %d MB", info.Size()>>20)
-	hungFile := filepath.Join(hung, filepath.Base(path))
-	hang := func() { // whoever opens the file waits for the other end
-		if err := syscall.Mkfifo(hungFile, 0o600); err != nil {
+	hang := func(dir string) (file string) { // whoever opens the file waits for the other end
+		file = filepath.Join(dir, filepath.Base(path))
+		if err := syscall.Mkfifo(file, 0o600); err != nil {
 			t.Fatal(err)
 		}
+		return file
 	}
-	hang()
+	hungFiles := []string{hang(hung)}
 	healthy("no cache", "")
 	healthy("a huge file", huge)
 	healthy("a disk that hangs", hung)
 
-	os.Remove(hungFile)
-	hang()
-	// While etcd is away a disk that hangs does not keep the reason back.
+	// While etcd is away a disk that hangs does not keep the reason back. It is another one, since the
+	// Directory before may still be writing.
+	hung = t.TempDir()
+	hungFiles = append(hungFiles, hang(hung))
 	etcd.Member(0).Stop()
 	away := lab.Client(t, etcd.Endpoints()...)
 	snap, took, closed := first(t, away, rollcall.DirectoryOptions{CacheDir: hung})
@@ -132,9 +134,11 @@ func TestG14CacheInTheWay(t *testing.T) {
 	if snap == nil || snap.Staleness() == nil || snap.Len() != 3 {
 		t.Errorf("etcd away: got %+v after %v, want the cached endpoints", snap, took)
 	}
-	// The reader that hangs is let go, for the goroutines' sake.
-	if file, err := os.OpenFile(hungFile, os.O_WRONLY|syscall.O_NONBLOCK, 0); err == nil {
-		file.Close()
+	// The readers that hang are let go, for the goroutines' sake.
+	for _, hungFile := range hungFiles {
+		if file, err := os.OpenFile(hungFile, os.O_WRONLY|syscall.O_NONBLOCK, 0); err == nil {
+			file.Close()
+		}
 	}
 }
 
