@@ -99,50 +99,48 @@ func (a *app) agentSocket(given string) (string, error) {
 		filepath.Join(os.TempDir(), "rollcall-"+strconv.Itoa(os.Getuid()), "agent.sock"))
 }
 
-// loadServices reads a services file. All that is wrong with it is said, a line for each.
-func (a *app) loadServices(path string) (*agent.Config, error) {
-	if path == "" {
-		return nil, fail(exitUsage, "--file is missing: the services file, such as -f services.yaml")
-	}
-	config, err := agent.Load(path)
+var errNoFile = fail(exitUsage, "--file is missing: the services file, such as -f services.yaml")
+
+// refuseServices returns the error for a services file that cannot be used. All that is wrong with it is said, a
+// line for each.
+func (a *app) refuseServices(path string, err error) error {
 	var wrong *agent.FileError
-	switch {
-	case errors.As(err, &wrong):
-		for _, err := range wrong.Wrong {
-			a.say("%s: %s", path, plain(err))
-		}
-		return nil, &exitError{code: exitUsage}
-	case err != nil:
-		return nil, fail(exitUsage, "--file: %v", err)
+	if !errors.As(err, &wrong) {
+		return fail(exitUsage, "--file: %v", err)
 	}
-	return config, nil
+	for _, err := range wrong.Wrong {
+		a.say("%s: %s", path, plain(err))
+	}
+	return &exitError{code: exitUsage}
 }
 
 func (a *app) agent(ctx context.Context, opts agent.Options) error {
-	_, err := a.loadServices(opts.File)
-	if err != nil {
-		return err
+	if opts.File == "" {
+		return errNoFile
 	}
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP)
+	defer signal.Stop(reload)
+	opts.Reload, opts.Getenv, opts.Log = reload, a.getenv, slog.New(slog.NewTextHandler(a.stderr, nil))
+	var err error
 	if opts.Socket, err = a.agentSocket(opts.Socket); err != nil {
 		return err
+	}
+	keeper, err := agent.New(opts)
+	if err != nil {
+		return a.refuseServices(opts.File, err)
 	}
 	client, err := a.client()
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	opts.Log = slog.New(slog.NewTextHandler(a.stderr, nil))
-	opts.Directory, err = rollcall.NewDirectory(client, rollcall.DirectoryOptions{Logger: opts.Log})
+	directory, err := rollcall.NewDirectory(client, rollcall.DirectoryOptions{Logger: opts.Log})
 	if err != nil {
 		return err
 	}
-	defer opts.Directory.Close()
-	opts.Getenv = a.getenv
-	reload := make(chan os.Signal, 1)
-	signal.Notify(reload, syscall.SIGHUP)
-	defer signal.Stop(reload)
-	opts.Reload = reload
-	err = agent.New(opts).Run(ctx)
+	defer directory.Close()
+	err = keeper.Run(ctx, directory)
 	if errors.Is(err, agent.ErrRunning) {
 		return fail(exitOther, "%v; stop that one, or give this one another --socket", err)
 	}
@@ -158,9 +156,12 @@ func newAgentValidate(a *app) *cobra.Command {
 		Example: "  rollcall agent validate -f services.yaml",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
-			config, err := a.loadServices(path)
+			if path == "" {
+				return errNoFile
+			}
+			config, err := agent.Load(path)
 			if err != nil {
-				return err
+				return a.refuseServices(path, err)
 			}
 			return a.write(fmt.Sprintf("%s is valid: %d endpoints\n", safe(path), len(config.Services)))
 		},

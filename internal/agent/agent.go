@@ -20,13 +20,12 @@ const tick = time.Second
 
 // Options are the settings of an agent.
 type Options struct {
-	File      string                      // the services file; required
-	Socket    string                      // where it tells its status
-	Directory *rollcall.Directory         // of etcd; required
-	Drain     time.Duration               // how long clients are given to move before an endpoint is removed
-	Reload    <-chan os.Signal            // asks to read the file again
-	Getenv    func(string) (string, bool) // of systemd's variables
-	Log       *slog.Logger                // required
+	File   string                      // the services file; required
+	Socket string                      // where it tells its status
+	Drain  time.Duration               // how long clients are given to move before an endpoint is removed
+	Reload <-chan os.Signal            // asks to read the file again
+	Getenv func(string) (string, bool) // of systemd's variables
+	Log    *slog.Logger                // required
 }
 
 // Agent keeps the endpoints of a file registered.
@@ -35,6 +34,7 @@ type Agent struct {
 	log  *slog.Logger
 
 	// Owned by Run.
+	config   *Config // as New has read it
 	file     followed
 	notifier *notifier
 	said     string // what systemd was told last
@@ -55,22 +55,17 @@ func Load(path string) (*Config, error) {
 	return parseNamed(path, text)
 }
 
-// New returns an agent that Run runs.
-func New(opts Options) *Agent {
-	return &Agent{opts: opts, log: opts.Log, file: followed{path: opts.File}}
+// New returns an agent that Run runs. It fails if the file cannot be used; later on, the last good one
+// stays in force.
+func New(opts Options) (*Agent, error) {
+	a := &Agent{opts: opts, log: opts.Log, file: followed{path: opts.File}}
+	config, err := a.parse(a.file.read())
+	a.config = config
+	return a, err
 }
 
-// Run keeps what the file lists registered until ctx ends, then drains and removes it. It fails
-// if the file cannot be used at the start; later on, the last good one stays in force.
-func (a *Agent) Run(ctx context.Context) error {
-	text, err := a.file.read()
-	if err != nil {
-		return err
-	}
-	config, err := parseNamed(a.opts.File, text)
-	if err != nil {
-		return err
-	}
+// Run keeps what the file lists registered until ctx ends, then drains and removes it.
+func (a *Agent) Run(ctx context.Context, directory *rollcall.Directory) (err error) {
 	if a.notifier, err = newNotifier(a.opts.Getenv); err != nil {
 		return err
 	}
@@ -79,8 +74,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.fleet = newFleet(a.opts.Directory, a.opts.Drain, a.log)
-	a.take(config)
+	a.fleet = newFleet(directory, a.opts.Drain, a.log)
+	a.take(a.config)
 	s.serve(a.Status)
 	defer s.close()
 	a.notifier.tell("READY=1")
@@ -104,11 +99,10 @@ func (a *Agent) follow(ctx context.Context) {
 	for {
 		select {
 		case <-a.opts.Reload:
-			text, err := a.file.read()
-			a.reload(text, err)
+			a.reload(a.file.read())
 		case <-ticker.C:
-			if text, changed := a.file.poll(); changed {
-				a.reload(text, nil)
+			if c, changed := a.file.poll(); changed {
+				a.reload(c)
 			}
 			a.fleet.tidy()
 			a.watchNetwork()
@@ -135,14 +129,19 @@ func (a *Agent) beatUntil(stopped <-chan struct{}) {
 	}
 }
 
-// reload takes the text of the file, unless something is wrong with it: then all stays as it is.
-func (a *Agent) reload(text []byte, err error) {
+// parse returns what the file says, or why it cannot be used.
+func (a *Agent) parse(c content) (*Config, error) {
+	if c.err != nil {
+		return nil, c.err
+	}
+	return parseNamed(a.opts.File, c.text)
+}
+
+// reload takes the file, unless something is wrong with it: then all stays as it is.
+func (a *Agent) reload(c content) {
 	a.notifier.reloading()
 	defer a.notifier.tell("READY=1")
-	var config *Config
-	if err == nil {
-		config, err = parseNamed(a.opts.File, text)
-	}
+	config, err := a.parse(c)
 	if err != nil {
 		a.mu.Lock()
 		a.fileErr = err

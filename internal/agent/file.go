@@ -9,10 +9,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
+	yamlv3 "go.yaml.in/yaml/v3"
 	"sigs.k8s.io/yaml"
 
 	"github.com/rollcall-grpc/rollcall"
@@ -58,7 +61,14 @@ type settings struct {
 
 // defaults apply where the file gives nothing. There is no default check: without one an endpoint
 // would stay, whatever becomes of its server.
-var defaults = Settings{TTL: 10 * time.Second, Interval: 5 * time.Second, Timeout: time.Second, Fall: 3, Rise: 2}
+var defaults = Settings{TTL: 10 * time.Second, Interval: healthcheck.DefaultInterval, Timeout: healthcheck.DefaultTimeout,
+	Fall: healthcheck.DefaultFall, Rise: healthcheck.DefaultRise}
+
+// What a TTL may be: the most is how long endpoints whose agent is dead mislead clients.
+const (
+	minTTL = time.Second
+	maxTTL = 24 * time.Hour
+)
 
 // over returns Settings with what the text gives; refuse is told what is wrong with it.
 func (t settings) over(s Settings, refuse func(field string, err error)) Settings {
@@ -67,36 +77,48 @@ func (t settings) over(s Settings, refuse func(field string, err error)) Setting
 	}
 	for _, f := range []struct {
 		name, text string
-		least      time.Duration
 		to         *time.Duration
-	}{
-		{"ttl", t.TTL, time.Second, &s.TTL},
-		{"interval", t.Interval, 100 * time.Millisecond, &s.Interval},
-		{"timeout", t.Timeout, time.Millisecond, &s.Timeout},
-	} {
+	}{{"ttl", t.TTL, &s.TTL}, {"interval", t.Interval, &s.Interval}, {"timeout", t.Timeout, &s.Timeout}} {
 		if f.text == "" {
 			continue
 		}
-		d, err := time.ParseDuration(f.text)
-		if err != nil || d < f.least {
-			refuse(f.name, fmt.Errorf("%q is not a duration of at least %v, such as 5s", f.text, f.least))
+		if d, err := time.ParseDuration(f.text); err == nil {
+			*f.to = d
+		} else {
+			refuse(f.name, fmt.Errorf("%q is not a duration, such as 5s", f.text))
 		}
-		*f.to = d
 	}
-	for _, f := range []struct {
-		name  string
-		given *int
-		to    *int
-	}{{"fall", t.Fall, &s.Fall}, {"rise", t.Rise, &s.Rise}} {
-		if f.given == nil {
-			continue
-		}
-		if *f.given < 1 {
-			refuse(f.name, fmt.Errorf("%d: must be at least 1", *f.given))
-		}
-		*f.to = *f.given
+	if t.Fall != nil {
+		s.Fall = *t.Fall
+	}
+	if t.Rise != nil {
+		s.Rise = *t.Rise
+	}
+	if s.TTL < minTTL || s.TTL > maxTTL {
+		refuse("ttl", fmt.Errorf("%v: must be from %v to %v", s.TTL, minTTL, maxTTL))
 	}
 	return s
+}
+
+// options are how an endpoint is checked. What is wrong with the checks themselves parseChecks tells.
+func (s *Service) options() healthcheck.Options {
+	checks, _ := s.parseChecks()
+	return healthcheck.Options{Service: s.Service, Endpoint: s.Endpoint, Checks: checks,
+		Interval: s.Interval, Timeout: s.Timeout, Fall: s.Fall, Rise: s.Rise}
+}
+
+// validate tells refuse what is wrong with how an endpoint is checked.
+func (s *Service) validate(refuse func(field string, err error)) {
+	opts := s.options()
+	all, _ := opts.Validate().(interface{ Unwrap() []error })
+	if all == nil {
+		return
+	}
+	for _, err := range all.Unwrap() {
+		if input := (*rollcall.InputError)(nil); errors.As(err, &input) {
+			refuse(input.Field, fmt.Errorf("%s: %s", input.Value, input.Reason))
+		}
+	}
 }
 
 // file is the text of a services file.
@@ -122,6 +144,9 @@ func Parse(text []byte) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("not YAML: %s", strings.TrimPrefix(err.Error(), "yaml: "))
 	}
+	if documents := yamlv3.NewDecoder(bytes.NewReader(text)); documents.Decode(new(yamlv3.Node)) == nil && documents.Decode(new(yamlv3.Node)) == nil {
+		return nil, errors.New("it has a second document after ---; want one")
+	}
 	var f file
 	if err := decodeStrictly(plain, &f); err != nil {
 		return nil, err
@@ -136,6 +161,10 @@ func Parse(text []byte) (*Config, error) {
 		}
 	}
 	top := f.over(defaults, refuse)
+	(&Service{Settings: top}).validate(refuse)
+	if len(wrong) > 0 { // and would be with each entry
+		return nil, errors.Join(wrong...)
+	}
 	c := &Config{SelfProtection: f.SelfProtection == nil || *f.SelfProtection}
 	numbers := make(map[string]int)
 	for i, raw := range f.Services {
@@ -179,23 +208,15 @@ func (e *entry) parse(top Settings, refuse func(field string, err error)) Servic
 		refuse("id", rollcall.CheckKey(s.key()))
 	}
 	refuse("address", rollcall.HostPort(e.Address))
-	refuse("metadata", s.checkMetadata())
+	_, err = rollcall.Encode(s.Endpoint.Addr, s.Endpoint.Metadata)
+	refuse("metadata", err)
+	s.validate(refuse)
 	if len(s.Checks) == 0 {
 		refuse("checks", errors.New("there are none; tcp is the least"))
 	}
 	_, err = s.parseChecks()
 	refuse("checks", err)
 	return s
-}
-
-// checkMetadata returns why the metadata cannot be written, or cannot be marked as draining.
-func (s *Service) checkMetadata() error {
-	metadata := s.metadata()
-	if len(metadata) > 0 && metadata[0] != '{' {
-		return errors.New("it must be an object: a failed check sets \"status\" in it")
-	}
-	_, err := rollcall.Encode(s.Endpoint.Addr, s.Endpoint.Metadata)
-	return err
 }
 
 func (s *Service) parseChecks() (checks []healthcheck.Check, err error) {
@@ -206,17 +227,10 @@ func (s *Service) parseChecks() (checks []healthcheck.Check, err error) {
 	return checks, err
 }
 
-// metadata returns an endpoint's metadata as the file has it.
-func (s *Service) metadata() []byte {
-	raw, _ := s.Endpoint.Metadata.(json.RawMessage)
-	return raw
-}
-
-// decodeStrictly decodes JSON and refuses fields that it does not know.
+// decodeStrictly decodes JSON and refuses fields that it does not know. Names match exactly, which
+// encoding/json does not ask for.
 func decodeStrictly(text []byte, into any) error {
-	dec := json.NewDecoder(bytes.NewReader(text))
-	dec.DisallowUnknownFields()
-	err := dec.Decode(into)
+	err := json.Unmarshal(text, into)
 	if mismatch := (*json.UnmarshalTypeError)(nil); errors.As(err, &mismatch) {
 		if mismatch.Field == "" {
 			return fmt.Errorf("want fields with values, got %s", mismatch.Value)
@@ -224,6 +238,14 @@ func decodeStrictly(text []byte, into any) error {
 		return fmt.Errorf("%s: want %v, got %s", mismatch.Field, mismatch.Type, mismatch.Value)
 	} else if err != nil {
 		return errors.New(strings.TrimPrefix(err.Error(), "json: "))
+	}
+	var given map[string]json.RawMessage
+	_ = json.Unmarshal(text, &given) // it is an object, or null
+	for _, field := range reflect.VisibleFields(reflect.TypeOf(into).Elem()) {
+		delete(given, field.Tag.Get("json"))
+	}
+	if unknown := slices.Sorted(maps.Keys(given)); len(unknown) > 0 {
+		return fmt.Errorf("unknown field %q", unknown[0])
 	}
 	return nil
 }

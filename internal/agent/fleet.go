@@ -106,20 +106,18 @@ func (f *fleet) keep(was *member, s Service, delay time.Duration) *member {
 // from them once they pass.
 func (f *fleet) check(m *member) error {
 	s, was := &m.service, m.before
-	checks, _ := s.parseChecks() // Parse has checked them
 	registrar, err := f.registrar(s.TTL)
 	if err != nil {
 		return err
 	}
-	opts := healthcheck.Options{Registrar: registrar, Service: s.Service, Endpoint: s.Endpoint,
-		Checks: checks, Interval: s.Interval, Timeout: s.Timeout, Fall: s.Fall, Rise: s.Rise,
-		Stay: func() bool { return f.stays(m) },
-		Report: func(e healthcheck.Event) {
-			f.report(e)
-			if e.Kind == healthcheck.Registering {
-				m.takeOver()
-			}
-		}}
+	opts := s.options()
+	opts.Registrar, opts.Stay = registrar, func() bool { return f.stays(m) }
+	opts.Report = func(e healthcheck.Event) {
+		f.report(e)
+		if e.Kind == healthcheck.Registering {
+			m.takeOver()
+		}
+	}
 	checked, err := healthcheck.New(opts)
 	if err == nil && was != nil && was.continues(s) {
 		was.stop()

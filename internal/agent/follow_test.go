@@ -12,8 +12,8 @@ import (
 
 func TestFollowed(t *testing.T) {
 	f := followed{path: filepath.Join(t.TempDir(), "services.yaml")}
-	if _, err := f.read(); !os.IsNotExist(err) {
-		t.Errorf("got %v, want that there is no file", err)
+	if c := f.read(); !os.IsNotExist(c.err) {
+		t.Errorf("got %v, want that there is no file", c.err)
 	}
 	write := func(text string) {
 		t.Helper()
@@ -22,13 +22,13 @@ func TestFollowed(t *testing.T) {
 		}
 	}
 	write("one")
-	if text, err := f.read(); err != nil || string(text) != "one" {
-		t.Fatalf("got %q, %v", text, err)
+	if c := f.read(); c.err != nil || string(c.text) != "one" {
+		t.Fatalf("got %q, %v", c.text, c.err)
 	}
 	poll := func(want string) {
 		t.Helper()
-		if text, changed := f.poll(); string(text) != want || changed != (want != "") {
-			t.Errorf("got %q, %v, want %q", text, changed, want)
+		if c, changed := f.poll(); string(c.text) != want || c.err != nil || changed != (want != "") {
+			t.Errorf("got %q, %v, %v, want %q", c.text, c.err, changed, want)
 		}
 	}
 	poll("")
@@ -46,9 +46,20 @@ func TestFollowed(t *testing.T) {
 	if err := os.Remove(f.path); err != nil {
 		t.Fatal(err)
 	}
+	poll("") // it may be about to be written anew
+	if c, changed := f.poll(); !changed || !os.IsNotExist(c.err) {
+		t.Errorf("got %v, %v, want that there is no file", c.err, changed)
+	}
 	poll("")
+	write("two")
+	poll("")
+	poll("two") // the same as before, and usable again
 	write(strings.Repeat("x", maxFile+1))
-	if _, err := f.read(); err == nil || !strings.Contains(err.Error(), "longer than 16 MiB") {
-		t.Errorf("got %v, want that it is too long", err)
+	if c := f.read(); c.err == nil || !strings.Contains(c.err.Error(), "longer than 16 MiB") {
+		t.Errorf("got %v, want that it is too long", c.err)
+	}
+	f.path = t.TempDir()
+	if c := f.read(); c.err == nil || !strings.Contains(c.err.Error(), "not a regular file") {
+		t.Errorf("got %v, want that it is none", c.err)
 	}
 }
