@@ -6,6 +6,8 @@
 package main
 
 import (
+	"net"
+	"net/http"
 	"strings"
 	"syscall"
 	"testing"
@@ -69,5 +71,32 @@ func TestAgentMoves(t *testing.T) {
 	p.signal(t, syscall.SIGTERM)
 	if code, _ := p.end(t); code != 0 || valueOf(t, client, key) != "" {
 		t.Errorf("exit %d, left %q; stderr %s", code, valueOf(t, client, key), p.stderr.String())
+	}
+}
+
+// An agent that does not answer, or answers that its loop hangs, is told apart from one with unhealthy endpoints.
+func TestAgentHangs(t *testing.T) {
+	t.Parallel()
+	for name, row := range map[string]struct{ answer, want string }{
+		"silent": {"", "does not answer"},
+		"hung":   {`{"turned": "2020-01-01T00:00:00Z"}`, "the agent hangs"},
+	} {
+		path := socketIn(t)
+		lis, err := net.Listen("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if row.answer == "" {
+				<-r.Context().Done()
+			}
+			_, _ = w.Write([]byte(row.answer))
+		})}
+		t.Cleanup(func() { _ = srv.Close() })
+		go func() { _ = srv.Serve(lis) }()
+		r := rollcallAt(t, "127.0.0.1:1", "agent", "status", "--socket", path, "--dial-timeout", "500ms")
+		if r.code != exitTimeout || !strings.Contains(r.stderr, row.want) {
+			t.Errorf("%s: exit %d, %q, want %d and %q", name, r.code, r.stderr, exitTimeout, row.want)
+		}
 	}
 }

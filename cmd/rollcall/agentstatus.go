@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
 	"strings"
 	"time"
 
@@ -26,7 +27,7 @@ func newAgentStatus(a *app) *cobra.Command {
 			"  REGISTRATION  registered, draining, lost or registering; - until its checks pass\n" +
 			"  SINCE         how long its checks have passed or failed\n\n" +
 			"The exit code is 0 if all endpoints are healthy and registered, and the file in force is the one on disk;\n" +
-			"1 if not; 3 if no agent runs.",
+			"1 if not; 3 if no agent runs; 5 if it is another user's; 6 if it does not answer, or hangs.",
 		Example:     "  rollcall agent status\n  rollcall agent status -o json",
 		Args:        usageArgs(cobra.NoArgs),
 		Annotations: outputs("table", "wide", "json", "yaml"),
@@ -42,6 +43,9 @@ func newAgentStatus(a *app) *cobra.Command {
 	return cmd
 }
 
+// agentHangs is after how long without a turn of its loop an agent hangs. One that drains turns no more.
+const agentHangs = 30 * time.Second
+
 // agentStatus is an agent's status, as JSON.
 type agentStatus struct {
 	APIVersion string `json:"apiVersion"`
@@ -56,8 +60,12 @@ func (a *app) agentStatus(ctx context.Context, socket string) error {
 	switch {
 	case errors.Is(err, agent.ErrNotRunning):
 		return fail(exitNotFound, "%v", err)
+	case errors.Is(err, os.ErrPermission):
+		a.say("%v", err)
+		return &exitError{code: exitNotPermitted}
 	case err != nil:
-		return fail(exitOther, "%v", err)
+		a.say("%v", err)
+		return &exitError{code: exitTimeout}
 	}
 	err = a.print(agentStatus{apiVersion, "AgentStatus", *status}, nil, func() string { return a.fitted(agentRows(status, time.Now())) })
 	if err != nil {
@@ -68,6 +76,10 @@ func (a *app) agentStatus(ctx context.Context, socket string) error {
 	}
 	if status.FileError != "" {
 		a.say("the file is not in force; what it said before is: %s", status.FileError)
+	}
+	if time.Since(status.Turned) > agentHangs {
+		a.say("the agent hangs: it last looked at its file and its checks %s ago", inventory.Age(status.Turned, time.Now()))
+		return &exitError{code: exitTimeout}
 	}
 	if !status.OK() {
 		return &exitError{code: exitOther}

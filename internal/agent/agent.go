@@ -42,6 +42,7 @@ type Agent struct {
 	mu        sync.Mutex
 	fleet     *fleet    // what is in force
 	loaded    time.Time // when it was read
+	turned    time.Time // when the loop last went round
 	fileErr   error     // why the file as it is now is not in force
 	protected time.Time // since when all checks fail; zero: they do not
 }
@@ -105,6 +106,9 @@ func (a *Agent) follow(ctx context.Context) {
 				a.reload(c)
 			}
 			a.fleet.tidy()
+			a.mu.Lock()
+			a.turned = time.Now()
+			a.mu.Unlock()
 			a.watchNetwork()
 			a.tellStatus()
 		case <-beats:
@@ -157,6 +161,7 @@ func (a *Agent) take(config *Config) {
 	changes := a.fleet.apply(config)
 	a.mu.Lock()
 	a.loaded, a.fileErr = time.Now(), nil
+	a.turned = a.loaded
 	a.mu.Unlock()
 	a.log.Info("services file in force", "file", a.opts.File, "endpoints", len(config.Services),
 		"added", changes.added, "changed", changes.changed, "removed", changes.removed)
@@ -195,7 +200,7 @@ func (a *Agent) tellStatus() {
 func (a *Agent) Status() Status {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	s := Status{PID: os.Getpid(), File: a.opts.File, Loaded: a.loaded, Endpoints: a.fleet.endpoints()}
+	s := Status{PID: os.Getpid(), Turned: a.turned, File: a.opts.File, Loaded: a.loaded, Endpoints: a.fleet.endpoints()}
 	if a.fileErr != nil {
 		s.FileError = printable.Error(a.fileErr)
 	}

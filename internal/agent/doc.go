@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package agent keeps the endpoints of a file registered in etcd, each for as long as its checks
-// pass: what "rollcall agent" runs. The file is followed; what is in it and what was found is told
-// on a unix socket, and to systemd.
+// pass: what "rollcall agent" runs. The agent follows the file; its status is on a unix socket, and
+// systemd has it.
 //
 // # Concurrency
 //

@@ -11,6 +11,7 @@ import (
 // Status is what an agent does.
 type Status struct {
 	PID       int        `json:"pid"`
+	Turned    time.Time  `json:"turned"` // when it last looked at its file and its checks, as it does each second
 	File      string     `json:"file"`
 	Loaded    time.Time  `json:"loaded"`              // when the file that is in force was read
 	FileError string     `json:"fileError,omitempty"` // why the file as it is now is not in force
