@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -95,8 +94,8 @@ func (a *app) agentSocket(given string) (string, error) {
 	case user != "":
 		return filepath.Join(user, "rollcall", "agent.sock"), nil
 	}
-	return "", fail(exitUsage, "--socket is missing: there is no $XDG_RUNTIME_DIR to have it in; give a path, such as --socket %s",
-		filepath.Join(os.TempDir(), "rollcall-"+strconv.Itoa(os.Getuid()), "agent.sock"))
+	return "", fail(exitUsage, "--socket is missing: there is no $XDG_RUNTIME_DIR to have it in; "+
+		"give a path in a directory that is yours alone, such as --socket ~/.rollcall/agent.sock")
 }
 
 var errNoFile = fail(exitUsage, "--file is missing: the services file, such as -f services.yaml")

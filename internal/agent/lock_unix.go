@@ -12,9 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lockFile locks a file for as long as it is open. The lock of a process ends with it.
+// lockFile locks a file for as long as it is open. The lock of a process ends with it. A link is
+// refused: it may be somebody else's, to have a file of this user made.
 func lockFile(path string) (*os.File, error) {
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}
