@@ -212,6 +212,9 @@ func (f *fleet) probesLocked() (all []probe) {
 			if p, ok := m.probe(); ok {
 				all = append(all, p)
 			}
+			if m.begun() { // what it took over from is checked no more
+				break
+			}
 		}
 	}
 	return all
