@@ -4,6 +4,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"maps"
@@ -90,6 +91,10 @@ func (s *storedService) endpoints() (n int) {
 	return n
 }
 
+func (s *storedService) sort() {
+	slices.SortFunc(s.keys, func(a, b *mvccpb.KeyValue) int { return bytes.Compare(a.Key, b.Key) })
+}
+
 func (s *storedService) manifest(service string) manifestService {
 	m := manifestService{Instances: []manifestInstance{}}
 	m.Service, m.ServiceBase64 = textOrBytes(service)
@@ -102,7 +107,18 @@ func (s *storedService) manifest(service string) manifestService {
 	return m
 }
 
-// readStored reads services, all where none is named, at one revision.
+// longest returns the longest name of a service that a key is under.
+func longest(key string, services map[string]*storedService) string {
+	for {
+		key, _ = rollcall.SplitKey(key)
+		if services[key] != nil || key == "" {
+			return key
+		}
+	}
+}
+
+// readStored reads services, all where none is named, at one revision. A key is of the service with the longest name
+// that it is under.
 func readStored(ctx context.Context, client *clientv3.Client, services []string) (map[string]*storedService, error) {
 	all := make(map[string]*storedService)
 	of := func(service string) *storedService {
@@ -139,6 +155,9 @@ func readStored(ctx context.Context, client *clientv3.Client, services []string)
 		for _, kv := range resp.Responses[1].GetResponseRange().Kvs {
 			of(service).config = kv
 		}
+	}
+	for service, stored := range all {
+		stored.keys = slices.DeleteFunc(stored.keys, func(kv *mvccpb.KeyValue) bool { return longest(string(kv.Key), all) != service })
 	}
 	return all, nil
 }

@@ -133,26 +133,24 @@ func (a *app) importFile(ctx context.Context, f importFlags) error {
 }
 
 func planImports(ctx context.Context, client *clientv3.Client, wanted manifest, rules importRules) (plans []importPlan, err error) {
-	for _, service := range wanted.Services {
-		all, err := readStored(ctx, client, []string{service.name()})
-		if err != nil {
-			return nil, err
-		}
-		p, err := planImport(service, *all[service.name()], rules)
-		if err != nil {
-			return nil, err
-		}
-		plans = append(plans, p)
+	names := make([]string, 0, len(wanted.Services))
+	for _, s := range wanted.Services {
+		names = append(names, s.name())
 	}
-	return plans, nil
+	if len(names) == 0 {
+		return nil, nil
+	}
+	stored, err := readStored(ctx, client, names)
+	if err != nil {
+		return nil, err
+	}
+	return planImport(wanted, stored, rules)
 }
 
 // writeImport writes service by service, and records what it has done.
 func (a *app) writeImport(ctx context.Context, plans []importPlan, f importFlags, yes bool, done *imported) error {
-	for i := range plans {
-		if err := plans[i].empties(); err != nil && !yes {
-			return err
-		}
+	if err := emptiesOne(plans); err != nil && !yes {
+		return err
 	}
 	return a.talk(ctx, func(ctx context.Context, client *clientv3.Client) error {
 		var lease clientv3.LeaseID

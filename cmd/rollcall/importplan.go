@@ -4,6 +4,7 @@
 package main
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -39,31 +40,49 @@ type importChange struct {
 	old    *mvccpb.KeyValue // nil: absent
 }
 
-// planImport compares a service of a file with what etcd holds.
-func planImport(wanted manifestService, stored storedService, rules importRules) (importPlan, error) {
-	p := importPlan{service: wanted.name(), before: stored}
-	old := make(map[string]*mvccpb.KeyValue)
-	for _, kv := range stored.keys {
-		old[string(kv.Key)] = kv
+// planImport compares the services of a file with what etcd holds of them: all of them together, since the keys of
+// one may be under the name of another. A key is of the service that lists it, else of the one that it is stored under.
+func planImport(wanted manifest, stored map[string]*storedService, rules importRules) ([]importPlan, error) {
+	old := make(map[string]*mvccpb.KeyValue) // that no service lists
+	for _, s := range stored {
+		for _, kv := range s.keys {
+			old[string(kv.Key)] = kv
+		}
 	}
-	for _, i := range wanted.Instances {
-		value, err := i.value()
+	plans := make([]importPlan, len(wanted.Services))
+	for n, s := range wanted.Services {
+		p := &plans[n]
+		p.service, p.before.config = s.name(), stored[s.name()].config
+		for _, i := range s.Instances {
+			value, err := i.value()
+			if err != nil {
+				return nil, err
+			}
+			key := rollcall.Key(p.service, i.id())
+			if old[key] != nil {
+				p.before.keys = append(p.before.keys, old[key])
+			}
+			p.put(key, value, i.Leased, old[key], rules)
+			delete(old, key)
+		}
+		config, err := s.config()
 		if err != nil {
-			return p, err
+			return nil, err
 		}
-		key := rollcall.Key(p.service, i.id())
-		p.put(key, value, i.Leased, old[key], rules)
-		delete(old, key)
+		p.setConfig(s.configKey(), config, rules)
 	}
-	for _, kv := range stored.keys {
-		if old[string(kv.Key)] != nil {
-			p.remove(kv, rules)
+	for n := range plans {
+		p := &plans[n]
+		for _, kv := range stored[p.service].keys {
+			if old[string(kv.Key)] != nil {
+				p.before.keys = append(p.before.keys, kv)
+				p.remove(kv, rules)
+			}
 		}
+		p.before.sort()
+		p.after.sort()
 	}
-	slices.SortFunc(p.after.keys, func(a, b *mvccpb.KeyValue) int { return strings.Compare(string(a.Key), string(b.Key)) })
-	config, err := wanted.config()
-	p.setConfig(wanted.configKey(), config, rules)
-	return p, err
+	return plans, nil
 }
 
 // put plans an instance of the file.
@@ -118,12 +137,36 @@ func (p *importPlan) setConfig(key, config string, rules importRules) {
 	}
 }
 
-// empties returns an error if the service is left without an endpoint.
-func (p *importPlan) empties() error {
-	if n := p.before.endpoints(); n > 0 && p.after.endpoints() == 0 {
-		return &edit.EmptiesError{Service: p.service, Endpoints: n}
+// emptiesOne returns an error if a service is left without an endpoint: one of the file, or one within it that a key
+// is removed from.
+func emptiesOne(plans []importPlan) error {
+	var before, after []*mvccpb.KeyValue
+	services := make(map[string]bool)
+	for _, p := range plans {
+		before, after = append(before, p.before.keys...), append(after, p.after.keys...)
+		services[p.service] = true
+		for _, c := range p.changes {
+			if service, _ := rollcall.SplitKey(c.key); c.value == nil && !strings.HasPrefix(c.key, rollcall.ConfigPrefix) {
+				services[service] = true
+			}
+		}
+	}
+	for _, service := range slices.Sorted(maps.Keys(services)) {
+		if n := endpointsUnder(before, service); n > 0 && endpointsUnder(after, service) == 0 {
+			return &edit.EmptiesError{Service: service, Endpoints: n}
+		}
 	}
 	return nil
+}
+
+// endpointsUnder counts the endpoints that clients of a service see.
+func endpointsUnder(keys []*mvccpb.KeyValue, service string) (n int) {
+	for _, kv := range keys {
+		if _, err := rollcall.Decode(kv); err == nil && strings.HasPrefix(string(kv.Key), service+"/") {
+			n++
+		}
+	}
+	return n
 }
 
 // steps returns the writes, each on condition that its key is as it was read.
