@@ -111,17 +111,23 @@ func collectLicences(ctx context.Context, info *debug.BuildInfo) ([]byte, error)
 	if err := addLicences(&b, "Go's standard library "+info.GoVersion, strings.TrimSpace(string(goroot))); err != nil {
 		return nil, err
 	}
+	args := []string{"mod", "download", "-json"}
 	for _, m := range linked(info) {
-		var module struct{ Dir string }
-		out, err := exec.CommandContext(ctx, "go", "mod", "download", "-json", m.Path+"@"+m.Version).Output()
+		args = append(args, m.Path+"@"+m.Version)
+	}
+	out, err := exec.CommandContext(ctx, "go", args...).Output()
+	if err != nil {
+		return nil, fmt.Errorf("go mod download: %w", err)
+	}
+	decoder := json.NewDecoder(bytes.NewReader(out))
+	for range linked(info) {
+		var module struct{ Path, Version, Dir string }
+		err := decoder.Decode(&module)
 		if err == nil {
-			err = json.Unmarshal(out, &module)
-		}
-		if err == nil {
-			err = addLicences(&b, m.Path+" "+m.Version, module.Dir)
+			err = addLicences(&b, module.Path+" "+module.Version, module.Dir)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("licence of %s %s: %w", m.Path, m.Version, err)
+			return nil, fmt.Errorf("licence of %s %s: %w", module.Path, module.Version, err)
 		}
 	}
 	return b.Bytes(), nil
