@@ -154,8 +154,8 @@ func TestSidecarEnds(t *testing.T) {
 	if !slices.Contains(sidecar.Args, "--addr=$(POD_IP):50051") || sidecar.Env[0].Name != "POD_IP" || sidecar.Env[0].ValueFrom.FieldRef.FieldPath != "status.podIP" {
 		t.Errorf("args %v, env %v: want the pod's address", sidecar.Args, sidecar.Env)
 	}
-	if hook := sidecar.Lifecycle.PreStop.Exec.Command; len(hook) != 3 || hook[2] != `exec rollcall drain greeter "$POD_IP:50051"` {
-		t.Errorf("hook %v, want one that drains the same endpoint", hook)
+	if hook := sidecar.Lifecycle.PreStop.Exec.Command; len(hook) != 3 || hook[2] != `exec rollcall drain --force greeter "$POD_IP:50051"` {
+		t.Errorf("hook %v, want one that drains the same endpoint, even if it is the last", hook)
 	}
 	if ready := sidecar.ReadinessProbe.HTTPGet; ready.Path != "/readyz" || ready.Port != sidecar.Ports[0].Name {
 		t.Errorf("the sidecar's readiness is %+v", ready)
