@@ -84,9 +84,14 @@ func askGRPC(ctx context.Context, addr, service string, secure bool) error {
 	case s.Code() == codes.NotFound:
 		return fmt.Errorf("the server's grpc.health.v1 knows no service %q", service)
 	default:
-		return fmt.Errorf("gRPC health of %q: %v: %s", service, s.Code(), detail(s.Message()))
+		return fmt.Errorf("gRPC health of %q: %v: %s", service, s.Code(), s.Message())
 	}
 }
+
+// answered is the error of a server that has answered in time, even if not to the end.
+type answered string
+
+func (a answered) Error() string { return string(a) }
 
 // getHTTP makes a request on a connection of its own, without a proxy.
 func getHTTP(ctx context.Context, target string) error {
@@ -96,7 +101,7 @@ func getHTTP(ctx context.Context, target string) error {
 	}
 	req.Header.Set("User-Agent", "rollcall")
 	client := http.Client{
-		Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: anyCertificate,
+		Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: anyCertificate, MaxResponseHeaderBytes: 64 << 10,
 			DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) { return dial(ctx, addr) }},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
@@ -110,10 +115,10 @@ func getHTTP(ctx context.Context, target string) error {
 	if resp.StatusCode >= 200 && resp.StatusCode < 400 {
 		return nil
 	}
-	body, _ := io.ReadAll(io.LimitReader(resp.Body, 4*maxDetail))
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, 4*maxDetail)) // what has come in time
 	line, _, _ := strings.Cut(strings.TrimSpace(string(body)), "\n")
 	if line == "" {
-		return fmt.Errorf("HTTP status %s", detail(resp.Status))
+		return answered("HTTP status " + resp.Status)
 	}
-	return fmt.Errorf("HTTP status %s: %s", detail(resp.Status), detail(line))
+	return answered("HTTP status " + resp.Status + ": " + line)
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -19,7 +20,7 @@ import (
 // Forms lists what Parse accepts.
 const Forms = "grpc, grpc:SERVICE, grpc://HOST:PORT/SERVICE, the same with grpcs, tcp, tcp://HOST:PORT, http://HOST:PORT/PATH, https://HOST:PORT/PATH or exec:COMMAND"
 
-// maxDetail bounds what an error quotes of a server's or command's answer, in characters.
+// maxDetail bounds what an error says of a server's or command's answer, in characters.
 const maxDetail = 200
 
 // Check is one way to find out whether a server is healthy. The zero value always passes.
@@ -58,11 +59,19 @@ func Parse(text, addr string) (Check, error) {
 		if err != nil {
 			return refuse(errors.Unwrap(err).Error())
 		}
+		web := scheme == "http" || scheme == "https"
+		switch {
+		case u.User != nil:
+			text = u.Redacted()
+			return refuse("checks are shown to others, so no user or password; have exec:COMMAND ask with it")
+		case !web && u.RawQuery != "", u.Fragment != "":
+			return refuse("neither ? nor # has a meaning here")
+		}
 		if target, err = complete(u, addr); err != nil {
 			return refuse(err.Error())
 		}
 		u.Host, path = target, strings.TrimPrefix(u.Path, "/")
-		if scheme == "http" || scheme == "https" {
+		if web {
 			return Check{text, func(ctx context.Context) error { return getHTTP(ctx, u.String()) }}, nil
 		}
 	}
@@ -98,6 +107,9 @@ func complete(u *url.URL, addr string) (string, error) {
 	if port == "" {
 		return "", errors.New("the port is missing")
 	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return "", fmt.Errorf("port %s is not from 1 to 65535", port)
+	}
 	return net.JoinHostPort(host, port), nil
 }
 
@@ -109,14 +121,28 @@ func (c Check) Run(ctx context.Context, timeout time.Duration) error {
 	bounded, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	err := c.probe(bounded)
-	switch {
+	switch _, known := err.(answered); {
 	case err == nil:
 		return nil
-	case ctx.Err() == nil && (bounded.Err() != nil || os.IsTimeout(err)):
+	case !known && ctx.Err() == nil && (bounded.Err() != nil || os.IsTimeout(err)):
 		err = fmt.Errorf("no answer within %v", timeout)
 	}
-	return fmt.Errorf("%s: %w", c.text, err)
+	why := err.Error()
+	why = why[:min(len(why), 4*maxDetail)]
+	return &failure{check: c.text, why: printable.Shorten(printable.Escape(why), maxDetail)}
 }
 
-// detail makes a line of what a server or command has said fit for an error.
-func detail(text string) string { return printable.Shorten(printable.Escape(text), maxDetail) }
+// failure is why a check failed.
+type failure struct{ check, why string }
+
+func (f *failure) Error() string { return f.check + ": " + f.why }
+
+// public returns an error for everybody: of a failure only which kind of check it is, since the check and
+// what it was answered may name what is not for everybody.
+func public(err error) error {
+	if f := (*failure)(nil); errors.As(err, &f) {
+		kind, _, _ := strings.Cut(f.check, ":")
+		return fmt.Errorf("its %s check fails", kind)
+	}
+	return err
+}

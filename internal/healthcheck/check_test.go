@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -54,9 +55,16 @@ func TestParseRefuses(t *testing.T) {
 		"http://h:port/":       "invalid port",
 		"http://[::1":          "missing ']'",
 		"udp://127.0.0.1:5353": "unknown kind",
+		"tcp://h:99999":        "port 99999 is not from 1 to 65535",
+		"http://h:0/":          "port 0 is not",
+		"grpc://h:1/shop?a=b":  "neither ? nor #",
+		"http://h:1/#top":      "neither ? nor #",
+		"http://u:secret@:1/x": "no user or password",
 	} {
 		if _, err := Parse(text, "10.0.0.1:80"); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "want grpc") {
 			t.Errorf("%q: %v, want %q and what is possible", text, err, want)
+		} else if strings.Contains(err.Error(), "secret") {
+			t.Errorf("%q: %v shows the password", text, err)
 		}
 	}
 }
@@ -186,6 +194,29 @@ func TestHTTP(t *testing.T) {
 	refused := unused(t)
 	wantRun(t, "http://"+refused, addr, patience, "connect to "+refused+": connection refused")
 	wantRun(t, "http:///", silent(t), 100*time.Millisecond, "no answer within 100ms")
+	endless := says(t, "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 1000\r\n\r\nloading\n")
+	wantRun(t, "http:///", endless, time.Second, "HTTP status 503 Service Unavailable: loading")
+	check, err := Parse("http:///", says(t, strings.Repeat("garbage ", 1<<17)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := check.Run(t.Context(), patience); err == nil || len(err.Error()) > 2*maxDetail {
+		t.Errorf("an error of %d bytes, want a short one", len(fmt.Sprint(err)))
+	}
+}
+
+// says accepts connections, says something to each and keeps it open.
+func says(t *testing.T, text string) string {
+	return listen(t, func(lis net.Listener) {
+		for {
+			conn, err := lis.Accept()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			go func() { _, _ = conn.Write([]byte(text)) }()
+		}
+	})
 }
 
 func TestExec(t *testing.T) {
@@ -201,16 +232,21 @@ func TestExec(t *testing.T) {
 	wantRun(t, "exec:kill -9 $$", addr, patience, "signal: killed")
 	wantRun(t, "exec:sleep 3 & exit 0", addr, patience, "") // its output is not awaited
 	wantRun(t, "exec:sleep 3 & echo bad; exit 1", addr, patience, "exit status 1: bad")
+	t.Setenv("ROLLCALL_PASSWORD", "secret")
+	t.Setenv("ETCDCTL_USER", "root:secret")
+	t.Setenv("ROLLCALL_ENDPOINTS", "127.0.0.1:1")
+	wantRun(t, `exec:test -z "$ROLLCALL_PASSWORD$ETCDCTL_USER" && test -n "$ROLLCALL_ENDPOINTS"`, addr, patience, "")
 	wantRun(t, "exec:no-such-command-here", addr, patience, "exit status 127: ")
 }
 
-// A command that takes too long is killed with what it has started.
+// A command that takes too long is killed with what it has started; what one leaves behind is killed, too.
 func TestExecKillsItsGroup(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("only Unix has process groups")
 	}
 	file := filepath.Join(t.TempDir(), "written")
 	began := time.Now()
+	wantRun(t, "exec:(sleep 1; echo > '"+file+"') & exit 0", "10.0.0.1:80", patience, "")
 	wantRun(t, "exec:(sleep 1; echo > '"+file+"') & sleep 60", "10.0.0.1:80", 200*time.Millisecond, "no answer within 200ms")
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("took %v", took)

@@ -45,11 +45,11 @@ type Options struct {
 	Fall     int           // failures in a row that take the endpoint out; default 3
 	Rise     int           // successes in a row that register it, or let it return; default 2
 
-	// Report, if set, is told of each change, from Run.
+	// Report, if set, is called with each change, from Run.
 	Report func(Event)
 
-	// Stay, if set, is asked from Run whenever an endpoint would go out. If it returns true the endpoint
-	// stays, until the next failure.
+	// Stay, if set, is asked from Run whenever an endpoint would go out. If it returns true the check fails
+	// open: the endpoint stays, until the next failure.
 	Stay func() bool
 }
 
@@ -96,7 +96,8 @@ type Endpoint struct {
 
 	// Owned by Run.
 	health   hysteresis
-	reported Kind // last event
+	reported Event // the last one
+	told     time.Time
 
 	mu      sync.Mutex
 	err     error                  // of the last run of the checks
@@ -193,7 +194,7 @@ func (e *Endpoint) observe(result error) error {
 	switch {
 	case !changed && result == nil && e.health.held():
 		e.report(Held, nil)
-	case !changed && result == nil && e.health.healthy && e.reported == Kept:
+	case !changed && result == nil && e.health.healthy && e.reported.Kind == Kept:
 		e.report(Recovered, nil)
 	case !changed && result != nil && e.registration() == nil:
 		e.report(Waiting, result)
@@ -242,14 +243,18 @@ func (e *Endpoint) register() error {
 	return nil
 }
 
-// report tells of an event, unless it is what was reported last.
+// retell is the least time between two reports of one Kind, whose cause has changed.
+const retell = 10 * time.Second
+
+// report reports an event, unless it is what was reported last.
 func (e *Endpoint) report(kind Kind, cause error) {
-	if kind == e.reported {
+	now, last := time.Now(), e.reported
+	if kind == last.Kind && (fmt.Sprint(cause) == fmt.Sprint(last.Cause) || now.Sub(e.told) < retell) {
 		return
 	}
-	e.reported = kind
+	e.reported, e.told = Event{Kind: kind, Key: e.Key(), Cause: cause, Until: e.health.until}, now
 	if e.opts.Report != nil {
-		e.opts.Report(Event{Kind: kind, Key: e.Key(), Cause: cause, Until: e.health.until})
+		e.opts.Report(e.reported)
 	}
 }
 

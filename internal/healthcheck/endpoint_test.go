@@ -119,7 +119,7 @@ func TestEndpointFollowsItsChecks(t *testing.T) {
 		e.sick.Store(true)
 		e.after(10500*time.Millisecond, "")
 		e.reported(Waiting)
-		e.unready("test: sick")
+		e.unready("its test check fails")
 		e.sick.Store(false)
 		e.after(time.Second, "") // at 11 s it has passed once
 		e.after(time.Second, serving)
@@ -131,7 +131,7 @@ func TestEndpointFollowsItsChecks(t *testing.T) {
 		e.after(14*time.Second, serving)
 		e.unready("<nil>")
 		e.after(time.Second, draining)
-		e.unready("draining: test: sick")
+		e.unready("draining: its test check fails")
 		e.sick.Store(false) // at 32 and 37 s
 		e.after(9*time.Second, draining)
 		e.unready("draining")
@@ -230,7 +230,7 @@ func TestChecksDuringAnOutage(t *testing.T) {
 		e.unready("<nil>")       // etcd's outage is none of the server
 		e.sick.Store(true)
 		time.Sleep(20 * time.Second)
-		e.unready("draining: test: sick")
+		e.unready("draining: its test check fails")
 		e.conn.Mend()
 		e.after(30*time.Second, draining)
 		e.conn.Cut()
@@ -282,7 +282,10 @@ func TestAllChecksMustPass(t *testing.T) {
 	last := Check{"slow", func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }}
 	run(t, Options{Checks: []Check{first, last}}, func(e *env) {
 		e.after(time.Minute, "")
-		e.unready("slow: no answer within 1s")
+		e.unready("its slow check fails")
+		if err := e.endpoint.Status().Err; fmt.Sprint(err) != "slow: no answer within 1s" {
+			e.Error(err)
+		}
 	})
 }
 

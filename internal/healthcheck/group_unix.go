@@ -10,7 +10,7 @@ import (
 	"syscall"
 )
 
-// inGroup has a command run in a process group of its own, which is killed as a whole.
+// inGroup has a command run in a process group of its own, which Cancel kills as a whole.
 func inGroup(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }

@@ -19,9 +19,9 @@ const (
 	Waiting     Kind = iota + 1 // its checks fail, and it is not registered yet
 	Registering                 // its checks pass for the first time
 	Leaving                     // its checks have failed often enough: it drains
-	Held                        // its checks pass, but it went out too often to return at once
+	Held                        // damped: its checks pass, but it went out too often to return at once
 	Returning                   // its checks pass again
-	Kept                        // its checks have failed often enough, but Options.Stay keeps it
+	Kept                        // failed open: its checks have failed often enough, but Options.Stay keeps it
 	Recovered                   // its checks pass again after Kept
 )
 
@@ -75,19 +75,19 @@ func (e *Endpoint) Status() Status {
 }
 
 // Unready returns why the endpoint gets no calls, nil if it does. Once it has been registered, an
-// outage of etcd changes nothing: clients can still call it.
+// outage of etcd changes nothing: clients can still call it. Of a check it names the kind alone.
 func (s Status) Unready() error {
 	switch {
 	case s.State.Phase == rollcall.Closed:
 		return errors.New("it has been removed")
 	case s.State.Draining && !s.Healthy && s.Err != nil:
-		return fmt.Errorf("draining: %w", s.Err)
+		return fmt.Errorf("draining: %w", public(s.Err))
 	case s.State.Draining:
 		return errors.New("draining")
 	case errors.Is(s.State.Err, rollcall.ErrSuperseded):
 		return s.State.Err
 	case s.State.Phase == rollcall.Registering && s.Err != nil:
-		return s.Err
+		return public(s.Err)
 	case s.State.Phase == rollcall.Registering && s.State.Err != nil:
 		return s.State.Err
 	case s.State.Phase == rollcall.Registering:

@@ -15,7 +15,7 @@ func (e *Endpoint) With(opts Options) (*Endpoint, error) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	next.health, next.reported = e.health, e.reported
+	next.health, next.reported, next.told = e.health, e.reported, e.told
 	next.health.fall, next.health.rise = next.opts.Fall, next.opts.Rise
 	next.err, next.healthy, next.since, next.passed = e.err, e.healthy, e.since, e.passed
 	if e.reg == nil {

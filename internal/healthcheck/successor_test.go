@@ -5,6 +5,7 @@ package healthcheck
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,7 +14,7 @@ import (
 // Status tells since when the checks pass or fail, and when they passed last.
 func TestStatusTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := Endpoint{health: hysteresis{fall: 10, rise: 10}, reported: Waiting, begun: make(chan struct{})}
+		e := Endpoint{health: hysteresis{fall: 10, rise: 10}, reported: Event{Kind: Waiting}, begun: make(chan struct{})}
 		began := time.Now()
 		at := func(seconds int) time.Time { return began.Add(time.Duration(seconds) * time.Second) }
 		failed := errors.New("down")
@@ -28,6 +29,25 @@ func TestStatusTimes(t *testing.T) {
 				t.Errorf("run %d: since %v, passed %v, want %v and %v", i, s.Since, s.Passed, row.since, row.passed)
 			}
 			time.Sleep(time.Second)
+		}
+	})
+}
+
+// While an endpoint waits, another cause of the same is reported, but not as often as it changes.
+func TestAnotherCauseIsReported(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var got []string
+		e := Endpoint{health: hysteresis{fall: 3, rise: 2}, begun: make(chan struct{}), opts: Options{Report: func(event Event) {
+			got = append(got, event.Cause.Error())
+		}}}
+		for _, cause := range []string{"refused", "loading", "warming", "refused", "refused", "refused", "loading", "loading"} {
+			if err := e.observe(errors.New(cause)); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(4 * time.Second)
+		}
+		if want := []string{"refused", "loading"}; !slices.Equal(got, want) {
+			t.Errorf("reported %q, want %q", got, want)
 		}
 	})
 }
