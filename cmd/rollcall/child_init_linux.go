@@ -4,6 +4,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"os/signal"
 	"slices"
@@ -13,30 +14,31 @@ import (
 // isInit reports whether this is process 1 of a container, to which the kernel gives orphans.
 func isInit() bool { return os.Getpid() == 1 }
 
-// superviseAsInit runs this command line again as a child, passes all signals on to it, and reaps every
-// process that ends: nothing else in this process waits for children, so none is taken from it.
-func superviseAsInit() error {
+// superviseAsInit runs this command line again as a child, passes all signals on to it, reaps every process
+// that ends, and returns the child's exit code. Nothing else in this process waits for children, so none
+// is taken from it.
+func superviseAsInit() int {
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals)
 	child, err := syscall.ForkExec("/proc/self/exe", os.Args, &syscall.ProcAttr{Env: os.Environ(), Files: []uintptr{0, 1, 2}})
 	if err != nil {
-		return fail(exitCannotRun, "cannot start itself as a child of process 1: %v", err)
+		fmt.Fprintf(os.Stderr, "rollcall: cannot start itself as a child of process 1: %v\n", err)
+		return exitCannotRun
 	}
 	// Of no use to the child, or sent to it by the kernel.
 	kept := []os.Signal{syscall.SIGCHLD, syscall.SIGURG, syscall.SIGPIPE, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU}
 	for sig := range signals {
-		if !slices.Contains(kept, sig) {
+		if !slices.Contains(kept, sig) && !fromTerminal(sig) {
 			_ = syscall.Kill(child, sig.(syscall.Signal))
 		}
 		if status, ended := reap(child); ended {
-			code := status.ExitStatus()
 			if status.Signaled() {
-				code = 128 + int(status.Signal())
+				return 128 + int(status.Signal())
 			}
-			return &exitError{code: code}
+			return status.ExitStatus()
 		}
 	}
-	return nil
+	return 0
 }
 
 // reap waits for all children that have ended, and returns the status of one of them.

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/rollcall-grpc/rollcall/internal/healthcheck"
 )
 
 // Exit codes of a command that cannot be started, as in shells.
@@ -31,6 +33,7 @@ func (s *registerSession) runCommand(ctx context.Context, command []string, sign
 	}
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = s.a.stdin, s.a.stdout, s.a.stderr
+	cmd.Env = healthcheck.Environ()
 	prepareChild(cmd)
 	runtime.LockOSThread() // the thread must live until the command has ended
 	defer runtime.UnlockOSThread()
@@ -53,10 +56,10 @@ func (s *registerSession) runCommand(ctx context.Context, command []string, sign
 		defer close(c.maintained)
 		c.failed = s.maintain(maintaining)
 	}()
-	c.supervise(signals, func(sig os.Signal) {
+	c.supervise(running, signals, func(waiting context.Context, sig os.Signal) {
 		stopMaintaining()
 		<-c.maintained
-		s.leave(running, "passing "+map[os.Signal]string{os.Interrupt: "SIGINT", syscall.SIGTERM: "SIGTERM"}[sig]+" on")
+		s.leave(waiting, "passing "+map[os.Signal]string{os.Interrupt: "SIGINT", syscall.SIGTERM: "SIGTERM"}[sig]+" on")
 	})
 	<-c.maintained
 	if c.failed != nil {
@@ -79,31 +82,34 @@ type runningCommand struct {
 }
 
 // supervise passes signals on until the command has ended. The first one that asks it to end waits
-// until leave, in which the endpoint leaves etcd, has returned; those that come meanwhile do not. If
-// the registration fails, the command is ended.
-func (c *runningCommand) supervise(signals <-chan os.Signal, leave func(os.Signal)) {
+// until leave, in which the endpoint leaves etcd, has returned. One that comes meanwhile does not: it
+// goes in place of the first and ends the wait. If the registration fails, the command is ended.
+func (c *runningCommand) supervise(ctx context.Context, signals <-chan os.Signal, leave func(context.Context, os.Signal)) {
 	maintained := c.maintained
 	asked := false
-	left := make(chan os.Signal, 1) // the signal that waited for leave
+	waiting, hurry := context.WithCancel(ctx)
+	defer hurry()
 	var leaving sync.WaitGroup
 	defer leaving.Wait()
 	var tooLong <-chan time.Time
 	for {
 		select {
 		case sig := <-signals:
-			switch {
+			switch ends := sig == os.Interrupt || sig == syscall.SIGTERM; {
 			case fromTerminal(sig): // the command has it
-			case !asked && (sig == os.Interrupt || sig == syscall.SIGTERM):
+			case ends && !asked:
 				asked = true
 				leaving.Go(func() {
-					leave(sig)
-					left <- sig
+					if leave(waiting, sig); waiting.Err() == nil {
+						_ = c.process.Signal(sig)
+					}
 				})
 			default:
+				if ends {
+					hurry()
+				}
 				_ = c.process.Signal(sig)
 			}
-		case sig := <-left:
-			_ = c.process.Signal(sig)
 		case <-maintained:
 			maintained = nil
 			if c.failed != nil {

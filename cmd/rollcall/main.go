@@ -19,8 +19,12 @@ func main() {
 }
 
 // run executes the command line and returns the exit code. The first SIGINT or SIGTERM
-// cancels the command's context, so that it can clean up; the second ends the process.
+// cancels the command's context, so that it can clean up; the second ends the process. As process 1 of a
+// container the command line runs in a child.
 func run(args []string) int {
+	if isInit() {
+		return superviseAsInit()
+	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	signals := make(chan os.Signal, 1)

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -40,21 +41,25 @@ several times, all must pass. One that keeps changing is put back later each tim
   grpc[:SERVICE]         the server's grpc.health.v1 says SERVING
   tcp                    the server accepts a connection
   http://HOST:PORT/PATH  the status is from 200 to 399; redirects are not followed
-  exec:COMMAND           the command, run by sh, exits with 0; it is killed at --timeout
+  exec:COMMAND           the command, run by sh, exits with 0; it is killed at --timeout, and what
+                         it leaves running when it ends
 
 They ask at --addr. grpc://HOST:PORT/SERVICE and tcp://HOST:PORT ask elsewhere, and a URL may leave
 its host, or host and port, to --addr: http://:8080/healthz, http:///healthz. grpcs and https use
-TLS and accept any certificate.
+TLS and accept any certificate. The credentials for etcd (ROLLCALL_USER, _PASSWORD, _PASSWORD_FILE and
+_AUTH_JWT_TOKEN, and ETCDCTL's) are not in the environment of exec: checks, nor of the COMMAND.
 
 On SIGTERM and SIGINT the endpoint is marked as draining, and removed after --drain; then the
-COMMAND gets the signal. A second signal is passed on at once, as are SIGHUP, SIGQUIT, SIGUSR1 and
-SIGUSR2, and Ctrl-C, which the terminal sends to both. Under systemd, set KillMode=mixed, or the
-COMMAND gets SIGTERM at once. As process 1 of a container, register reaps orphaned processes.
+COMMAND gets the signal. A second one is passed on at once, in place of the first, as are SIGHUP,
+SIGQUIT, SIGUSR1 and SIGUSR2; Ctrl-C and Ctrl-\ the terminal sends to both. Under systemd, set
+KillMode=mixed, or the COMMAND gets SIGTERM at once. As process 1 of a container, rollcall reaps
+orphaned processes.
 
 --addr :PORT advertises the address that this host uses towards etcd, and says which that is.
 --ready-http serves /readyz, which answers 200 while the endpoint takes calls, and otherwise 503 with
-the reason; and /livez, which always answers 200. Without a host, as in :8081, it listens on all
-addresses, as probes of Kubernetes need it. Once registered, an outage of etcd does not make it unready.`
+the reason, of checks their kind alone; and /livez, which always answers 200. Without a host, as in
+:8081, it listens on all addresses, as probes of Kubernetes need it. Once registered, an outage of
+etcd does not make it unready.`
 
 func newRegister(a *app) *cobra.Command {
 	var f registerFlags
@@ -72,9 +77,6 @@ func newRegister(a *app) *cobra.Command {
 		}),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			command := args[1:]
-			if isInit() && len(command) > 0 {
-				return superviseAsInit()
-			}
 			for _, name := range []string{"interval", "timeout", "fall", "rise"} {
 				if len(f.checks) == 0 && cmd.Flags().Changed(name) {
 					return fail(exitUsage, "--%s needs a --check, such as --check tcp", name)
@@ -83,7 +85,7 @@ func newRegister(a *app) *cobra.Command {
 			if len(command) == 0 && !cmd.Flags().Changed("drain") {
 				f.drain = 0
 			}
-			e, err := f.parse(a, args[0])
+			e, err := f.parse(cmd.Context(), a, args[0])
 			if err != nil {
 				return err
 			}
@@ -111,11 +113,11 @@ func (f *registerFlags) add(cmd *cobra.Command) {
 }
 
 // parse checks the flags, without asking etcd, and completes those that need this host's address.
-func (f *registerFlags) parse(a *app, service string) (e entry, err error) {
+func (f *registerFlags) parse(ctx context.Context, a *app, service string) (e entry, err error) {
 	if f.addr == "" {
 		return e, fail(exitUsage, "--addr is missing: where clients reach the service, such as --addr 10.0.0.7:50051")
 	}
-	if f.addr, err = a.completeAddr(f.addr); err != nil {
+	if f.addr, err = a.completeAddr(ctx, f.addr); err != nil {
 		return e, err
 	}
 	if e, err = f.endpointFlags.parse(service, f.addr); err != nil {

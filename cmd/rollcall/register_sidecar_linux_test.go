@@ -365,6 +365,39 @@ func TestRegisterDrainsBeforeItSignals(t *testing.T) {
 	}
 }
 
+// A second signal goes in place of the first, which the command does not get as well.
+func TestRegisterSecondSignal(t *testing.T) {
+	t.Parallel()
+	endpoint := sharedEtcd(t)
+	client := etcdClient(t, endpoint)
+	p := launch(t, endpoint, "register", "t-second", "--addr", "10.0.0.1:80", "--drain", "1s", "--", "sh", "-c",
+		`trap 'echo got TERM' TERM; echo started; i=0; while [ $i -lt 60 ]; do sleep 0.05; i=$((i+1)); done`)
+	_, _ = p.stdout.ReadString('\n')
+	eventually(t, "it is registered", func() bool { return strings.Contains(p.stderr.String(), "t-second/10.0.0.1:80") })
+	p.signal(t, syscall.SIGTERM)
+	eventually(t, "it is draining", func() bool { return strings.Contains(valueOf(t, client, "t-second/10.0.0.1:80"), "draining") })
+	p.signal(t, syscall.SIGTERM)
+	if code, out := p.end(t); code != 0 || out != "got TERM\n" {
+		t.Errorf("exit %d, stdout %q, want one signal; stderr %q", code, out, p.stderr.String())
+	}
+}
+
+// An endpoint that an operator has just drained is given what is left of --drain.
+func TestRegisterJustDrained(t *testing.T) {
+	t.Parallel()
+	endpoint := sharedEtcd(t)
+	p := launch(t, endpoint, "register", "t-just", "--addr", "10.0.0.1:80", "--drain", "60s", "--", "sh", "-c", script)
+	eventually(t, "it is registered", func() bool { return strings.Contains(p.stderr.String(), "t-just/10.0.0.1:80") })
+	must(t, endpoint, "drain", "t-just", "10.0.0.1:80", "--force")
+	eventually(t, "it knows", func() bool { return strings.Contains(p.stderr.String(), "is draining") })
+	p.signal(t, syscall.SIGTERM)
+	eventually(t, "it waits", func() bool { return strings.Contains(p.stderr.String(), "is draining; passing SIGTERM on in ") })
+	p.signal(t, syscall.SIGTERM)
+	if code, _ := p.end(t); code != 8 {
+		t.Errorf("exit %d, want 8", code)
+	}
+}
+
 // Without a host, --addr is the address towards etcd, and that is told.
 func TestRegisterFindsItsAddress(t *testing.T) {
 	endpoint := sharedEtcd(t)

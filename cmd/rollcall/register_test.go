@@ -246,6 +246,15 @@ func TestRegisterCommand(t *testing.T) {
 	}
 }
 
+// etcd's credentials are not the command's.
+func TestRegisterKeepsCredentials(t *testing.T) {
+	t.Setenv("ROLLCALL_PASSWORD", "secret")
+	p := launch(t, sharedEtcd(t), "register", "t-secret", "--addr", "10.0.0.1:80", "--", "sh", "-c", `echo "$ROLLCALL_PASSWORD at $ROLLCALL_ENDPOINTS"`)
+	if code, out := p.end(t); code != 0 || !strings.HasPrefix(out, " at ") || out == " at \n" {
+		t.Errorf("exit %d, stdout %q, want the endpoints alone; stderr %q", code, out, p.stderr.String())
+	}
+}
+
 // TestRegisterCommandLivesOn: a signal that the command survives leaves it registered.
 func TestRegisterCommandLivesOn(t *testing.T) {
 	endpoint := sharedEtcd(t)

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"net/url"
@@ -12,14 +13,14 @@ import (
 
 // completeAddr returns an address to advertise. One without a host gets the address that this host
 // uses towards etcd, which is the one that others reach it by most likely.
-func (a *app) completeAddr(addr string) (string, error) {
+func (a *app) completeAddr(ctx context.Context, addr string) (string, error) {
 	port, ok := strings.CutPrefix(addr, ":")
 	if !ok || port == "" {
 		return addr, nil
 	}
 	wayOut := "give the host yourself, --addr HOST:" + port
 	for _, endpoint := range a.endpoints {
-		local, remote, err := localTowards(endpoint)
+		local, remote, err := a.localTowards(ctx, endpoint)
 		switch {
 		case err != nil:
 			continue
@@ -39,11 +40,13 @@ func (a *app) completeAddr(addr string) (string, error) {
 
 // localTowards returns the address that this host uses towards an endpoint of etcd, and that of the
 // endpoint. Nothing is sent: the kernel chooses a route when a UDP socket is connected.
-func localTowards(endpoint string) (local, remote netip.Addr, err error) {
+func (a *app) localTowards(ctx context.Context, endpoint string) (local, remote netip.Addr, err error) {
 	if u, err := url.Parse(endpoint); err == nil && u.Host != "" {
 		endpoint = u.Host
 	}
-	conn, err := net.Dial("udp", endpoint)
+	ctx, cancel := context.WithTimeout(ctx, a.dialTimeout) // a name is resolved
+	defer cancel()
+	conn, err := new(net.Dialer).DialContext(ctx, "udp", endpoint)
 	if err != nil {
 		return local, remote, err
 	}

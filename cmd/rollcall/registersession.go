@@ -291,19 +291,24 @@ func (s *registerSession) connectionCause(err error) error {
 	return err
 }
 
-// leave takes the endpoint out of new calls, gives clients time to move, and removes it. What comes
-// next is for the message. If etcd does not answer, clients cannot be told, and there is no wait.
+// leave takes the endpoint out of new calls, gives clients time to move, and removes it. Time that it has
+// been draining already counts. What comes next is for the message. When ctx ends, so does the wait. If
+// etcd does not answer, clients cannot be told, and there is none.
 func (s *registerSession) leave(ctx context.Context, next string) {
 	telling, cancel := s.a.deadline(ctx)
 	defer cancel()
 	if s.drain > 0 {
+		rest := s.drain // what is left of it
+		if was := s.endpoint.Status().State; was.Phase == rollcall.Draining {
+			rest -= time.Since(was.Since)
+		}
 		called, err := s.endpoint.Drain(telling)
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			s.a.say("%s; %s without waiting for clients to move", s.a.explain(s.connectionCause(err)), next)
-		} else if called {
-			s.a.say("%q is draining; %s in %v", s.entry.key(), next, s.drain)
+		} else if ctx.Err() == nil && rest > 0 && (called || rest < s.drain) {
+			s.a.say("%q is draining; %s in %v", s.entry.key(), next, rest.Round(100*time.Millisecond))
 			select {
-			case <-time.After(s.drain):
+			case <-time.After(rest):
 			case <-ctx.Done():
 			}
 			removing, cancel := s.a.deadline(ctx)

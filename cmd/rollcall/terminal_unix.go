@@ -15,7 +15,7 @@ import (
 // foreground. The terminal has then sent it to the command too, which may take a second one as a
 // demand to end at once.
 func fromTerminal(sig os.Signal) bool {
-	if sig != os.Interrupt {
+	if sig != os.Interrupt && sig != unix.SIGQUIT {
 		return false
 	}
 	tty, err := os.Open("/dev/tty")
