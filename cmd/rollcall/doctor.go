@@ -60,7 +60,8 @@ func newDoctor(a *app) *cobra.Command {
 			"each by its id. Errors hurt now, warnings will, notes are worth knowing. What could not be\n" +
 			"looked at is said on standard error.\n\n" +
 			"The exit code is 0 if there is nothing worse than a note, 10 if there are warnings, 11 if\n" +
-			"there are errors, and 4, 5 or 6 if etcd cannot be reached, denies access or does not answer.",
+			"there are errors, and 4 or 5 if no member of etcd tells its status: 4 if none can be reached\n" +
+			"or answers in time, 5 if access is denied.",
 		Example:     "  rollcall doctor\n  rollcall doctor my-service --tls-ca ca.pem\n  rollcall doctor --no-dial -o json | jq -r '.findings[] | .id + \": \" + .what'",
 		Annotations: outputs("table", "json", "yaml", "name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
