@@ -41,7 +41,7 @@ var advisories = []advisory{
 	{"CVE-2021-28235", Warning, "passwords can be read over the debug interface", "3.4.25 3.5.8", ""},
 	{"CVE-2023-32082", Warning, "users can list keys of a lease that they may not read", "3.4.26 3.5.9", ""},
 	{"CVE-2026-33413", Warning, "several calls are open to users without the rights for them", "3.4.42 3.5.28 3.6.9", ""},
-	{"CVE-2026-33343", Warning, "nested transactions bypass the rights of users", "3.4.42 3.5.28 3.6.9", ""},
+	{"CVE-2026-33343", Warning, "transactions within transactions are not checked: a user with any right may write any key", "3.4.42 3.5.28 3.6.9", ""},
 	{"CVE-2026-44283", Warning, "puts in transactions let users read keys, or attach leases, without the right", "3.4.44 3.5.30 3.6.11", ""},
 	{"GHSA-3wh4-j44w-pg92", Warning, "revoked client certificates are accepted if --listen-client-http-urls is set", "3.5.32 3.6.13", ""},
 	{"GHSA-xg4h-6gfc-h4m8", Warning, "users who may read one key can watch all keys after it", "3.5.33 3.6.14 3.7.1", ""},
