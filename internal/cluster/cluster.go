@@ -22,6 +22,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
+
+	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 )
 
 // Level is how well a cluster does.
@@ -51,6 +53,8 @@ type Report struct {
 	// Asked is what came of asking each endpoint: those of the client, in their order, then client URLs of
 	// members that had not answered there.
 	Asked []Asked `json:"-"`
+	// Refused is the part of Unknown that etcd refuses this user.
+	Refused []string `json:"-"`
 }
 
 // Asked is what came of asking an endpoint.
@@ -60,7 +64,7 @@ type Asked struct {
 	Cluster     string            // as in Report; "" if it did not tell
 	Member      string            // the id, as in Member; "" if it did not tell
 	Certificate *x509.Certificate // that it presented; nil without TLS
-	Err         error             // why it did not tell its status
+	Err         error             // why it did not tell its status; see Refused
 }
 
 // Member is what a member tells of itself. If it told nothing, Error has the reason and only what
@@ -86,6 +90,7 @@ type Member struct {
 	Error          string   `json:"error,omitempty"`
 	ClientURLs     []string `json:"clientUrls,omitempty"` // that it advertises
 	Led            bool     `json:"-"`                    // it knows a leader, perhaps itself
+	Refused        bool     `json:"-"`                    // Error is that etcd refuses this user
 
 	id       uint64
 	leaderID uint64 // whom it follows; 0: nobody
@@ -166,7 +171,7 @@ func Inspect(ctx context.Context, client *clientv3.Client, timeout time.Duration
 	report.Asked = q.all
 	if report.Err == nil {
 		slices.Sort(q.unknowns)
-		report.Unknown = q.unknowns
+		report.Unknown, report.Refused = q.unknowns, q.refused
 	}
 	report.Level, report.Summary = judge(report)
 	return report
@@ -183,6 +188,7 @@ type inquiry struct {
 
 	mu       sync.Mutex
 	unknowns []string
+	refused  []string // of them
 }
 
 // answer is what came of asking an endpoint.
@@ -205,14 +211,18 @@ func (q *inquiry) within(ctx context.Context, ask func(context.Context) error) e
 func (q *inquiry) unknown(about string, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.unknowns = append(q.unknowns, about+": "+plain(err))
+	text := about + ": " + plain(err)
+	q.unknowns = append(q.unknowns, text)
+	if Refused(err) {
+		q.refused = append(q.refused, text)
+	}
 }
 
 // askAll asks endpoints at the same time, those that were not asked before.
 func (q *inquiry) askAll(ctx context.Context, endpoints []string, given bool) {
 	endpoints = slices.DeleteFunc(slices.Clone(endpoints), func(endpoint string) bool {
-		known := q.asked[hostOf(endpoint)]
-		q.asked[hostOf(endpoint)] = true
+		known := q.asked[HostOf(endpoint)]
+		q.asked[HostOf(endpoint)] = true
 		return known
 	})
 	answers := make([]answer, len(endpoints))
@@ -307,9 +317,13 @@ func (q *inquiry) members() (members []*pb.Member) {
 	return members
 }
 
-func hostOf(endpoint string) string {
+// Refused reports whether etcd answered that this user has not the right, or that it knows no such user.
+func Refused(err error) bool { return etcdkv.AccessDenied(err) || etcdkv.TokenRefused(err) }
+
+// HostOf returns the host:port of an endpoint, which may be a URL.
+func HostOf(endpoint string) string {
 	if _, host, ok := strings.Cut(endpoint, "://"); ok {
-		return host
+		return strings.TrimSuffix(host, "/")
 	}
 	return endpoint
 }

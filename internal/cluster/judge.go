@@ -44,7 +44,7 @@ func judge(r *Report) (Level, string) {
 		level = findings[0].level
 	}
 	if len(answers) == len(r.Members) {
-		parts = append(parts, fmt.Sprintf("%d of %s", len(answers), count(len(r.Members), "member answers", "members answer")))
+		parts = append(parts, fmt.Sprintf("%d of %s", len(answers), Count(len(r.Members), "member answers", "members answer")))
 	}
 	if i := slices.IndexFunc(r.Members, func(m Member) bool { return m.Leader }); i >= 0 {
 		parts = append(parts, "leader "+r.Members[i].Label())
@@ -81,7 +81,7 @@ func quorum(members []Member) []finding {
 	if len(silent) == 0 {
 		return nil
 	}
-	text := fmt.Sprintf("%d of %s (%s)", len(silent), count(voters, "member does not answer", "members "+plural(len(silent), "does", "do")+" not answer"),
+	text := fmt.Sprintf("%d of %s (%s)", len(silent), Count(voters, "member does not answer", "members "+plural(len(silent), "does", "do")+" not answer"),
 		strings.Join(silent, ", "))
 	switch spare := voters - len(silent) - (voters/2 + 1); {
 	case spare < 0 && led:
@@ -91,7 +91,7 @@ func quorum(members []Member) []finding {
 	case spare == 0:
 		return []finding{{Degraded, text + ": quorum holds, one more failure ends it"}}
 	default:
-		return []finding{{Degraded, fmt.Sprintf("%s: quorum holds, and survives %s", text, count(spare, "more failure", "more failures"))}}
+		return []finding{{Degraded, fmt.Sprintf("%s: quorum holds, and survives %s", text, Count(spare, "more failure", "more failures"))}}
 	}
 }
 
@@ -188,7 +188,8 @@ func Size(bytes int64) string {
 	return fmt.Sprintf("%.0f %cB", size, units[unit])
 }
 
-func count(n int, one, many string) string { return fmt.Sprintf("%d %s", n, plural(n, one, many)) }
+// Count returns a number of things, such as "1 member".
+func Count(n int, one, many string) string { return fmt.Sprintf("%d %s", n, plural(n, one, many)) }
 
 func plural(n int, one, many string) string {
 	if n == 1 {

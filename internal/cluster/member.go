@@ -30,7 +30,7 @@ func (q *inquiry) fill(r *Report, alarms []*pb.AlarmMember) {
 	}
 	if len(r.Members) == 0 {
 		for _, a := range q.answers {
-			r.Members = append(r.Members, Member{Endpoint: a.endpoint, Error: plain(a.err)})
+			r.Members = append(r.Members, Member{Endpoint: a.endpoint, Error: plain(a.err), Refused: Refused(a.err)})
 		}
 	}
 	for _, a := range alarms {
@@ -83,7 +83,7 @@ func (q *inquiry) best(r *Report) map[uint64]*answer {
 func (q *inquiry) member(m *pb.Member, a *answer) Member {
 	row := Member{ID: hex(m.ID), Name: m.Name, Learner: m.IsLearner, ClientURLs: m.ClientURLs, id: m.ID}
 	if a == nil {
-		row.Endpoint, row.Error = q.silence(m)
+		row.Endpoint, row.Error, row.Refused = q.silence(m)
 		return row
 	}
 	s := a.status
@@ -100,18 +100,18 @@ func (q *inquiry) member(m *pb.Member, a *answer) Member {
 	return row
 }
 
-// silence returns where a member without an answer was asked, and what came of it.
-func (q *inquiry) silence(m *pb.Member) (endpoint, cause string) {
+// silence returns where a member without an answer was asked, what came of it, and whether that is a refusal.
+func (q *inquiry) silence(m *pb.Member) (endpoint, cause string, refused bool) {
 	if len(m.ClientURLs) == 0 {
-		return "", "it has not started yet, or tells no client URL"
+		return "", "it has not started yet, or tells no client URL", false
 	}
 	endpoint, cause = m.ClientURLs[0], "another cluster or member answers there"
 	for _, a := range q.answers {
-		if a.err != nil && hostOf(a.endpoint) == hostOf(endpoint) {
-			cause = plain(a.err)
+		if a.err != nil && HostOf(a.endpoint) == HostOf(endpoint) {
+			cause, refused = plain(a.err), Refused(a.err)
 		}
 	}
-	return endpoint, cause
+	return endpoint, cause, refused
 }
 
 // measureLag sets how far each member is behind the leader. The members answer at slightly

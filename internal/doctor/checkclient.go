@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http/httpproxy"
+
+	"github.com/rollcall-grpc/rollcall/internal/cluster"
 )
 
 const (
@@ -57,7 +59,7 @@ func proxied(f *Facts) []Finding {
 			}
 		}
 		if len(through) > 0 {
-			return []Finding{{What: fmt.Sprintf("%s sends gRPC calls to %s through a proxy: %s", name, count(len(through), "address", "addresses"), named(through))}}
+			return []Finding{{What: fmt.Sprintf("%s sends gRPC calls to %s through a proxy: %s", name, cluster.Count(len(through), "address", "addresses"), named(through))}}
 		}
 	}
 	return nil
@@ -118,9 +120,9 @@ func shortTimeout(f *Facts) []Finding {
 func repeatedEndpoints(f *Facts) (found []Finding) {
 	first := make(map[string]string) // by host or member: the endpoint
 	for _, endpoint := range f.Client.Endpoints {
-		names := []string{hostOf(endpoint)}
+		names := []string{cluster.HostOf(endpoint)}
 		for _, a := range f.Cluster.Asked {
-			if hostOf(a.Endpoint) == hostOf(endpoint) && a.Member != "" {
+			if cluster.HostOf(a.Endpoint) == cluster.HostOf(endpoint) && a.Member != "" {
 				names = append(names, a.Member)
 			}
 		}

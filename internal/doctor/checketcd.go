@@ -62,18 +62,18 @@ func silentMembers(f *Facts) (found []Finding) {
 	members := make(map[string]bool) // hosts that a member is known by
 	for _, m := range f.Cluster.Members {
 		for _, url := range append(slices.Clone(m.ClientURLs), m.Endpoint) {
-			members[hostOf(url)] = true
+			members[cluster.HostOf(url)] = true
 		}
 	}
 	for _, m := range f.Cluster.Members {
-		if !m.Answers() && !refused(m.Error) {
+		if !m.Answers() && !m.Refused {
 			name := nameOf(m)
 			found = append(found, Finding{Member: name, What: fmt.Sprintf("etcd member %q does not answer at %s: %s", name, m.Endpoint, m.Error),
 				Commands: [][]string{{"rollcall", "status"}}})
 		}
 	}
 	for _, a := range f.Cluster.Asked {
-		if a.Err != nil && a.Given && !members[hostOf(a.Endpoint)] && !refused(a.Err.Error()) {
+		if a.Err != nil && a.Given && !members[cluster.HostOf(a.Endpoint)] && !cluster.Refused(a.Err) {
 			found = append(found, Finding{Member: a.Endpoint, What: fmt.Sprintf("etcd endpoint %q does not answer: %s", a.Endpoint, printable.Error(a.Err))})
 		}
 	}
@@ -82,16 +82,6 @@ func silentMembers(f *Facts) (found []Finding) {
 
 // nameOf is the label of a member; of one that nobody knows, where it was asked.
 func nameOf(m cluster.Member) string { return cmp.Or(m.Label(), m.Endpoint) }
-
-// refused reports whether an error's text is about a user who has not the right, or about nobody.
-func refused(text string) bool {
-	for _, part := range []string{"permission denied", "user name is empty", "authentication failed", "invalid auth token"} {
-		if strings.Contains(text, part) {
-			return true
-		}
-	}
-	return false
-}
 
 func otherClusters(f *Facts) (found []Finding) {
 	for _, a := range f.Cluster.Asked {
@@ -108,7 +98,7 @@ func noLeader(f *Facts) []Finding {
 	if len(answering) == 0 || f.led() {
 		return nil
 	}
-	return []Finding{{What: fmt.Sprintf("no etcd member knows a leader; %d of %s", len(answering), count(len(f.Cluster.Members), "member answers", "members answer")),
+	return []Finding{{What: fmt.Sprintf("no etcd member knows a leader; %d of %s", len(answering), cluster.Count(len(f.Cluster.Members), "member answers", "members answer")),
 		Commands: [][]string{{"rollcall", "status"}}}}
 }
 
@@ -275,11 +265,11 @@ func skewed(f *Facts) (found []Finding) {
 }
 
 func loopbackURLs(f *Facts) (found []Finding) {
-	if !slices.ContainsFunc(f.Client.Endpoints, func(endpoint string) bool { return !isLoopback(hostOf(endpoint)) }) {
+	if !slices.ContainsFunc(f.Client.Endpoints, func(endpoint string) bool { return !isLoopback(cluster.HostOf(endpoint)) }) {
 		return nil // all is on this host
 	}
 	for _, m := range f.Cluster.Members {
-		if len(m.ClientURLs) > 0 && !slices.ContainsFunc(m.ClientURLs, func(url string) bool { return !isLoopback(hostOf(url)) }) {
+		if len(m.ClientURLs) > 0 && !slices.ContainsFunc(m.ClientURLs, func(url string) bool { return !isLoopback(cluster.HostOf(url)) }) {
 			found = append(found, Finding{Member: m.Label(), What: fmt.Sprintf("etcd member %q advertises %s, which leads other hosts to themselves",
 				m.Label(), named(m.ClientURLs))})
 		}

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/rollcall-grpc/rollcall/internal/cluster"
 )
 
 // Certificates that end sooner than soon are warned of, and those that end sooner than now are errors.
@@ -64,14 +66,14 @@ func authOff(f *Facts) []Finding {
 	if f.Access.Enabled || len(f.Access.Users) == 0 {
 		return nil
 	}
-	return []Finding{{What: fmt.Sprintf("etcd has %s (%s), but authentication is off", count(len(f.Access.Users), "user", "users"), named(f.Access.Users)),
+	return []Finding{{What: fmt.Sprintf("etcd has %s (%s), but authentication is off", cluster.Count(len(f.Access.Users), "user", "users"), named(f.Access.Users)),
 		Commands: [][]string{{"etcdctl", "auth", "enable"}}}}
 }
 
 func plaintextPassword(f *Facts) []Finding {
 	var far []string
 	for _, a := range f.Cluster.Asked {
-		if a.Certificate == nil && a.Err == nil && !isLoopback(hostOf(a.Endpoint)) {
+		if a.Certificate == nil && a.Err == nil && !isLoopback(cluster.HostOf(a.Endpoint)) {
 			far = append(far, a.Endpoint)
 		}
 	}
@@ -120,7 +122,7 @@ func certificate(f *Facts, cert *x509.Certificate, whose string) []Finding {
 
 func days(d time.Duration) string {
 	if d < 48*time.Hour {
-		return count(int(d.Hours()), "hour", "hours")
+		return cluster.Count(int(d.Hours()), "hour", "hours")
 	}
-	return count(int(d.Hours()/24), "day", "days")
+	return cluster.Count(int(d.Hours()/24), "day", "days")
 }

@@ -16,7 +16,10 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.uber.org/goleak"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/cluster"
@@ -196,6 +199,22 @@ func TestEachFaultAlone(t *testing.T) {
 		if got := found[0]; got.What == "" || got.Why == "" || got.Fix == "" || got.Severity == "" {
 			t.Errorf("%s: a text is missing: %+v", c.id, got)
 		}
+	}
+}
+
+// Only etcd can refuse a user; that the system refuses a connection in the same words is a fault.
+func TestOthersRefusals(t *testing.T) {
+	err := status.Error(codes.Unavailable, `connection error: desc = "transport: Error while dialing: dial unix /x: connect: permission denied"`)
+	f := healthy()
+	f.Cluster.Asked = append(f.Cluster.Asked, cluster.Asked{Endpoint: "unix:///x", Given: true, Err: err})
+	f.Cluster.Members[1].Error = err.Error()
+	if found := ids(Diagnose(f)); !slices.Equal(found, []string{"etcd-silent", "etcd-silent"}) {
+		t.Errorf("found %q", found)
+	}
+	f.Cluster.Asked[3].Err = rpctypes.ErrPermissionDenied
+	f.Cluster.Members[1].Refused = true
+	if found := ids(Diagnose(f)); len(found) > 0 {
+		t.Errorf("of a user without rights found %q", found)
 	}
 }
 

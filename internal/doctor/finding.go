@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/rollcall-grpc/rollcall/internal/cluster"
 	"github.com/rollcall-grpc/rollcall/internal/inventory"
 )
 
@@ -95,7 +96,7 @@ func ofService(service string, rows []*inventory.Instance, what string, about fu
 		}
 		names = append(names, name)
 	}
-	f.What = fmt.Sprintf(what, count(len(rows), "endpoint", "endpoints")) + ": " + named(names)
+	f.What = fmt.Sprintf(what, cluster.Count(len(rows), "endpoint", "endpoints")) + ": " + named(names)
 	return f
 }
 
@@ -119,10 +120,3 @@ func command(name string) func(*inventory.Instance) []string {
 }
 
 func get(service string) [][]string { return [][]string{{"rollcall", "get", service}} }
-
-func count(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, many)
-}

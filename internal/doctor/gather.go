@@ -103,11 +103,11 @@ func (g *gathering) missKeys(what string, err error) {
 
 // miss notes what could not be found out.
 func (g *gathering) miss(what string, err error) {
-	g.note(what + ": " + strings.TrimPrefix(printable.Error(err), "etcdserver: "))
+	g.note(what+": "+strings.TrimPrefix(printable.Error(err), "etcdserver: "), cluster.Refused(err))
 }
 
-func (g *gathering) note(unknown string) {
-	if refused(unknown) {
+func (g *gathering) note(unknown string, refused bool) {
+	if refused {
 		g.Denied = append(g.Denied, unknown)
 	}
 	g.Unknown = append(g.Unknown, unknown)
@@ -117,12 +117,12 @@ func (g *gathering) note(unknown string) {
 func (g *gathering) missing() {
 	for _, unknown := range g.Cluster.Unknown {
 		if what, _, _ := strings.Cut(unknown, ":"); !slices.Contains([]string{"keys", "leases", "quota"}, what) {
-			g.note(unknown)
+			g.note(unknown, slices.Contains(g.Cluster.Refused, unknown))
 		}
 	}
 	for _, m := range g.Cluster.Members {
-		if refused(m.Error) {
-			g.note(fmt.Sprintf("the status of member %q: %s", nameOf(m), m.Error))
+		if m.Refused {
+			g.note(fmt.Sprintf("the status of member %q: %s", nameOf(m), m.Error), true)
 		}
 	}
 }
@@ -148,7 +148,7 @@ func (g *gathering) access(ctx context.Context) {
 	switch {
 	case status.Code(err) == codes.Unimplemented:
 		g.Access.Enabled = user != ""
-	case err != nil && refused(err.Error()):
+	case cluster.Refused(err):
 		g.Access.Enabled = true // before 3.7, root alone may ask
 	case err != nil:
 		g.miss("authentication", err)

@@ -34,7 +34,7 @@ func pages(ctx context.Context, members []cluster.Member, creds credentials.Tran
 	found := make(map[string]Page)
 	for _, m := range members {
 		wg.Go(func() {
-			page, err := readPage(ctx, client, "http://"+hostOf(m.Endpoint)+"/metrics")
+			page, err := readPage(ctx, client, "http://"+cluster.HostOf(m.Endpoint)+"/metrics")
 			mu.Lock()
 			defer mu.Unlock()
 			if err == nil {
