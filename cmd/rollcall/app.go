@@ -32,7 +32,8 @@ type app struct {
 const rootHelp = `rollcall shows, changes and follows what gRPC services have registered in etcd.
 
 Exit codes: 0 success, 1 failure, 2 wrong usage, 3 not found, 4 etcd unreachable,
-5 not permitted, 6 timed out, 130 and 143 interrupted.
+5 not permitted, 6 timed out, 130 and 143 interrupted. doctor has 10 for
+warnings and 11 for errors; register ends with the code of its command.
 
 Global flags can be set in the environment: ROLLCALL_ENDPOINTS and so on, or else
 etcdctl's ETCDCTL_ENDPOINTS and so on; rollcall help etcdctl has what differs from etcdctl,
