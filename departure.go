@@ -75,9 +75,9 @@ const maxDrained = 1000
 // sees has the mark.
 type drainedKeys map[string]*Instance
 
-// observe takes in that an instance, if there was one, is now something else, or nothing.
-func (d *drainedKeys) observe(was *Instance, now entry) {
-	if was == nil || now != (entry{}) || !was.Draining() {
+// observe takes in what a key was when it was deleted, nil for no instance.
+func (d *drainedKeys) observe(was *Instance) {
+	if was == nil || !was.Draining() {
 		return
 	}
 	if *d == nil || len(*d) >= maxDrained {

@@ -214,7 +214,9 @@ func (s *store) Apply(events []*clientv3.Event) {
 			if !pending {
 				old.instance = shown.Instance(key)
 			}
-			s.drained.observe(old.instance, now)
+			if ev.Type == clientv3.EventTypeDelete {
+				s.drained.observe(old.instance)
+			}
 			if s.lost != nil {
 				s.observeLocked(key, old.instance, now)
 			}
