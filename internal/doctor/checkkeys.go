@@ -159,10 +159,10 @@ func overlaps(f *Facts) (found []Finding) {
 			continue
 		}
 		longer := outer.where(func(row *inventory.Instance) bool { return strings.Contains(row.ID, "/") }) // where it was asked for
-		for _, inner := range f.Services {
-			if len(f.Asked) == 0 && strings.HasPrefix(inner.Name, outer.Name+"/") {
-				longer = append(longer, inner.Rows...)
-			}
+		prefix := outer.Name + "/"
+		i, _ := slices.BinarySearchFunc(f.Services, prefix, func(s Service, name string) int { return strings.Compare(s.Name, name) })
+		for ; len(f.Asked) == 0 && i < len(f.Services) && strings.HasPrefix(f.Services[i].Name, prefix); i++ {
+			longer = append(longer, f.Services[i].Rows...)
 		}
 		if len(longer) > 0 {
 			finding := ofService(outer.Name, longer, fmt.Sprintf("clients of %s call %%s of longer names, too", escapePercent(fmt.Sprintf("%q", outer.Name))), addr)

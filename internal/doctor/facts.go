@@ -22,8 +22,8 @@ type Facts struct {
 	Access  Access
 	Client  Settings
 
-	Asked    []string // the services that were asked for; none: all
-	Services []Service
+	Asked    []string              // the services that were asked for; none: all
+	Services []Service             // sorted by name, if all were asked for
 	Foreign  []*inventory.Instance // keys that are no endpoints, and of no service that has any
 	Bare     []*inventory.Instance // endpoints whose keys name no service
 	Configs  []*rollcall.ServiceConfig
