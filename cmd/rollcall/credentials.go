@@ -7,39 +7,47 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/term"
 )
 
-// resolveCredentials sets user and password from the first source that has them. A password from a nearer
-// source wins, in whatever form it is given: in --user, as a password or as a file.
+// resolveCredentials sets user and password from the sources, the farthest first, so that a nearer one wins, in
+// whatever form it gives the password: in --user, as a password or as a file. Once a source names another user,
+// the password of a farther one is not his.
 func (a *app) resolveCredentials(sources []source) error {
-	user, password, file := "", "", ""
-	known := false // whether the password is known
-	for rank, from := range sources {
+	var user, password, file string
+	var conflict error // of the source that has the password
+	for rank, from := range slices.Backward(sources) {
 		given := make(map[string]string)
 		for _, name := range credentialNames {
 			given[name], _, _ = from.get(name)
 		}
-		inline := false
-		name, secret, _ := strings.Cut(given["user"], ":")
-		if user == "" {
+		name, secret, inline := strings.Cut(given["user"], ":")
+		if name != "" && name != user {
+			if user != "" {
+				password, file, conflict = "", "", nil
+			}
 			user = name
-			inline = strings.Contains(given["user"], ":")
 		}
+		passwordFrom := ""
 		switch {
-		case known:
-			continue
-		case given["password"] != "" && given["password-file"] != "":
-			return fail(exitUsage, "%s and %s exclude each other; give one", from.label("password"), from.label("password-file"))
 		case given["password"] != "" || given["password-file"] != "":
-			password, file, known = given["password"], given["password-file"], true
+			password, file, passwordFrom = given["password"], given["password-file"], "password"
 		case inline:
-			password, known = secret, true
-			a.origins["password"] = origin{rank, from.label("user")}
+			password, file, passwordFrom = secret, "", "user"
+		default:
+			continue
 		}
+		a.origins["password"], conflict = origin{rank, from.label(passwordFrom)}, nil
+		if password != "" && file != "" {
+			conflict = fail(exitUsage, "%s and %s exclude each other; give one", from.label("password"), from.label("password-file"))
+		}
+	}
+	if conflict != nil {
+		return conflict
 	}
 	a.user, a.password, a.passwordFile = user, password, file
 	nearer, err := a.nearer("user", "auth-jwt-token")

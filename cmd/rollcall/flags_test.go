@@ -40,6 +40,12 @@ func TestPrecedence(t *testing.T) {
 		{"password flag over an inline variable", "--password mine", "ETCDCTL_USER=bob:x", want{Endpoints: "127.0.0.1:2379", User: "bob", Password: "mine"}},
 		{"file over inline of a farther source", "--user bob --password-file " + file, "ETCDCTL_USER=eve:x",
 			want{Endpoints: "127.0.0.1:2379", User: "bob", Password: "of-file"}},
+		{"password of another user", "--user root", "ETCDCTL_USER=bob ETCDCTL_PASSWORD=x", want{Err: `user "root" has no password`}},
+		{"password file of another user", "--user root", "ROLLCALL_PASSWORD_FILE=" + file + " ETCDCTL_USER=bob", want{Err: `user "root" has no password`}},
+		{"the user named again", "--user bob", "ETCDCTL_USER=bob:x", want{Endpoints: "127.0.0.1:2379", User: "bob", Password: "x"}},
+		{"two passwords of another user", "--user root:mine", "ETCDCTL_USER=bob ETCDCTL_PASSWORD=x ETCDCTL_PASSWORD_FILE=y",
+			want{Endpoints: "127.0.0.1:2379", User: "root", Password: "mine"}},
+		{"two passwords", "--user root", "ROLLCALL_PASSWORD=x ROLLCALL_PASSWORD_FILE=y", want{Err: "exclude each other"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			a := &app{getenv: func(name string) (string, bool) {
