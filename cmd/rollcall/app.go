@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -52,6 +53,9 @@ func newRoot(a *app) *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			a.command = cmd
+			if cmd.Name() == cobra.ShellCompRequestCmd {
+				return nil // completionKeys takes the settings of the command that is completed
+			}
 			return a.prepare(cmd)
 		},
 	}
@@ -147,5 +151,8 @@ func (a *app) say(format string, args ...any) {
 
 // deadline bounds a command's calls to etcd.
 func (a *app) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, a.dialTimeout+a.commandTimeout)
+	return context.WithTimeout(ctx, a.patience())
 }
+
+// patience is how long etcd may take for a command's calls.
+func (a *app) patience() time.Duration { return a.dialTimeout + a.commandTimeout }

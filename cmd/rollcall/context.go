@@ -57,7 +57,7 @@ func (a *app) chosenContext(byFlag bool) (rank int, from *source, err error) {
 	}
 	context, err := file.find(name)
 	if err != nil {
-		return 0, nil, err
+		return 0, nil, fail(exitUsage, "%w", err) // not found is what a command looks for
 	}
 	return rank, contextSource(name, file.path, context), nil
 }

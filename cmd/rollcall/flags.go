@@ -99,9 +99,10 @@ type source struct {
 	get   func(name string) (value string, given bool, err error)
 }
 
-// sources returns the places where settings are looked for, the nearest first. A context ranks next to what
-// names it: above the environment if --context does, below if it is the current one.
-func (a *app) sources(flags *pflag.FlagSet) ([]source, error) {
+// sources returns the places where the settings of a command are looked for, the nearest first. A context ranks
+// next to what names it: above the environment if --context does, below if it is the current one.
+func (a *app) sources(cmd *cobra.Command) ([]source, error) {
+	flags := cmd.Root().PersistentFlags()
 	given := source{
 		label: func(name string) string { return "--" + name },
 		get: func(name string) (string, bool, error) {
@@ -116,6 +117,9 @@ func (a *app) sources(flags *pflag.FlagSet) ([]source, error) {
 		},
 	}
 	sources := []source{given, a.environment("ROLLCALL_"), a.environment("ETCDCTL_")}
+	if offline(cmd) && cmd.Name() != "show" {
+		return sources, nil // a broken context is no obstacle to help
+	}
 	at, context, err := a.chosenContext(flags.Lookup("context").Changed)
 	if err != nil || context == nil {
 		return sources, err
@@ -148,6 +152,9 @@ func (a *app) prepare(cmd *cobra.Command) error {
 	if err := a.resolveSettings(cmd); err != nil {
 		return err
 	}
+	if err := a.checkSettings(cmd); err != nil {
+		return err
+	}
 	if a.debug {
 		a.logAll()
 	}
@@ -165,7 +172,7 @@ func (a *app) prepare(cmd *cobra.Command) error {
 // resolveSettings fills the settings that no flag has given from the nearest source that has them.
 func (a *app) resolveSettings(cmd *cobra.Command) error {
 	flags := cmd.Root().PersistentFlags()
-	sources, err := a.sources(flags)
+	sources, err := a.sources(cmd)
 	if err != nil {
 		return err
 	}
@@ -187,9 +194,6 @@ func (a *app) resolveSettings(cmd *cobra.Command) error {
 			a.origins[name] = origin{rank, from.label(name)}
 			break
 		}
-	}
-	if err := a.checkSettings(cmd); err != nil {
-		return err
 	}
 	return a.resolveCredentials(sources)
 }
