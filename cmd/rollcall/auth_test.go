@@ -88,7 +88,7 @@ func TestUsers(t *testing.T) {
 		want            string
 	}{
 		{"nobody", "get open", "", exitNotPermitted, "denied access without a user"},
-		{"nobody adds", "add open 10.0.0.2:80", "", exitNotPermitted, "user name is empty"},
+		{"nobody adds", "add open 10.0.0.2:80", "", exitNotPermitted, "user name is empty; this etcd has users: give --user NAME, or ROLLCALL_USER"},
 		{"wrong password", "get open --user bob:wrong", "", exitNotPermitted, `as user "bob": `},
 		{"unknown user", "ls --user eve:x", "", exitNotPermitted, "authentication failed"},
 		{"reader gets", "get open --user bob:builder", "", 0, "10.0.0.1:80"},

@@ -127,11 +127,10 @@ func (a *app) explain(err error) string {
 	case exitUnreachable:
 		return fmt.Sprintf("cannot reach etcd at %s: %s; %s", where, plain(err), a.wayOut(plain(err)))
 	case exitNotPermitted:
-		who := "without a user"
+		who, wayOut := "without a user", "this etcd has users: give --user NAME, or ROLLCALL_USER"
 		if user := a.who(); user != "" {
-			who = "as user " + strconv.Quote(user)
+			who, wayOut = "as user "+strconv.Quote(user), "see --user, --password and the user's roles"
 		}
-		wayOut := "see --user, --password and the user's roles"
 		if grant := a.grant(); grant != "" {
 			wayOut = grant
 		}
@@ -148,7 +147,7 @@ func (a *app) explain(err error) string {
 		if a.commandTimeout > 0 {
 			wayOut = "see " + a.label("command-timeout")
 		}
-		return fmt.Sprintf("etcd at %s did not answer within %v: %s; %s", where, a.dialTimeout+a.commandTimeout, plain(err), wayOut)
+		return fmt.Sprintf("etcd at %s did not answer within %v: %s; %s", where, a.patience(), plain(err), wayOut)
 	}
 	if cancelled(err) {
 		return "cancelled"
