@@ -4,7 +4,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -127,27 +129,40 @@ func (a *app) discover(ctx context.Context) error {
 		return nil
 	}
 	var found []string
-	var problems []string
+	var problem error
 	for _, kind := range []struct{ service, scheme string }{{"etcd-client-ssl", "https"}, {"etcd-client", "http"}} {
 		if a.discoverySRVName != "" {
 			kind.service += "-" + a.discoverySRVName
 		}
 		_, records, err := a.lookupSRV(ctx, kind.service, "tcp", a.discoverySRV)
 		if err != nil {
-			problems = append(problems, err.Error())
+			problem = both(problem, err)
 		}
 		for _, r := range records {
 			endpoint := kind.scheme + "://" + net.JoinHostPort(strings.TrimSuffix(r.Target, "."), strconv.Itoa(int(r.Port)))
 			if kind.scheme == "http" && !a.insecureDiscovery {
-				problems = append(problems, endpoint+" has no TLS, and --insecure-discovery is false")
+				problem = both(problem, fmt.Errorf("%s has no TLS, and --insecure-discovery is false", endpoint))
 				continue
 			}
 			found = append(found, endpoint)
 		}
 	}
 	if len(found) == 0 {
-		return fmt.Errorf("%s %s: %s", a.label("discovery-srv"), a.discoverySRV, strings.Join(problems, "; "))
+		err := fmt.Errorf("%s %s: %w", a.label("discovery-srv"), a.discoverySRV, cmp.Or(problem, errors.New("no endpoint")))
+		if unanswered := new(net.DNSError); errors.As(err, &unanswered) {
+			a.endpoints = []string{a.discoverySRV}
+			return fail(exitUnreachable, "%w", err)
+		}
+		return err
 	}
 	a.endpoints = found
 	return nil
+}
+
+// both returns an error that is two in one line.
+func both(first, second error) error {
+	if first == nil {
+		return second
+	}
+	return fmt.Errorf("%w; %w", first, second)
 }

@@ -4,6 +4,8 @@
 package main
 
 import (
+	"context"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -75,6 +77,37 @@ func TestPrecedence(t *testing.T) {
 			got := want{Endpoints: strings.Join(a.endpoints, ","), User: a.user, Password: a.password, Output: a.output}
 			if diff := cmp.Diff(row.want, got); diff != "" {
 				t.Error(diff)
+			}
+		})
+	}
+}
+
+// TestDiscoveryFails: without DNS etcd is not reached, and Ctrl-C is no failure.
+func TestDiscoveryFails(t *testing.T) {
+	for _, row := range []struct {
+		name      string
+		interrupt bool
+		code      int
+	}{
+		{"no DNS", false, exitUnreachable},
+		{"Ctrl-C", true, 130},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			s := newSession(t, "", nil)
+			s.app.lookupSRV = func(ctx context.Context, _, _, name string) (string, []*net.SRV, error) {
+				if !row.interrupt {
+					return "", nil, &net.DNSError{Err: "no such host", Name: name, IsNotFound: true}
+				}
+				s.interrupt()
+				<-ctx.Done()
+				return "", nil, &net.DNSError{Err: ctx.Err().Error(), Name: name, UnwrapErr: ctx.Err()}
+			}
+			s.start([]string{"ls", "-d", "example.com", "--dial-timeout", "10s"})
+			if code := s.end(t); code != row.code {
+				t.Errorf("exit %d, want %d; stderr %q", code, row.code, s.stderr.String())
+			}
+			if !row.interrupt {
+				wantIn(t, "stderr", s.stderr.String(), "cannot reach etcd at example.com: --discovery-srv example.com: lookup example.com: no such host")
 			}
 		})
 	}
