@@ -125,6 +125,14 @@ type contextItem struct {
 	Settings map[string]string `json:"settings"`
 }
 
+func newList(file *contextFile) contextList {
+	list := contextList{APIVersion: apiVersion, Kind: "ContextList", File: file.path, Current: file.current, Contexts: []contextItem{}}
+	for _, name := range file.names() {
+		list.Contexts = append(list.Contexts, contextItem{name, file.contexts[name]})
+	}
+	return list
+}
+
 func newContextList(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:         "list",
@@ -139,11 +147,10 @@ func newContextList(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			list := contextList{APIVersion: apiVersion, Kind: "ContextList", File: file.path, Current: file.current, Contexts: []contextItem{}}
+			list := newList(file)
 			rows := [][]string{{"CURRENT", "NAME", "ENDPOINTS", "USER"}}
 			for _, name := range file.names() {
 				context := file.contexts[name]
-				list.Contexts = append(list.Contexts, contextItem{name, context})
 				mark := ""
 				if name == file.current {
 					mark = "*"
@@ -161,7 +168,7 @@ func newContextList(a *app) *cobra.Command {
 	}
 }
 
-// changeContexts changes the file, and says what was done.
+// changeContexts changes the file, and says what was done, or as JSON lists what it has then.
 func (a *app) changeContexts(change func(file *contextFile) (done string, err error)) error {
 	file, _, err := a.contextFile()
 	if err != nil {
@@ -176,6 +183,9 @@ func (a *app) changeContexts(change func(file *contextFile) (done string, err er
 	}
 	if err := file.save(); err != nil {
 		return fmt.Errorf("write the contexts: %w", err)
+	}
+	if a.json() {
+		return a.printJSON(newList(file))
 	}
 	return a.write(safe(done) + "\n")
 }
@@ -265,6 +275,9 @@ func newContextRename(a *app) *cobra.Command {
 		RunE: func(_ *cobra.Command, args []string) error {
 			return a.changeContexts(func(file *contextFile) (string, error) {
 				context, err := file.find(args[0])
+				if args[1] == "" {
+					err = cmp.Or(err, fail(exitUsage, "a context needs a name"))
+				}
 				if file.contexts[args[1]] != nil {
 					err = cmp.Or(err, fail(exitUsage, "there is a context %q already; delete it first", args[1]))
 				}
