@@ -56,7 +56,9 @@ func (a *app) export(ctx context.Context, client *clientv3.Client, services []st
 	left := 0
 	for _, service := range slices.Sorted(maps.Keys(all)) {
 		stored := all[service]
-		switch {
+		switch name, err := rollcall.ParseService(service); {
+		case err != nil || name != service || rollcall.CheckKey(service+"/") != nil:
+			a.say("%q was left out: no service can have that name", rollcall.ConfigPrefix+service)
 		case len(services) == 0 && stored.config == nil && stored.endpoints() == 0:
 			left += len(stored.keys)
 		case len(stored.keys) == 0 && stored.config == nil:
@@ -117,6 +119,30 @@ func longest(key string, services map[string]*storedService) string {
 	}
 }
 
+// groupKeys splits keys at their last "/", but a service's name does not end with one.
+func groupKeys(kvs []*mvccpb.KeyValue) map[string]*storedService {
+	all := make(map[string]*storedService)
+	for _, kv := range kvs {
+		service, isConfig := strings.CutPrefix(string(kv.Key), rollcall.ConfigPrefix)
+		if !isConfig {
+			service, _ = rollcall.SplitKey(string(kv.Key))
+			service = strings.TrimRight(service, "/")
+		}
+		if service == "" {
+			continue
+		}
+		if all[service] == nil {
+			all[service] = new(storedService)
+		}
+		if isConfig {
+			all[service].config = kv
+		} else {
+			all[service].keys = append(all[service].keys, kv)
+		}
+	}
+	return all
+}
+
 // readStored reads services, all where none is named, at one revision. A key is of the service with the longest name
 // that it is under.
 func readStored(ctx context.Context, client *clientv3.Client, services []string) (map[string]*storedService, error) {
@@ -132,14 +158,7 @@ func readStored(ctx context.Context, client *clientv3.Client, services []string)
 		if err != nil {
 			return nil, fmt.Errorf("read all keys: %w", err)
 		}
-		for _, kv := range resp.Kvs {
-			if service, isConfig := strings.CutPrefix(string(kv.Key), rollcall.ConfigPrefix); isConfig {
-				of(service).config = kv
-			} else if service, _ := rollcall.SplitKey(string(kv.Key)); strings.Trim(service, "/") != "" {
-				of(service).keys = append(of(service).keys, kv)
-			}
-		}
-		return all, nil
+		return groupKeys(resp.Kvs), nil
 	}
 	revision := int64(0)
 	for _, service := range services {

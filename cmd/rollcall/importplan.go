@@ -124,14 +124,14 @@ func (p *importPlan) remove(old *mvccpb.KeyValue, rules importRules) {
 	}
 }
 
-func (p *importPlan) setConfig(key, config string, rules importRules) {
+func (p *importPlan) setConfig(key string, config *string, rules importRules) {
 	old := p.before.config
 	p.after.config = old
 	switch {
-	case config != "" && (old == nil || string(old.Value) != config):
-		p.after.config = &mvccpb.KeyValue{Key: []byte(key), Value: []byte(config)}
-		p.changes = append(p.changes, importChange{key: key, value: []byte(config), old: old})
-	case config == "" && old != nil && rules.prune:
+	case config != nil && (old == nil || string(old.Value) != *config):
+		p.after.config = &mvccpb.KeyValue{Key: []byte(key), Value: []byte(*config)}
+		p.changes = append(p.changes, importChange{key: key, value: []byte(*config), old: old})
+	case config == nil && old != nil && rules.prune:
 		p.after.config = nil
 		p.changes = append(p.changes, importChange{key: key, old: old})
 	}

@@ -26,36 +26,53 @@ type manifest struct {
 
 const manifestKind = "Services"
 
-// manifestService is a service. Of Config and ConfigText there is one at most.
+// manifestService is a service. Of Config, ConfigText and ConfigBase64 there is one at most.
 type manifestService struct {
-	Service       string             `json:"service,omitempty"`
+	Service       *string            `json:"service,omitempty"`
 	ServiceBase64 []byte             `json:"serviceBase64,omitempty"` // where it is not UTF-8
 	Config        json.RawMessage    `json:"config,omitempty"`
-	ConfigText    string             `json:"configText,omitempty"` // as stored, where Config would not be written so
+	ConfigText    *string            `json:"configText,omitempty"`   // as stored, where Config would not be written so
+	ConfigBase64  []byte             `json:"configBase64,omitempty"` // where that is not UTF-8
 	Instances     []manifestInstance `json:"instances"`
 }
 
 // manifestInstance is a key of a service, and its value in one of three forms.
 type manifestInstance struct {
-	ID          string          `json:"id,omitempty"`
+	ID          *string         `json:"id,omitempty"`       // nil: Addr
 	IDBase64    []byte          `json:"idBase64,omitempty"` // where it is not UTF-8
 	Addr        string          `json:"addr,omitempty"`
 	Metadata    json.RawMessage `json:"metadata,omitempty"`
-	Value       string          `json:"value,omitempty"`       // as stored, where an address and metadata would not be written so
+	Value       *string         `json:"value,omitempty"`       // as stored, where an address and metadata would not be written so
 	ValueBase64 []byte          `json:"valueBase64,omitempty"` // where that is not UTF-8
 	Leased      bool            `json:"leased,omitempty"`      // it is under a lease: a process keeps it
 }
 
 // textOrBytes returns s as text or, where it is not UTF-8, as bytes.
-func textOrBytes(s string) (string, []byte) {
+func textOrBytes(s string) (*string, []byte) {
 	if utf8.ValidString(s) {
-		return s, nil
+		return &s, nil
 	}
-	return "", []byte(s)
+	return nil, []byte(s)
 }
 
-func (s *manifestService) name() string      { return s.Service + string(s.ServiceBase64) }
-func (i *manifestInstance) id() string       { return i.ID + string(i.IDBase64) }
+func (s *manifestService) name() string {
+	if s.Service != nil {
+		return *s.Service
+	}
+	return string(s.ServiceBase64)
+}
+
+// id returns the id that is given or else the address, which serves as one.
+func (i *manifestInstance) id() string {
+	switch {
+	case i.ID != nil:
+		return *i.ID
+	case i.IDBase64 != nil:
+		return string(i.IDBase64)
+	}
+	return i.Addr
+}
+
 func (s *manifestService) configKey() string { return rollcall.ConfigPrefix + s.name() }
 
 // setConfig has the service config as JSON if it is written again as it is, and gRPC accepts it.
@@ -64,19 +81,24 @@ func (s *manifestService) setConfig(text string) {
 		s.Config = canonical
 		return
 	}
-	s.ConfigText = text
+	s.ConfigText, s.ConfigBase64 = textOrBytes(text)
 }
 
-// config returns the text of the service config, "" for none.
-func (s *manifestService) config() (string, error) {
-	if s.Config == nil {
+// config returns the text of the service config, nil for none.
+func (s *manifestService) config() (*string, error) {
+	switch {
+	case s.ConfigBase64 != nil:
+		text := string(s.ConfigBase64)
+		return &text, nil
+	case s.Config == nil:
 		return s.ConfigText, nil
 	}
 	text, err := canonicalJSON(s.Config)
 	if err == nil {
 		err = resolver.CheckServiceConfig(string(text))
 	}
-	return string(text), err
+	config := string(text)
+	return &config, err
 }
 
 // newManifestInstance describes a key of a service.
@@ -99,8 +121,11 @@ func newManifestInstance(service string, kv *mvccpb.KeyValue) manifestInstance {
 
 // value returns the value to be stored. An address is checked as rollcall add does; what is stored as it is, is not.
 func (i *manifestInstance) value() ([]byte, error) {
-	if i.Addr == "" {
-		return append([]byte(i.Value), i.ValueBase64...), nil
+	switch {
+	case i.Value != nil:
+		return []byte(*i.Value), nil
+	case i.ValueBase64 != nil:
+		return i.ValueBase64, nil
 	}
 	if err := rollcall.HostPort(i.Addr); err != nil {
 		return nil, err

@@ -61,6 +61,7 @@ func (r *manifestReader) service(m *manifest) error {
 		"serviceBase64": r.into(&s.ServiceBase64),
 		"config":        r.into(&s.Config),
 		"configText":    r.into(&s.ConfigText),
+		"configBase64":  r.into(&s.ConfigBase64),
 		"instances":     func() error { return r.list(func() error { return r.instance(&s) }) },
 	})
 	if err != nil {
@@ -70,10 +71,10 @@ func (r *manifestReader) service(m *manifest) error {
 	switch {
 	case err != nil:
 		return r.fail("%v", err)
-	case name != s.name(), s.Service != "" && s.ServiceBase64 != nil:
+	case name != s.name(), s.Service != nil && s.ServiceBase64 != nil:
 		return r.fail("service %q: give one name, without a \"/\" at its end", s.name())
-	case s.Config != nil && s.ConfigText != "":
-		return r.fail("service %q has both config and configText", name)
+	case s.Config != nil && s.ConfigText != nil, s.ConfigBase64 != nil && (s.Config != nil || s.ConfigText != nil):
+		return r.fail("service %q has more than one of config, configText and configBase64", name)
 	}
 	if _, err := s.config(); err != nil {
 		return r.fail("the config of service %q is invalid: %v", name, err)
@@ -104,18 +105,15 @@ func (r *manifestReader) instance(s *manifestService) error {
 	if err != nil {
 		return err
 	}
-	if i.id() == "" {
-		i.ID = i.Addr
-	}
 	forms := 0
-	for _, given := range []bool{i.Addr != "", i.Value != "", i.ValueBase64 != nil} {
+	for _, given := range []bool{i.Addr != "", i.Value != nil, i.ValueBase64 != nil} {
 		if given {
 			forms++
 		}
 	}
 	switch {
-	case i.id() == "" || i.ID != "" && i.IDBase64 != nil:
-		return r.fail("an instance needs an id, or an addr that serves as its id")
+	case i.ID == nil && i.IDBase64 == nil && i.Addr == "", i.ID != nil && i.IDBase64 != nil:
+		return r.fail("an instance needs one id, or an addr that serves as its id")
 	case forms != 1, i.Metadata != nil && i.Addr == "":
 		return r.fail("instance %q needs addr, with or without metadata, or value, or valueBase64", i.id())
 	}
