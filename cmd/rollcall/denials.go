@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 
@@ -45,6 +46,11 @@ func (d *denials) dialOptions() []grpc.DialOption {
 		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 			err := invoke(ctx, method, req, reply, conn, opts...)
 			if status.Code(err) == codes.PermissionDenied {
+				if txn, ok := req.(*pb.TxnRequest); ok {
+					req = refusedAlone(txn, func(alone *pb.TxnRequest) error {
+						return invoke(ctx, method, alone, new(pb.TxnResponse), conn, opts...)
+					})
+				}
 				d.note(req)
 			}
 			return err
@@ -103,6 +109,23 @@ func refusedBy(request any) *refusal {
 		return refusedTxn(r)
 	}
 	return nil
+}
+
+// refusedAlone returns the first part of a transaction that is refused for itself, or all of it. Each part is tried in
+// the branch that is not taken: etcd checks permissions for it, too.
+func refusedAlone(txn *pb.TxnRequest, try func(*pb.TxnRequest) error) *pb.TxnRequest {
+	var parts []*pb.RequestOp
+	for _, c := range txn.Compare {
+		read := &pb.RangeRequest{Key: c.Key, RangeEnd: c.RangeEnd}
+		parts = append(parts, &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: read}})
+	}
+	for _, op := range slices.Concat(parts, txn.Success, txn.Failure) {
+		alone := &pb.TxnRequest{Failure: []*pb.RequestOp{op}}
+		if status.Code(try(alone)) == codes.PermissionDenied {
+			return alone
+		}
+	}
+	return txn
 }
 
 func refusedTxn(txn *pb.TxnRequest) (first *refusal) {

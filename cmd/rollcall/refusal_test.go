@@ -82,6 +82,18 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// TestRefusalOfPartOfTransaction: of a transaction that touches several services, the one that is refused is named.
+func TestRefusalOfPartOfTransaction(t *testing.T) {
+	t.Parallel()
+	endpoint := etcdWithUsers(t, "bob")
+	must(t, endpoint, strings.Fields("roles operator shop --grant-to bob --apply --user root:secret")...)
+	r := rollcallAt(t, endpoint, asUser("mv shop store --force")...)
+	if r.code != exitNotPermitted {
+		t.Errorf("exit %d, want %d", r.code, exitNotPermitted)
+	}
+	wantIn(t, "stderr", r.stderr, `may not read keys "store/" to "store0"`, "roles operator store --grant-to bob")
+}
+
 // TestRolesAreEnough: who has a role of a kind, and nothing else, may do what it is for.
 func TestRolesAreEnough(t *testing.T) {
 	for _, row := range []struct {
