@@ -45,10 +45,10 @@ func Commit(ctx context.Context, client *clientv3.Client, steps []Step) (made in
 		for len(steps) > 0 {
 			s := steps[0]
 			size += s.bytes()
-			if len(unchanged) > 0 && (len(writes)+len(s.Writes) > maxOps || len(unchanged)+len(s.Unchanged) > maxOps || size > maxBytes) {
+			if len(unchanged) > 0 && (len(writes)+len(s.Writes) > maxOps || len(union(unchanged, s.Unchanged)) > maxOps || size > maxBytes) {
 				break
 			}
-			maps.Copy(unchanged, s.Unchanged)
+			unchanged = union(unchanged, s.Unchanged)
 			writes = append(writes, s.Writes...)
 			steps = steps[1:]
 		}
@@ -66,4 +66,11 @@ func Commit(ctx context.Context, client *clientv3.Client, steps []Step) (made in
 		made, revision = made+1, resp.Header.Revision
 	}
 	return made, revision, nil
+}
+
+// union returns what is in either of two maps.
+func union(a, b map[string]int64) map[string]int64 {
+	both := maps.Clone(a)
+	maps.Copy(both, b)
+	return both
 }
