@@ -40,7 +40,7 @@ func newExport(a *app) *cobra.Command {
 				}
 				services = append(services, service)
 			}
-			return a.talk(cmd.Context(), func(ctx context.Context, client *clientv3.Client) error {
+			return a.talkLong(cmd.Context(), func(ctx context.Context, client *clientv3.Client) error {
 				return a.export(ctx, client, services)
 			})
 		},

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -91,7 +92,7 @@ func (a *app) importFile(ctx context.Context, f importFlags) error {
 		return err
 	}
 	var plans []importPlan
-	if err := a.talk(ctx, func(ctx context.Context, client *clientv3.Client) (err error) {
+	if err := a.talkLong(ctx, func(ctx context.Context, client *clientv3.Client) (err error) {
 		plans, err = planImports(ctx, client, wanted, f.importRules)
 		return err
 	}); err != nil {
@@ -152,10 +153,14 @@ func (a *app) writeImport(ctx context.Context, plans []importPlan, f importFlags
 	if err := emptiesOne(plans); err != nil && !yes {
 		return err
 	}
-	return a.talk(ctx, func(ctx context.Context, client *clientv3.Client) error {
+	return a.talkLong(ctx, func(ctx context.Context, client *clientv3.Client) error {
 		var lease clientv3.LeaseID
-		if f.lease {
-			resp, err := client.Grant(ctx, wholeSeconds(f.ttl))
+		if slices.ContainsFunc(plans, func(p importPlan) bool {
+			return slices.ContainsFunc(p.changes, func(c importChange) bool { return c.leased })
+		}) {
+			granting, cancel := a.deadline(ctx)
+			defer cancel()
+			resp, err := client.Grant(granting, wholeSeconds(f.ttl))
 			if err != nil {
 				return fmt.Errorf("grant a lease of %v: %w", f.ttl, err)
 			}

@@ -68,7 +68,7 @@ func newMv(a *app) *cobra.Command {
 }
 
 func (a *app) mv(ctx context.Context, from, to string, force bool) error {
-	return a.talk(ctx, func(ctx context.Context, client *clientv3.Client) error {
+	return a.talkLong(ctx, func(ctx context.Context, client *clientv3.Client) error {
 		done, err := edit.Move(ctx, client, from, to, force)
 		var leased *edit.LeasedError
 		var exists *edit.ExistsError
