@@ -100,17 +100,26 @@ func (a *app) removeAll(ctx context.Context, client *clientv3.Client, service st
 	if !yes && snap.Len() > 0 {
 		return &edit.EmptiesError{Service: service, Endpoints: snap.Len()}
 	}
-	resp, err := client.Delete(ctx, service+"/", clientv3.WithPrefix(), clientv3.WithPrevKV())
-	if err != nil {
-		return fmt.Errorf("remove the keys of service %q: %w", service, err)
-	}
 	leased := false
-	keys := make([]string, 0, len(resp.PrevKvs))
-	for _, kv := range resp.PrevKvs {
-		leased = leased || kv.Lease != 0
-		keys = append(keys, string(kv.Key))
+	var steps []edit.Step
+	var keys []string
+	remove := func(key string, lease clientv3.LeaseID, modRevision int64) {
+		leased = leased || lease != 0
+		keys = append(keys, key)
+		steps = append(steps, edit.Step{Unchanged: map[string]int64{key: modRevision}, Writes: []clientv3.Op{clientv3.OpDelete(key)}})
 	}
-	return a.printRemoved(keys, leased, resp.Header.Revision)
+	for inst := range snap.All() {
+		remove(inst.Key, inst.Lease, inst.ModRevision)
+	}
+	for _, r := range snap.Invalid() {
+		remove(r.Key, r.Lease, r.ModRevision)
+	}
+	made, revision, err := edit.Commit(ctx, client, steps)
+	if err != nil {
+		return fmt.Errorf("remove the keys of service %q, after %d transactions: %w; see rollcall get %s, and try again", service, made, err, service)
+	}
+	slices.Sort(keys)
+	return a.printRemoved(keys, leased, revision)
 }
 
 // printRemoved prints the keys that were removed; leased: one of them was under a lease.
