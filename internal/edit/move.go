@@ -49,7 +49,7 @@ func Move(ctx context.Context, client *clientv3.Client, from, to string, copyLea
 		return m.Moved, err
 	}
 	if m.leased > 0 && !copyLeased {
-		return m.Moved, &LeasedError{from, m.leased, len(m.old)}
+		return m.Moved, &LeasedError{from, m.leased, m.endpoints}
 	}
 	steps, err := m.steps()
 	if err != nil {
@@ -67,7 +67,8 @@ type move struct {
 	from, to string
 	old      []*mvccpb.KeyValue          // the service config, too
 	there    map[string]*mvccpb.KeyValue // under the new name
-	leased   int
+	// endpoints are the old keys without the service config; leased, those of all under a lease.
+	endpoints, leased int
 }
 
 func (m *move) read(ctx context.Context, client *clientv3.Client) error {
@@ -87,6 +88,9 @@ func (m *move) read(ctx context.Context, client *clientv3.Client) error {
 				continue
 			}
 			m.old = append(m.old, kv)
+			if i == 0 {
+				m.endpoints++
+			}
 			if kv.Lease != 0 {
 				m.leased++
 			}
