@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync/atomic"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -48,7 +49,7 @@ func (a *app) editConfig(ctx context.Context, service string, dryRun bool) error
 	if err == nil && edited != "" {
 		err = a.setConfig(ctx, service, edited, before, dryRun)
 	}
-	if err != nil && edited != text {
+	if left, unread := os.ReadFile(file.Name()); err != nil && (unread != nil || string(left) != text) {
 		return fmt.Errorf("%w; what you wrote is in %s", err, file.Name())
 	}
 	return errors.Join(err, os.Remove(file.Name()))
@@ -58,7 +59,7 @@ func (a *app) editConfig(ctx context.Context, service string, dryRun bool) error
 func (a *app) editUntilValid(ctx context.Context, file, was string) (string, error) {
 	for {
 		if err := a.openEditor(ctx, file); err != nil {
-			return was, err
+			return "", err
 		}
 		_, data, err := a.readFile(ctx, file, "the service config", maxConfig)
 		text := strings.TrimSpace(string(data))
@@ -76,14 +77,18 @@ func (a *app) editUntilValid(ctx context.Context, file, was string) (string, err
 			return text, nil
 		}
 		again, asking := a.ask(ctx, fmt.Sprintf("%v. Edit it again?", err))
-		if asking != nil {
-			return text, asking
-		}
-		if !again {
-			return text, err
+		switch {
+		case asking != nil:
+			return "", asking
+		case !again:
+			return "", err
 		}
 	}
 }
+
+// editing is whether an editor has the terminal. Ctrl-C, which reaches this process as well, is then a key of
+// the editor's.
+var editing atomic.Bool
 
 // openEditor runs the user's editor on a file until it ends.
 func (a *app) openEditor(ctx context.Context, file string) error {
@@ -96,7 +101,7 @@ func (a *app) openEditor(ctx context.Context, file string) error {
 			editor = value
 		}
 	}
-	cmd := exec.CommandContext(ctx, "sh", "-c", editor+` "$1"`, "sh", file) // it may have arguments
+	cmd := exec.CommandContext(ctx, "sh", "-c", "exec "+editor+` "$1"`, "sh", file) // it may have arguments; signals are for it
 	if runtime.GOOS == "windows" {
 		words := append(strings.Fields(editor), file)
 		cmd = exec.CommandContext(ctx, words[0], words[1:]...)
@@ -104,6 +109,8 @@ func (a *app) openEditor(ctx context.Context, file string) error {
 		cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // so that it leaves the terminal as it was
 	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.stdin, a.stdout, a.stderr
+	editing.Store(true)
+	defer editing.Store(false)
 	if err := cmd.Run(); err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			return cause

@@ -30,16 +30,22 @@ func run(args []string) int {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)
-	go func() {
-		select {
-		case sig := <-signals:
-			signal.Stop(signals)
-			cancel(signalError{sig.(syscall.Signal)})
-		case <-ctx.Done():
-		}
-	}()
 	slog.SetDefault(slog.New(slog.DiscardHandler)) // commands report events themselves
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.LookupEnv, environ: os.Environ(),
 		configDir: os.UserConfigDir, lookupSRV: net.DefaultResolver.LookupSRV}
+	go func() {
+		for {
+			select {
+			case sig := <-signals:
+				if sig == os.Interrupt && editing.Load() {
+					continue // a key of the editor's
+				}
+				signal.Stop(signals)
+				cancel(signalError{sig.(syscall.Signal)})
+			case <-ctx.Done():
+			}
+			return
+		}
+	}()
 	return a.run(ctx, args)
 }
