@@ -60,13 +60,11 @@ func TestAgentMoves(t *testing.T) {
 		return err == nil && resp.TTL < 0
 	})
 	p.await(t, "the lease's endpoint is registered", 0)
-	for resp := range client.Watch(t.Context(), key, clientv3.WithRev(first.Header.Revision)) {
-		for _, ev := range resp.Events {
-			if ev.Type == clientv3.EventTypeDelete {
-				t.Errorf("deleted at revision %d", ev.Kv.ModRevision)
-			}
+	past := <-client.Watch(t.Context(), key, clientv3.WithRev(first.Header.Revision))
+	for _, ev := range past.Events {
+		if ev.Type == clientv3.EventTypeDelete {
+			t.Errorf("deleted at revision %d", ev.Kv.ModRevision)
 		}
-		break
 	}
 	p.signal(t, syscall.SIGTERM)
 	if code, _ := p.end(t); code != 0 || valueOf(t, client, key) != "" {

@@ -144,7 +144,9 @@ func Parse(text []byte) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("not YAML: %s", strings.TrimPrefix(err.Error(), "yaml: "))
 	}
-	if documents := yamlv3.NewDecoder(bytes.NewReader(text)); documents.Decode(new(yamlv3.Node)) == nil && documents.Decode(new(yamlv3.Node)) == nil {
+	documents := yamlv3.NewDecoder(bytes.NewReader(text))
+	_ = documents.Decode(new(yamlv3.Node)) // an empty file has none
+	if documents.Decode(new(yamlv3.Node)) == nil {
 		return nil, errors.New("it has a second document after ---; want one")
 	}
 	var f file
