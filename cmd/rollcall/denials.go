@@ -119,7 +119,7 @@ func refusedAlone(txn *pb.TxnRequest, try func(*pb.TxnRequest) error) *pb.TxnReq
 		read := &pb.RangeRequest{Key: c.Key, RangeEnd: c.RangeEnd}
 		parts = append(parts, &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: read}})
 	}
-	for _, op := range slices.Concat(parts, txn.Success, txn.Failure) {
+	for _, op := range slices.Concat(txn.Success, txn.Failure, parts) { // a write says more than the read of its condition
 		alone := &pb.TxnRequest{Failure: []*pb.RequestOp{op}}
 		if status.Code(try(alone)) == codes.PermissionDenied {
 			return alone
