@@ -12,7 +12,7 @@ ETCD ?= 3.5
 FUZZTIME ?= 30s
 HOURS ?= 1000
 SOAK ?= 20m
-TEST_TIMEOUT ?= 15m
+TEST_TIMEOUT ?= 25m
 
 comma := ,
 empty :=

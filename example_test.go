@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -24,6 +25,14 @@ func Example_careful() {
 	client, err := rollcall.NewClient(rollcall.ClientConfig("127.0.0.1:2379"))
 	if err == nil {
 		_, err = careful(client)
+	}
+	fmt.Println(err)
+}
+
+func Example_keepRegistered() {
+	client, err := rollcall.NewClient(rollcall.ClientConfig("127.0.0.1:2379"))
+	if err == nil {
+		err = keepRegistered(context.Background(), client)
 	}
 	fmt.Println(err)
 }
@@ -89,6 +98,27 @@ func ExampleDirectory() {
 		}
 		last = snap
 	}
+}
+
+func keepRegistered(ctx context.Context, client *clientv3.Client) error {
+	directory, err := rollcall.SharedDirectory(client)
+	if err != nil {
+		return err
+	}
+	registrar, err := rollcall.NewRegistrar(directory, rollcall.RegistrarOptions{TTL: 10 * time.Second})
+	if err != nil {
+		return err
+	}
+	defer registrar.Close() // removes what is registered
+	registration, err := registrar.Register("my-service", rollcall.Endpoint{Addr: "10.0.0.7:50051"})
+	if err != nil {
+		return err
+	}
+	if err := registration.Wait(ctx); err != nil { // until it is in etcd
+		return err
+	}
+	<-ctx.Done() // Drain and Update change it meanwhile
+	return nil
 }
 
 func careful(client *clientv3.Client) (grpcresolver.Builder, error) {
