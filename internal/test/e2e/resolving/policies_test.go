@@ -143,6 +143,8 @@ func lastLeaves(e *lab.Env, config string) {
 		})
 		e.Within("calls fail and say: "+strings.Join(reasons, ", "), began, time.Second)
 	}
+	lease, err := e.Client.Grant(e.Ctx, 3600)
+	e.OK(err)
 	draining := strings.Replace(good, `"version"`, `"status":"draining","version"`, 1)
 	for _, row := range []struct {
 		value  string
@@ -150,7 +152,7 @@ func lastLeaves(e *lab.Env, config string) {
 		reason string
 	}{
 		{good, nil, "its last endpoint was deleted at revision %d"},
-		{good, []clientv3.OpOption{e.ShortLease()}, "its last endpoint vanished at revision %d (its lease ended or it was deleted)"},
+		{good, []clientv3.OpOption{clientv3.WithLease(lease.ID)}, "its last endpoint vanished at revision %d (its lease ended or it was deleted)"},
 		{draining, nil, "its last endpoint left at revision %d"},
 	} {
 		e.Put(e.Key("a"), row.value, row.lease...)
