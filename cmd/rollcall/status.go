@@ -105,11 +105,11 @@ func (a *app) status(ctx context.Context) error {
 
 // judgeSilent finds the endpoints that flag names in vain, but for those of members that are told to be silent anyway.
 func (s *clusterStatus) judgeSilent(flag string) {
-	host := func(url string) string { return url[strings.LastIndex(url, "/")+1:] }
 	told := make(map[string]bool)
 	for _, m := range s.Members {
 		for _, url := range append(slices.Clone(m.ClientURLs), m.Endpoint) {
-			told[host(url)] = told[host(url)] || !m.Answers()
+			host := cluster.HostOf(url)
+			told[host] = told[host] || !m.Answers()
 		}
 	}
 	var silent []string
@@ -118,7 +118,7 @@ func (s *clusterStatus) judgeSilent(flag string) {
 		if asked.Err != nil {
 			problem = plain(asked.Err)
 		}
-		if asked.Given && !told[host(asked.Endpoint)] && (asked.Err != nil || asked.Cluster != s.Cluster) {
+		if asked.Given && !told[cluster.HostOf(asked.Endpoint)] && (asked.Err != nil || asked.Cluster != s.Cluster) {
 			s.Silent = append(s.Silent, silentEndpoint{asked.Endpoint, problem})
 			silent = append(silent, asked.Endpoint)
 		}
