@@ -291,30 +291,29 @@ func (s *registerSession) connectionCause(err error) error {
 	return err
 }
 
-// leave takes the endpoint out of new calls, gives clients time to move, and removes it. Time that it has
-// been draining already counts. What comes next is for the message. When ctx ends, so does the wait. If
-// etcd does not answer, clients cannot be told, and there is none.
+// leave takes the endpoint out of new calls, gives clients time to move, and removes it. What comes next
+// is for the message. When ctx ends, so does the wait. If etcd does not answer, clients cannot be told, and
+// there is none.
 func (s *registerSession) leave(ctx context.Context, next string) {
-	telling, cancel := s.a.deadline(ctx)
-	defer cancel()
 	if s.drain > 0 {
-		rest := s.drain // what is left of it
-		if was := s.endpoint.Status().State; was.Phase == rollcall.Draining {
-			rest -= time.Since(was.Since)
-		}
-		called, err := s.endpoint.Drain(telling)
-		if err != nil && ctx.Err() == nil {
+		draining, cancel := s.a.deadline(ctx)
+		left, err := s.endpoint.Drain(draining, s.drain)
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+		case err != nil:
 			s.a.say("%s; %s without waiting for clients to move", s.a.explain(s.connectionCause(err)), next)
-		} else if ctx.Err() == nil && rest > 0 && (called || rest < s.drain) {
-			s.a.say("%q is draining; %s in %v", s.entry.key(), next, rest.Round(100*time.Millisecond))
+			s.endpoint.Close()
+			return
+		case left > 0:
+			s.a.say("%q is draining; %s in %v", s.entry.key(), next, left.Round(100*time.Millisecond))
 			select {
-			case <-time.After(rest):
+			case <-time.After(left):
 			case <-ctx.Done():
 			}
-			removing, cancel := s.a.deadline(ctx)
-			defer cancel()
-			telling = removing
 		}
 	}
-	_ = s.endpoint.Remove(telling) // deregister tries again, and reports
+	removing, cancel := s.a.deadline(ctx)
+	defer cancel()
+	_ = s.endpoint.Remove(removing) // deregister tries again, and reports
 }

@@ -17,13 +17,6 @@ import (
 	"github.com/rollcall-grpc/rollcall/internal/printable"
 )
 
-// ended is a context for what begins a change and does not wait for etcd.
-var ended = func() context.Context {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	return ctx
-}()
-
 // member is an endpoint of the file.
 type member struct {
 	service Service
@@ -78,7 +71,7 @@ func (m *member) takeOver() {
 	for was := m.before; was != nil; was = was.before {
 		was.stop()
 		if was.service.TTL == m.service.TTL {
-			was.remove()
+			was.checked.Close()
 		}
 	}
 }
@@ -89,13 +82,10 @@ func (m *member) landed() {
 		return
 	}
 	for was := m.before; was != nil; was = was.before {
-		was.remove()
+		was.checked.Close()
 	}
 	m.before = nil
 }
-
-// remove begins to remove the endpoint from etcd; the Registrar goes on until it is done.
-func (m *member) remove() { _ = m.checked.Remove(ended) }
 
 // departure is an endpoint that drains before it is removed.
 type departure struct {
@@ -104,7 +94,7 @@ type departure struct {
 	done  <-chan struct{}
 }
 
-// depart ends the checks and drains the endpoint, for clients to move, before it is removed.
+// depart ends the checks, drains the endpoint and removes it once clients have had time to move.
 func (m *member) depart(drain time.Duration) *departure {
 	done := make(chan struct{})
 	stop := background.Start(context.Background(), func(ctx context.Context) {
@@ -123,10 +113,10 @@ func (m *member) depart(drain time.Duration) *departure {
 func (m *member) leave(ctx context.Context, drain time.Duration) {
 	marking, cancel := context.WithTimeout(ctx, min(markTimeout, drain))
 	defer cancel()
-	if called, err := m.checked.Drain(marking); called && err == nil {
-		_ = backoff.Sleep(ctx, drain, nil)
+	if left, err := m.checked.Drain(marking, drain); err == nil {
+		_ = backoff.Sleep(ctx, left, nil)
 	}
-	m.remove()
+	m.checked.Close()
 }
 
 // excused reports whether a failure that would take the endpoint out does not count: because it may be the

@@ -211,24 +211,27 @@ func (e *Endpoint) observe(result error) error {
 // apply registers the endpoint, drains it or lets it return. It does not wait for etcd: the
 // registration does what was asked last, as soon as it can.
 func (e *Endpoint) apply(result error) error {
-	ended, cancel := context.WithCancel(context.Background())
-	cancel()
-	var err error
 	switch reg := e.registration(); {
 	case reg == nil:
 		e.report(Registering, nil)
 		return e.register()
 	case result == nil:
 		e.report(Returning, nil)
-		err = reg.Undrain(ended)
+		return begin(reg.Undrain)
 	default:
 		e.report(Leaving, result)
-		err = reg.Drain(ended)
+		return begin(reg.Drain)
 	}
-	if errors.Is(err, context.Canceled) {
-		return nil
+}
+
+// begin begins a change of a registration, which goes on without its context, and does not wait for etcd.
+func begin(change func(context.Context) error) error {
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := change(ended); !errors.Is(err, context.Canceled) {
+		return err
 	}
-	return err
+	return nil
 }
 
 func (e *Endpoint) register() error {

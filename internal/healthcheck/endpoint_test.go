@@ -241,32 +241,33 @@ func TestChecksDuringAnOutage(t *testing.T) {
 	})
 }
 
-// Drain tells whether clients have to move.
+// Drain tells how long clients still need to move.
 func TestDrainAndRemove(t *testing.T) {
+	const given = 10 * time.Second
 	for _, row := range []struct {
 		name   string
-		sick   bool
-		after  time.Duration // before the drain
-		called bool
+		serves time.Duration // before it is sick
+		sick   time.Duration // before the drain
+		left   time.Duration
 		want   string
 	}{
-		{"serving", false, time.Minute, true, draining},
-		{"not registered yet", false, 0, false, ""},
-		{"unhealthy", true, time.Minute, false, draining},
+		{"serving", time.Minute, 0, given, draining},
+		{"not registered yet", 0, 0, 0, ""},
+		{"unhealthy for 4 s", time.Minute, 15 * time.Second, 6 * time.Second, draining}, // checked at 1 min + 1, 6 and 11 s
+		{"unhealthy for long", time.Minute, time.Minute, 0, draining},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			run(t, Options{}, func(e *env) {
-				if row.after > 0 {
-					e.after(row.after, serving)
-				}
-				e.sick.Store(row.sick)
-				time.Sleep(row.after)
+				time.Sleep(row.serves)
+				e.sick.Store(row.sick > 0)
+				time.Sleep(row.sick)
 				synctest.Wait()
-				called, err := e.endpoint.Drain(e.Context())
-				if err != nil || called != row.called {
-					e.Errorf("called %v, %v, want %v", called, err, row.called)
+				left, err := e.endpoint.Drain(e.Context(), given)
+				if err != nil || left.Round(time.Second) != row.left {
+					e.Errorf("%v left, %v, want %v", left, err, row.left)
 				}
 				e.after(0, row.want)
+				e.endpoint.Close()
 				if err := e.endpoint.Remove(e.Context()); err != nil {
 					e.Error(err)
 				}

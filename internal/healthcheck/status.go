@@ -96,18 +96,32 @@ func (s Status) Unready() error {
 	return nil
 }
 
-// Drain has clients send no new calls, once Run has returned. It returns when etcd has the mark, and
-// reports whether clients were calling the endpoint until now: they then need time to move.
-func (e *Endpoint) Drain(ctx context.Context) (called bool, err error) {
-	reg := e.registration()
-	if reg == nil {
-		return false, nil
+// Drain has clients send no new calls, once Run has returned. It returns when etcd has the mark, with
+// what clients then have left of the time that they are given to move: all of it, or less where the
+// endpoint was draining already, or nothing where it was not in etcd.
+func (e *Endpoint) Drain(ctx context.Context, given time.Duration) (left time.Duration, err error) {
+	was := e.Status().State
+	switch {
+	case was.Phase == rollcall.Registering, errors.Is(was.Err, rollcall.ErrSuperseded):
+		return 0, nil
+	case was.Phase == rollcall.Draining:
+		given = max(0, given-time.Since(was.Since))
 	}
-	called = e.Status().Unready() == nil
-	return called, reg.Drain(ctx)
+	if err := e.registration().Drain(ctx); err != nil {
+		return 0, err
+	}
+	return given, nil
 }
 
-// Remove removes the endpoint from etcd, once Run has returned.
+// Close begins to remove the endpoint from etcd, once Run has returned; the Registrar goes on until
+// that is done.
+func (e *Endpoint) Close() {
+	if reg := e.registration(); reg != nil {
+		reg.Close()
+	}
+}
+
+// Remove removes the endpoint from etcd, once Run has returned, and waits for that.
 func (e *Endpoint) Remove(ctx context.Context) error {
 	if reg := e.registration(); reg != nil {
 		return reg.Shutdown(ctx)

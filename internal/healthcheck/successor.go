@@ -23,8 +23,5 @@ func (e *Endpoint) With(opts Options) (*Endpoint, error) {
 	}
 	next.reg = e.reg
 	close(next.begun)
-	ended, cancel := context.WithCancel(context.Background())
-	cancel()
-	_ = next.reg.Update(ended, opts.Endpoint.Metadata) // can be written: New has checked it
-	return next, nil
+	return next, begin(func(ctx context.Context) error { return next.reg.Update(ctx, opts.Endpoint.Metadata) })
 }
