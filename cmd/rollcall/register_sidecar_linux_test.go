@@ -169,8 +169,8 @@ func TestRegisterSidecar(t *testing.T) {
 		t.Error("it is listed still")
 	}
 	load.end(t)
-	wantIn(t, "stderr", s.stderr.String(), "unhealthy, and is draining: grpc: no answer within 1s", `gRPC health of "" is NOT_SERVING`,
-		"is healthy, but its checks failed too often", "passing SIGTERM on in 1s")
+	wantIn(t, "stderr", s.stderr.String(), "is unhealthy; draining it: grpc: no answer within 1s", `gRPC health of "" is NOT_SERVING`,
+		"is healthy; it failed too often lately to return at once, but at ", "passing SIGTERM on in 1s")
 
 	// The end of the command takes its endpoint out at once.
 	began := time.Now()

@@ -111,6 +111,7 @@ func TestStateText(t *testing.T) {
 	for want, state := range map[string]rollcall.State{
 		`"k" is registered, under lease 1f`:                                                          {Phase: rollcall.Registered, Lease: 0x1f},
 		`"k" is draining, under lease 1f`:                                                            {Phase: rollcall.Draining, Lease: 0x1f},
+		`"k" is draining, but cannot be changed: boom; trying again`:                                 {Phase: rollcall.Draining, Err: errors.New("boom")},
 		`"k" is not registered: boom; trying to register it again`:                                   {Phase: rollcall.Lost, Err: errors.New("boom")},
 		`"k" was taken over by another process, under another lease; waiting until that one is gone`: {Phase: rollcall.Lost, Err: rollcall.ErrSuperseded},
 	} {

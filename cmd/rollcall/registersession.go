@@ -174,10 +174,11 @@ func (s *registerSession) follow(ctx context.Context) error {
 	if err := awaitRegistered(starting, reg); err != nil {
 		return err
 	}
-	if err := s.printRegistered(starting, reg); err != nil {
+	lease, err := s.printRegistered(starting, reg)
+	if err != nil {
 		return err
 	}
-	s.reportState(ctx, reg)
+	s.reportState(ctx, reg, rollcall.State{Phase: rollcall.Registered, Lease: lease})
 	return nil
 }
 
@@ -207,18 +208,18 @@ func awaitRegistered(ctx context.Context, reg *rollcall.Registration) error {
 	}
 }
 
-// printRegistered prints the endpoint as it is in etcd.
-func (s *registerSession) printRegistered(ctx context.Context, reg *rollcall.Registration) error {
+// printRegistered prints the endpoint as it is in etcd, and returns its lease.
+func (s *registerSession) printRegistered(ctx context.Context, reg *rollcall.Registration) (clientv3.LeaseID, error) {
 	resp, err := s.client.Get(ctx, reg.Key())
 	if err != nil {
-		return fmt.Errorf("read %q: %w", reg.Key(), err)
+		return 0, fmt.Errorf("read %q: %w", reg.Key(), err)
 	}
 	if len(resp.Kvs) == 0 {
-		return fail(exitOther, "%q was removed as soon as it was registered", reg.Key())
+		return 0, fail(exitOther, "%q was removed as soon as it was registered", reg.Key())
 	}
 	inst, err := rollcall.Decode(resp.Kvs[0])
 	if err != nil {
-		return fmt.Errorf("%q: %w", reg.Key(), err)
+		return 0, fmt.Errorf("%q: %w", reg.Key(), err)
 	}
 	row := inventory.Of(inst, inventory.Under(s.entry.service))
 	state, _ := reg.State()
@@ -226,26 +227,21 @@ func (s *registerSession) printRegistered(ctx context.Context, reg *rollcall.Reg
 	if s.a.json() {
 		to := *s.a
 		to.stdout = s.out
-		return to.printLine(newWritten(row))
+		return inst.Lease, to.printLine(newWritten(row))
 	}
 	_, err = fmt.Fprint(s.out, writtenTable(row))
-	return err
+	return inst.Lease, err
 }
 
-// reportState reports changes of a registration's state until ctx ends, but for those that its
-// checks have reported.
-func (s *registerSession) reportState(ctx context.Context, reg *rollcall.Registration) {
-	reported, phase, normal := "", rollcall.Registered, true
-	for {
+// reportState reports what becomes of a registration in etcd, from a state that is known, until ctx ends.
+// What the checks find is reported before it is written, by the checks.
+func (s *registerSession) reportState(ctx context.Context, reg *rollcall.Registration, known rollcall.State) {
+	for reported := stateText(reg.Key(), known); ; {
 		state, changed := reg.State()
 		state.Err = s.connectionCause(state.Err)
 		if text := stateText(reg.Key(), state); text != reported {
-			asChecked := state.Err == nil && state.Draining != s.endpoint.Status().Healthy
-			known := asChecked && normal && (reported == "" || state.Phase != phase)
-			if !known {
-				s.a.say("%s", text)
-			}
-			reported, phase, normal = text, state.Phase, asChecked
+			s.a.say("%s", text)
+			reported = text
 		}
 		select {
 		case <-changed:
@@ -256,9 +252,11 @@ func (s *registerSession) reportState(ctx context.Context, reg *rollcall.Registr
 }
 
 func stateText(key string, s rollcall.State) string {
-	switch {
+	switch registered := s.Phase == rollcall.Registered || s.Phase == rollcall.Draining; {
 	case errors.Is(s.Err, rollcall.ErrSuperseded):
 		return fmt.Sprintf("%q was taken over by another process, under another lease; waiting until that one is gone", key)
+	case s.Err != nil && registered:
+		return fmt.Sprintf("%q is %s, but cannot be changed: %s; trying again", key, s.Phase, plain(s.Err))
 	case s.Err != nil:
 		return fmt.Sprintf("%q is not registered: %s; trying to register it again", key, plain(s.Err))
 	}

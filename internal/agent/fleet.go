@@ -113,7 +113,7 @@ func (f *fleet) check(m *member) error {
 	opts := s.options()
 	opts.Registrar, opts.Stay = registrar, func() bool { return f.stays(m) }
 	opts.Report = func(e healthcheck.Event) {
-		f.report(e)
+		e.Log(f.log)
 		if e.Kind == healthcheck.Registering {
 			m.takeOver()
 		}
@@ -229,24 +229,4 @@ func (f *fleet) endpoints() []Endpoint {
 		all = append(all, f.members[key].status())
 	}
 	return all
-}
-
-// report logs what has become of an endpoint.
-func (f *fleet) report(e healthcheck.Event) {
-	switch e.Kind {
-	case healthcheck.Waiting:
-		f.log.Info("endpoint is not registered until its checks pass", "key", e.Key, "cause", e.Cause)
-	case healthcheck.Registering:
-		f.log.Info("endpoint is healthy; registering it", "key", e.Key)
-	case healthcheck.Leaving:
-		f.log.Warn("endpoint is unhealthy; draining it", "key", e.Key, "cause", e.Cause)
-	case healthcheck.Held:
-		f.log.Info("endpoint is healthy; it failed too often lately to return at once", "key", e.Key, "until", e.Until)
-	case healthcheck.Returning:
-		f.log.Info("endpoint is healthy again; it takes calls", "key", e.Key)
-	case healthcheck.Kept:
-		f.log.Debug("endpoint is unhealthy; it stays since the network of the agent may be to blame", "key", e.Key, "cause", e.Cause)
-	case healthcheck.Recovered:
-		f.log.Debug("endpoint is healthy again; it had stayed", "key", e.Key)
-	}
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/test/fakeetcd"
+	"github.com/rollcall-grpc/rollcall/internal/test/logtest"
 )
 
 const (
@@ -376,15 +378,15 @@ func TestNoChecks(t *testing.T) {
 func TestEventText(t *testing.T) {
 	until := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	for kind := Waiting; kind <= Recovered; kind++ {
-		text := Event{kind, "svc/a", errSick, until}.String()
-		if !strings.HasPrefix(text, `"svc/a" is `) {
+		event := Event{kind, "svc/a", errSick, until}
+		text := event.String()
+		if !strings.HasPrefix(text, `"svc/a" is `) || !strings.HasSuffix(text, ": sick") || (kind == Held) != strings.Contains(text, "03:04:05") {
 			t.Errorf("kind %d: %q", kind, text)
 		}
-		if cause := kind == Waiting || kind == Leaving || kind == Kept; cause != strings.Contains(text, "sick") {
-			t.Errorf("kind %d: %q", kind, text)
+		var logged logtest.Buffer
+		event.Log(logged.Logger(slog.LevelDebug))
+		if line := logged.String(); !strings.Contains(line, ` key=svc/a cause=sick`) || (kind == Held) != strings.Contains(line, "until=2026-01-02T03:04:05") {
+			t.Errorf("kind %d: %q", kind, line)
 		}
-	}
-	if text := (Event{Held, "svc/a", nil, until}).String(); !strings.Contains(text, "03:04:05") {
-		t.Error(text)
 	}
 }

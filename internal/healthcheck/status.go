@@ -7,6 +7,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/rollcall-grpc/rollcall"
@@ -33,24 +36,49 @@ type Event struct {
 	Until time.Time // Held: when it may return
 }
 
-func (e Event) String() string {
-	switch e.Kind {
+// message returns the text of an event, and its level.
+func (k Kind) message() (level slog.Level, text string) {
+	switch k {
 	case Waiting:
-		return fmt.Sprintf("%q is not registered until its checks pass: %v", e.Key, e.Cause)
+		return slog.LevelInfo, "endpoint is not registered until its checks pass"
 	case Registering:
-		return fmt.Sprintf("%q is healthy; registering it", e.Key)
+		return slog.LevelInfo, "endpoint is healthy; registering it"
 	case Leaving:
-		return fmt.Sprintf("%q is unhealthy, and is draining: %v", e.Key, e.Cause)
+		return slog.LevelWarn, "endpoint is unhealthy; draining it"
 	case Held:
-		return fmt.Sprintf("%q is healthy, but its checks failed too often lately; it stays out until %s", e.Key, e.Until.Format(time.TimeOnly))
+		return slog.LevelInfo, "endpoint is healthy; it failed too often lately to return at once"
 	case Returning:
-		return fmt.Sprintf("%q is healthy again, and takes calls", e.Key)
+		return slog.LevelInfo, "endpoint is healthy again; undraining it"
 	case Kept:
-		return fmt.Sprintf("%q is unhealthy, but stays in: %v", e.Key, e.Cause)
-	case Recovered:
-		return fmt.Sprintf("%q is healthy again; it had stayed in", e.Key)
+		return slog.LevelDebug, "endpoint is unhealthy; it stays since the network of the agent may be to blame"
 	}
-	return fmt.Sprintf("Kind(%d) of %q", int(e.Kind), e.Key)
+	return slog.LevelDebug, "endpoint is healthy again; it had stayed"
+}
+
+// Log logs the event.
+func (e Event) Log(log *slog.Logger) {
+	args := []any{"key", e.Key}
+	if e.Cause != nil {
+		args = append(args, "cause", e.Cause)
+	}
+	if e.Kind == Held {
+		args = append(args, "until", e.Until)
+	}
+	level, text := e.Kind.message()
+	log.Log(context.Background(), level, text, args...)
+}
+
+// String returns the event as a sentence, for a terminal.
+func (e Event) String() string {
+	_, text := e.Kind.message()
+	text = strconv.Quote(e.Key) + strings.TrimPrefix(text, "endpoint")
+	if e.Kind == Held {
+		text += ", but at " + e.Until.Format(time.TimeOnly)
+	}
+	if e.Cause != nil {
+		text += ": " + e.Cause.Error()
+	}
+	return text
 }
 
 // Status is what is known of an endpoint.
