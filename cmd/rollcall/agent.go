@@ -41,8 +41,8 @@ The file is read again when it changes and on SIGHUP. Only what differs is touch
 error changes nothing. On SIGINT and SIGTERM all endpoints drain for --drain and are removed. If the
 agent dies, its endpoints stay until their leases end.
 
-When every check fails, of at least three addresses, it is the agent's own network: no endpoint is
-taken out then, unless the file says "selfProtection: false".
+When every check fails, of at least three addresses, it is most likely the agent's own network: no
+endpoint is taken out then, unless the file says "selfPreservation: false".
 
 The agent starts while etcd is down, and goes on trying. It tells systemd (Type=notify) when it is
 ready, and answers "rollcall agent status" on a unix socket: agent.sock in $RUNTIME_DIRECTORY (which

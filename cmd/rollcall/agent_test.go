@@ -246,7 +246,7 @@ func TestAgentOwnNetwork(t *testing.T) {
 	for _, s := range targets {
 		s.stop()
 	}
-	eventually(t, "it is told", func() bool { s, code := p.status(t); return s.Protected != nil && code == exitOther })
+	eventually(t, "it is told", func() bool { s, code := p.status(t); return s.SelfPreservationSince != nil && code == exitOther })
 	time.Sleep(2 * time.Second) // ten times what takes an endpoint out
 	s, _ := p.status(t)
 	for _, e := range s.Endpoints {
@@ -256,7 +256,7 @@ func TestAgentOwnNetwork(t *testing.T) {
 	}
 	table := rollcallAt(t, endpoint, "agent", "status", "--socket", p.socket)
 	wantIn(t, "table", table.stdout, "LAST ERROR", "failing", "registered", "refused")
-	wantIn(t, "stderr", table.stderr, "all checks fail since", "nothing is taken out")
+	wantIn(t, "stderr", table.stderr, "all checks fail, for ", "self-preservation takes nothing out")
 	for _, s := range targets {
 		s.start(t)
 	}
@@ -266,7 +266,7 @@ func TestAgentOwnNetwork(t *testing.T) {
 			t.Errorf("%s was written at revision %d, want %d, the first", key, got, revision)
 		}
 	}
-	wantIn(t, "log", p.stderr.String(), "all checks fail; it is taken for the network of the agent", "checks pass again")
+	wantIn(t, "log", p.stderr.String(), "all checks fail: suspecting the network of the agent", "checks pass again")
 
 	targets[0].stop()
 	eventually(t, "one that fails alone drains", func() bool { return strings.Contains(valueOf(t, client, "t-agent-net/e0"), "draining") })

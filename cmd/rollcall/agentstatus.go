@@ -22,8 +22,8 @@ func newAgentStatus(a *app) *cobra.Command {
 		Use:   "status",
 		Short: "Show what the agent of this machine does",
 		Long: "status asks the agent that runs on this machine about its endpoints:\n\n" +
-			"  HEALTH        healthy; failing (not often enough to be taken out, or kept); unhealthy (taken out);\n" +
-			"                unchecked (not healthy yet)\n" +
+			"  HEALTH        healthy; failing (not often enough to be taken out, or kept by\n" +
+			"                self-preservation); unhealthy (taken out); unchecked (not healthy yet)\n" +
 			"  REGISTRATION  registered, draining, lost or registering; - until its checks pass\n" +
 			"  SINCE         how long its checks have passed or failed\n\n" +
 			"The exit code is 0 if all endpoints are healthy and registered, and the file in force is the one on disk;\n" +
@@ -71,8 +71,8 @@ func (a *app) agentStatus(ctx context.Context, socket string) error {
 	if err != nil {
 		return err
 	}
-	if since := status.Protected; since != nil {
-		a.say("all checks fail since %s: it is taken for the network of the agent, and nothing is taken out", inventory.Age(*since, time.Now()))
+	if since := status.SelfPreservationSince; since != nil {
+		a.say("all checks fail, for %s: suspecting the network of the agent; self-preservation takes nothing out", inventory.Age(*since, time.Now()))
 	}
 	if status.FileError != "" {
 		a.say("the file is not in force; what it said before is: %s", status.FileError)

@@ -170,7 +170,7 @@ func TestRegisterSidecar(t *testing.T) {
 	}
 	load.end(t)
 	wantIn(t, "stderr", s.stderr.String(), "is unhealthy; draining it: grpc: no answer within 1s", `gRPC health of "" is NOT_SERVING`,
-		"is healthy; it failed too often lately to return at once, but at ", "passing SIGTERM on in 1s")
+		"is healthy, but failed too often lately; its return is delayed until ", "passing SIGTERM on in 1s")
 
 	// The end of the command takes its endpoint out at once.
 	began := time.Now()

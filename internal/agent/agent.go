@@ -39,12 +39,12 @@ type Agent struct {
 	notifier *notifier
 	said     string // what systemd was told last
 
-	mu        sync.Mutex
-	fleet     *fleet    // what is in force
-	loaded    time.Time // when it was read
-	turned    time.Time // when the loop last went round
-	fileErr   error     // why the file as it is now is not in force
-	protected time.Time // since when all checks fail; zero: they do not
+	mu         sync.Mutex
+	fleet      *fleet    // what is in force
+	loaded     time.Time // when it was read
+	turned     time.Time // when the loop last went round
+	fileErr    error     // why the file as it is now is not in force
+	preserving time.Time // since when all checks fail, so that nothing is taken out; zero: they do not
 }
 
 // Load reads a services file. Its error names the file.
@@ -171,17 +171,17 @@ func (a *Agent) take(config *Config) {
 func (a *Agent) watchNetwork() {
 	all := a.fleet.allFail()
 	a.mu.Lock()
-	was := a.protected
+	was := a.preserving
 	switch {
 	case all && was.IsZero():
-		a.protected = time.Now()
+		a.preserving = time.Now()
 	case !all:
-		a.protected = time.Time{}
+		a.preserving = time.Time{}
 	}
 	a.mu.Unlock()
 	switch {
 	case all && was.IsZero():
-		a.log.Warn("all checks fail; it is taken for the network of the agent, and nothing is taken out")
+		a.log.Warn("all checks fail: suspecting the network of the agent; self-preservation takes nothing out")
 	case !all && !was.IsZero():
 		a.log.Info("checks pass again; endpoints whose checks go on failing are taken out", "after", time.Since(was).Round(time.Second))
 	}
@@ -204,8 +204,8 @@ func (a *Agent) Status() Status {
 	if a.fileErr != nil {
 		s.FileError = printable.Error(a.fileErr)
 	}
-	if since := a.protected; !since.IsZero() {
-		s.Protected = &since
+	if since := a.preserving; !since.IsZero() {
+		s.SelfPreservationSince = &since
 	}
 	return s
 }

@@ -8,6 +8,6 @@
 // # Concurrency
 //
 // Run's goroutine owns the endpoints and applies the file. Each endpoint has a goroutine that
-// checks it; those share a Protection, which has a lock of its own. Status may be called at any
-// time. Run joins everything that it has started.
+// checks it, and looks at what the others have found under the fleet's lock. Status may be called
+// at any time. Run joins everything that it has started.
 package agent

@@ -24,8 +24,8 @@ import (
 
 // Config is what a services file says.
 type Config struct {
-	Services       []Service // each key once
-	SelfProtection bool      // nothing is taken out when all checks fail
+	Services         []Service // each key once
+	SelfPreservation bool      // nothing is taken out when all checks fail
 }
 
 // Service is an endpoint to keep registered while its checks pass.
@@ -124,8 +124,8 @@ func (s *Service) validate(refuse func(field string, err error)) {
 // file is the text of a services file.
 type file struct {
 	settings
-	SelfProtection *bool             `json:"selfProtection"`
-	Services       []json.RawMessage `json:"services"`
+	SelfPreservation *bool             `json:"selfPreservation"`
+	Services         []json.RawMessage `json:"services"`
 }
 
 // entry is the text of one of its services.
@@ -167,7 +167,7 @@ func Parse(text []byte) (*Config, error) {
 	if len(wrong) > 0 { // and would be with each entry
 		return nil, errors.Join(wrong...)
 	}
-	c := &Config{SelfProtection: f.SelfProtection == nil || *f.SelfProtection}
+	c := &Config{SelfPreservation: f.SelfPreservation == nil || *f.SelfPreservation}
 	numbers := make(map[string]int)
 	for i, raw := range f.Services {
 		var e entry

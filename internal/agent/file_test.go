@@ -36,7 +36,7 @@ services:
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := &Config{SelfProtection: true, Services: []Service{
+	want := &Config{SelfPreservation: true, Services: []Service{
 		{"shop/cart", rollcall.Endpoint{ID: "10.0.0.7:50051", Addr: "10.0.0.7:50051"},
 			Settings{[]string{"grpc"}, 10 * time.Second, 2 * time.Second, time.Second, 2, 2}},
 		{"shop/cart", rollcall.Endpoint{ID: "blue", Addr: "10.0.0.8:50051", Metadata: json.RawMessage(`{"weight":10,"zone":"eu-1"}`)},
@@ -45,8 +45,8 @@ services:
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
-	if got, err := Parse([]byte("selfProtection: false\nservices: []")); err != nil || got.SelfProtection || len(got.Services) != 0 {
-		t.Errorf("got %+v, %v, want no services and no self-protection", got, err)
+	if got, err := Parse([]byte("selfPreservation: false\nservices: []")); err != nil || got.SelfPreservation || len(got.Services) != 0 {
+		t.Errorf("got %+v, %v, want no services and no self-preservation", got, err)
 	}
 }
 

@@ -34,10 +34,10 @@ type fleet struct {
 	departures map[string]*departure                 // by key
 	closing    sync.WaitGroup                        // of registrars that nobody uses any more
 
-	mu         sync.Mutex
-	members    map[string]*member // by key
-	order      []string           // keys, as in the file
-	protection bool
+	mu               sync.Mutex
+	members          map[string]*member // by key
+	order            []string           // keys, as in the file
+	selfPreservation bool
 }
 
 // changes counts what a new file has brought.
@@ -69,7 +69,7 @@ func (f *fleet) apply(config *Config) (c changes) {
 	}
 	f.mu.Lock()
 	gone := f.members
-	f.members, f.order, f.protection = now, order, config.SelfProtection
+	f.members, f.order, f.selfPreservation = now, order, config.SelfPreservation
 	f.mu.Unlock()
 	for key, m := range gone {
 		if now[key] == nil {
@@ -111,7 +111,7 @@ func (f *fleet) check(m *member) error {
 		return err
 	}
 	opts := s.options()
-	opts.Registrar, opts.Stay = registrar, func() bool { return f.stays(m) }
+	opts.Registrar, opts.FailOpen = registrar, func() bool { return f.failsOpen(m) }
 	opts.Report = func(e healthcheck.Event) {
 		e.Log(f.log)
 		if e.Kind == healthcheck.Registering {
@@ -187,23 +187,23 @@ func (f *fleet) close() error {
 	return failed
 }
 
-// stays reports whether an endpoint whose checks have failed often enough stays nevertheless: while it
-// may be the network, and then until they have failed as often again.
-func (f *fleet) stays(m *member) bool {
+// failsOpen reports whether an endpoint whose checks have failed often enough stays in nevertheless: while
+// it may be the network, and then until they have failed as often again.
+func (f *fleet) failsOpen(m *member) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.protection {
+	if !f.selfPreservation {
 		return false
 	}
 	p, _ := m.probe()
-	return m.excused(p, f.probesLocked())
+	return m.failsOpen(p, f.probesLocked())
 }
 
 // allFail reports whether the checks of all endpoints fail together.
 func (f *fleet) allFail() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.protection && allFail(f.probesLocked())
+	return f.selfPreservation && allFail(f.probesLocked())
 }
 
 func (f *fleet) probesLocked() (all []probe) {

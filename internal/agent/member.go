@@ -29,8 +29,8 @@ type member struct {
 	before *member
 
 	// Owned by the goroutine that checks.
-	excuses      int       // failures that are still excused
-	excusedSince time.Time // when the row of failures began that they are of
+	grace      int       // failures that still do not count
+	graceSince time.Time // when the row of failures began that they are of
 
 	mu  sync.Mutex
 	err error // why it can never be registered
@@ -119,15 +119,15 @@ func (m *member) leave(ctx context.Context, drain time.Duration) {
 	m.checked.Close()
 }
 
-// excused reports whether a failure that would take the endpoint out does not count: because it may be the
+// failsOpen reports whether a failure that would take the endpoint out does not count: because it may be the
 // network's, or because it is among the first after such a one. Once the network is back, an endpoint has
 // to fail as often as ever, since its check may have been under way.
-func (m *member) excused(p probe, all []probe) bool {
+func (m *member) failsOpen(p probe, all []probe) bool {
 	switch {
 	case mayBeNetwork(p, all):
-		m.excuses, m.excusedSince = m.service.Fall-1, p.since
-	case m.excuses > 0 && m.excusedSince.Equal(p.since):
-		m.excuses--
+		m.grace, m.graceSince = m.service.Fall-1, p.since
+	case m.grace > 0 && m.graceSince.Equal(p.since):
+		m.grace--
 	default:
 		return false
 	}

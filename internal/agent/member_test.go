@@ -9,7 +9,7 @@ import (
 )
 
 // Once the network is back, an endpoint has to fail as often as ever before it is taken out.
-func TestExcused(t *testing.T) {
+func TestGraceAfterTheNetwork(t *testing.T) {
 	at := func(seconds int64) time.Time { return time.Unix(seconds, 0) }
 	failing := func(addr string, since int64) probe {
 		return probe{addr: addr, in: true, failing: true, since: at(since), passed: at(10)}
@@ -29,12 +29,12 @@ func TestExcused(t *testing.T) {
 		{[]probe{a, passing("b", 21), passing("c", 21)}, true},
 		{[]probe{a, passing("b", 22), passing("c", 22)}, false}, // the third failure since
 	} {
-		if got := m.excused(a, row.all); got != row.want {
-			t.Errorf("failure %d: excused %v, want %v", i, got, row.want)
+		if got := m.failsOpen(a, row.all); got != row.want {
+			t.Errorf("failure %d: fails open %v, want %v", i, got, row.want)
 		}
 	}
-	m.excuses = 2
-	if later := failing("a", 30); m.excused(later, []probe{later, passing("b", 31), passing("c", 31)}) {
-		t.Error("a later row of failures is excused")
+	m.grace = 2
+	if later := failing("a", 30); m.failsOpen(later, []probe{later, passing("b", 31), passing("c", 31)}) {
+		t.Error("a later row of failures does not count")
 	}
 }

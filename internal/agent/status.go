@@ -10,20 +10,20 @@ import (
 
 // Status is what an agent does.
 type Status struct {
-	PID       int        `json:"pid"`
-	Turned    time.Time  `json:"turned"` // when it last looked at its file and its checks, as it does each second
-	File      string     `json:"file"`
-	Loaded    time.Time  `json:"loaded"`              // when the file that is in force was read
-	FileError string     `json:"fileError,omitempty"` // why the file as it is now is not in force
-	Protected *time.Time `json:"protected,omitempty"` // since when all checks fail, so that nothing is taken out
-	Endpoints []Endpoint `json:"endpoints"`           // in the file's order
+	PID                   int        `json:"pid"`
+	Turned                time.Time  `json:"turned"` // when it last looked at its file and its checks, as it does each second
+	File                  string     `json:"file"`
+	Loaded                time.Time  `json:"loaded"`                          // when the file that is in force was read
+	FileError             string     `json:"fileError,omitempty"`             // why the file as it is now is not in force
+	SelfPreservationSince *time.Time `json:"selfPreservationSince,omitempty"` // since when all checks fail, so that nothing is taken out
+	Endpoints             []Endpoint `json:"endpoints"`                       // in the file's order
 }
 
 // Healths of an endpoint.
 const (
 	Unchecked = "unchecked" // its checks have not passed yet
 	Healthy   = "healthy"
-	Failing   = "failing"   // its latest checks failed, not often enough to take it out, or it is kept
+	Failing   = "failing"   // its latest checks failed: not often enough to take it out, or self-preservation keeps it
 	Unhealthy = "unhealthy" // it was taken out
 )
 
@@ -49,7 +49,7 @@ func (s *Status) OK() bool {
 			return false
 		}
 	}
-	return s.FileError == "" && s.Protected == nil
+	return s.FileError == "" && s.SelfPreservationSince == nil
 }
 
 // Summary is the status in a line.
@@ -61,8 +61,8 @@ func (s *Status) Summary() string {
 		}
 	}
 	text := fmt.Sprintf("%d of %d endpoints healthy and registered", ok, len(s.Endpoints))
-	if s.Protected != nil {
-		text += "; all checks fail: taken for the network of the agent, nothing is taken out"
+	if s.SelfPreservationSince != nil {
+		text += "; all checks fail: suspecting the network of the agent; self-preservation takes nothing out"
 	}
 	if s.FileError != "" {
 		text += "; the file is not in force: " + s.FileError

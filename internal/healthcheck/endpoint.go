@@ -48,9 +48,9 @@ type Options struct {
 	// Report, if set, is called with each change, from Run.
 	Report func(Event)
 
-	// Stay, if set, is asked from Run whenever an endpoint would go out. If it returns true the check fails
-	// open: the endpoint stays, until the next failure.
-	Stay func() bool
+	// FailOpen, if set, is asked from Run whenever the endpoint would go out. If it returns true the
+	// endpoint stays in, until the next failure.
+	FailOpen func() bool
 }
 
 // Validate returns what is wrong with how the endpoint is checked: an *rollcall.InputError for each
@@ -186,15 +186,15 @@ func (e *Endpoint) observe(result error) error {
 		e.passed = now
 	}
 	e.mu.Unlock()
-	if result != nil && e.health.due() && e.opts.Stay != nil && e.opts.Stay() {
-		e.report(Kept, result)
+	if result != nil && e.health.due() && e.opts.FailOpen != nil && e.opts.FailOpen() {
+		e.report(FailedOpen, result)
 		return nil
 	}
 	changed := e.health.observe(result == nil, now)
 	switch {
-	case !changed && result == nil && e.health.held():
-		e.report(Held, nil)
-	case !changed && result == nil && e.health.healthy && e.reported.Kind == Kept:
+	case !changed && result == nil && e.health.damped():
+		e.report(Damped, nil)
+	case !changed && result == nil && e.health.healthy && e.reported.Kind == FailedOpen:
 		e.report(Recovered, nil)
 	case !changed && result != nil && e.registration() == nil:
 		e.report(Waiting, result)

@@ -204,22 +204,22 @@ func TestOperatorsDrainOutlivesChecks(t *testing.T) {
 	}
 }
 
-// Stay keeps an endpoint in, for as long as it says so.
-func TestStay(t *testing.T) {
-	var stay atomic.Bool
-	stay.Store(true)
-	run(t, Options{Stay: stay.Load}, func(e *env) {
+// FailOpen keeps an endpoint in, for as long as it says so.
+func TestFailOpen(t *testing.T) {
+	var open atomic.Bool
+	open.Store(true)
+	run(t, Options{FailOpen: open.Load}, func(e *env) {
 		e.after(2*time.Second, serving)
 		e.sick.Store(true)
 		e.after(time.Hour, serving)
-		e.reported(Registering, Kept)
+		e.reported(Registering, FailedOpen)
 		e.sick.Store(false)
 		e.after(time.Minute, serving)
 		e.sick.Store(true)
 		e.after(time.Minute, serving)
-		stay.Store(false)
+		open.Store(false)
 		e.after(6*time.Second, draining)
-		e.reported(Registering, Kept, Recovered, Kept, Leaving)
+		e.reported(Registering, FailedOpen, Recovered, FailedOpen, Leaving)
 	})
 }
 
@@ -380,12 +380,12 @@ func TestEventText(t *testing.T) {
 	for kind := Waiting; kind <= Recovered; kind++ {
 		event := Event{kind, "svc/a", errSick, until}
 		text := event.String()
-		if !strings.HasPrefix(text, `"svc/a" is `) || !strings.HasSuffix(text, ": sick") || (kind == Held) != strings.Contains(text, "03:04:05") {
+		if !strings.HasPrefix(text, `"svc/a" is `) || !strings.HasSuffix(text, ": sick") || (kind == Damped) != strings.Contains(text, "03:04:05") {
 			t.Errorf("kind %d: %q", kind, text)
 		}
 		var logged logtest.Buffer
 		event.Log(logged.Logger(slog.LevelDebug))
-		if line := logged.String(); !strings.Contains(line, ` key=svc/a cause=sick`) || (kind == Held) != strings.Contains(line, "until=2026-01-02T03:04:05") {
+		if line := logged.String(); !strings.Contains(line, ` key=svc/a cause=sick`) || (kind == Damped) != strings.Contains(line, "until=2026-01-02T03:04:05") {
 			t.Errorf("kind %d: %q", kind, line)
 		}
 	}

@@ -6,11 +6,11 @@ package healthcheck
 import "time"
 
 // How returns are damped: an endpoint that goes out for the second time within a calm time may not
-// return for holdDown, then for twice as long each time, to maxHoldDown. So one whose checks flap as
+// return for minHoldDown, then for twice as long each time, to maxHoldDown. So one whose checks flap as
 // fast as they can is written at most 10 times in any minute: it goes out and returns at once, goes
 // out and returns after 5 s, 10 s and 20 s.
 const (
-	holdDown    = 5 * time.Second
+	minHoldDown = 5 * time.Second
 	maxHoldDown = 5 * time.Minute
 	calm        = time.Minute // without going out, after which what was before is forgotten
 )
@@ -22,7 +22,7 @@ type hysteresis struct {
 	healthy  bool
 	contrary int           // results in a row that contradict healthy
 	since    time.Time     // when it last became healthy or unhealthy
-	hold     time.Duration // how long it may not return, when it goes out the next time
+	holdDown time.Duration // how long it may not return, when it goes out the next time
 	until    time.Time     // may not return before
 }
 
@@ -38,10 +38,10 @@ func (h *hysteresis) observe(passed bool, now time.Time) (changed bool) {
 	switch {
 	case !passed && h.contrary >= h.fall:
 		if now.Sub(h.since) >= calm {
-			h.hold = 0
+			h.holdDown = 0
 		}
-		h.until = now.Add(h.hold)
-		h.hold = min(max(holdDown, 2*h.hold), maxHoldDown)
+		h.until = now.Add(h.holdDown)
+		h.holdDown = min(max(minHoldDown, 2*h.holdDown), maxHoldDown)
 	case passed && h.contrary >= h.rise && !now.Before(h.until):
 	default:
 		return false
@@ -53,5 +53,5 @@ func (h *hysteresis) observe(passed bool, now time.Time) (changed bool) {
 // due reports whether one more failure takes the endpoint out.
 func (h *hysteresis) due() bool { return h.healthy && h.contrary+1 >= h.fall }
 
-// held reports whether only the hold-down keeps the endpoint out.
-func (h *hysteresis) held() bool { return !h.healthy && h.contrary >= h.rise }
+// damped reports whether only the hold-down keeps the endpoint out.
+func (h *hysteresis) damped() bool { return !h.healthy && h.contrary >= h.rise }

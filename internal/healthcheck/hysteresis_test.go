@@ -83,7 +83,7 @@ func TestHoldDownIsBounded(t *testing.T) {
 		}
 		now = h.until
 	}
-	if h.hold != maxHoldDown {
-		t.Errorf("hold-down %v after 100 times, want %v", h.hold, maxHoldDown)
+	if h.holdDown != maxHoldDown {
+		t.Errorf("hold-down %v after 100 times, want %v", h.holdDown, maxHoldDown)
 	}
 }

@@ -22,10 +22,10 @@ const (
 	Waiting     Kind = iota + 1 // its checks fail, and it is not registered yet
 	Registering                 // its checks pass for the first time
 	Leaving                     // its checks have failed often enough: it drains
-	Held                        // damped: its checks pass, but it went out too often to return at once
+	Damped                      // its checks pass, but it went out too often to return at once
 	Returning                   // its checks pass again
-	Kept                        // failed open: its checks have failed often enough, but Options.Stay keeps it
-	Recovered                   // its checks pass again after Kept
+	FailedOpen                  // its checks have failed often enough, but Options.FailOpen keeps it
+	Recovered                   // its checks pass again after FailedOpen
 )
 
 // Event is a change of an endpoint.
@@ -33,7 +33,7 @@ type Event struct {
 	Kind  Kind
 	Key   string
 	Cause error     // why its checks fail; nil where they pass
-	Until time.Time // Held: when it may return
+	Until time.Time // Damped: when it may return
 }
 
 // message returns the text of an event, and its level.
@@ -45,14 +45,14 @@ func (k Kind) message() (level slog.Level, text string) {
 		return slog.LevelInfo, "endpoint is healthy; registering it"
 	case Leaving:
 		return slog.LevelWarn, "endpoint is unhealthy; draining it"
-	case Held:
-		return slog.LevelInfo, "endpoint is healthy; it failed too often lately to return at once"
+	case Damped:
+		return slog.LevelInfo, "endpoint is healthy, but failed too often lately; its return is delayed"
 	case Returning:
 		return slog.LevelInfo, "endpoint is healthy again; undraining it"
-	case Kept:
-		return slog.LevelDebug, "endpoint is unhealthy; it stays since the network of the agent may be to blame"
+	case FailedOpen:
+		return slog.LevelDebug, "endpoint is unhealthy; self-preservation keeps it"
 	}
-	return slog.LevelDebug, "endpoint is healthy again; it had stayed"
+	return slog.LevelDebug, "endpoint is healthy again; self-preservation kept it"
 }
 
 // Log logs the event.
@@ -61,7 +61,7 @@ func (e Event) Log(log *slog.Logger) {
 	if e.Cause != nil {
 		args = append(args, "cause", e.Cause)
 	}
-	if e.Kind == Held {
+	if e.Kind == Damped {
 		args = append(args, "until", e.Until)
 	}
 	level, text := e.Kind.message()
@@ -72,8 +72,8 @@ func (e Event) Log(log *slog.Logger) {
 func (e Event) String() string {
 	_, text := e.Kind.message()
 	text = strconv.Quote(e.Key) + strings.TrimPrefix(text, "endpoint")
-	if e.Kind == Held {
-		text += ", but at " + e.Until.Format(time.TimeOnly)
+	if e.Kind == Damped {
+		text += " until " + e.Until.Format(time.TimeOnly)
 	}
 	if e.Cause != nil {
 		text += ": " + e.Cause.Error()

@@ -15,7 +15,7 @@ import (
 // passed, in upper case for checks that failed. Below each stands what becomes of it: "." where it passes
 // or is out already, "-" where it goes out, "h" where it stays because it may be the network, "P"
 // where it stays because all fail.
-func TestProtection(t *testing.T) {
+func TestSelfPreservation(t *testing.T) {
 	for _, row := range []struct{ name, runs, want string }{
 		{"one fails while others pass", "abc Abc Abc", "... h.. -.."},
 		{"one fails, of two", "ab Ab Ab", ".. -. .."},
@@ -85,7 +85,7 @@ func step(p *probe, failed bool, now time.Time, probes map[string]*probe) string
 }
 
 // What began to fail before the others stays as well when all fail: nothing is taken out then.
-func TestAllFailTogetherExcusesAll(t *testing.T) {
+func TestAllFailTogether(t *testing.T) {
 	at := func(seconds int64) time.Time { return time.Unix(seconds, 0) }
 	early := probe{addr: "early", in: true, failing: true, since: at(5), passed: at(4)}
 	all := []probe{early}

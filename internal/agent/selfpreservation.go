@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// enough is how many addresses have to fail together to be taken for the agent's own network.
-const enough = 3
+// minAddresses is how many addresses have to fail together for the agent's own network to be suspected.
+const minAddresses = 3
 
 // probe is what the checks of an endpoint have found.
 type probe struct {
@@ -23,17 +23,17 @@ type probe struct {
 // mayBeNetwork reports whether an endpoint may fail because the agent's network does. Checks do not
 // run at the same instant: what passed before the endpoint began to fail proves nothing. So a failure
 // is the endpoint's own once another check has passed since it began, or where there are too few
-// addresses for all to fail together. When all fail together, that excuses all.
+// addresses for all to fail together. When all fail together, none counts.
 func mayBeNetwork(of probe, all []probe) bool {
 	last := lastPass(all)
-	return of.since.After(last) && together(all, last, true) >= enough || allFail(all)
+	return of.since.After(last) && together(all, last, true) >= minAddresses || allFail(all)
 }
 
 // allFail reports whether no check passes, and enough addresses began to fail with no pass of any
 // check in between.
 func allFail(all []probe) bool {
 	passes := func(p probe) bool { return !p.failing }
-	return !slices.ContainsFunc(all, passes) && together(all, lastPass(all), false) >= enough
+	return !slices.ContainsFunc(all, passes) && together(all, lastPass(all), false) >= minAddresses
 }
 
 // together counts the addresses of endpoints that began to fail after the last pass, and of those that
