@@ -8,6 +8,7 @@ package agent
 import (
 	"errors"
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,4 +28,9 @@ func lockFile(path string) (*os.File, error) {
 		return nil, err
 	}
 	return file, nil
+}
+
+// isPrivate reports whether a directory is this user's alone.
+func isPrivate(dir os.FileInfo) bool {
+	return dir.Mode().Perm()&0o077 == 0 && int(dir.Sys().(*syscall.Stat_t).Uid) == os.Geteuid()
 }

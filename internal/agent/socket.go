@@ -40,8 +40,8 @@ func openSocket(path string) (*socket, error) {
 	if len(path) > maxSocketPath {
 		return nil, fmt.Errorf("socket %s: a path of %d bytes is too long; the most is %d", path, len(path), maxSocketPath)
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fmt.Errorf("socket: %w", err)
+	if err := makePrivate(filepath.Dir(path)); err != nil {
+		return nil, fmt.Errorf("socket %s: %w", path, err)
 	}
 	lock, err := lockFile(path + ".lock")
 	if err != nil {
@@ -67,6 +67,20 @@ func (s *socket) serve(status func() Status) {
 		defer close(s.done)
 		_ = s.srv.Serve(s.lis) // ends with close
 	}()
+}
+
+// makePrivate makes a directory, unless it is there. One that others may use is refused: they could put
+// a socket of their own in place of the agent's.
+func makePrivate(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	info, err := os.Stat(dir)
+	if err != nil || isPrivate(info) {
+		return err
+	}
+	return fmt.Errorf("%s belongs to another user or is open to others (mode %#o); name a path in a directory that is yours alone (0700), "+
+		"or that is not there yet", dir, info.Mode().Perm())
 }
 
 // listen makes a socket where nobody else can reach it, and renames it into place.
