@@ -243,34 +243,27 @@ func (l *greeterLoad) end(t *testing.T) {
 	}
 }
 
-// A check that flaps five times a second is written at most four times before its first hold-down
-// of 5 s ends: in, out, in, out.
+// A check that passes and fails in turn is written in, out, in and out; then its return is delayed.
 func TestRegisterFlapping(t *testing.T) {
 	t.Parallel()
 	endpoint := sharedEtcd(t)
 	client := etcdClient(t, endpoint)
-	file := filepath.Join(t.TempDir(), "healthy")
-	p := launch(t, endpoint, "register", "t-flap", "--addr", "10.0.0.1:80", "--check", "exec:test -e "+file,
-		"--interval", "100ms", "--fall", "1", "--rise", "1", "--", "sleep", "60")
-	began := time.Now()
-	for i := 0; time.Since(began) < 4*time.Second; i++ {
-		var err error
-		if i%2 == 0 {
-			err = os.WriteFile(file, nil, 0o600)
-		} else {
-			err = os.Remove(file)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(200 * time.Millisecond)
-	}
+	file := filepath.Join(t.TempDir(), "sick")
+	p := launch(t, endpoint, "register", "t-flap", "--addr", "10.0.0.1:80", "--check", "exec:test ! -e "+file+" && touch "+file+" || ! rm "+file,
+		"--interval", "100ms", "--timeout", "10s", "--fall", "1", "--rise", "1", "--drain", "0s", "--", "sleep", "60")
+	eventually(t, "its return is delayed", func() bool { return strings.Contains(p.stderr.String(), "its return is delayed until ") })
 	resp, err := client.Get(t.Context(), "t-flap/10.0.0.1:80")
 	if err != nil || len(resp.Kvs) != 1 {
 		t.Fatalf("%v, %v; stderr %q", resp, err, p.stderr.String())
 	}
-	if n := resp.Kvs[0].Version; n < 3 || n > 4 {
-		t.Errorf("written %d times, want 3 or 4; stderr %q", n, p.stderr.String())
+	// Each write was reported before.
+	reported := strings.Count(p.stderr.String(), "registering it") + strings.Count(p.stderr.String(), "draining it")
+	if n := resp.Kvs[0].Version; int(n) > reported {
+		t.Errorf("written %d times, want %d at most; stderr %q", n, reported, p.stderr.String())
+	}
+	before, _, _ := strings.Cut(p.stderr.String(), "its return is delayed")
+	if n := strings.Count(before, "; draining it"); n != 2 || strings.Count(before, "; undraining it") != 1 {
+		t.Errorf("stderr %q, want it drained twice and undrained once before", before)
 	}
 	p.signal(t, syscall.SIGTERM)
 	if code, _ := p.end(t); code != 143 {

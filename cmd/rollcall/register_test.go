@@ -289,9 +289,12 @@ func TestRegisterKilled(t *testing.T) {
 		t.Skip("only Linux tells a command that its parent was killed")
 	}
 	p := launch(t, sharedEtcd(t), "register", "t-killed", "--addr", "10.0.0.1:80", "--ttl", "2s", "--", "sh", "-c", script)
+	if line, _ := p.stdout.ReadString('\n'); line != "started\n" { // it takes signals
+		t.Fatalf("got %q; stderr %q", line, p.stderr.String())
+	}
 	eventually(t, "it is registered", func() bool { return strings.Contains(p.stderr.String(), "t-killed/10.0.0.1:80") })
 	p.signal(t, syscall.SIGKILL)
-	if code, out := p.end(t); code != 137 || out != "started\ngot TERM\n" { // its output ends with the command
+	if code, out := p.end(t); code != 137 || out != "got TERM\n" { // its output ends with the command
 		t.Errorf("exit %d, stdout %q, want 137 and the command ended by SIGTERM", code, out)
 	}
 }
