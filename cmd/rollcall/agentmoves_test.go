@@ -72,12 +72,16 @@ func TestAgentMoves(t *testing.T) {
 	}
 }
 
-// An agent that does not answer, or answers that its loop hangs, is told apart from one with unhealthy endpoints.
+// An agent that does not answer, or answers that its loop hangs, is told apart from one that is stopping.
 func TestAgentHangs(t *testing.T) {
 	t.Parallel()
-	for name, row := range map[string]struct{ answer, want string }{
-		"silent": {"", "does not answer"},
-		"hung":   {`{"turned": "2020-01-01T00:00:00Z"}`, "the agent hangs"},
+	for name, row := range map[string]struct {
+		answer, want string
+		code         int
+	}{
+		"silent":   {"", "does not answer", exitTimeout},
+		"hung":     {`{"heartbeat": "2020-01-01T00:00:00Z"}`, "the agent hangs", exitTimeout},
+		"stopping": {`{"heartbeat": "2020-01-01T00:00:00Z", "stopping": true}`, "the agent is stopping", exitOther},
 	} {
 		path := socketIn(t)
 		lis, err := net.Listen("unix", path)
@@ -93,8 +97,8 @@ func TestAgentHangs(t *testing.T) {
 		t.Cleanup(func() { _ = srv.Close() })
 		go func() { _ = srv.Serve(lis) }()
 		r := rollcallAt(t, "127.0.0.1:1", "agent", "status", "--socket", path, "--dial-timeout", "500ms")
-		if r.code != exitTimeout || !strings.Contains(r.stderr, row.want) {
-			t.Errorf("%s: exit %d, %q, want %d and %q", name, r.code, r.stderr, exitTimeout, row.want)
+		if r.code != row.code || !strings.Contains(r.stderr, row.want) {
+			t.Errorf("%s: exit %d, %q, want %d and %q", name, r.code, r.stderr, row.code, row.want)
 		}
 	}
 }

@@ -27,7 +27,7 @@ func newAgentStatus(a *app) *cobra.Command {
 			"  REGISTRATION  registered, draining, lost or registering; - until its checks pass\n" +
 			"  SINCE         how long its checks have passed or failed\n\n" +
 			"The exit code is 0 if all endpoints are healthy and registered, and the file in force is the one on disk;\n" +
-			"1 if not; 3 if no agent runs; 5 if it is another user's; 6 if it does not answer, or hangs.",
+			"1 if not, or if it is stopping; 3 if no agent runs; 5 if it is another user's; 6 if it does not answer, or hangs.",
 		Example:     "  rollcall agent status\n  rollcall agent status -o json",
 		Args:        usageArgs(cobra.NoArgs),
 		Annotations: outputs("table", "wide", "json", "yaml"),
@@ -43,7 +43,7 @@ func newAgentStatus(a *app) *cobra.Command {
 	return cmd
 }
 
-// agentHangs is after how long without a turn of its loop an agent hangs. One that drains turns no more.
+// agentHangs is after how long without a heartbeat an agent hangs.
 const agentHangs = 30 * time.Second
 
 // agentStatus is an agent's status, as JSON.
@@ -75,10 +75,12 @@ func (a *app) agentStatus(ctx context.Context, socket string) error {
 		a.say("all checks fail, for %s: suspecting the network of the agent; self-preservation takes nothing out", inventory.Age(*since, time.Now()))
 	}
 	if status.FileError != "" {
-		a.say("the file is not in force; what it said before is: %s", status.FileError)
+		a.say("the services file cannot be used, and its last good content stays in force: %s", status.FileError)
 	}
-	if time.Since(status.Turned) > agentHangs {
-		a.say("the agent hangs: it last looked at its file and its checks %s ago", inventory.Age(status.Turned, time.Now()))
+	if status.Stopping {
+		a.say("the agent is stopping: its endpoints drain, and are removed then")
+	} else if time.Since(status.Heartbeat) > agentHangs {
+		a.say("the agent hangs: it last looked at its file and its checks %s ago", inventory.Age(status.Heartbeat, time.Now()))
 		return &exitError{code: exitTimeout}
 	}
 	if !status.OK() {

@@ -42,8 +42,9 @@ type Agent struct {
 	mu         sync.Mutex
 	fleet      *fleet    // what is in force
 	loaded     time.Time // when it was read
-	turned     time.Time // when the loop last went round
+	heartbeat  time.Time // when the loop last went round
 	fileErr    error     // why the file as it is now is not in force
+	stopping   bool      // its endpoints drain
 	preserving time.Time // since when all checks fail, so that nothing is taken out; zero: they do not
 }
 
@@ -81,7 +82,7 @@ func (a *Agent) Run(ctx context.Context, directory *rollcall.Directory) (err err
 	defer s.close()
 	a.notifier.tell("READY=1")
 	a.follow(ctx)
-	a.notifier.tell("STOPPING=1", "STATUS=draining")
+	a.stop()
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
@@ -89,6 +90,15 @@ func (a *Agent) Run(ctx context.Context, directory *rollcall.Directory) (err err
 	}()
 	a.beatUntil(stopped)
 	return err
+}
+
+// stop tells that the agent ends, which takes as long as its endpoints need to drain.
+func (a *Agent) stop() {
+	a.mu.Lock()
+	a.stopping = true
+	a.mu.Unlock()
+	a.notifier.tell("STOPPING=1", "STATUS=draining")
+	a.log.Info("stopping; endpoints drain, and are removed then", "endpoints", len(a.fleet.members), "drain", a.opts.Drain)
 }
 
 // follow takes what the file becomes and watches over the checks, until ctx ends.
@@ -107,7 +117,7 @@ func (a *Agent) follow(ctx context.Context) {
 			}
 			a.fleet.tidy()
 			a.mu.Lock()
-			a.turned = time.Now()
+			a.heartbeat = time.Now()
 			a.mu.Unlock()
 			a.watchNetwork()
 			a.tellStatus()
@@ -161,7 +171,7 @@ func (a *Agent) take(config *Config) {
 	changes := a.fleet.apply(config)
 	a.mu.Lock()
 	a.loaded, a.fileErr = time.Now(), nil
-	a.turned = a.loaded
+	a.heartbeat = a.loaded
 	a.mu.Unlock()
 	a.log.Info("services file in force", "file", a.opts.File, "endpoints", len(config.Services),
 		"added", changes.added, "changed", changes.changed, "removed", changes.removed)
@@ -200,7 +210,7 @@ func (a *Agent) tellStatus() {
 func (a *Agent) Status() Status {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	s := Status{PID: os.Getpid(), Turned: a.turned, File: a.opts.File, Loaded: a.loaded, Endpoints: a.fleet.endpoints()}
+	s := Status{PID: os.Getpid(), Heartbeat: a.heartbeat, Stopping: a.stopping, File: a.opts.File, Loaded: a.loaded, Endpoints: a.fleet.endpoints()}
 	if a.fileErr != nil {
 		s.FileError = printable.Error(a.fileErr)
 	}

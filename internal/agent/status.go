@@ -11,7 +11,8 @@ import (
 // Status is what an agent does.
 type Status struct {
 	PID                   int        `json:"pid"`
-	Turned                time.Time  `json:"turned"` // when it last looked at its file and its checks, as it does each second
+	Heartbeat             time.Time  `json:"heartbeat"`          // when it last looked at its file and its checks, as it does each second
+	Stopping              bool       `json:"stopping,omitempty"` // its endpoints drain, and are not listed any more
 	File                  string     `json:"file"`
 	Loaded                time.Time  `json:"loaded"`                          // when the file that is in force was read
 	FileError             string     `json:"fileError,omitempty"`             // why the file as it is now is not in force
@@ -49,7 +50,7 @@ func (s *Status) OK() bool {
 			return false
 		}
 	}
-	return s.FileError == "" && s.SelfPreservationSince == nil
+	return s.FileError == "" && !s.Stopping && s.SelfPreservationSince == nil
 }
 
 // Summary is the status in a line.
