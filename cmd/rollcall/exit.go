@@ -89,6 +89,16 @@ func exitCode(err error) int {
 	return exitOther
 }
 
+// noStatus returns the exit code where no member of etcd told its status, and err is why: what does not answer in
+// time was not reached.
+func noStatus(err error) error {
+	code := exitCode(err)
+	if code == exitTimeout {
+		code = exitUnreachable
+	}
+	return &exitError{code: code}
+}
+
 func notPermitted(err error) bool {
 	for _, refusal := range []error{rpctypes.ErrPermissionDenied, rpctypes.ErrUserEmpty, rpctypes.ErrAuthFailed,
 		rpctypes.ErrInvalidAuthToken, rpctypes.ErrUserNotFound, rpctypes.ErrPermissionNotGranted} {

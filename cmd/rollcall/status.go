@@ -24,14 +24,7 @@ type clusterStatus struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
 	*cluster.Report
-	Silent   []silentEndpoint `json:"silentEndpoints,omitempty"`
-	Services *serviceTotals   `json:"services,omitempty"` // nil if they could not be listed
-}
-
-// silentEndpoint is one of --endpoints at which no member of the cluster answers.
-type silentEndpoint struct {
-	Endpoint string `json:"endpoint"`
-	Error    string `json:"error"`
+	Services *serviceTotals `json:"services,omitempty"` // nil if they could not be listed
 }
 
 // serviceTotals count what all services have.
@@ -52,9 +45,10 @@ func newStatus(a *app) *cobra.Command {
 			"and begins with one line: ok, degraded (it works, and needs attention) or bad. It shows\n" +
 			"versions, who leads, how fast members answer, the database beside its quota, how many raft\n" +
 			"entries (LAG) a member is behind, alarms, and what services have stored. What etcd does\n" +
-			"not tell this user is left out, and a message says so. The exit code is 0 if the cluster\n" +
-			"is ok, 1 if it is degraded or bad, 4 if no member can be reached. An endpoint of --endpoints\n" +
-			"at which no member answers degrades it: clients that try it first wait.",
+			"not tell this user is left out, and a message says so. An endpoint of --endpoints at which\n" +
+			"no member answers degrades the cluster: clients that try it first wait.\n\n" +
+			"The exit code is 0 if the cluster is ok and 1 if it is degraded or bad. If no member tells\n" +
+			"its status, it is 4 if none can be reached or answers in time, 5 if access is denied.",
 		Example:     "  rollcall status\n  rollcall status -o json | jq -r '.members[] | select(.error).name'",
 		Args:        usageArgs(cobra.NoArgs),
 		Annotations: outputs("table", "wide", "json"),
@@ -76,8 +70,7 @@ func (a *app) status(ctx context.Context) error {
 	s.Report = cluster.Inspect(ctx, client, a.dialTimeout)
 	if s.Err != nil {
 		cancel()
-	} else {
-		s.judgeSilent(a.label("endpoints"))
+		s.Summary = a.explain(s.Err)
 	}
 	wg.Wait()
 	if cause := context.Cause(ctx); isSignal(cause) {
@@ -92,46 +85,13 @@ func (a *app) status(ctx context.Context) error {
 	if grant := a.grant(); grant != "" && s.Err == nil {
 		a.say("%s", grant)
 	}
-	switch code := exitCode(s.Err); {
-	case code == exitTimeout:
-		return &exitError{code: exitUnreachable}
-	case code != 0:
-		return &exitError{code: code}
+	switch {
+	case s.Err != nil:
+		return noStatus(s.Err)
 	case s.Level != cluster.OK:
 		return &exitError{code: exitOther}
 	}
 	return nil
-}
-
-// judgeSilent finds the endpoints that flag names in vain, but for those of members that are told to be silent anyway.
-func (s *clusterStatus) judgeSilent(flag string) {
-	told := make(map[string]bool)
-	for _, m := range s.Members {
-		for _, url := range append(slices.Clone(m.ClientURLs), m.Endpoint) {
-			host := cluster.HostOf(url)
-			told[host] = told[host] || !m.Answers()
-		}
-	}
-	var silent []string
-	for _, asked := range s.Asked {
-		problem := "another cluster answers there"
-		if asked.Err != nil {
-			problem = plain(asked.Err)
-		}
-		if asked.Given && !told[cluster.HostOf(asked.Endpoint)] && (asked.Err != nil || asked.Cluster != s.Cluster) {
-			s.Silent = append(s.Silent, silentEndpoint{asked.Endpoint, problem})
-			silent = append(silent, asked.Endpoint)
-		}
-	}
-	if len(silent) == 0 {
-		return
-	}
-	text := fmt.Sprintf("no member answers at %s, which %s names", strings.Join(silent, " and "), flag)
-	if s.Level == cluster.OK {
-		s.Level, s.Summary = cluster.Degraded, text+"; "+s.Summary // what is wrong comes first
-	} else {
-		s.Summary += "; " + text
-	}
 }
 
 func countServices(ctx context.Context, client *clientv3.Client) (*serviceTotals, error) {
@@ -172,7 +132,7 @@ func (a *app) printStatus(s clusterStatus) error {
 	}
 	members := slices.Clone(s.Members)
 	for _, silent := range s.Silent {
-		members = append(members, cluster.Member{Endpoint: silent.Endpoint, Error: silent.Error})
+		members = append(members, cluster.Member{Endpoint: silent.Endpoint, Error: silent.Error + "; see " + a.label("endpoints")})
 	}
 	return a.write(safe(string(s.Level)+": "+s.Summary) + "\n\n" + a.fitted(memberRows(members, a.output == "wide")) + "\n" + table(storedRows(s)...))
 }

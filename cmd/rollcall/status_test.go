@@ -5,12 +5,14 @@ package main
 
 import (
 	"encoding/json"
+	"net"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/rollcall-grpc/rollcall/internal/cluster"
 	"github.com/rollcall-grpc/rollcall/internal/test/etcdtest"
@@ -68,12 +70,12 @@ func TestStatusOfADeadEndpoint(t *testing.T) {
 	server, other := freshEtcd(t), sharedEtcd(t)
 	for dead, problem := range map[string]string{"127.0.0.1:1": "connection refused", other: "another cluster answers there"} {
 		endpoints := server.Endpoint() + "," + dead
-		says := "no member answers at " + dead + ", which ROLLCALL_ENDPOINTS names"
+		says := "no member answers at " + dead + ", an endpoint that was given"
 		r := rollcallAt(t, endpoints, "status")
 		if r.code != exitOther {
 			t.Errorf("exit %d, want %d; stderr %q", r.code, exitOther, r.stderr)
 		}
-		wantIn(t, "stdout", r.stdout, "degraded: "+says+"; 1 of 1 member answers; leader ", problem+"\n")
+		wantIn(t, "stdout", r.stdout, "degraded: "+says+"; 1 of 1 member answers; leader ", problem+"; see ROLLCALL_ENDPOINTS\n")
 		r = rollcallAt(t, endpoints, "status", "-o", "json")
 		var got clusterStatus
 		if err := json.Unmarshal([]byte(r.stdout), &got); err != nil {
@@ -109,7 +111,7 @@ func TestStatusOfNobody(t *testing.T) {
 	if r.code != exitUnreachable || r.stderr != "" || time.Since(begun) > 8*time.Second {
 		t.Errorf("exit %d, want %d; stdout %q, after %v", r.code, exitUnreachable, r.stdout, time.Since(begun))
 	}
-	wantIn(t, "stdout", r.stdout, "bad: etcd does not tell its status", "127.0.0.1:1", "connection refused")
+	wantIn(t, "stdout", r.stdout, "bad: cannot reach etcd at 127.0.0.1:1: ", "connection refused; is it running? see --endpoints\n")
 	if strings.Count(r.stdout, "\n") != 1 {
 		t.Errorf("stdout = %q, want one line", r.stdout)
 	}
@@ -118,6 +120,38 @@ func TestStatusOfNobody(t *testing.T) {
 		t.Errorf("as JSON: exit %d, want %d", r.code, exitUnreachable)
 	}
 	wantIn(t, "JSON", r.stdout, `"level": "bad"`, `"error":`)
+}
+
+// TestNoMemberTells: status and doctor end with the same codes where no member tells how it does.
+func TestNoMemberTells(t *testing.T) {
+	t.Parallel()
+	mute, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { mute.Close() })
+	auth := etcdtest.New(t, etcdtest.Options{Etcd: etcdtest.Etcd(t, "3.7")})
+	auth.EnableAuth(t)
+	for _, row := range []struct {
+		name, endpoint, user string
+		code                 int
+		wayOut               string
+	}{
+		{"nothing listens", "127.0.0.1:1", "", exitUnreachable, "is it running? see --endpoints"},
+		{"no answer", mute.Addr().String(), "", exitUnreachable, "see ROLLCALL_DIAL_TIMEOUT"},
+		{"not an etcd", listen(t, healthpb.HealthCheckResponse_SERVING), "", exitUnreachable, "see --endpoints"},
+		{"wrong password", auth.Endpoints()[0], "root:wrong", exitNotPermitted, "see --user, --password and the user's roles"},
+	} {
+		for _, command := range []string{"status", "doctor"} {
+			s := begin(t, []string{"ROLLCALL_ENDPOINTS=" + row.endpoint, "ROLLCALL_DIAL_TIMEOUT=600ms"}, command, "--user", row.user)
+			if code := s.end(t); code != row.code {
+				t.Errorf("%s: %s: exit %d, want %d; %q", row.name, command, code, row.code, s.stdout.String())
+			}
+			if command == "status" {
+				wantIn(t, row.name, s.stdout.String(), "bad: ", row.wayOut)
+			}
+		}
+	}
 }
 
 func TestLatencyText(t *testing.T) {

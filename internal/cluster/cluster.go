@@ -47,6 +47,9 @@ type Report struct {
 	Members  []Member `json:"members"`
 	// Unknown is what etcd did not tell, and why, such as "leases: permission denied".
 	Unknown []string `json:"unknown,omitempty"`
+	// Silent are the client's endpoints at which no member of this cluster answers, but for those of Members
+	// that do not answer. There are none where Err is set.
+	Silent []SilentEndpoint `json:"silentEndpoints,omitempty"`
 
 	// Err is why no member has told its status; nil if one has.
 	Err error `json:"-"`
@@ -55,6 +58,13 @@ type Report struct {
 	Asked []Asked `json:"-"`
 	// Refused is the part of Unknown that etcd refuses this user.
 	Refused []string `json:"-"`
+}
+
+// SilentEndpoint is an endpoint of the client that leads to no member of the cluster.
+type SilentEndpoint struct {
+	Endpoint string `json:"endpoint"`
+	Error    string `json:"error"`
+	Cluster  string `json:"-"` // the other cluster that answers there; "": none does
 }
 
 // Asked is what came of asking an endpoint.
@@ -172,6 +182,7 @@ func Inspect(ctx context.Context, client *clientv3.Client, timeout time.Duration
 	if report.Err == nil {
 		slices.Sort(q.unknowns)
 		report.Unknown, report.Refused = q.unknowns, q.refused
+		report.Silent = silentEndpoints(report)
 	}
 	report.Level, report.Summary = judge(report)
 	return report

@@ -34,6 +34,7 @@ func judge(r *Report) (Level, string) {
 	for _, m := range r.Members {
 		findings = append(findings, ofMember(m)...)
 	}
+	findings = append(findings, inVain(r.Silent)...)
 	slices.SortStableFunc(findings, func(a, b finding) int { return severity(b.level) - severity(a.level) })
 	level := OK
 	var parts []string
@@ -50,6 +51,19 @@ func judge(r *Report) (Level, string) {
 		parts = append(parts, "leader "+r.Members[i].Label())
 	}
 	return level, strings.Join(append(parts, database(answers)...), "; ")
+}
+
+// inVain judges the endpoints of the client that lead to no member.
+func inVain(endpoints []SilentEndpoint) []finding {
+	if len(endpoints) == 0 {
+		return nil
+	}
+	names := make([]string, len(endpoints))
+	for i, e := range endpoints {
+		names[i] = e.Endpoint
+	}
+	return []finding{{Degraded, fmt.Sprintf("no member answers at %s, %s", strings.Join(names, " and "),
+		plural(len(names), "an endpoint that was given", "endpoints that were given"))}}
 }
 
 func severity(l Level) int { return slices.Index([]Level{OK, Degraded, Bad}, l) }

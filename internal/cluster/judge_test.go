@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -81,6 +83,12 @@ func TestJudge(t *testing.T) {
 			"etcd-1 is 1000 raft entries behind the leader; 3 of 3 members answer; leader etcd-2; database at 12 % of its quota"},
 		{"another problem", three(func(m []Member) { m[0].Problems = []string{"on fire"} }), Degraded,
 			"etcd-1 says: on fire; 3 of 3 members answer; leader etcd-2; database at 12 % of its quota"},
+		{"an endpoint that leads nowhere", func() *Report {
+			r := three(func(m []Member) { m[0].Alarms = []string{"CORRUPT"} })
+			r.Silent = []SilentEndpoint{{Endpoint: "a:1"}, {Endpoint: "b:1"}}
+			return r
+		}(), Bad, "alarm CORRUPT of etcd-1: its data differs from that of the others; no member answers at a:1 and b:1, endpoints that were given; " +
+			"3 of 3 members answer; leader etcd-2; database at 12 % of its quota"},
 		{"silence", three(func(m []Member) { silence(&m[0], &m[1], &m[2]) }), Bad, "none of 3 members tells its status: connection refused"},
 		{"nobody", &Report{}, Bad, "no endpoint was asked"},
 	} {
@@ -90,6 +98,29 @@ func TestJudge(t *testing.T) {
 				t.Errorf("judged %s: %s\nwant   %s: %s", level, text, row.level, row.want)
 			}
 		})
+	}
+}
+
+func TestSilentEndpoints(t *testing.T) {
+	r := three(func(m []Member) {
+		silence(&m[0])
+		for i := range m {
+			m[i].ClientURLs = []string{"http://" + m[i].Name + ":2379"}
+		}
+	})
+	refused := errors.New("connection refused")
+	r.Cluster = "c"
+	r.Asked = []Asked{
+		{Endpoint: "etcd-1:2379", Given: true, Err: refused}, // its member is told of
+		{Endpoint: "etcd-2:2379", Given: true, Cluster: "c"},
+		{Endpoint: "gone:2379", Given: true, Err: refused},
+		{Endpoint: "other:2379", Given: true, Cluster: "d"},
+		{Endpoint: "denied:2379", Given: true, Err: rpctypes.ErrPermissionDenied},
+		{Endpoint: "advertised:2379", Err: refused},
+	}
+	want := []SilentEndpoint{{"gone:2379", "connection refused", ""}, {"other:2379", "another cluster answers there", "d"}}
+	if diff := cmp.Diff(want, silentEndpoints(r)); diff != "" {
+		t.Errorf("silent endpoints differ (-want +got):\n%s", diff)
 	}
 }
 

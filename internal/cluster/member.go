@@ -114,6 +114,27 @@ func (q *inquiry) silence(m *pb.Member) (endpoint, cause string, refused bool) {
 	return endpoint, cause, refused
 }
 
+// silentEndpoints returns the client's endpoints that lead to no member, but for those of members that do not answer.
+func silentEndpoints(r *Report) (silent []SilentEndpoint) {
+	told := make(map[string]bool)
+	for _, m := range r.Members {
+		for _, url := range append(slices.Clone(m.ClientURLs), m.Endpoint) {
+			host := HostOf(url)
+			told[host] = told[host] || !m.Answers()
+		}
+	}
+	for _, a := range r.Asked {
+		switch {
+		case !a.Given || told[HostOf(a.Endpoint)] || Refused(a.Err):
+		case a.Err != nil:
+			silent = append(silent, SilentEndpoint{Endpoint: a.Endpoint, Error: plain(a.Err)})
+		case a.Cluster != r.Cluster:
+			silent = append(silent, SilentEndpoint{Endpoint: a.Endpoint, Error: "another cluster answers there", Cluster: a.Cluster})
+		}
+	}
+	return silent
+}
+
 // measureLag sets how far each member is behind the leader. The members answer at slightly
 // different times, so that a small lag means nothing.
 func measureLag(members []Member) {
