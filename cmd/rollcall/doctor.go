@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
-	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -23,9 +22,6 @@ const (
 	exitWarnings = 10
 	exitErrors   = 11
 )
-
-// flagWord matches words that need no quotes although they begin with "-".
-var flagWord = regexp.MustCompile(`^--[a-z-]*$`)
 
 type doctorFlags struct {
 	pingFlags
@@ -76,11 +72,7 @@ func newDoctor(a *app) *cobra.Command {
 			if flags.maxDials < 1 {
 				return fail(exitUsage, "--max-dials %d: must be 1 or more; to dial none, give --no-dial", flags.maxDials)
 			}
-			honoured := func(variable string) bool {
-				name := strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(variable, "ETCDCTL_"), "_", "-"))
-				return cmd.Flags().Lookup(name) != nil
-			}
-			return a.doctor(cmd.Context(), services, flags, honoured)
+			return a.doctor(cmd.Context(), services, flags)
 		},
 	}
 	flags.add(cmd)
@@ -89,15 +81,20 @@ func newDoctor(a *app) *cobra.Command {
 	return cmd
 }
 
-func (a *app) doctor(ctx context.Context, services []string, flags doctorFlags, honoured func(string) bool) error {
+func (a *app) doctor(ctx context.Context, services []string, flags doctorFlags) error {
 	creds, err := flags.credentials()
 	if err != nil {
 		return err
 	}
 	opts := doctor.Options{
 		Services: services, Timeout: a.dialTimeout, CheckConfig: resolver.CheckServiceConfig, MaxDials: flags.maxDials, Progress: a.progress(),
-		Settings: doctor.Settings{Endpoints: a.endpoints, DialTimeout: a.dialTimeout, User: a.user, Honoured: honoured,
-			Getenv: func(name string) string { value, _ := a.getenv(name); return value }},
+		Settings: doctor.Settings{Endpoints: a.endpoints, DialTimeout: a.dialTimeout, User: a.user,
+			Getenv: func(name string) string { value, _ := a.getenv(name); return value },
+			Permit: func(services []string) (string, []string) { return a.who(), a.permit(roleFor(a.command), services...) }},
+	}
+	for _, name := range settingNames {
+		opts.Settings.Variables = append(opts.Settings.Variables,
+			doctor.Variable{Etcdctl: a.environment("ETCDCTL_").label(name), Rollcall: a.environment("ROLLCALL_").label(name)})
 	}
 	if !flags.noDial {
 		opts.Dial = func(ctx context.Context, addrs []string) []doctor.Answer {
@@ -182,11 +179,9 @@ func newDiagnosis(facts *doctor.Facts) diagnosis {
 
 // exit returns the exit code, of the error with which etcd answered nothing, or of the worst finding.
 func (d diagnosis) exit(err error) error {
-	switch code := exitCode(err); {
-	case code == exitTimeout:
-		return &exitError{code: exitUnreachable}
-	case code != 0:
-		return &exitError{code: code}
+	switch {
+	case err != nil:
+		return noStatus(err)
 	case d.Errors > 0:
 		return &exitError{code: exitErrors}
 	case d.Warnings > 0:
@@ -215,13 +210,7 @@ func (a *app) printDiagnosis(d diagnosis) error {
 				fmt.Fprintf(&b, "    %s\n", safe(oneLine(line)))
 			}
 			for _, command := range f.Commands {
-				words := make([]string, len(command))
-				for i, word := range command {
-					if words[i] = word; !flagWord.MatchString(word) {
-						words[i] = shellQuote(word)
-					}
-				}
-				fmt.Fprintf(&b, "      $ %s\n", strings.Join(words, " "))
+				fmt.Fprintf(&b, "      $ %s\n", shellLine(command))
 			}
 		}
 		return b.String()

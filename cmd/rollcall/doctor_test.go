@@ -154,6 +154,7 @@ func TestDoctorFindsFaults(t *testing.T) {
 			"warning etcd-fragmented",
 			"warning etcd-quota",
 			"warning etcd-slow",
+			"warning id-duplicate faults",
 			"warning key-undecodable faults",
 			"warning key-without-service",
 			"warning lease-ending faults",
@@ -196,7 +197,10 @@ func plantKeys(t *testing.T, client *clientv3.Client) {
 	put1(t, client, "faults/twin-b", endpointAt(twin, "null"), lease)
 	put1(t, client, "faults/weightless", endpointAt(good(), `{"weight":0}`), lease)
 	put1(t, client, "faults/metadata", endpointAt(good(), `{"zone":7}`), lease)
-	put1(t, client, "faults/silent", endpointAt("127.0.0.1:1", "null"), lease)
+	put1(t, client, "faults/silent", endpointAt("127.0.0.1:1", "null"), kept(t, client, 12))
+	for _, owner := range []clientv3.OpOption{kept(t, client, 12), lease} {
+		put1(t, client, "faults/contested", endpointAt(good(), "null"), owner)
+	}
 	put1(t, client, "faults/mute", endpointAt(mute.Addr().String(), "null"), lease)
 	put1(t, client, "faults/sick", endpointAt(listen(t, healthpb.HealthCheckResponse_NOT_SERVING), "null"), lease)
 	put1(t, client, "nowhere/a", endpointAt("0.0.0.0:80", "null"), lease)
@@ -279,9 +283,9 @@ func TestDoctorOfACluster(t *testing.T) {
 }
 
 // diagnoseQuietly is diagnose for what may not have come about.
-func diagnoseQuietly(t *testing.T, env []string) ([]string, diagnosis) {
+func diagnoseQuietly(t *testing.T, env []string, args ...string) ([]string, diagnosis) {
 	t.Helper()
-	s := begin(t, env, "doctor", "-o", "json")
+	s := begin(t, env, append([]string{"doctor", "-o", "json"}, args...)...)
 	s.end(t)
 	var d diagnosis
 	_ = json.Unmarshal([]byte(s.stdout.String()), &d)
@@ -336,6 +340,17 @@ func TestDoctorOfUsers(t *testing.T) {
 		for _, f := range d.Findings {
 			if f.ID == "rights-missing" && !strings.Contains(f.What, `user "reader" may not read: keys: `) {
 				t.Errorf("finding = %+v", f)
+			}
+		}
+		for _, services := range [][]string{{"other"}, nil} { // the command that doctor prints permits what it needs
+			args := append([]string{"--user", "reader:secret"}, services...)
+			_, d := diagnoseQuietly(t, env, args...)
+			permit := ofID(d, "rights-missing")[""].Commands[0]
+			if r := begin(t, env, append(permit[1:], "--password", "root's password")...); r.end(t) != 0 {
+				t.Fatalf("%q: %s", permit, r.stderr.String())
+			}
+			if found, _ := diagnoseQuietly(t, env, args...); slices.Contains(found, "warning rights-missing") {
+				t.Errorf("after %q found %q", permit, found)
 			}
 		}
 		for _, stranger := range [][]string{nil, {"--user", "reader:wrong"}} { // whom some versions tell their status

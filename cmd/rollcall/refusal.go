@@ -6,6 +6,7 @@ package main
 import (
 	"crypto/tls"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -80,14 +81,22 @@ func (a *app) grant() string {
 	if kind == "" {
 		return ""
 	}
-	command := "rollcall roles " + kind
+	var services []string
 	if service := r.service(); service != "" {
-		command += " " + shellQuote(service)
+		services = []string{service}
 	} else if !wholeStore(kind) {
-		command += " SERVICE"
+		services = []string{"SERVICE"}
 	}
-	return fmt.Sprintf("user %s may not %s %s; to permit it: %s --grant-to %s --apply --user root",
-		strconv.Quote(user), verb, r, command, shellQuote(user))
+	return fmt.Sprintf("user %s may not %s %s; to permit it: %s", strconv.Quote(user), verb, r, shellLine(a.permit(kind, services...)))
+}
+
+// permit returns the command that grants the user a role, for some services or for all.
+func (a *app) permit(kind string, services ...string) []string {
+	role, flags := []string{"rollcall", "roles", kind}, []string{"--grant-to", a.who(), "--apply", "--user", "root"}
+	if slices.ContainsFunc(services, func(service string) bool { return strings.HasPrefix(service, "-") }) {
+		return slices.Concat(role, flags, []string{"--"}, services)
+	}
+	return slices.Concat(role, services, flags)
 }
 
 // refusal is what etcd did not permit: to read or write the keys from key up to, not including,

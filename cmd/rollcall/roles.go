@@ -230,13 +230,22 @@ func (a *app) printRole(r role) error {
 	return err
 }
 
+// shellLine is a command line for a shell.
+func shellLine(words []string) string {
+	quoted := make([]string, len(words))
+	for i, word := range words {
+		quoted[i] = shellQuote(word)
+	}
+	return strings.Join(quoted, " ")
+}
+
 // shellQuote quotes a word for a shell, on one line and without unprintable characters.
 func shellQuote(s string) string {
 	plain := func(r rune) bool {
 		return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("/._-:@%+=,", r)
 	}
 	switch {
-	case s != "" && !strings.ContainsFunc(s, func(r rune) bool { return !plain(r) }) && s[0] != '-':
+	case s != "" && !strings.ContainsFunc(s, func(r rune) bool { return !plain(r) }):
 		return s
 	case safe(s) == s:
 		return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"

@@ -79,27 +79,13 @@ func grpcVariables(f *Facts) []Finding {
 	return []Finding{{What: "the environment changes what gRPC does: " + strings.Join(names, ", "), Commands: unset(names)}}
 }
 
-// etcdctlNames are the variables of etcdctl, but for ETCDCTL_API: there is but one API left.
-var etcdctlNames = []string{"ETCDCTL_AUTH_JWT_TOKEN", "ETCDCTL_CACERT", "ETCDCTL_CERT", "ETCDCTL_COMMAND_TIMEOUT", "ETCDCTL_DEBUG", "ETCDCTL_DIAL_TIMEOUT",
-	"ETCDCTL_DISCOVERY_SRV", "ETCDCTL_DISCOVERY_SRV_NAME", "ETCDCTL_ENDPOINTS", "ETCDCTL_HEX", "ETCDCTL_INSECURE_DISCOVERY",
-	"ETCDCTL_INSECURE_SKIP_TLS_VERIFY", "ETCDCTL_INSECURE_TRANSPORT", "ETCDCTL_KEEPALIVE_TIME", "ETCDCTL_KEEPALIVE_TIMEOUT", "ETCDCTL_KEY",
-	"ETCDCTL_MAX_RECV_BYTES", "ETCDCTL_MAX_REQUEST_BYTES", "ETCDCTL_PASSWORD", "ETCDCTL_USER", "ETCDCTL_WRITE_OUT"}
-
 func ignoredVariables(f *Facts) []Finding {
 	var ignored, names []string
-	for _, name := range etcdctlNames {
-		value, ours := f.Client.Getenv(name), "ROLLCALL_"+strings.TrimPrefix(name, "ETCDCTL_")
-		switch other := f.Client.Getenv(ours); {
-		case value == "":
-			continue
-		case !f.Client.Honoured(name):
-			ignored = append(ignored, name)
-		case other != "" && other != value:
-			ignored = append(ignored, fmt.Sprintf("%s (%s wins)", name, ours))
-		default:
-			continue
+	for _, v := range f.Client.Variables {
+		theirs, ours := f.Client.Getenv(v.Etcdctl), f.Client.Getenv(v.Rollcall)
+		if theirs != "" && ours != "" && theirs != ours {
+			ignored, names = append(ignored, fmt.Sprintf("%s (%s wins)", v.Etcdctl, v.Rollcall)), append(names, v.Etcdctl)
 		}
-		names = append(names, name)
 	}
 	if len(names) == 0 {
 		return nil

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/rollcall-grpc/rollcall/internal/cluster"
-	"github.com/rollcall-grpc/rollcall/internal/printable"
 )
 
 // From these on etcd needs attention.
@@ -59,35 +58,36 @@ var etcdChecks = []check{
 }
 
 func silentMembers(f *Facts) (found []Finding) {
-	members := make(map[string]bool) // hosts that a member is known by
 	for _, m := range f.Cluster.Members {
-		for _, url := range append(slices.Clone(m.ClientURLs), m.Endpoint) {
-			members[cluster.HostOf(url)] = true
+		if m.Answers() || m.Refused {
+			continue
 		}
-	}
-	for _, m := range f.Cluster.Members {
-		if !m.Answers() && !m.Refused {
-			name := nameOf(m)
-			found = append(found, Finding{Member: name, What: fmt.Sprintf("etcd member %q does not answer at %s: %s", name, m.Endpoint, m.Error),
-				Commands: [][]string{{"rollcall", "status"}}})
+		what := fmt.Sprintf("etcd member %q does not answer at %s: %s", m.Label(), m.Endpoint, m.Error)
+		if m.ID == "" {
+			what = silentEndpoint(m.Endpoint, m.Error)
 		}
+		found = append(found, Finding{Member: nameOf(m), What: what, Commands: calls("rollcall status")})
 	}
-	for _, a := range f.Cluster.Asked {
-		if a.Err != nil && a.Given && !members[cluster.HostOf(a.Endpoint)] && !cluster.Refused(a.Err) {
-			found = append(found, Finding{Member: a.Endpoint, What: fmt.Sprintf("etcd endpoint %q does not answer: %s", a.Endpoint, printable.Error(a.Err))})
+	for _, e := range f.Cluster.Silent {
+		if e.Cluster == "" {
+			found = append(found, Finding{Member: e.Endpoint, What: silentEndpoint(e.Endpoint, e.Error)})
 		}
 	}
 	return found
+}
+
+func silentEndpoint(endpoint, cause string) string {
+	return fmt.Sprintf("etcd endpoint %q does not answer: %s", endpoint, cause)
 }
 
 // nameOf is the label of a member; of one that nobody knows, where it was asked.
 func nameOf(m cluster.Member) string { return cmp.Or(m.Label(), m.Endpoint) }
 
 func otherClusters(f *Facts) (found []Finding) {
-	for _, a := range f.Cluster.Asked {
-		if a.Cluster != "" && a.Cluster != f.Cluster.Cluster && a.Given {
-			found = append(found, Finding{Member: a.Endpoint,
-				What: fmt.Sprintf("etcd endpoint %q is of cluster %s, the others are of cluster %s", a.Endpoint, a.Cluster, f.Cluster.Cluster)})
+	for _, e := range f.Cluster.Silent {
+		if e.Cluster != "" {
+			found = append(found, Finding{Member: e.Endpoint,
+				What: fmt.Sprintf("etcd endpoint %q is of cluster %s, the others are of cluster %s", e.Endpoint, e.Cluster, f.Cluster.Cluster)})
 		}
 	}
 	return found
@@ -99,7 +99,7 @@ func noLeader(f *Facts) []Finding {
 		return nil
 	}
 	return []Finding{{What: fmt.Sprintf("no etcd member knows a leader; %d of %s", len(answering), cluster.Count(len(f.Cluster.Members), "member answers", "members answer")),
-		Commands: [][]string{{"rollcall", "status"}}}}
+		Commands: calls("rollcall status")}}
 }
 
 func leaderChanges(f *Facts) (found []Finding) {
@@ -126,9 +126,7 @@ func alarms(kind string) func(*Facts) []Finding {
 			finding := Finding{Member: m.Label(), What: fmt.Sprintf("alarm %s of etcd member %q", kind, m.Label())}
 			if kind == "NOSPACE" {
 				finding.What += fmt.Sprintf(", whose database has %s", cluster.Size(m.DBSize))
-				finding.Commands = [][]string{
-					{"etcdctl", "compact", fmt.Sprint(f.Cluster.Revision)}, {"etcdctl", "defrag", "--cluster"}, {"etcdctl", "alarm", "disarm"},
-				}
+				finding.Commands = append(f.compactAndDefragment(), call("etcdctl alarm disarm"))
 			}
 			found = append(found, finding)
 		}
@@ -144,9 +142,13 @@ func fullQuota(f *Facts) (found []Finding) {
 		}
 		found = append(found, Finding{Member: m.Label(), What: fmt.Sprintf("the database of etcd member %q has %s, %.0f %% of its quota",
 			m.Label(), cluster.Size(m.DBSize), 100*float64(m.DBSize)/float64(quota)),
-			Commands: [][]string{{"etcdctl", "compact", fmt.Sprint(f.Cluster.Revision)}, {"etcdctl", "defrag", "--cluster"}}})
+			Commands: f.compactAndDefragment()})
 	}
 	return found
+}
+
+func (f *Facts) compactAndDefragment() [][]string {
+	return [][]string{call("etcdctl compact", fmt.Sprint(f.Cluster.Revision)), call("etcdctl defrag --cluster")}
 }
 
 func fragmented(f *Facts) (found []Finding) {
@@ -161,7 +163,7 @@ func fragmented(f *Facts) (found []Finding) {
 		}
 		found = append(found, Finding{Member: m.Label(), What: fmt.Sprintf("%.0f %% of the database of etcd member %q, %s, are not in use",
 			100*waste/size, m.Label(), cluster.Size(m.DBSize)),
-			Commands: [][]string{{"etcdctl", "defrag", "--endpoints=" + m.Endpoint}}})
+			Commands: [][]string{append(call("etcdctl defrag"), "--endpoints="+m.Endpoint)}})
 	}
 	return found
 }

@@ -28,7 +28,7 @@ var keyChecks = []check{
 	{"keys-unknown", Warning, "What was not read was not looked at: faults there go unseen.",
 		"See what is found of etcd, and run doctor again, with a longer --dial-timeout if etcd is slow.", unread},
 	{"key-undecodable", Warning, "Clients leave it out: the server that wrote it, if one did, gets no calls.",
-		"Have it written anew by what registers the server, or remove it.", undecodable},
+		"Have it written anew by what registers the server. Without a lease it stays until somebody removes it.", undecodable},
 	{"key-foreign", Note, "Clients of a service with such keys get no endpoint of them. In an etcd that others use too there is nothing to mend.",
 		"Nothing, if they are others' data; see rollcall ls for the names.", foreign},
 	{"key-without-service", Warning, "A target is the part before the last \"/\": no client finds it.",
@@ -37,6 +37,8 @@ var keyChecks = []check{
 		"Register the server at an address that clients can dial.", disallowed},
 	{"address-duplicate", Warning, "Clients call the server once, and the newest key alone counts: to drain or remove the other changes nothing. Often a server took a new id at a restart and left the old key behind.",
 		"Remove the keys that nobody renews.", duplicates},
+	{"id-duplicate", Warning, "Whoever renews the earlier lease most likely waits for the key: of two processes with one id, clients know one alone.",
+		"Give each process an id or an address of its own; the one that waits logs \"registration lost\" if it has a Registrar. If there is one process, it forgets to end its earlier lease.", duplicateIDs},
 	{"target-overlap", Warning, "A target is every key under its name and a \"/\": clients of the shorter name call servers of the longer one too.",
 		"Rename one of the services, or give its servers ids without \"/\".", overlaps},
 	{"id-hidden", Note, "rollcall ls, top and the pages split a key at its last \"/\", and show these endpoints under a longer name.",
@@ -85,7 +87,7 @@ func undecodable(f *Facts) []Finding {
 			return nil
 		}
 		finding := ofService(s.Name, rows, "the value of %s cannot be read", cause)
-		finding.Commands = forEach(rows, command("rm"))
+		finding.Commands = forEach(unleased(rows), "rollcall rm")
 		return []Finding{finding}
 	})
 }
@@ -106,7 +108,9 @@ func bare(f *Facts) []Finding {
 		return nil
 	}
 	finding := ofService("", f.Bare, "the key of %s names no service", addr)
-	finding.Commands = forEach(f.Bare, func(row *inventory.Instance) []string { return []string{"etcdctl", "del", row.Key} })
+	for _, row := range f.Bare[:min(len(f.Bare), maxNamed)] {
+		finding.Commands = append(finding.Commands, call("etcdctl del", row.Key))
+	}
 	return []Finding{finding}
 }
 
@@ -117,9 +121,14 @@ func disallowed(f *Facts) []Finding {
 			return nil
 		}
 		finding := ofService(s.Name, rows, "the address of %s is not allowed", func(row *inventory.Instance) string { return row.Addr + ": " + row.Cause })
-		finding.Commands = forEach(rows, command("rm"))
+		finding.Commands = forEach(unleased(rows), "rollcall rm --yes")
 		return []Finding{finding}
 	})
+}
+
+// unleased returns the rows without a lease: what has one is put back as long as its server runs, and ends by itself after that.
+func unleased(rows []*inventory.Instance) []*inventory.Instance {
+	return slices.DeleteFunc(slices.Clone(rows), func(row *inventory.Instance) bool { return row.Lease != "" })
 }
 
 // usable reports whether clients may call the endpoint.
@@ -136,10 +145,24 @@ func duplicates(f *Facts) []Finding {
 		for _, row := range s.Rows { // in the order of keys
 			if same := byAddr[row.Addr]; len(same) > 1 && same[0] == row {
 				found = append(found, ofService(s.Name, same, fmt.Sprintf("%%s have the address %s", escapePercent(row.Addr)), leaseOf))
-				found[len(found)-1].Commands = get(s.Name)
+				found[len(found)-1].Commands = calls("rollcall get", s.Name)
 			}
 		}
 		return found
+	})
+}
+
+func duplicateIDs(f *Facts) []Finding {
+	return f.eachService(func(s Service) []Finding {
+		rows := s.where(func(row *inventory.Instance) bool { return f.Former[row.Key] != "" && !f.Changed[row.Key] })
+		if len(rows) == 0 {
+			return nil
+		}
+		finding := ofService(s.Name, rows, "%s had another lease before, which has no key left and is still renewed", func(row *inventory.Instance) string {
+			return fmt.Sprintf("lease %s, before that %s", row.Lease, f.Former[row.Key])
+		})
+		finding.Commands = calls("rollcall history", s.Name)
+		return []Finding{finding}
 	})
 }
 
@@ -166,7 +189,7 @@ func overlaps(f *Facts) (found []Finding) {
 		}
 		if len(longer) > 0 {
 			finding := ofService(outer.Name, longer, fmt.Sprintf("clients of %s call %%s of longer names, too", escapePercent(fmt.Sprintf("%q", outer.Name))), addr)
-			finding.Commands = [][]string{{"rollcall", "ls", outer.Name}, {"rollcall", "resolve", outer.Name}}
+			finding.Commands = [][]string{call("rollcall ls", outer.Name), call("rollcall resolve", outer.Name)}
 			found = append(found, finding)
 		}
 	}
@@ -180,7 +203,7 @@ func hiddenIDs(f *Facts) []Finding {
 			return nil // target-overlap tells of those
 		}
 		finding := ofService(s.Name, hidden, "the id of %s has a \"/\"", addr)
-		finding.Commands = [][]string{{"rollcall", "ls", s.Name}}
+		finding.Commands = calls("rollcall ls", s.Name)
 		return []Finding{finding}
 	})
 }
@@ -192,7 +215,7 @@ func immortal(f *Facts) []Finding {
 			return nil
 		}
 		finding := ofService(s.Name, rows, "%s without a lease", addr)
-		finding.Commands = forEach(rows, command("rm"))
+		finding.Commands = forEach(rows, "rollcall rm")
 		return []Finding{finding}
 	})
 }
@@ -216,7 +239,7 @@ func endingLeases(f *Facts) []Finding {
 			}
 			return "it has ended"
 		})
-		finding.Commands = get(s.Name)
+		finding.Commands = calls("rollcall get", s.Name)
 		return []Finding{finding}
 	})
 }
@@ -233,7 +256,7 @@ func shortLeases(f *Facts) []Finding {
 		}
 		finding := ofService(s.Name, rows, fmt.Sprintf("the lease of %%s is too short for an etcd that takes %v to answer", latency.Round(time.Millisecond)),
 			func(row *inventory.Instance) string { return fmt.Sprintf("%d s", f.First[row.Lease].Granted) })
-		finding.Commands = get(s.Name)
+		finding.Commands = calls("rollcall get", s.Name)
 		return []Finding{finding}
 	})
 }
@@ -277,7 +300,7 @@ func zeroWeights(f *Facts) []Finding {
 			return nil
 		}
 		finding := ofService(s.Name, rows, "the weight of %s is 0, or no weight at all", addr)
-		finding.Commands = forEach(rows, command("drain"))
+		finding.Commands = forEach(rows, "rollcall drain")
 		return []Finding{finding}
 	})
 }
@@ -297,7 +320,7 @@ func invalidMetadata(f *Facts) []Finding {
 			}
 			return strings.Join(fields, ", ")
 		})
-		finding.Commands = get(s.Name)
+		finding.Commands = calls("rollcall get", s.Name)
 		return []Finding{finding}
 	})
 }
@@ -307,7 +330,7 @@ func invalidConfigs(f *Facts) (found []Finding) {
 		if err := f.CheckConfig(string(c.JSON)); err != nil {
 			finding := ofConfig(c)
 			finding.What = fmt.Sprintf("the service config of %q is invalid: %s", c.Service, inventory.Reason(err))
-			finding.Commands = [][]string{{"rollcall", "config", "set", c.Service}, {"rollcall", "config", "rm", c.Service}}
+			finding.Commands = [][]string{call("rollcall config set", c.Service), call("rollcall config rm", c.Service)}
 			found = append(found, finding)
 		}
 	}
@@ -328,7 +351,7 @@ func orphanConfigs(f *Facts) (found []Finding) {
 		if !services[c.Service] {
 			finding := ofConfig(c)
 			finding.What = fmt.Sprintf("there is a service config for %q, which has no endpoints", c.Service)
-			finding.Commands = [][]string{{"rollcall", "config", "rm", c.Service}}
+			finding.Commands = calls("rollcall config rm", c.Service)
 			found = append(found, finding)
 		}
 	}
@@ -346,7 +369,7 @@ func empty(f *Facts) []Finding {
 			return nil
 		}
 		return []Finding{{Service: s.Name, What: fmt.Sprintf("service %q has no endpoint that clients can call", s.Name),
-			Commands: [][]string{{"rollcall", "history", s.Name}}}}
+			Commands: calls("rollcall history", s.Name)}}
 	})
 }
 
@@ -357,7 +380,7 @@ func allDraining(f *Facts) []Finding {
 			return nil
 		}
 		finding := ofService(s.Name, rows, "no endpoint is serving; %s draining", addr)
-		finding.Commands = forEach(rows, command("undrain"))
+		finding.Commands = forEach(rows, "rollcall undrain")
 		return []Finding{finding}
 	})
 }

@@ -23,7 +23,7 @@ const rootRole = "root"
 
 var rightsChecks = []check{
 	{"rights-missing", Warning, "What may not be read was not looked at: faults there go unseen.",
-		"Run doctor as a user with the rights, or name the services that this one may read.", missingRights},
+		"Grant the user what is missing, run doctor as another one, or name the services that this one may read.", missingRights},
 	{"rights-root", Note, "Whoever gets hold of this password can change everything in etcd; no command but roles --apply needs it.",
 		"Make a user with the rights that are needed, and use that one.", rootInUse},
 	{"rights-off", Warning, "Users and their roles exist, but everybody who reaches etcd may read and write all of it: somebody has turned authentication off, or never on.",
@@ -40,18 +40,17 @@ func missingRights(f *Facts) []Finding {
 	if len(f.Denied) == 0 {
 		return nil
 	}
-	finding := Finding{What: fmt.Sprintf("user %q may not read: %s", f.Client.User, strings.Join(f.Denied, "; "))}
-	if f.Client.User == "" {
+	user, permit := f.Client.Permit(f.Asked)
+	finding := Finding{What: fmt.Sprintf("user %q may not read: %s", user, strings.Join(f.Denied, "; "))}
+	switch {
+	case user == "":
 		finding.What = "without a user nobody may read: " + strings.Join(f.Denied, "; ")
+		finding.Fix = "Run doctor with --user, or ROLLCALL_USER."
+	case f.DeniedKeys:
+		finding.Commands = [][]string{permit}
+	default:
+		finding.Fix = "No role but root grants that in this version of etcd: upgrade etcd, or run doctor as root."
 	}
-	kind := []string{"rollcall", "roles", "bridge"}
-	if len(f.Asked) > 0 {
-		kind = append([]string{"rollcall", "roles", "resolver"}, f.Asked...)
-	}
-	if f.Client.User != "" {
-		kind = append(kind, "--grant-to", f.Client.User)
-	}
-	finding.Commands = [][]string{kind}
 	return []Finding{finding}
 }
 
@@ -59,15 +58,19 @@ func rootInUse(f *Facts) []Finding {
 	if !f.Access.Enabled || !slices.Contains(f.Access.Roles, rootRole) {
 		return nil
 	}
-	return []Finding{{What: fmt.Sprintf("user %q has the role root", f.Access.User), Commands: [][]string{{"rollcall", "roles", "--help"}}}}
+	return []Finding{{What: fmt.Sprintf("user %q has the role root", f.Access.User), Commands: calls("rollcall roles --help")}}
 }
 
 func authOff(f *Facts) []Finding {
 	if f.Access.Enabled || len(f.Access.Users) == 0 {
 		return nil
 	}
+	commands := calls("etcdctl auth enable")
+	if !slices.Contains(f.Access.Users, rootRole) { // the user of that name, which etcd demands
+		commands = append(calls("etcdctl user add root"), commands...)
+	}
 	return []Finding{{What: fmt.Sprintf("etcd has %s (%s), but authentication is off", cluster.Count(len(f.Access.Users), "user", "users"), named(f.Access.Users)),
-		Commands: [][]string{{"etcdctl", "auth", "enable"}}}}
+		Commands: commands}}
 }
 
 func plaintextPassword(f *Facts) []Finding {

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -36,6 +35,8 @@ func row(key string, status inventory.Status) *inventory.Instance {
 	return &inventory.Instance{Key: key, Service: service, ID: id, Addr: "10.0.0.1:80", Status: status, Lease: "abc"}
 }
 
+func permit([]string) (user string, command []string) { return "bob", []string{"permit", "bob"} }
+
 // healthy returns facts of which no check finds anything: three members, and a service with an endpoint.
 func healthy() *Facts {
 	f := &Facts{
@@ -44,7 +45,8 @@ func healthy() *Facts {
 		First:       map[string]inventory.TTL{"abc": {Granted: 30, Left: 25}},
 		Answers:     map[string]Answer{"10.0.0.1:80": {Connected: true, Answers: true, Health: "SERVING"}},
 		CheckConfig: func(string) error { return nil },
-		Client:      Settings{DialTimeout: 2 * time.Second, Getenv: func(string) string { return "" }, Honoured: func(string) bool { return true }},
+		Client: Settings{DialTimeout: 2 * time.Second, Getenv: func(string) string { return "" }, Permit: permit,
+			Variables: []Variable{{"ETCDCTL_KEY", "ROLLCALL_KEY"}, {"ETCDCTL_WRITE_OUT", "ROLLCALL_OUTPUT"}}},
 	}
 	for i, name := range []string{"m0", "m1", "m2"} {
 		url := fmt.Sprintf("http://10.0.1.%d:2379", i)
@@ -83,8 +85,10 @@ func add(f *Facts, rows ...*inventory.Instance) *inventory.Instance {
 
 // faults plants the fault of each check. Of each the check finds just that, and no other check anything.
 var faults = map[string]func(*Facts){
-	"etcd-silent":        func(f *Facts) { *member(f) = cluster.Member{Name: "m1", Error: "connection refused"} },
-	"etcd-other-cluster": func(f *Facts) { f.Cluster.Asked[1].Cluster = "d" },
+	"etcd-silent": func(f *Facts) { *member(f) = cluster.Member{ID: "m1", Name: "m1", Error: "connection refused"} },
+	"etcd-other-cluster": func(f *Facts) {
+		f.Cluster.Silent = []cluster.SilentEndpoint{{Endpoint: "10.0.1.9:2379", Error: "another cluster answers there", Cluster: "d"}}
+	},
 	"etcd-no-leader": func(f *Facts) {
 		for i := range f.Cluster.Members {
 			f.Cluster.Members[i].Led = false
@@ -122,8 +126,9 @@ var faults = map[string]func(*Facts){
 	"target-overlap": func(f *Facts) {
 		f.Services = append(f.Services, Service{"shop/x", []*inventory.Instance{row("shop/x/a", inventory.Serving)}})
 	},
-	"id-hidden":  func(f *Facts) { f.Asked, f.Services[0].Rows[0].ID = []string{"shop"}, "x/a" },
-	"lease-none": func(f *Facts) { add(f, row("shop/b", inventory.Serving)).Lease = "" },
+	"id-duplicate": func(f *Facts) { f.Former = map[string]string{"shop/a": "def"} },
+	"id-hidden":    func(f *Facts) { f.Asked, f.Services[0].Rows[0].ID = []string{"shop"}, "x/a" },
+	"lease-none":   func(f *Facts) { add(f, row("shop/b", inventory.Serving)).Lease = "" },
 	"lease-ending": func(f *Facts) {
 		f.First["abc"], f.Second = inventory.TTL{Granted: 30, Left: 9}, map[string]inventory.TTL{"abc": {Granted: 30, Left: 7}}
 	},
@@ -156,7 +161,7 @@ var faults = map[string]func(*Facts){
 
 	"client-proxy":             func(f *Facts) { env(f, "https_proxy=proxy:3128", "no_proxy=10.0.1.0/24") },
 	"client-grpc-variable":     func(f *Facts) { env(f, "GRPC_ENFORCE_ALPN_ENABLED=false") },
-	"client-variable-ignored":  func(f *Facts) { env(f, "ETCDCTL_KEY=a", "ROLLCALL_KEY=b") },
+	"client-variable-ignored":  func(f *Facts) { env(f, "ETCDCTL_WRITE_OUT=simple", "ROLLCALL_OUTPUT=json", "ETCDCTL_HEX=true") },
 	"client-timeout-short":     func(f *Facts) { f.Client.DialTimeout = 499 * time.Millisecond },
 	"client-endpoint-repeated": func(f *Facts) { f.Cluster.Asked[2].Member = "m1" },
 	"client-one-endpoint":      func(f *Facts) { f.Client.Endpoints = f.Client.Endpoints[:1] },
@@ -206,15 +211,67 @@ func TestEachFaultAlone(t *testing.T) {
 func TestOthersRefusals(t *testing.T) {
 	err := status.Error(codes.Unavailable, `connection error: desc = "transport: Error while dialing: dial unix /x: connect: permission denied"`)
 	f := healthy()
-	f.Cluster.Asked = append(f.Cluster.Asked, cluster.Asked{Endpoint: "unix:///x", Given: true, Err: err})
+	f.Cluster.Silent = []cluster.SilentEndpoint{{Endpoint: "unix:///x", Error: err.Error()}}
 	f.Cluster.Members[1].Error = err.Error()
 	if found := ids(Diagnose(f)); !slices.Equal(found, []string{"etcd-silent", "etcd-silent"}) {
 		t.Errorf("found %q", found)
 	}
-	f.Cluster.Asked[3].Err = rpctypes.ErrPermissionDenied
-	f.Cluster.Members[1].Refused = true
+	f.Cluster.Silent, f.Cluster.Members[1].Refused = nil, true
 	if found := ids(Diagnose(f)); len(found) > 0 {
 		t.Errorf("of a user without rights found %q", found)
+	}
+}
+
+// What to do about a server that cannot be reached depends on its lease.
+func TestSilentServers(t *testing.T) {
+	f := healthy()
+	ended := add(f, row("shop/b", inventory.Serving), row("shop/-c", inventory.Serving), row("shop/d", inventory.Serving))
+	rows := f.Services[0].Rows
+	ended.Lease, rows[2].Lease, rows[3].Lease = "bcd", "", "cde"
+	for _, r := range rows {
+		f.Answers[r.Addr] = Answer{Error: "refused"}
+	}
+	f.First["bcd"], f.First["cde"] = f.First["abc"], f.First["abc"]
+	f.Watched = map[string]Watched{"abc": {Renewed: true}, "bcd": {TTL: inventory.TTL{Granted: 30, Left: 12}}}
+	type told struct {
+		What     string
+		Commands [][]string
+	}
+	var got []told
+	for _, finding := range serverChecks[0].find(f) {
+		got = append(got, told{finding.What, finding.Commands})
+	}
+	ping := []string{"rollcall", "ping", "shop"}
+	want := []told{
+		{`1 endpoint without a lease cannot be reached: "shop/-c" (10.0.2.1:80: refused)`, [][]string{ping, {"rollcall", "rm", "--yes", "--", "shop", "-c"}}},
+		{`1 endpoint cannot be reached, although the lease is renewed: "shop/a" (10.0.0.1:80: refused)`, [][]string{ping}},
+		{`2 endpoints cannot be reached, and nothing was seen to renew the lease: "shop/b" (10.0.2.0:80: refused; 12 of 30 s left), ` +
+			`"shop/d" (10.0.2.2:80: refused)`, [][]string{ping, {"rollcall", "get", "shop"}}},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("found differs (-want +got):\n%s", diff)
+	}
+}
+
+// Only keys can be granted by a role.
+func TestMissingRights(t *testing.T) {
+	for _, row := range []struct {
+		name, user string
+		keys       bool
+		commands   [][]string
+		fix        string
+	}{
+		{"keys", "bob", true, [][]string{{"permit"}}, "Grant the user"},
+		{"what root alone may ask", "bob", false, nil, "No role but root"},
+		{"nobody", "", true, nil, "--user"},
+	} {
+		f := healthy()
+		f.Denied, f.DeniedKeys = []string{"something"}, row.keys
+		f.Client.Permit = func([]string) (string, []string) { return row.user, []string{"permit"} }
+		found := Diagnose(f)
+		if len(found) != 1 || !cmp.Equal(found[0].Commands, row.commands) || !strings.Contains(found[0].Fix, row.fix) {
+			t.Errorf("%s: found %+v", row.name, found)
+		}
 	}
 }
 
@@ -236,7 +293,7 @@ func TestNoFaults(t *testing.T) {
 			member(f).ClientURLs = []string{"http://127.0.0.1:2"}
 		},
 		"a proxy that is not for these": func(f *Facts) { env(f, "HTTPS_PROXY=proxy:3128", "NO_PROXY=10.0.0.0/8") },
-		"etcdctl has the same":          func(f *Facts) { env(f, "ETCDCTL_KEY=a", "ROLLCALL_KEY=a", "ETCDCTL_API=3") },
+		"etcdctl has the same":          func(f *Facts) { env(f, "ETCDCTL_KEY=a", "ROLLCALL_KEY=a", "ETCDCTL_WRITE_OUT=json") },
 		"a password over TLS": func(f *Facts) {
 			f.Client.User = "bob"
 			for i := range f.Cluster.Asked {

@@ -29,6 +29,8 @@ type Facts struct {
 	Configs  []*rollcall.ServiceConfig
 	First    map[string]inventory.TTL // of all leases that keys are under, by their hexadecimal text
 	Second   map[string]inventory.TTL // of those that seemed to end, a while after
+	Watched  map[string]Watched       // leases that were watched for a renewal, by their hexadecimal text
+	Former   map[string]string        // by key: the lease before the present one, if it has no key and is renewed
 	Answers  map[string]Answer        // of servers, by address; those that were not dialled are missing
 	Changed  map[string]bool          // keys that were written or deleted since they were listed, of those that were read again
 
@@ -36,7 +38,9 @@ type Facts struct {
 
 	Unknown []string // what could not be found out, and why
 	Denied  []string // the part of it that the user's rights do not allow
-	Unread  []string // the part of it that is keys and leases, and that etcd would have told
+
+	DeniedKeys bool     // Denied has keys: a role can grant those
+	Unread     []string // the part of it that is keys and leases, and that etcd would have told
 }
 
 // Service is a service that has endpoints or was asked for.
@@ -77,10 +81,17 @@ type Settings struct {
 	Endpoints   []string // of etcd, as given
 	DialTimeout time.Duration
 	Certificate *x509.Certificate // the client's; nil for none
-	User        string
+	User        string            // that is given; a certificate may name another
 	Getenv      func(name string) string
-	Honoured    func(name string) bool // reports whether a variable of etcdctl is honoured
+	Variables   []Variable
+
+	// Permit returns the user that etcd takes the client for, "" for none, and the command that permits it to
+	// read what doctor does: of some services, or of all.
+	Permit func(services []string) (user string, command []string)
 }
+
+// Variable is a setting that both etcdctl and Rollcall take from the environment, each by its own name. Rollcall's wins.
+type Variable struct{ Etcdctl, Rollcall string }
 
 // latency returns how long the slowest member takes to answer, the better of two times.
 func (f *Facts) latency() (slowest time.Duration) {

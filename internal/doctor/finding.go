@@ -41,6 +41,8 @@ type Finding struct {
 	Why      string     `json:"why"`                // it matters
 	Fix      string     `json:"fix"`                // in words
 	Commands [][]string `json:"commands,omitempty"` // that mend it, each as its arguments
+
+	rows []*inventory.Instance // of Keys, where the finding is about endpoints
 }
 
 // Key is a key in etcd.
@@ -86,7 +88,7 @@ func named(names []string) string {
 // ofService is a finding about some keys of a service. what is formatted with their number, such as
 // "3 endpoints", and the keys follow it, each with what about tells of it.
 func ofService(service string, rows []*inventory.Instance, what string, about func(*inventory.Instance) string) Finding {
-	f := Finding{Service: service}
+	f := Finding{Service: service, rows: rows}
 	names := make([]string, 0, len(rows))
 	for _, row := range rows {
 		f.Keys = append(f.Keys, Key{row.Key, row.KeyBase64})
@@ -100,23 +102,22 @@ func ofService(service string, rows []*inventory.Instance, what string, about fu
 	return f
 }
 
-// forEach returns a command for each of the keys that a sentence names.
-func forEach(rows []*inventory.Instance, call func(*inventory.Instance) []string) (commands [][]string) {
+// call returns a command line: a command with its flags, such as "rollcall rm --yes", and names that others chose.
+func call(command string, names ...string) []string {
+	words := strings.Fields(command)
+	if slices.ContainsFunc(names, func(name string) bool { return strings.HasPrefix(name, "-") }) {
+		words = append(words, "--")
+	}
+	return append(words, names...)
+}
+
+// calls returns the one command line of a finding.
+func calls(command string, names ...string) [][]string { return [][]string{call(command, names...)} }
+
+// forEach returns a command line for each of the endpoints that a sentence names.
+func forEach(rows []*inventory.Instance, command string) (lines [][]string) {
 	for _, row := range rows[:min(len(rows), maxNamed)] {
-		commands = append(commands, call(row))
+		lines = append(lines, call(command, row.Service, row.ID))
 	}
-	return commands
+	return lines
 }
-
-// command returns the call of a command of rollcall on one endpoint, such as rm.
-func command(name string) func(*inventory.Instance) []string {
-	return func(row *inventory.Instance) []string {
-		call := []string{"rollcall", name, row.Service, row.ID}
-		if strings.HasPrefix(row.Service, "-") || strings.HasPrefix(row.ID, "-") {
-			call = slices.Insert(call, 2, "--")
-		}
-		return call
-	}
-}
-
-func get(service string) [][]string { return [][]string{{"rollcall", "get", service}} }

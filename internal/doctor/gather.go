@@ -22,8 +22,6 @@ import (
 )
 
 const (
-	// secondLook is how long after the first the leases that seemed to end are looked up again.
-	secondLook = 1500 * time.Millisecond
 	// listing is how much longer than other questions lists and lookups of many leases may take.
 	listing = 5
 	// keysAtOnce is how many keys are read again in a transaction: half of what etcd takes by default.
@@ -57,7 +55,7 @@ func Gather(ctx context.Context, opts Options) *Facts {
 		return g.Facts
 	}
 	g.step("asking members over HTTP")
-	g.HTTP = pages(ctx, g.answering(), g.opts.Credentials, g.opts.Timeout)
+	g.pages(ctx)
 	if !g.led() {
 		g.Unknown = append(g.Unknown, "keys, leases and users: etcd has no leader")
 		return g.Facts
@@ -67,6 +65,7 @@ func Gather(ctx context.Context, opts Options) *Facts {
 		take func(context.Context)
 	}{
 		{"reading users and roles", g.access}, {"listing keys", g.list}, {"looking up leases", g.leases}, {"dialling servers", g.dial},
+		{"waiting for renewals of leases", g.awaitRenewals},
 	} {
 		if ctx.Err() == nil {
 			g.step(step.name)
@@ -96,8 +95,10 @@ func (g *gathering) missKeys(what string, err error) {
 		return
 	}
 	g.miss(what, err)
-	if unknown := g.Unknown[len(g.Unknown)-1]; !slices.Contains(g.Denied, unknown) {
-		g.Unread = append(g.Unread, unknown)
+	if cluster.Refused(err) {
+		g.DeniedKeys = true
+	} else {
+		g.Unread = append(g.Unread, g.Unknown[len(g.Unknown)-1])
 	}
 }
 
@@ -240,44 +241,6 @@ func (g *gathering) sort(rows []inventory.Instance) {
 	slices.SortFunc(g.Foreign, func(a, b *inventory.Instance) int { return strings.Compare(a.Key, b.Key) })
 }
 
-// leases looks all leases up, and again those that seem to end.
-func (g *gathering) leases(ctx context.Context) {
-	var rows []inventory.Instance
-	for _, s := range g.Services {
-		for _, row := range s.Rows {
-			rows = append(rows, *row)
-		}
-	}
-	look := func(rows []inventory.Instance) map[string]inventory.TTL {
-		byText := make(map[string]inventory.TTL)
-		err := g.within(ctx, listing*g.opts.Timeout, func(ctx context.Context) error {
-			ttls, err := inventory.LookUp(ctx, g.opts.Client, inventory.Leases(rows))
-			for lease, ttl := range ttls {
-				byText[inventory.LeaseText(lease)] = ttl
-			}
-			return err
-		})
-		g.missKeys("leases", err)
-		return byText
-	}
-	g.First = look(rows)
-	suspects := slices.DeleteFunc(rows, func(row inventory.Instance) bool {
-		ttl, known := g.First[row.Lease]
-		return !known || !ending(ttl)
-	})
-	if len(suspects) == 0 {
-		return
-	}
-	wait := time.NewTimer(secondLook)
-	defer wait.Stop()
-	select {
-	case <-wait.C:
-		g.Second = look(suspects)
-		g.readAgain(ctx, suspects)
-	case <-ctx.Done():
-	}
-}
-
 // dial dials the servers that clients call, or as many as it may.
 func (g *gathering) dial(ctx context.Context) {
 	if g.opts.Dial == nil {
@@ -303,15 +266,6 @@ func (g *gathering) dial(ctx context.Context) {
 	for i, answer := range g.opts.Dial(ctx, addrs) {
 		g.Answers[addrs[i]] = answer
 	}
-	var suspects []inventory.Instance
-	for _, s := range g.Services {
-		for _, row := range s.where(is(inventory.Serving)) {
-			if answer, dialled := g.Answers[row.Addr]; dialled && !answer.serves() {
-				suspects = append(suspects, *row)
-			}
-		}
-	}
-	g.readAgain(ctx, suspects)
 }
 
 // readAgain reads the keys of endpoints that seem to be at fault once more: a server that has left, drained or moved

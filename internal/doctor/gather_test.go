@@ -26,7 +26,7 @@ func options(t *testing.T, client *clientv3.Client, services ...string) Options 
 		t.Fatal(err)
 	}
 	return Options{Client: client, Directory: dir, Services: services, Timeout: 5 * time.Second, CheckConfig: func(string) error { return nil },
-		Settings: Settings{Endpoints: client.Endpoints(), DialTimeout: 5 * time.Second, Getenv: func(string) string { return "" }, Honoured: func(string) bool { return true }}}
+		Settings: Settings{Endpoints: client.Endpoints(), DialTimeout: 5 * time.Second, Getenv: func(string) string { return "" }, Permit: permit}}
 }
 
 func put(t *testing.T, client *clientv3.Client, key, addr string, opts ...clientv3.OpOption) {

@@ -23,27 +23,25 @@ import (
 // maxPage bounds the metrics that are read of a member.
 const maxPage = 8 << 20
 
-// pages reads the metrics of members, which they serve at their client URLs unless told not to. The answer
-// has the time, too. Members that serve none are missing.
-func pages(ctx context.Context, members []cluster.Member, creds credentials.TransportCredentials, timeout time.Duration) map[string]Page {
-	transport := transportOf(creds)
+// pages reads the metrics of the members that answer, which they serve at their client URLs unless told not to. Any
+// answer has the time, too.
+func (g *gathering) pages(ctx context.Context) {
+	transport := transportOf(g.opts.Credentials)
 	defer transport.CloseIdleConnections()
-	client := &http.Client{Transport: transport, Timeout: timeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	var mu sync.Mutex
+	client := &http.Client{Transport: transport, Timeout: g.opts.Timeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	members := g.answering()
+	found, errs := make([]Page, len(members)), make([]error, len(members))
 	var wg sync.WaitGroup
-	found := make(map[string]Page)
-	for _, m := range members {
-		wg.Go(func() {
-			page, err := readPage(ctx, client, "http://"+cluster.HostOf(m.Endpoint)+"/metrics")
-			mu.Lock()
-			defer mu.Unlock()
-			if err == nil {
-				found[m.ID] = page
-			}
-		})
+	for i, m := range members {
+		wg.Go(func() { found[i], errs[i] = readPage(ctx, client, "http://"+cluster.HostOf(m.Endpoint)+"/metrics") })
 	}
 	wg.Wait()
-	return found
+	g.HTTP = make(map[string]Page, len(members))
+	for i, m := range members {
+		if g.HTTP[m.ID] = found[i]; errs[i] != nil {
+			g.miss(fmt.Sprintf("metrics of member %q", m.Label()), errs[i])
+		}
+	}
 }
 
 // transportOf dials as gRPC does. What is sent over TLS is HTTP/2, since that is all that gRPC's credentials
@@ -66,6 +64,7 @@ func transportOf(creds credentials.TransportCredentials) *http.Transport {
 	}}
 }
 
+// readPage returns what a page tells; where that is no metrics, the time alone, and an error.
 func readPage(ctx context.Context, client *http.Client, url string) (Page, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -83,7 +82,7 @@ func readPage(ctx context.Context, client *http.Client, url string) (Page, error
 		page.Skew = date.Add(time.Second / 2).Sub(now) // Date has no fraction
 	}
 	if resp.StatusCode != http.StatusOK {
-		return page, fmt.Errorf("%s: %s", url, resp.Status)
+		return page, fmt.Errorf("it answers %s", resp.Status)
 	}
 	page.read(resp.Body, now)
 	return page, nil
