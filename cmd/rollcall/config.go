@@ -40,7 +40,7 @@ type serviceConfig struct {
 type serviceConfigDoc struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
-	Service    string `json:"service"`
+	serviceName
 	serviceConfig
 	Changed *bool  `json:"changed,omitempty"`
 	Diff    string `json:"diff,omitempty"`
@@ -255,7 +255,7 @@ func (a *app) printConfig(service string, config *serviceConfig) error {
 		a.say("the service config is invalid, channels ignore it: %s", config.Cause)
 	}
 	if a.json() {
-		return a.printJSON(serviceConfigDoc{APIVersion: apiVersion, Kind: "ServiceConfig", Service: service, serviceConfig: *config})
+		return a.printJSON(serviceConfigDoc{APIVersion: apiVersion, Kind: "ServiceConfig", serviceName: nameOf(service), serviceConfig: *config})
 	}
 	_, err := fmt.Fprint(a.stdout, safeLines(config.indented()))
 	return err
@@ -265,7 +265,7 @@ func (a *app) printConfigChange(service string, before, after *serviceConfig, ch
 	diff := udiff.Unified("before", "after", before.indented(), after.indented())
 	if a.json() {
 		written := changed && !dryRun
-		return a.printJSON(serviceConfigDoc{APIVersion: apiVersion, Kind: "ServiceConfig", Service: service, serviceConfig: *after,
+		return a.printJSON(serviceConfigDoc{APIVersion: apiVersion, Kind: "ServiceConfig", serviceName: nameOf(service), serviceConfig: *after,
 			Changed: &written, Diff: diff})
 	}
 	switch {

@@ -18,12 +18,12 @@ import (
 
 // drainPreview is what a drain would do.
 type drainPreview struct {
-	APIVersion string           `json:"apiVersion"`
-	Kind       string           `json:"kind"`
-	Service    string           `json:"service"`
-	Revision   int64            `json:"revision"`
-	Moved      float64          `json:"moved"` // part of all calls that would go elsewhere
-	Endpoints  []edit.CallShare `json:"endpoints"`
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	serviceName
+	Revision  int64            `json:"revision"`
+	Moved     float64          `json:"moved"` // part of all calls that would go elsewhere
+	Endpoints []edit.CallShare `json:"endpoints"`
 }
 
 func newDrain(a *app) *cobra.Command {
@@ -98,7 +98,7 @@ func (a *app) previewDrain(ctx context.Context, service string, names []string, 
 				a.say("%q is draining already", k.Key)
 			}
 		}
-		p := drainPreview{APIVersion: apiVersion, Kind: "DrainPreview", Service: service, Revision: snap.Revision()}
+		p := drainPreview{APIVersion: apiVersion, Kind: "DrainPreview", serviceName: nameOf(service), Revision: snap.Revision()}
 		p.Endpoints, p.Moved = edit.PreviewDrain(snap, keys)
 		return a.printPreview(p)
 	})

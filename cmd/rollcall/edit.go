@@ -21,11 +21,11 @@ import (
 
 // edited lists endpoints whose metadata was changed.
 type edited struct {
-	APIVersion string               `json:"apiVersion"`
-	Kind       string               `json:"kind"`
-	Service    string               `json:"service"`
-	Revision   int64                `json:"revision"`
-	Instances  []inventory.Instance `json:"instances"`
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	serviceName
+	Revision  int64                `json:"revision"`
+	Instances []inventory.Instance `json:"instances"`
 }
 
 func newUndrain(a *app) *cobra.Command {
@@ -84,7 +84,7 @@ func (a *app) edit(ctx context.Context, service string, names []string, field st
 }
 
 func (a *app) printEdited(service string, done edit.Change) error {
-	e := edited{APIVersion: apiVersion, Kind: "Edit", Service: service, Revision: done.Revision}
+	e := edited{APIVersion: apiVersion, Kind: "Edit", serviceName: nameOf(service), Revision: done.Revision}
 	rows := [][]string{{"ID", "ADDRESS", "METADATA", "LEASE", "MOD"}}
 	serving := make(map[string]bool)
 	for inst := range done.Before.All() {

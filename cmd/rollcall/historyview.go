@@ -14,9 +14,9 @@ import (
 
 // historyDocument is a rollcall.History as JSON.
 type historyDocument struct {
-	APIVersion    string         `json:"apiVersion"`
-	Kind          string         `json:"kind"`
-	Service       string         `json:"service"`
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	serviceName
 	FirstRevision int64          `json:"firstRevision"`
 	LastRevision  int64          `json:"lastRevision"`
 	Compacted     bool           `json:"compacted"` // what was before the first revision
@@ -47,7 +47,7 @@ type fieldChange struct {
 }
 
 func newHistoryDocument(h *rollcall.History, rows []datedEvent) historyDocument {
-	doc := historyDocument{APIVersion: apiVersion, Kind: "History", Service: h.Service, FirstRevision: h.First, LastRevision: h.Last,
+	doc := historyDocument{APIVersion: apiVersion, Kind: "History", serviceName: nameOf(h.Service), FirstRevision: h.First, LastRevision: h.Last,
 		Compacted: h.Compacted, Omitted: h.Omitted, Events: make([]historyEntry, 0, len(rows))}
 	split := inventory.Under(h.Service)
 	for _, row := range rows {

@@ -29,7 +29,7 @@ type imported struct {
 }
 
 type importedService struct {
-	Service      string `json:"service"`
+	serviceName
 	Revision     int64  `json:"revision,omitempty"` // of the last transaction
 	Transactions int    `json:"transactions"`
 	Keys         int    `json:"keys"` // that were put or deleted
@@ -114,7 +114,7 @@ func (a *app) importFile(ctx context.Context, f importFlags) error {
 			}
 		}
 		if len(p.changes) > 0 {
-			done.Services = append(done.Services, importedService{Service: p.service, Keys: len(p.changes), Diff: diff})
+			done.Services = append(done.Services, importedService{serviceName: nameOf(p.service), Keys: len(p.changes), Diff: diff})
 		}
 		a.warnConfig(p.service, p.after.config.GetValue())
 	}

@@ -14,18 +14,21 @@ import (
 
 	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/edit"
+	"github.com/rollcall-grpc/rollcall/internal/inventory"
 )
 
 // moved tells what became of a service that was moved.
 type moved struct {
-	APIVersion   string   `json:"apiVersion"`
-	Kind         string   `json:"kind"`
-	Service      string   `json:"service"` // the new name
-	From         string   `json:"from"`
-	Revision     int64    `json:"revision"`
-	Keys         []string `json:"keys"`
+	APIVersion  string `json:"apiVersion"`
+	Kind        string `json:"kind"`
+	serviceName        // the new one
+	From        string `json:"from"`
+	FromBase64  string `json:"fromBase64,omitempty"`
+	Revision    int64  `json:"revision"`
+	keyList
 	Left         []string `json:"left,omitempty"` // old keys that stay, under the leases of their servers
-	Config       bool     `json:"config"`         // the service config was moved
+	LeftBase64   []string `json:"leftBase64,omitempty"`
+	Config       bool     `json:"config"` // the service config was moved
 	Transactions int      `json:"transactions"`
 }
 
@@ -80,8 +83,9 @@ func (a *app) mv(ctx context.Context, from, to string, force bool) error {
 		case err != nil:
 			return notFound(ctx, client, err)
 		}
-		return a.printMoved(moved{APIVersion: apiVersion, Kind: "Move", Service: to, From: from, Revision: done.Revision,
-			Keys: done.Keys, Left: done.Left, Config: done.Config, Transactions: done.Transactions})
+		return a.printMoved(moved{APIVersion: apiVersion, Kind: "Move", serviceName: nameOf(to),
+			From: from, FromBase64: inventory.Base64(from), Revision: done.Revision, keyList: listOf(done.Keys),
+			Left: done.Left, LeftBase64: allBase64(done.Left), Config: done.Config, Transactions: done.Transactions})
 	})
 }
 

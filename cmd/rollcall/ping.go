@@ -25,14 +25,14 @@ const pingWorkers = 64
 
 // pinged is what came of pinging a service.
 type pinged struct {
-	APIVersion string   `json:"apiVersion"`
-	Kind       string   `json:"kind"`
-	Service    string   `json:"service"`
-	Revision   int64    `json:"revision"`
-	Answering  int      `json:"answering"`
-	Silent     int      `json:"silent"`
-	LeftOut    int      `json:"leftOut"` // invalid and disallowed ones, which are not dialled
-	Endpoints  []answer `json:"endpoints"`
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	serviceName
+	Revision  int64    `json:"revision"`
+	Answering int      `json:"answering"`
+	Silent    int      `json:"silent"`
+	LeftOut   int      `json:"leftOut"` // invalid and disallowed ones, which are not dialled
+	Endpoints []answer `json:"endpoints"`
 }
 
 type pingFlags struct {
@@ -96,7 +96,7 @@ func (f pingFlags) credentials() (credentials.TransportCredentials, error) {
 }
 
 func (a *app) ping(ctx context.Context, service string, timeout time.Duration, creds credentials.TransportCredentials) error {
-	p := pinged{APIVersion: apiVersion, Kind: "Ping", Service: service, Endpoints: []answer{}}
+	p := pinged{APIVersion: apiVersion, Kind: "Ping", serviceName: nameOf(service), Endpoints: []answer{}}
 	err := a.talk(ctx, func(ctx context.Context, client *clientv3.Client) error {
 		dir, err := rollcall.SharedDirectory(client)
 		if err != nil {

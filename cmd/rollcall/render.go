@@ -12,16 +12,16 @@ import (
 
 // instanceList is a service as commands show it.
 type instanceList struct {
-	APIVersion    string               `json:"apiVersion"`
-	Kind          string               `json:"kind"`
-	Service       string               `json:"service"`
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	serviceName
 	Revision      int64                `json:"revision"`
 	Instances     []inventory.Instance `json:"instances"` // those that clients leave out among them: see status
 	ServiceConfig *serviceConfig       `json:"serviceConfig,omitempty"`
 }
 
 func newInstanceList(service string, snap *rollcall.Snapshot) instanceList {
-	return instanceList{APIVersion: apiVersion, Kind: "InstanceList", Service: service, Revision: snap.Revision(),
+	return instanceList{APIVersion: apiVersion, Kind: "InstanceList", serviceName: nameOf(service), Revision: snap.Revision(),
 		Instances: inventory.Instances(snap, inventory.Under(service))}
 }
 

@@ -5,7 +5,6 @@ package main
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
@@ -15,15 +14,13 @@ import (
 
 	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/edit"
-	"github.com/rollcall-grpc/rollcall/internal/inventory"
 )
 
 type deletion struct {
-	APIVersion string   `json:"apiVersion"`
-	Kind       string   `json:"kind"`
-	Revision   int64    `json:"revision"`
-	Keys       []string `json:"keys"`
-	KeysBase64 []string `json:"keysBase64,omitempty"` // all of Keys, where one of them is not UTF-8
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	Revision   int64  `json:"revision"`
+	keyList
 }
 
 func newRm(a *app) *cobra.Command {
@@ -128,13 +125,7 @@ func (a *app) printRemoved(keys []string, leased bool, revision int64) error {
 		a.say("it was under a lease: if its server is still running, it will come back")
 	}
 	if a.json() {
-		d := deletion{APIVersion: apiVersion, Kind: "Deletion", Revision: revision, Keys: keys}
-		if slices.ContainsFunc(keys, func(key string) bool { return inventory.Base64(key) != "" }) {
-			for _, key := range keys {
-				d.KeysBase64 = append(d.KeysBase64, base64.StdEncoding.EncodeToString([]byte(key)))
-			}
-		}
-		return a.printJSON(d)
+		return a.printJSON(deletion{APIVersion: apiVersion, Kind: "Deletion", Revision: revision, keyList: listOf(keys)})
 	}
 	rows := [][]string{{"REMOVED"}}
 	for _, key := range keys {

@@ -19,10 +19,10 @@ import (
 type awaited struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
-	Service    string `json:"service"`
-	Revision   int64  `json:"revision"`
-	Instances  int    `json:"instances"`
-	Serving    int    `json:"serving"`
+	serviceName
+	Revision  int64 `json:"revision"`
+	Instances int   `json:"instances"`
+	Serving   int   `json:"serving"`
 }
 
 // waitFlags are what to wait for.
@@ -87,7 +87,7 @@ func (a *app) wait(ctx context.Context, service string, f waitFlags) error {
 			}
 			snap = next
 		}
-		return a.printAwaited(awaited{APIVersion: apiVersion, Kind: "Wait", Service: service, Revision: snap.Revision(),
+		return a.printAwaited(awaited{APIVersion: apiVersion, Kind: "Wait", serviceName: nameOf(service), Revision: snap.Revision(),
 			Instances: snap.Len(), Serving: len(edit.TakingCalls(snap, nil))})
 	})
 }
