@@ -116,7 +116,7 @@ func (a *app) importFile(ctx context.Context, f importFlags) error {
 		if len(p.changes) > 0 {
 			done.Services = append(done.Services, importedService{serviceName: nameOf(p.service), Keys: len(p.changes), Diff: diff})
 		}
-		a.warnConfig(p.service, p.after.config.GetValue())
+		a.warnConfig(p.service, p.after.Config.GetValue())
 	}
 	if left > 0 {
 		a.say("%d endpoints under a lease are left to their servers; see --force and --ttl", left)
@@ -141,7 +141,7 @@ func planImports(ctx context.Context, client *clientv3.Client, wanted manifest, 
 	if len(names) == 0 {
 		return nil, nil
 	}
-	stored, err := readStored(ctx, client, names)
+	stored, _, err := edit.Read(ctx, client, names)
 	if err != nil {
 		return nil, err
 	}
@@ -171,14 +171,14 @@ func (a *app) writeImport(ctx context.Context, plans []importPlan, f importFlags
 			if len(p.changes) == 0 {
 				continue
 			}
-			made, revision, err := edit.Commit(ctx, client, p.steps(lease))
+			committed, err := edit.Commit(ctx, client, p.steps(lease))
 			switch {
 			case errors.Is(err, edit.ErrChanged):
-				return fail(exitOther, "service %q was %w: %d services and %d transactions of this one are written; import again", p.service, err, at, made)
+				return fail(exitOther, "service %q was %w: %d services and %d transactions of this one are written; import again", p.service, err, at, committed.Transactions)
 			case err != nil:
-				return fmt.Errorf("import service %q, after %d services and %d transactions of this one: %w", p.service, at, made, err)
+				return fmt.Errorf("import service %q, after %d services and %d transactions of this one: %w", p.service, at, committed.Transactions, err)
 			}
-			done.Services[at].Revision, done.Services[at].Transactions = revision, made
+			done.Services[at].Revision, done.Services[at].Transactions = committed.Revision, committed.Transactions
 			at++
 		}
 		return nil

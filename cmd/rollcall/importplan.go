@@ -26,7 +26,7 @@ type importRules struct {
 // importPlan is what an import does to one service.
 type importPlan struct {
 	service       string
-	before, after storedService
+	before, after edit.Stored
 	changes       []importChange
 	refused       []string // keys that the file has otherwise, and a server keeps
 	left          int      // endpoints that are left to their servers
@@ -42,17 +42,17 @@ type importChange struct {
 
 // planImport compares the services of a file with what etcd holds of them: all of them together, since the keys of
 // one may be under the name of another. A key is of the service that lists it, else of the one that it is stored under.
-func planImport(wanted manifest, stored map[string]*storedService, rules importRules) ([]importPlan, error) {
+func planImport(wanted manifest, stored map[string]*edit.Stored, rules importRules) ([]importPlan, error) {
 	old := make(map[string]*mvccpb.KeyValue) // that no service lists
 	for _, s := range stored {
-		for _, kv := range s.keys {
+		for _, kv := range s.Keys {
 			old[string(kv.Key)] = kv
 		}
 	}
 	plans := make([]importPlan, len(wanted.Services))
 	for n, s := range wanted.Services {
 		p := &plans[n]
-		p.service, p.before.config = s.name(), stored[s.name()].config
+		p.service, p.before.Config = s.name(), stored[s.name()].Config
 		for _, i := range s.Instances {
 			value, err := i.value()
 			if err != nil {
@@ -60,7 +60,7 @@ func planImport(wanted manifest, stored map[string]*storedService, rules importR
 			}
 			key := rollcall.Key(p.service, i.id())
 			if old[key] != nil {
-				p.before.keys = append(p.before.keys, old[key])
+				p.before.Keys = append(p.before.Keys, old[key])
 			}
 			p.put(key, value, i.Leased, old[key], rules)
 			delete(old, key)
@@ -73,14 +73,14 @@ func planImport(wanted manifest, stored map[string]*storedService, rules importR
 	}
 	for n := range plans {
 		p := &plans[n]
-		for _, kv := range stored[p.service].keys {
+		for _, kv := range stored[p.service].Keys {
 			if old[string(kv.Key)] != nil {
-				p.before.keys = append(p.before.keys, kv)
+				p.before.Keys = append(p.before.Keys, kv)
 				p.remove(kv, rules)
 			}
 		}
-		p.before.sort()
-		p.after.sort()
+		p.before.Sort()
+		p.after.Sort()
 	}
 	return plans, nil
 }
@@ -108,31 +108,31 @@ func (p *importPlan) put(key string, value []byte, leased bool, old *mvccpb.KeyV
 			kv.Lease = -1 // that of the import
 		}
 	}
-	p.after.keys = append(p.after.keys, kv)
+	p.after.Keys = append(p.after.Keys, kv)
 }
 
 // remove plans a key that the file does not have.
 func (p *importPlan) remove(old *mvccpb.KeyValue, rules importRules) {
 	switch {
 	case !rules.prune:
-		p.after.keys = append(p.after.keys, old)
+		p.after.Keys = append(p.after.Keys, old)
 	case old.Lease != 0 && !rules.force:
 		p.left++
-		p.after.keys = append(p.after.keys, old)
+		p.after.Keys = append(p.after.Keys, old)
 	default:
 		p.changes = append(p.changes, importChange{key: string(old.Key), old: old})
 	}
 }
 
 func (p *importPlan) setConfig(key string, config *string, rules importRules) {
-	old := p.before.config
-	p.after.config = old
+	old := p.before.Config
+	p.after.Config = old
 	switch {
 	case config != nil && (old == nil || string(old.Value) != *config):
-		p.after.config = &mvccpb.KeyValue{Key: []byte(key), Value: []byte(*config)}
+		p.after.Config = &mvccpb.KeyValue{Key: []byte(key), Value: []byte(*config)}
 		p.changes = append(p.changes, importChange{key: key, value: []byte(*config), old: old})
 	case config == nil && old != nil && rules.prune:
-		p.after.config = nil
+		p.after.Config = nil
 		p.changes = append(p.changes, importChange{key: key, old: old})
 	}
 }
@@ -143,7 +143,7 @@ func emptiesOne(plans []importPlan) error {
 	var before, after []*mvccpb.KeyValue
 	services := make(map[string]bool)
 	for _, p := range plans {
-		before, after = append(before, p.before.keys...), append(after, p.after.keys...)
+		before, after = append(before, p.before.Keys...), append(after, p.after.Keys...)
 		services[p.service] = true
 		for _, c := range p.changes {
 			if service, _ := rollcall.SplitKey(c.key); c.value == nil && !strings.HasPrefix(c.key, rollcall.ConfigPrefix) {
@@ -191,10 +191,10 @@ func (p *importPlan) steps(lease clientv3.LeaseID) []edit.Step {
 
 // diff shows the change as it would be between two exports.
 func (p *importPlan) diff() (string, error) {
-	before, err := yamlText(p.before.manifest(p.service))
+	before, err := yamlText(storedManifest(p.service, &p.before))
 	if err != nil {
 		return "", err
 	}
-	after, err := yamlText(p.after.manifest(p.service))
+	after, err := yamlText(storedManifest(p.service, &p.after))
 	return udiff.Unified("etcd", "import", before, after), err
 }

@@ -14,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/edit"
 )
 
 // TestExportIsImported: whatever keys a service has, and whatever their values, a file has them byte for byte.
@@ -36,9 +37,9 @@ func TestExportIsImported(t *testing.T) {
 			kvs = append(kvs, &mvccpb.KeyValue{Key: []byte(key), Value: []byte(want[key])})
 		}
 		m := manifest{APIVersion: apiVersion, Kind: manifestKind}
-		all := groupKeys(kvs)
+		all := edit.Group(kvs)
 		for _, service := range slices.Sorted(maps.Keys(all)) {
-			m.Services = append(m.Services, all[service].manifest(service))
+			m.Services = append(m.Services, storedManifest(service, all[service]))
 		}
 		asYAML, err := yamlText(m)
 		if err != nil {
@@ -53,9 +54,9 @@ func TestExportIsImported(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%v\n%s", err, text)
 			}
-			empty := make(map[string]*storedService)
+			empty := make(map[string]*edit.Stored)
 			for service := range all {
-				empty[service] = new(storedService)
+				empty[service] = new(edit.Stored)
 			}
 			plans, err := planImport(read, empty, importRules{})
 			if err != nil {

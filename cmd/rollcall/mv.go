@@ -17,10 +17,11 @@ import (
 	"github.com/rollcall-grpc/rollcall/internal/inventory"
 )
 
-// moved tells what became of a service that was moved.
+// moved tells what became of a service that was moved, or would.
 type moved struct {
 	APIVersion  string `json:"apiVersion"`
 	Kind        string `json:"kind"`
+	DryRun      bool   `json:"dryRun"`
 	serviceName        // the new one
 	From        string `json:"from"`
 	FromBase64  string `json:"fromBase64,omitempty"`
@@ -32,21 +33,26 @@ type moved struct {
 	Transactions int      `json:"transactions"`
 }
 
+type mvFlags struct {
+	force, dryRun, yes bool
+}
+
 func newMv(a *app) *cobra.Command {
-	var force bool
+	var f mvFlags
 	cmd := &cobra.Command{
 		Use:     "mv SERVICE NEW",
 		Aliases: []string{"move", "rename"},
 		Short:   "Give a service another name",
 		Long: "mv moves every key under SERVICE/, and the service config, to the service NEW, which must not\n" +
 			"exist. All is written under the new name before anything is deleted, in one transaction of up\n" +
-			"to 63 endpoints. Clients of SERVICE find nothing from then on: change them first, or add a\n" +
-			"second service.\n\n" +
+			"to 63 endpoints. A mv of more that was cut off is gone on with by the same command.\n\n" +
+			"Clients of SERVICE find nothing from then on: change them first, or add a second service. mv asks\n" +
+			"before that on a terminal, and elsewhere wants --yes.\n\n" +
 			"An endpoint under a lease is kept by its server, which knows it by the old name and would put\n" +
 			"the old key back. mv refuses to move such a service. With --force it copies these endpoints\n" +
 			"under their own leases, so that both names work as long as the servers live, and leaves the old\n" +
 			"keys to them: they go when the servers are restarted under the new name.",
-		Example: "  rollcall mv my-service shop/my-service\n  rollcall mv my-service shop/my-service --force",
+		Example: "  rollcall mv my-service shop/my-service --dry-run\n  rollcall mv my-service shop/my-service --force",
 		Args:    usageArgs(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			from, err := rollcall.ParseService(args[0])
@@ -63,34 +69,60 @@ func newMv(a *app) *cobra.Command {
 			if strings.HasPrefix(from+"/", to+"/") || strings.HasPrefix(to+"/", from+"/") {
 				return fail(exitUsage, "services %q and %q: one has the keys of the other; move to a name that does not begin with it", from, to)
 			}
-			return a.mv(cmd.Context(), from, to, force)
+			return a.confirmed(cmd.Context(), f.yes, func(yes bool) error {
+				f.yes = yes
+				return a.mv(cmd.Context(), from, to, f)
+			})
 		},
 	}
-	cmd.Flags().BoolVar(&force, "force", false, "copy endpoints under a lease, and leave their old keys to their servers")
+	cmd.Flags().BoolVar(&f.force, "force", false, "copy endpoints under a lease, and leave their old keys to their servers")
+	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "show what would be moved, but write nothing")
+	addYes(cmd.Flags(), &f.yes)
 	return cmd
 }
 
-func (a *app) mv(ctx context.Context, from, to string, force bool) error {
+func (a *app) mv(ctx context.Context, from, to string, f mvFlags) error {
 	return a.talkLong(ctx, func(ctx context.Context, client *clientv3.Client) error {
-		done, err := edit.Move(ctx, client, from, to, force)
+		done, err := edit.Move(ctx, client, from, to, edit.MoveOptions{CopyLeased: f.force, MayEmpty: f.yes, DryRun: f.dryRun})
 		var leased *edit.LeasedError
 		var exists *edit.ExistsError
+		var interrupted *edit.InterruptedError
 		switch {
 		case errors.As(err, &leased):
 			return fail(exitOther, "%w; restart them as %q, or use --force to copy them until they are", err, to)
 		case errors.As(err, &exists):
 			return fail(exitOther, "%w: service %q must be new; nothing was written", err, to)
+		case errors.As(err, &interrupted):
+			err = fmt.Errorf("%w; to go on: %s", err, f.command(from, to))
+			if isSignal(context.Cause(ctx)) { // which run does not report
+				a.say("%s", plain(err))
+			}
+			return err
 		case err != nil:
 			return notFound(ctx, client, err)
 		}
-		return a.printMoved(moved{APIVersion: apiVersion, Kind: "Move", serviceName: nameOf(to),
+		return a.printMoved(moved{APIVersion: apiVersion, Kind: "Move", DryRun: f.dryRun, serviceName: nameOf(to),
 			From: from, FromBase64: inventory.Base64(from), Revision: done.Revision, keyList: listOf(done.Keys),
 			Left: done.Left, LeftBase64: allBase64(done.Left), Config: done.Config, Transactions: done.Transactions})
 	})
 }
 
+// command is the command line that moves a service.
+func (f mvFlags) command(from, to string) string {
+	line := "rollcall mv " + shellQuote(from) + " " + shellQuote(to)
+	if f.force {
+		line += " --force"
+	}
+	if f.yes {
+		line += " --yes"
+	}
+	return line
+}
+
 func (a *app) printMoved(m moved) error {
-	if len(m.Left) > 0 {
+	if m.DryRun {
+		a.say("%d endpoints would be moved: this is a dry run", len(m.Keys))
+	} else if len(m.Left) > 0 {
 		a.say("%d endpoints are still under service %q, too, until their servers stop: restart them as %q", len(m.Left), m.From, m.Service)
 	}
 	if m.Transactions > 1 {
@@ -100,6 +132,9 @@ func (a *app) printMoved(m moved) error {
 		return a.printJSON(m)
 	}
 	rows := [][]string{{"MOVED TO"}}
+	if m.DryRun {
+		rows[0][0] = "NEW KEY"
+	}
 	for _, key := range m.Keys {
 		rows = append(rows, []string{key})
 	}

@@ -23,7 +23,7 @@ func TestNamesThatAreNotText(t *testing.T) {
 		{"", "wait " + one, []string{`"serviceBase64": "` + in64(one)}},
 		{"", "get " + one, []string{`"serviceBase64": "` + in64(one)}},
 		{"", "drain --force " + one + " a", []string{`"serviceBase64": "` + in64(one)}},
-		{"", "mv " + one + " " + other, []string{`"serviceBase64": "` + in64(other), `"fromBase64": "` + in64(one), `"keysBase64": [` + "\n    \"" + in64(other+"/a")}},
+		{"", "mv --yes " + one + " " + other, []string{`"serviceBase64": "` + in64(other), `"fromBase64": "` + in64(one), `"keysBase64": [` + "\n    \"" + in64(other+"/a")}},
 		{`{"services":[{"serviceBase64":"` + in64(one) + `","instances":[{"id":"b","addr":"10.0.0.2:80"}]}]}`, "import -f -", []string{`"serviceBase64": "` + in64(one)}},
 		{"", "rm --all --yes " + one, []string{`"keysBase64": [` + "\n    \"" + in64(one+"/b")}},
 	} {

@@ -95,7 +95,7 @@ func (a *app) removeAll(ctx context.Context, client *clientv3.Client, service st
 		return err
 	}
 	if !yes && snap.Len() > 0 {
-		return &edit.EmptiesError{Service: service, Endpoints: snap.Len()}
+		return edit.Emptied(snap)
 	}
 	leased := false
 	var steps []edit.Step
@@ -111,12 +111,13 @@ func (a *app) removeAll(ctx context.Context, client *clientv3.Client, service st
 	for _, r := range snap.Invalid() {
 		remove(r.Key, r.Lease, r.ModRevision)
 	}
-	made, revision, err := edit.Commit(ctx, client, steps)
+	done, err := edit.Commit(ctx, client, steps)
 	if err != nil {
-		return fmt.Errorf("remove the keys of service %q, after %d transactions: %w; see rollcall get %s, and try again", service, made, err, service)
+		return fmt.Errorf("remove the keys of service %q, of which %d of %d have gone: %w; see rollcall get %s, and try again",
+			service, done.Steps, len(steps), err, shellQuote(service))
 	}
 	slices.Sort(keys)
-	return a.printRemoved(keys, leased, revision)
+	return a.printRemoved(keys, leased, done.Revision)
 }
 
 // printRemoved prints the keys that were removed; leased: one of them was under a lease.

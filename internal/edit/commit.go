@@ -35,22 +35,27 @@ func (s Step) bytes() (n int) {
 	return n
 }
 
-// Commit takes steps in order, as many as fit in each transaction. It returns how many transactions were made and
-// the revision of the last one, also where a later one fails.
-func Commit(ctx context.Context, client *clientv3.Client, steps []Step) (made int, revision int64, err error) {
-	for len(steps) > 0 {
+// Progress is how far Commit came.
+type Progress struct {
+	Steps, Transactions int
+	Revision            int64 // of the last transaction
+}
+
+// Commit takes steps in order, as many as fit in each transaction. Where one fails it returns what was done before: of a
+// transaction that etcd has not answered nobody knows.
+func Commit(ctx context.Context, client *clientv3.Client, steps []Step) (done Progress, err error) {
+	for len(steps) > done.Steps {
 		unchanged := make(map[string]int64)
 		var writes []clientv3.Op
-		size := 0
-		for len(steps) > 0 {
-			s := steps[0]
+		size, taken := 0, 0
+		for _, s := range steps[done.Steps:] {
 			size += s.bytes()
 			if len(unchanged) > 0 && (len(writes)+len(s.Writes) > maxOps || len(union(unchanged, s.Unchanged)) > maxOps || size > maxBytes) {
 				break
 			}
 			unchanged = union(unchanged, s.Unchanged)
 			writes = append(writes, s.Writes...)
-			steps = steps[1:]
+			taken++
 		}
 		var conditions []clientv3.Cmp
 		for key, revision := range unchanged {
@@ -58,14 +63,14 @@ func Commit(ctx context.Context, client *clientv3.Client, steps []Step) (made in
 		}
 		resp, err := client.Txn(ctx).If(conditions...).Then(writes...).Commit()
 		if err != nil {
-			return made, revision, fmt.Errorf("write %d keys: %w", len(writes), err)
+			return done, fmt.Errorf("write %d keys: %w", len(writes), err)
 		}
 		if !resp.Succeeded {
-			return made, revision, ErrChanged
+			return done, ErrChanged
 		}
-		made, revision = made+1, resp.Header.Revision
+		done = Progress{done.Steps + taken, done.Transactions + 1, resp.Header.Revision}
 	}
-	return made, revision, nil
+	return done, nil
 }
 
 // union returns what is in either of two maps.

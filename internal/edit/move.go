@@ -5,8 +5,9 @@ package edit
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -40,26 +41,61 @@ type ExistsError struct{ Key string }
 
 func (e *ExistsError) Error() string { return fmt.Sprintf("%q exists already", e.Key) }
 
+// InterruptedError is returned for a Move that came to its end only in part. Another Move of the same services goes on.
+type InterruptedError struct {
+	From, To              string
+	Keys, Copied, Deleted int // of the old name; etcd may have done the transaction that failed as well
+	Err                   error
+}
+
+func (e *InterruptedError) Error() string {
+	return fmt.Sprintf("move service %q to %q: %v; so far %d of %d keys are copied, and %d of the old ones deleted", e.From, e.To, e.Err, e.Copied, e.Keys, e.Deleted)
+}
+
+func (e *InterruptedError) Unwrap() error { return e.Err }
+
+// MoveOptions say what a Move may do.
+type MoveOptions struct {
+	CopyLeased bool // copy keys under a lease, under the same lease; the old ones stay
+	MayEmpty   bool // leave the old service without an endpoint, which is an *EmptiesError otherwise
+	DryRun     bool // write nothing
+}
+
 // Move gives the keys of a service, and its service config, a new name. All that is new is written before an old key
-// is deleted, or together with it. Keys under a lease are a *LeasedError or, with copyLeased, copied under the same
-// lease, and stay. What has the new name with the same value already counts as written.
-func Move(ctx context.Context, client *clientv3.Client, from, to string, copyLeased bool) (Moved, error) {
-	m := move{Moved: Moved{}, from: from, to: to}
-	if err := m.read(ctx, client); err != nil {
-		return m.Moved, err
-	}
-	if m.leased > 0 && !copyLeased {
-		return m.Moved, &LeasedError{from, m.leased, m.endpoints}
-	}
-	steps, err := m.steps()
+// is deleted, or together with it. Keys under a lease are a *LeasedError, unless they may be copied.
+//
+// A copy has the value and the lease of the old key. Whatever else has the new name is an *ExistsError, unless all old
+// keys have their copies: then an earlier Move has deleted some, and this one goes on.
+func Move(ctx context.Context, client *clientv3.Client, from, to string, opts MoveOptions) (Moved, error) {
+	stored, revision, err := Read(ctx, client, []string{from, to})
 	if err != nil {
+		return Moved{}, err
+	}
+	m := move{Moved: Moved{Revision: revision}, from: from, to: to, old: stored[from].all(), there: make(map[string]*mvccpb.KeyValue)}
+	for _, kv := range stored[to].all() {
+		m.there[string(kv.Key)] = kv
+	}
+	if len(m.old) == 0 {
+		return m.Moved, &NotFoundError{Service: from, Revision: revision, NoService: true}
+	}
+	copies, deletions, err := m.steps()
+	switch endpoints := stored[from].Endpoints(); {
+	case err != nil:
 		return m.Moved, err
+	case len(m.Left) > 0 && !opts.CopyLeased:
+		return m.Moved, &LeasedError{from, len(m.Left), len(stored[from].Keys)}
+	case opts.DryRun:
+		return m.Moved, nil
+	case endpoints > 0 && len(m.Left) == 0 && !opts.MayEmpty:
+		return m.Moved, &EmptiesError{from, endpoints, nested(from, stored[from].names()), to}
 	}
-	m.Transactions, m.Revision, err = Commit(ctx, client, steps)
-	if errors.Is(err, ErrChanged) {
-		return m.Moved, fmt.Errorf("service %q or %q was %w, after %d transactions; try again", from, to, err, m.Transactions)
+	done, err := Commit(ctx, client, append(copies, deletions...))
+	if err != nil {
+		copied := len(m.old) - len(copies) + min(done.Steps, len(copies))
+		return m.Moved, &InterruptedError{from, to, len(m.old), copied, max(done.Steps-len(copies), 0), err}
 	}
-	return m.Moved, err
+	m.Transactions, m.Revision = done.Transactions, max(done.Revision, revision)
+	return m.Moved, nil
 }
 
 type move struct {
@@ -67,74 +103,38 @@ type move struct {
 	from, to string
 	old      []*mvccpb.KeyValue          // the service config, too
 	there    map[string]*mvccpb.KeyValue // under the new name
-	// endpoints are the old keys without the service config; leased, those of all under a lease.
-	endpoints, leased int
-}
-
-func (m *move) read(ctx context.Context, client *clientv3.Client) error {
-	var gets []clientv3.Op
-	for _, service := range []string{m.from, m.to} {
-		gets = append(gets, clientv3.OpGet(service+"/", clientv3.WithPrefix()), clientv3.OpGet(rollcall.ConfigPrefix+service))
-	}
-	resp, err := client.Txn(ctx).Then(gets...).Commit()
-	if err != nil {
-		return fmt.Errorf("read services %q and %q: %w", m.from, m.to, err)
-	}
-	m.there = make(map[string]*mvccpb.KeyValue)
-	for i, r := range resp.Responses {
-		for _, kv := range r.GetResponseRange().Kvs {
-			if i >= 2 {
-				m.there[string(kv.Key)] = kv
-				continue
-			}
-			m.old = append(m.old, kv)
-			if i == 0 {
-				m.endpoints++
-			}
-			if kv.Lease != 0 {
-				m.leased++
-			}
-		}
-	}
-	if len(m.old) == 0 {
-		return &NotFoundError{Service: m.from, Revision: resp.Header.Revision, NoService: true}
-	}
-	return nil
 }
 
 // steps are one for each key where one transaction can take them; else all copies go before the deletions.
-func (m *move) steps() ([]Step, error) {
-	var copies, deletions []Step
+func (m *move) steps() (copies, deletions []Step, err error) {
+	others := maps.Clone(m.there)
 	for _, kv := range m.old {
-		key, isConfig := string(kv.Key), false
+		key, lease := string(kv.Key), clientv3.LeaseID(kv.Lease)
 		target := m.to + strings.TrimPrefix(key, m.from)
 		if key == rollcall.ConfigPrefix+m.from {
-			target, isConfig = rollcall.ConfigPrefix+m.to, true
-		}
-		s := Step{Unchanged: map[string]int64{key: kv.ModRevision, target: 0}}
-		switch there := m.there[target]; {
-		case there == nil:
-			s.Writes = []clientv3.Op{clientv3.OpPut(target, string(kv.Value), clientv3.WithLease(clientv3.LeaseID(kv.Lease)))}
-		case string(there.Value) != string(kv.Value) || there.Lease != kv.Lease:
-			return nil, &ExistsError{target}
-		default: // an earlier Move has come that far
-			s.Unchanged[target] = there.ModRevision
-		}
-		delete(m.there, target)
-		copies = append(copies, s)
-		if isConfig {
-			m.Config = true
+			target, m.Config = rollcall.ConfigPrefix+m.to, true
 		} else {
 			m.Keys = append(m.Keys, target)
 		}
-		if kv.Lease != 0 {
-			m.Left = append(m.Left, key)
-			continue
+		unchanged := map[string]int64{key: kv.ModRevision}
+		switch there := m.there[target]; {
+		case there == nil:
+			put := clientv3.OpPut(target, string(kv.Value), clientv3.WithLease(lease))
+			copies = append(copies, Step{map[string]int64{key: kv.ModRevision, target: 0}, []clientv3.Op{put}})
+		case string(there.Value) != string(kv.Value) || there.Lease != kv.Lease:
+			return nil, nil, &ExistsError{target}
+		default:
+			unchanged[target] = there.ModRevision
 		}
-		deletions = append(deletions, Step{Unchanged: map[string]int64{key: kv.ModRevision}, Writes: []clientv3.Op{clientv3.OpDelete(key)}})
+		delete(others, target)
+		if lease == clientv3.NoLease {
+			deletions = append(deletions, Step{unchanged, []clientv3.Op{clientv3.OpDelete(key)}})
+		} else {
+			m.Left = append(m.Left, key)
+		}
 	}
-	for key := range m.there {
-		return nil, &ExistsError{key}
+	if strangers := slices.Sorted(maps.Keys(others)); len(strangers) > 0 && len(copies) > 0 {
+		return nil, nil, &ExistsError{strangers[0]}
 	}
-	return append(copies, deletions...), nil
+	return copies, deletions, nil
 }

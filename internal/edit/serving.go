@@ -36,15 +36,55 @@ func KeepServing(snap *rollcall.Snapshot, keys []Key) (relied *rollcall.Instance
 // EmptiesError is returned where a change would leave a service without an endpoint.
 type EmptiesError struct {
 	Service   string
-	Endpoints int // that it has now
+	Endpoints int      // that it has now
+	Nested    []string // services within it, which lose theirs as well
+	To        string   // the service that they move to; "": they are removed
 }
 
+// Emptied returns the error for a change that removes all keys of a service.
+func Emptied(snap *rollcall.Snapshot) *EmptiesError {
+	var keys []string
+	for inst := range snap.All() {
+		keys = append(keys, inst.Key)
+	}
+	return &EmptiesError{Service: snap.Service(), Endpoints: snap.Len(), Nested: nested(snap.Service(), keys)}
+}
+
+// nested returns the services, other than that which was asked for, that a list of all services shows keys under.
+func nested(service string, keys []string) (services []string) {
+	for _, key := range keys {
+		if inner, _ := rollcall.SplitKey(key); inner != service {
+			services = append(services, inner)
+		}
+	}
+	slices.Sort(services)
+	return slices.Compact(services)
+}
+
+// maxNested bounds how many nested services are named.
+const maxNested = 5
+
 func (e *EmptiesError) Error() string {
-	what := "all " + strconv.Itoa(e.Endpoints) + " endpoints"
+	verb, what, to, lost := "removes", fmt.Sprintf("all endpoints (%d)", e.Endpoints), "", "it"
 	if e.Endpoints == 1 {
 		what = "the only endpoint"
 	}
-	return fmt.Sprintf("this removes %s of service %q: calls to it will fail", what, e.Service)
+	what += fmt.Sprintf(" of service %q", e.Service)
+	if n := len(e.Nested); n > 0 {
+		lost = "them"
+		what += ", with those of"
+		for _, service := range e.Nested[:min(n, maxNested)] {
+			what += " " + strconv.Quote(service) + ","
+		}
+		what = strings.TrimSuffix(what, ",")
+		if n > maxNested {
+			what += fmt.Sprintf(" and %d more", n-maxNested)
+		}
+	}
+	if e.To != "" {
+		verb, to, lost = "moves", fmt.Sprintf(" to %q", e.To), "the old name"
+	}
+	return fmt.Sprintf("this %s %s%s: calls to %s will fail", verb, what, to, lost)
 }
 
 // KeepOne is a Check: it refuses to remove the last endpoints of a service, with an *EmptiesError, and relies on
@@ -62,7 +102,7 @@ func KeepOne(snap *rollcall.Snapshot, keys []Key) (relied *rollcall.Instance, er
 	if snap.Len() == 0 { // only values that are no endpoints
 		return nil, nil
 	}
-	return nil, &EmptiesError{snap.Service(), snap.Len()}
+	return nil, Emptied(snap)
 }
 
 // TakingCalls returns the instances that clients send new calls to, one an address and sorted by
