@@ -57,9 +57,9 @@ func (a *app) add(ctx context.Context, e entry, ttl time.Duration, force bool) e
 		var lease clientv3.LeaseID
 		var granted int64
 		if ttl > 0 {
-			resp, err := client.Grant(ctx, wholeSeconds(ttl))
+			resp, err := a.grantLease(ctx, client, ttl)
 			if err != nil {
-				return fmt.Errorf("grant a lease of %v: %w", ttl, err)
+				return err
 			}
 			lease, granted = resp.ID, resp.TTL
 		}

@@ -113,6 +113,17 @@ func writtenTable(i inventory.Instance) string {
 		[]string{i.Key, i.Lease, ttl, strconv.FormatInt(i.ModRevision, 10)})
 }
 
+// grantLease grants a lease that nobody renews.
+func (a *app) grantLease(ctx context.Context, client *clientv3.Client, ttl time.Duration) (*clientv3.LeaseGrantResponse, error) {
+	ctx, cancel := a.deadline(ctx)
+	defer cancel()
+	resp, err := client.Grant(ctx, wholeSeconds(ttl))
+	if err != nil {
+		return nil, fmt.Errorf("grant a lease of %v: %w", ttl, err)
+	}
+	return resp, nil
+}
+
 // revoke revokes a lease that no key is under. If that fails, the lease expires.
 func (a *app) revoke(ctx context.Context, client *clientv3.Client, lease clientv3.LeaseID) {
 	if lease == clientv3.NoLease {

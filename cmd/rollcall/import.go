@@ -153,23 +153,24 @@ func (a *app) writeImport(ctx context.Context, plans []importPlan, f importFlags
 	if err := emptiesOne(plans); err != nil && !yes {
 		return err
 	}
-	return a.talkLong(ctx, func(ctx context.Context, client *clientv3.Client) error {
-		var lease clientv3.LeaseID
-		if slices.ContainsFunc(plans, func(p importPlan) bool {
-			return slices.ContainsFunc(p.changes, func(c importChange) bool { return c.leased })
-		}) {
-			granting, cancel := a.deadline(ctx)
-			defer cancel()
-			resp, err := client.Grant(granting, wholeSeconds(f.ttl))
+	return a.talkLong(ctx, func(ctx context.Context, client *clientv3.Client) (err error) {
+		lease := clientv3.LeaseID(clientv3.NoLease)
+		defer func() {
 			if err != nil {
-				return fmt.Errorf("grant a lease of %v: %w", f.ttl, err)
+				a.revokeUnused(ctx, client, lease)
 			}
-			lease = resp.ID
-		}
+		}()
 		at := 0
 		for _, p := range plans {
 			if len(p.changes) == 0 {
 				continue
+			}
+			if lease == clientv3.NoLease && slices.ContainsFunc(p.changes, func(c importChange) bool { return c.leased }) {
+				granted, err := a.grantLease(ctx, client, f.ttl)
+				if err != nil {
+					return err
+				}
+				lease = granted.ID
 			}
 			committed, err := edit.Commit(ctx, client, p.steps(lease))
 			switch {
@@ -183,6 +184,18 @@ func (a *app) writeImport(ctx context.Context, plans []importPlan, f importFlags
 		}
 		return nil
 	})
+}
+
+// revokeUnused revokes a lease that no key is under: revoked, it would take its keys with it.
+func (a *app) revokeUnused(ctx context.Context, client *clientv3.Client, lease clientv3.LeaseID) {
+	if lease == clientv3.NoLease {
+		return
+	}
+	asking, cancel := a.deadline(context.WithoutCancel(ctx))
+	defer cancel()
+	if held, err := client.TimeToLive(asking, lease, clientv3.WithAttachedKeys()); err == nil && len(held.Keys) == 0 {
+		a.revoke(ctx, client, lease)
+	}
 }
 
 func (a *app) printImported(done imported) error {
