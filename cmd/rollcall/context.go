@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"go.yaml.in/yaml/v3"
 )
 
 // contextSource returns the settings of a context.
@@ -89,6 +90,8 @@ settings of users ($XDG_CONFIG_HOME, ~/.config), readable by its owner alone, wi
       cacert: ca.pem              # relative to this file
       user: alice
       password-file: password
+
+The commands below change what they are about, and leave the rest of the file as it is, comments too.
 
 A setting that is not given as a flag is looked for in ROLLCALL_*, then in ETCDCTL_*, then in the current
 context. A context that ROLLCALL_CONTEXT names wins over ETCDCTL_*, one that --context names over all
@@ -181,7 +184,7 @@ func (a *app) changeContexts(change func(file *contextFile) (done string, err er
 	if err != nil {
 		return err
 	}
-	if err := file.save(); err != nil {
+	if file, err = file.save(); err != nil {
 		return fmt.Errorf("write the contexts: %w", err)
 	}
 	if a.json() {
@@ -200,7 +203,7 @@ func newContextUse(a *app) *cobra.Command {
 		RunE: func(_ *cobra.Command, args []string) error {
 			return a.changeContexts(func(file *contextFile) (string, error) {
 				_, err := file.find(args[0])
-				file.current = args[0]
+				file.makeCurrent(args[0])
 				return fmt.Sprintf("context %q is the current one", args[0]), err
 			})
 		},
@@ -221,23 +224,18 @@ func newContextSet(a *app) *cobra.Command {
 				return fail(exitUsage, "a context needs a name")
 			}
 			return a.changeContexts(func(file *contextFile) (string, error) {
-				context := file.contexts[args[0]]
-				if context == nil {
-					context = make(map[string]string)
-					file.contexts[args[0]] = context
-				}
 				hint := ""
 				if file.current != args[0] {
 					hint = fmt.Sprintf("; rollcall context use %s makes it the current one", args[0])
 				}
-				return fmt.Sprintf("context %q is kept in %s%s", args[0], file.path, hint), a.keep(cmd.Root().PersistentFlags(), context)
+				return fmt.Sprintf("context %q is kept in %s%s", args[0], file.path, hint), a.keep(cmd.Root().PersistentFlags(), within(file.all(), args[0]))
 			})
 		},
 	}
 }
 
 // keep puts the global flags that were given into a context.
-func (a *app) keep(flags *pflag.FlagSet, context map[string]string) (err error) {
+func (a *app) keep(flags *pflag.FlagSet, context *yaml.Node) (err error) {
 	flags.VisitAll(func(flag *pflag.Flag) {
 		if !flag.Changed {
 			return
@@ -253,14 +251,10 @@ func (a *app) keep(flags *pflag.FlagSet, context map[string]string) (err error) 
 		if slices.Contains(fileSettings, name) && value != "" && bad == nil {
 			value, bad = filepath.Abs(value)
 		}
-		switch {
-		case bad != nil:
+		if bad != nil {
 			err = fail(exitUsage, "--%s: %v", flag.Name, bad)
-		case value == "":
-			delete(context, name)
-		default:
-			context[name] = value
 		}
+		setField(context, name, value)
 	})
 	return err
 }
@@ -274,19 +268,17 @@ func newContextRename(a *app) *cobra.Command {
 		Args:    usageArgs(cobra.ExactArgs(2)),
 		RunE: func(_ *cobra.Command, args []string) error {
 			return a.changeContexts(func(file *contextFile) (string, error) {
-				context, err := file.find(args[0])
-				if args[1] == "" {
-					err = cmp.Or(err, fail(exitUsage, "a context needs a name"))
+				_, err := file.find(args[0])
+				switch {
+				case err != nil:
+					return "", err
+				case args[1] == "":
+					return "", fail(exitUsage, "a context needs a name")
+				case file.contexts[args[1]] != nil:
+					return "", fail(exitUsage, "there is a context %q already; delete it first", args[1])
 				}
-				if file.contexts[args[1]] != nil {
-					err = cmp.Or(err, fail(exitUsage, "there is a context %q already; delete it first", args[1]))
-				}
-				delete(file.contexts, args[0])
-				file.contexts[args[1]] = context
-				if file.current == args[0] {
-					file.current = args[1]
-				}
-				return fmt.Sprintf("context %q is now %q", args[0], args[1]), err
+				file.rename(args[0], args[1])
+				return fmt.Sprintf("context %q is now %q", args[0], args[1]), nil
 			})
 		},
 	}
@@ -303,9 +295,9 @@ func newContextDelete(a *app) *cobra.Command {
 		RunE: func(_ *cobra.Command, args []string) error {
 			return a.changeContexts(func(file *contextFile) (string, error) {
 				_, err := file.find(args[0])
-				delete(file.contexts, args[0])
+				setField(file.all(), args[0], "")
 				if file.current == args[0] {
-					file.current = ""
+					file.makeCurrent("")
 				}
 				return fmt.Sprintf("context %q was deleted", args[0]), err
 			})

@@ -4,7 +4,6 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -22,7 +21,10 @@ import (
 type contextFile struct {
 	path     string
 	current  string
-	contexts map[string]map[string]string
+	contexts map[string]map[string]string // with absolute names of files
+
+	text     string     // of the file
+	document *yaml.Node // what it is, and what changes are made in
 }
 
 // fileSettings are the settings that are names of files, relative to the file that has the context.
@@ -53,22 +55,23 @@ func (a *app) contextFilePath() (path string, named bool, err error) {
 
 // loadContexts reads a file of contexts. One that is not there has none.
 func loadContexts(path string) (*contextFile, error) {
-	f := &contextFile{path: path, contexts: make(map[string]map[string]string)}
 	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return f, nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	var document yaml.Node
-	decoder := yaml.NewDecoder(bytes.NewReader(text))
-	if err := decoder.Decode(&document); errors.Is(err, io.EOF) {
+	return parseContexts(path, string(text))
+}
+
+// parseContexts reads the text of a file of contexts.
+func parseContexts(path, text string) (*contextFile, error) {
+	f := &contextFile{path: path, contexts: make(map[string]map[string]string), text: text, document: new(yaml.Node)}
+	if err := yaml.NewDecoder(strings.NewReader(text)).Decode(f.document); errors.Is(err, io.EOF) { // nothing but comments
+		f.document = &yaml.Node{Kind: yaml.DocumentNode, HeadComment: strings.TrimSpace(text), Content: []*yaml.Node{{Kind: yaml.MappingNode}}}
 		return f, nil
 	} else if err != nil {
 		return nil, fmt.Errorf("%s: %s", path, strings.TrimPrefix(err.Error(), "yaml: "))
 	}
-	err = eachField(document.Content[0], func(name string, value *yaml.Node) error {
+	err := eachField(f.document.Content[0], func(name string, value *yaml.Node) (err error) {
 		switch name {
 		case "current-context":
 			f.current, err = settingText(value)
@@ -160,47 +163,6 @@ func settingText(node *yaml.Node) (string, error) {
 		parts = append(parts, item.Value)
 	}
 	return strings.Join(parts, ","), nil
-}
-
-// save writes the file anew, readable by its owner alone.
-func (f *contextFile) save() error {
-	type document struct {
-		Current  string                    `yaml:"current-context,omitempty"`
-		Contexts map[string]map[string]any `yaml:"contexts"`
-	}
-	doc := document{f.current, make(map[string]map[string]any)}
-	for name, context := range f.contexts {
-		doc.Contexts[name] = make(map[string]any)
-		for setting, value := range context {
-			doc.Contexts[name][setting] = value
-			if setting == "endpoints" {
-				doc.Contexts[name][setting] = strings.Split(value, ",")
-			}
-		}
-	}
-	var text bytes.Buffer
-	encoder := yaml.NewEncoder(&text)
-	encoder.SetIndent(2)
-	if err := encoder.Encode(doc); err != nil {
-		return err
-	}
-	path := f.path
-	if target, err := filepath.EvalSymlinks(path); err == nil {
-		path = target
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return err
-	}
-	temporary, err := os.CreateTemp(filepath.Dir(path), ".rollcall-*") // readable by its owner alone
-	if err != nil {
-		return err
-	}
-	defer os.Remove(temporary.Name()) // if it is still there
-	_, err = temporary.Write(text.Bytes())
-	if err := errors.Join(err, temporary.Sync(), temporary.Close()); err != nil {
-		return err
-	}
-	return os.Rename(temporary.Name(), path)
 }
 
 // names returns the names of the contexts in order.
