@@ -150,10 +150,7 @@ func (r *Registrar) verifyKeys(ctx context.Context) (dirty bool) {
 		r.forgetUnread()
 	}
 	for chunk := range slices.Chunk(all, size) {
-		ops := make([]clientv3.Op, len(chunk))
-		for i, g := range chunk {
-			ops[i] = clientv3.OpGet(g.key, clientv3.WithKeysOnly())
-		}
+		ops := r.lookUps(chunk)
 		tctx, cancel := r.verifyTimeout(ctx)
 		resp, err := r.client.Txn(tctx).Then(ops...).Commit()
 		cancel()
@@ -179,6 +176,22 @@ func (r *Registrar) verifyKeys(ctx context.Context) (dirty bool) {
 		r.mu.Unlock()
 	}
 	return dirty
+}
+
+// lookUps asks for the keys of registrations: without their values, which may be large, but for
+// those that have successors, whose leases matter. Etcd 3.7 has no leases in keys alone.
+func (r *Registrar) lookUps(all []*Registration) []clientv3.Op {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ops := make([]clientv3.Op, len(all))
+	for i, g := range all {
+		if errors.Is(g.state.Err, ErrSuperseded) {
+			ops[i] = clientv3.OpGet(g.key)
+		} else {
+			ops[i] = clientv3.OpGet(g.key, clientv3.WithKeysOnly())
+		}
+	}
+	return ops
 }
 
 // forgetUnread ends the turns of verifyLease.

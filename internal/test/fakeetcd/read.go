@@ -49,7 +49,7 @@ func (s *state) read(r *etcdserverpb.RangeRequest, latest int64) *etcdserverpb.R
 	resp.Kvs = cloneKVs(kvs)
 	if r.KeysOnly {
 		for _, kv := range resp.Kvs {
-			kv.Value = nil
+			kv.Value, kv.Lease = nil, 0 // etcd 3.7 answers from its index, which has no leases
 		}
 	}
 	return resp
