@@ -7,7 +7,9 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -19,6 +21,8 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/test/logtest"
@@ -117,6 +121,30 @@ func TestStateText(t *testing.T) {
 	} {
 		if got := stateText("k", state); got != want {
 			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+// A connection that breaks is told once, however often it is tried again, and so is each other state.
+func TestAlikeStates(t *testing.T) {
+	lost := func(err error) rollcall.State { return rollcall.State{Phase: rollcall.Lost, Err: err} }
+	refused := func(port string) error {
+		return status.Error(codes.Unavailable, "dial from :"+port+": connection refused")
+	}
+	for _, row := range []struct {
+		a, b rollcall.State
+		want bool
+	}{
+		{lost(refused("1")), lost(refused("2")), true},
+		{lost(refused("1")), lost(fmt.Errorf("grant a lease: %w", context.DeadlineExceeded)), true},
+		{lost(refused("1")), lost(errors.New("lease was not renewed")), false},
+		{lost(refused("1")), rollcall.State{Phase: rollcall.Draining, Err: refused("1")}, false},
+		{lost(refused("1")), rollcall.State{Phase: rollcall.Registered}, false},
+		{rollcall.State{Phase: rollcall.Registered, Lease: 1}, rollcall.State{Phase: rollcall.Registered, Lease: 2}, false},
+		{rollcall.State{Phase: rollcall.Registered, Lease: 1}, rollcall.State{Phase: rollcall.Registered, Lease: 1, TTL: 1}, true},
+	} {
+		if got := alike(row.a, row.b); got != row.want {
+			t.Errorf("%v and %v: %v, want %v", row.a, row.b, got, row.want)
 		}
 	}
 }

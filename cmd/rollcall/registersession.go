@@ -236,19 +236,26 @@ func (s *registerSession) printRegistered(ctx context.Context, reg *rollcall.Reg
 // reportState reports what becomes of a registration in etcd, from a state that is known, until ctx ends.
 // What the checks find is reported before it is written, by the checks.
 func (s *registerSession) reportState(ctx context.Context, reg *rollcall.Registration, known rollcall.State) {
-	for reported := stateText(reg.Key(), known); ; {
+	for {
 		state, changed := reg.State()
-		state.Err = s.connectionCause(state.Err)
-		if text := stateText(reg.Key(), state); text != reported {
-			s.a.say("%s", text)
-			reported = text
+		if !alike(state, known) {
+			state.Err = s.connectionCause(state.Err)
+			s.a.say("%s", stateText(reg.Key(), state))
 		}
+		known = state
 		select {
 		case <-changed:
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// alike reports whether two states are the same to an operator. Failures of the connection differ in their
+// text from one try to the next.
+func alike(a, b rollcall.State) bool {
+	cutOff := func(err error) bool { code := exitCode(err); return code == exitTimeout || code == exitUnreachable }
+	return a.Phase == b.Phase && cutOff(a.Err) && cutOff(b.Err) || stateText("", a) == stateText("", b)
 }
 
 func stateText(key string, s rollcall.State) string {
