@@ -9,6 +9,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -229,15 +231,6 @@ func TestAgentConfigMap(t *testing.T) {
 	eventually(t, "two are registered", func() bool { s, code := p.status(t); return code == 0 && len(s.Endpoints) == 2 })
 }
 
-func sizeOf(t *testing.T, path string) int64 {
-	t.Helper()
-	info, err := os.Stat(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return info.Size()
-}
-
 // When all checks fail, the network of the agent is to blame, and nothing is taken out; one that fails
 // alone is.
 func TestAgentOwnNetwork(t *testing.T) {
@@ -245,9 +238,11 @@ func TestAgentOwnNetwork(t *testing.T) {
 	endpoint := sharedEtcd(t)
 	client := etcdClient(t, endpoint)
 	targets := []*target{newTarget(t), newTarget(t), newTarget(t)}
-	runs := filepath.Join(t.TempDir(), "runs") // a byte for each run of an endpoint's checks
+	var runs atomic.Int32 // of an endpoint's checks
+	counter := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { runs.Add(1) }))
+	t.Cleanup(counter.Close)
 	p := startAgent(t, endpoint, strings.Replace(services("t-agent-net", targets[0].addr, targets[1].addr, targets[2].addr),
-		"checks: [tcp]", "checks: [tcp, 'exec:echo >> "+runs+"']", 1))
+		"checks: [tcp]", "checks: [tcp, '"+counter.URL+"']", 1))
 	p.await(t, "all are registered", 0)
 	revisions := make(map[string]int64)
 	for i := range targets {
@@ -258,8 +253,8 @@ func TestAgentOwnNetwork(t *testing.T) {
 		s.stop()
 	}
 	eventually(t, "it is told", func() bool { s, code := p.status(t); return s.SelfPreservationSince != nil && code == exitOther })
-	before := sizeOf(t, runs)
-	eventually(t, "each has failed ten times as often as would take it out", func() bool { return sizeOf(t, runs) >= before+3*10*2 })
+	before := runs.Load()
+	eventually(t, "each has failed ten times as often as would take it out", func() bool { return runs.Load() >= before+3*10*2 })
 	s, _ := p.status(t)
 	for _, e := range s.Endpoints {
 		if e.Health != agent.Failing || !strings.Contains(e.LastError, "refused") {

@@ -17,12 +17,12 @@ type probe struct {
 	in      bool      // it has been healthy and was not taken out since
 	failing bool      // in the latest run
 	since   time.Time // since when it fails or passes
-	passed  time.Time // the end of the last run that passed; zero: none has
+	passed  time.Time // when the last run that passed began; zero: none has
 }
 
 // mayBeNetwork reports whether an endpoint may fail because the agent's network does. Checks do not
-// run at the same instant: what passed before the endpoint began to fail proves nothing. So a failure
-// is the endpoint's own once another check has passed since it began, or where there are too few
+// run at the same instant: a run that began before the endpoint was found to fail proves nothing. So a
+// failure is the endpoint's own once another run has passed that began later, or where there are too few
 // addresses for all to fail together. When all fail together, none counts.
 func mayBeNetwork(of probe, all []probe) bool {
 	last := lastPass(all)

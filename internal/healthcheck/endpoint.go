@@ -102,7 +102,7 @@ type Endpoint struct {
 	mu      sync.Mutex
 	err     error                  // of the last run of the checks
 	since   time.Time              // of the first run that found the same
-	passed  time.Time              // of the last run that passed
+	passed  time.Time              // when the last run that passed began
 	healthy bool                   // as health has it
 	reg     *rollcall.Registration // nil until the checks have passed
 	begun   chan struct{}          // closed when reg is set
@@ -147,7 +147,7 @@ func (e *Endpoint) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			break
 		}
-		if err := e.observe(err); err != nil {
+		if err := e.observe(began, err); err != nil {
 			return err
 		}
 		interval := e.opts.Interval
@@ -175,15 +175,15 @@ func (e *Endpoint) check(ctx context.Context) error {
 	return nil
 }
 
-// observe acts on the result of the checks.
-func (e *Endpoint) observe(result error) error {
+// observe acts on the result of a run of the checks.
+func (e *Endpoint) observe(began time.Time, result error) error {
 	now := time.Now()
 	e.mu.Lock()
 	if e.since.IsZero() || (e.err == nil) != (result == nil) {
 		e.since = now
 	}
 	if e.err = result; result == nil {
-		e.passed = now
+		e.passed = began
 	}
 	e.mu.Unlock()
 	if result != nil && e.health.due() && e.opts.FailOpen != nil && e.opts.FailOpen() {

@@ -86,7 +86,7 @@ type Status struct {
 	Healthy bool           // by its checks, with fall and rise
 	Err     error          // why the last run of its checks failed
 	Since   time.Time      // since when they have passed or failed; zero: not run yet
-	Passed  time.Time      // when they passed last; zero: never
+	Passed  time.Time      // when the last run in which they passed began; zero: never
 	State   rollcall.State // in etcd; the zero value until it has been healthy
 }
 

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Status tells since when the checks pass or fail, and when they passed last.
+// Status tells since when the checks pass or fail, and when the last run that passed began.
 func TestStatusTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := Endpoint{health: hysteresis{fall: 10, rise: 10}, reported: Event{Kind: Waiting}, begun: make(chan struct{})}
@@ -21,8 +21,8 @@ func TestStatusTimes(t *testing.T) {
 		for i, row := range []struct {
 			result        error
 			since, passed time.Time
-		}{{failed, at(0), time.Time{}}, {failed, at(0), time.Time{}}, {nil, at(2), at(2)}, {nil, at(2), at(3)}, {failed, at(4), at(3)}} {
-			if err := e.observe(row.result); err != nil {
+		}{{failed, at(0), time.Time{}}, {failed, at(0), time.Time{}}, {nil, at(2), at(1)}, {nil, at(2), at(2)}, {failed, at(4), at(2)}} {
+			if err := e.observe(time.Now().Add(-time.Second), row.result); err != nil {
 				t.Fatal(err)
 			}
 			if s := e.Status(); !s.Since.Equal(row.since) || !s.Passed.Equal(row.passed) {
@@ -41,7 +41,7 @@ func TestAnotherCauseIsReported(t *testing.T) {
 			got = append(got, event.Cause.Error())
 		}}}
 		for _, cause := range []string{"refused", "loading", "warming", "refused", "refused", "refused", "loading", "loading"} {
-			if err := e.observe(errors.New(cause)); err != nil {
+			if err := e.observe(time.Now(), errors.New(cause)); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(4 * time.Second)
