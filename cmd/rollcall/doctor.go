@@ -120,7 +120,11 @@ func (a *app) doctor(ctx context.Context, services []string, flags doctorFlags) 
 	if err := a.printDiagnosis(d); err != nil {
 		return err
 	}
-	return d.exit(facts.Cluster.Err)
+	if err := facts.Cluster.Err; err != nil {
+		a.say("%s", a.explain(err))
+		return noStatus(err)
+	}
+	return d.exit()
 }
 
 // identify sets what doctor dials etcd's HTTP with, and the client's certificate.
@@ -177,11 +181,9 @@ func newDiagnosis(facts *doctor.Facts) diagnosis {
 	return d
 }
 
-// exit returns the exit code, of the error with which etcd answered nothing, or of the worst finding.
-func (d diagnosis) exit(err error) error {
+// exit returns the exit code of the worst finding.
+func (d diagnosis) exit() error {
 	switch {
-	case err != nil:
-		return noStatus(err)
 	case d.Errors > 0:
 		return &exitError{code: exitErrors}
 	case d.Warnings > 0:

@@ -147,9 +147,11 @@ func TestNoMemberTells(t *testing.T) {
 			if code := s.end(t); code != row.code {
 				t.Errorf("%s: %s: exit %d, want %d; %q", row.name, command, code, row.code, s.stdout.String())
 			}
+			told := s.stderr.String()
 			if command == "status" {
-				wantIn(t, row.name, s.stdout.String(), "bad: ", row.wayOut)
+				told = s.stdout.String()
 			}
+			wantIn(t, row.name, told, row.wayOut)
 		}
 	}
 }

@@ -38,7 +38,7 @@ var keyChecks = []check{
 	{"address-duplicate", Warning, "Clients call the server once, and the newest key alone counts: to drain or remove the other changes nothing. Often a server took a new id at a restart and left the old key behind.",
 		"Remove the keys that nobody renews.", duplicates},
 	{"id-duplicate", Warning, "Whoever renews the earlier lease most likely waits for the key: of two processes with one id, clients know one alone.",
-		"Give each process an id or an address of its own; the one that waits logs \"registration lost\" if it has a Registrar. If there is one process, it forgets to end its earlier lease.", duplicateIDs},
+		"Give each process an id or an address of its own; the log of the one that waits says so. If there is one process alone, it forgets to end its earlier lease.", duplicateIDs},
 	{"target-overlap", Warning, "A target is every key under its name and a \"/\": clients of the shorter name call servers of the longer one too.",
 		"Rename one of the services, or give its servers ids without \"/\".", overlaps},
 	{"id-hidden", Note, "rollcall ls, top and the pages split a key at its last \"/\", and show these endpoints under a longer name.",

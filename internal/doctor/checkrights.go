@@ -5,10 +5,13 @@ package doctor
 
 import (
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/rollcall-grpc/rollcall/internal/cluster"
 )
@@ -42,10 +45,12 @@ func missingRights(f *Facts) []Finding {
 	}
 	user, permit := f.Client.Permit(f.Asked)
 	finding := Finding{What: fmt.Sprintf("user %q may not read: %s", user, strings.Join(f.Denied, "; "))}
-	switch {
+	switch err := f.Cluster.Err; {
 	case user == "":
 		finding.What = "without a user nobody may read: " + strings.Join(f.Denied, "; ")
 		finding.Fix = "Run doctor with --user, or ROLLCALL_USER."
+	case err != nil && !errors.Is(err, rpctypes.ErrPermissionDenied):
+		finding.Fix = "See --user and --password, or --auth-jwt-token: etcd does not know this user."
 	case f.DeniedKeys:
 		finding.Commands = [][]string{permit}
 	default:

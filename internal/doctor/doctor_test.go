@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -257,16 +258,18 @@ func TestSilentServers(t *testing.T) {
 func TestMissingRights(t *testing.T) {
 	for _, row := range []struct {
 		name, user string
+		err        error
 		keys       bool
 		commands   [][]string
 		fix        string
 	}{
-		{"keys", "bob", true, [][]string{{"permit"}}, "Grant the user"},
-		{"what root alone may ask", "bob", false, nil, "No role but root"},
-		{"nobody", "", true, nil, "--user"},
+		{"keys", "bob", nil, true, [][]string{{"permit"}}, "Grant the user"},
+		{"what root alone may ask", "bob", rpctypes.ErrPermissionDenied, false, nil, "No role but root"},
+		{"nobody", "", rpctypes.ErrUserEmpty, false, nil, "with --user"},
+		{"a wrong password", "bob", rpctypes.ErrAuthFailed, false, nil, "--password"},
 	} {
 		f := healthy()
-		f.Denied, f.DeniedKeys = []string{"something"}, row.keys
+		f.Denied, f.DeniedKeys, f.Cluster.Err = []string{"something"}, row.keys, row.err
 		f.Client.Permit = func([]string) (string, []string) { return row.user, []string{"permit"} }
 		found := Diagnose(f)
 		if len(found) != 1 || !cmp.Equal(found[0].Commands, row.commands) || !strings.Contains(found[0].Fix, row.fix) {
