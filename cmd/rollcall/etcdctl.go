@@ -130,13 +130,22 @@ func (a *app) discover(ctx context.Context) error {
 	}
 	var found []string
 	var problem error
+	answered := false
 	for _, kind := range []struct{ service, scheme string }{{"etcd-client-ssl", "https"}, {"etcd-client", "http"}} {
 		if a.discoverySRVName != "" {
 			kind.service += "-" + a.discoverySRVName
 		}
-		_, records, err := a.lookupSRV(ctx, kind.service, "tcp", a.discoverySRV)
-		if err != nil {
+		records, err := untilDone(ctx, func() ([]*net.SRV, error) { // a query that is not answered does not end with ctx
+			_, records, err := a.lookupSRV(ctx, kind.service, "tcp", a.discoverySRV)
+			return records, err
+		})
+		switch {
+		case isSignal(err):
+			return err
+		case err != nil:
 			problem = both(problem, err)
+		default:
+			answered = true
 		}
 		for _, r := range records {
 			endpoint := kind.scheme + "://" + net.JoinHostPort(strings.TrimSuffix(r.Target, "."), strconv.Itoa(int(r.Port)))
@@ -149,7 +158,7 @@ func (a *app) discover(ctx context.Context) error {
 	}
 	if len(found) == 0 {
 		err := fmt.Errorf("%s %s: %w", a.label("discovery-srv"), a.discoverySRV, cmp.Or(problem, errors.New("no endpoint")))
-		if unanswered := new(net.DNSError); errors.As(err, &unanswered) {
+		if !answered {
 			a.endpoints = []string{a.discoverySRV}
 			return fail(exitUnreachable, "%w", err)
 		}

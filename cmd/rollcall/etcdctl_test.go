@@ -90,7 +90,7 @@ func TestDiscovery(t *testing.T) {
 		case "etcd-client plain.example.com":
 			return "", []*net.SRV{record(plain)}, nil
 		}
-		return "", nil, errors.New("no such host")
+		return "", nil, &net.DNSError{Err: "no such host", Name: domain, IsNotFound: true}
 	}
 	files := []string{"--cacert", ca.File(), "--cert", cert.CertFile, "--key", cert.KeyFile}
 	for _, row := range []struct {
@@ -105,7 +105,7 @@ func TestDiscovery(t *testing.T) {
 		{name: "the certificate is for another domain", args: "-d example.com --insecure-discovery=false", files: files,
 			code: exitUnreachable, stderr: "not example.com"},
 		{name: "the certificate is for the domain", args: "-d 127.0.0.1 --insecure-discovery=false --discovery-srv-name blue", files: files},
-		{name: "nothing there", args: "-d nowhere.example.com", code: exitOther, stderr: "--discovery-srv nowhere.example.com: no such host"},
+		{name: "nothing there", args: "-d nowhere.example.com", code: exitUnreachable, stderr: "--discovery-srv nowhere.example.com: lookup nowhere.example.com: no such host"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			s := newSession(t, "", nil)
@@ -114,6 +114,37 @@ func TestDiscovery(t *testing.T) {
 			if code := s.end(t); code != row.code || !strings.Contains(s.stderr.String(), row.stderr) {
 				t.Errorf("exit %d, want %d; stderr %q, want %q", code, row.code, s.stderr.String(), row.stderr)
 			}
+		})
+	}
+}
+
+// TestDiscoveryUnanswered: a DNS server that does not answer is waited for no longer than the user wants.
+func TestDiscoveryUnanswered(t *testing.T) {
+	for _, row := range []struct {
+		name, timeout string
+		code          int
+		stderr        string
+	}{
+		{"SIGINT", "1h", 130, ""},
+		{"the dial time-out", "50ms", exitUnreachable, "cannot reach etcd at example.com: --discovery-srv example.com: "},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			asked, done := make(chan bool, 2), make(chan bool)
+			s := newSession(t, "", nil)
+			s.app.lookupSRV = func(context.Context, string, string, string) (string, []*net.SRV, error) {
+				asked <- true
+				<-done
+				return "", nil, errors.New("too late")
+			}
+			s.start(strings.Fields("ls -d example.com --dial-timeout " + row.timeout))
+			<-asked
+			if row.code == 130 {
+				s.interrupt()
+			}
+			if code := s.end(t); code != row.code || !strings.Contains(s.stderr.String(), row.stderr) || row.stderr == "" && s.stderr.String() != "" {
+				t.Errorf("exit %d, want %d; stderr %q, want %q", code, row.code, s.stderr.String(), row.stderr)
+			}
+			close(done)
 		})
 	}
 }
