@@ -74,10 +74,12 @@ func newAgent(a *app) *cobra.Command {
 
 func addFile(flags *pflag.FlagSet, path *string) {
 	flags.StringVarP(path, "file", "f", "", "the services file, required")
+	markFiles(flags, "file")
 }
 
 func addSocket(flags *pflag.FlagSet, path *string) {
 	flags.StringVar(path, "socket", "", "the agent's unix socket (default: agent.sock in a directory of /run)")
+	markFiles(flags, "socket")
 }
 
 // agentSocket returns the path of the agent's socket, if none is given.

@@ -67,8 +67,8 @@ func (a *app) complete(cmd *cobra.Command) {
 		cmd.ValidArgs, cmd.ValidArgsFunction = nil, a.completeArgument
 	}
 	cmd.LocalFlags().VisitAll(func(flag *pflag.Flag) {
-		if complete := a.flagCompletion(flag); complete != nil {
-			_ = cmd.RegisterFlagCompletionFunc(flag.Name, complete)
+		if _, file := flag.Annotations[cobra.BashCompFilenameExt]; !file { // a function would win over it
+			_ = cmd.RegisterFlagCompletionFunc(flag.Name, a.flagCompletion(flag))
 		}
 	})
 	for _, sub := range cmd.Commands() {
@@ -102,7 +102,16 @@ func (a *app) completeArgument(cmd *cobra.Command, args []string, typed string) 
 	return nil, cobra.ShellCompDirectiveNoFileComp
 }
 
-// flagCompletion returns what completes the value of a flag; nil for the shell's own completion of files.
+// markFiles makes the values of flags complete as names of files.
+func markFiles(flags *pflag.FlagSet, names ...string) {
+	for _, name := range names {
+		if err := cobra.MarkFlagFilename(flags, name); err != nil {
+			panic(err)
+		}
+	}
+}
+
+// flagCompletion returns what completes the value of a flag that is not the name of a file.
 func (a *app) flagCompletion(flag *pflag.Flag) cobra.CompletionFunc {
 	switch {
 	case flag.Name == "output":
@@ -113,9 +122,6 @@ func (a *app) flagCompletion(flag *pflag.Flag) cobra.CompletionFunc {
 		return cobra.FixedCompletions([]string{"json", "simple", "table"}, cobra.ShellCompDirectiveNoFileComp)
 	case flag.Name == "context":
 		return a.completeContexts
-	case flag.Value.Type() == "string" && strings.Contains(flag.Usage, "file"),
-		flag.Value.Type() == "string" && strings.Contains(flag.Usage, "directory"):
-		return nil
 	}
 	return cobra.NoFileCompletions
 }

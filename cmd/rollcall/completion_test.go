@@ -6,12 +6,17 @@
 package main
 
 import (
+	"net"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/rollcall-grpc/rollcall/internal/test/terminal"
 )
@@ -75,10 +80,44 @@ func TestCompletions(t *testing.T) {
 			}
 		})
 	}
-	dead := []string{"ROLLCALL_ENDPOINTS=127.0.0.1:1"}
-	began := time.Now()
-	if got := completions(t, dead, "get", ""); len(got) > 0 || time.Since(began) > 3*time.Second {
-		t.Errorf("got %q after %v without etcd", got, time.Since(began))
+}
+
+// Somebody who has pressed the tab key does not wait for an etcd that does not answer, whatever commands do.
+func TestCompletionOfSilentEtcd(t *testing.T) {
+	mute, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mute.Close()
+	for _, endpoint := range []string{mute.Addr().String(), "127.0.0.1:1"} {
+		if got := completions(t, []string{"ROLLCALL_ENDPOINTS=" + endpoint, "ROLLCALL_DIAL_TIMEOUT=1h"}, "get", ""); len(got) > 0 {
+			t.Errorf("got %q", got)
+		}
+	}
+}
+
+// TestFileFlags: the value of a flag that is the name of a file or directory is completed as one, and no other's.
+func TestFileFlags(t *testing.T) {
+	var visit func(cmd *cobra.Command)
+	visit = func(cmd *cobra.Command) {
+		cmd.LocalFlags().VisitAll(func(flag *pflag.Flag) {
+			_, file := flag.Annotations[cobra.BashCompFilenameExt]
+			_, dir := flag.Annotations[cobra.BashCompSubdirsInDir]
+			told := flag.Name == "socket" || flag.Value.Type() == "string" && regexp.MustCompile(`\b(file|directory)\b`).MatchString(flag.Usage)
+			if (file || dir) != told {
+				t.Errorf("%s --%s (%s): completed as a file or directory: %v", cmd.CommandPath(), flag.Name, flag.Usage, file || dir)
+			}
+		})
+		for _, sub := range cmd.Commands() {
+			visit(sub)
+		}
+	}
+	visit(newRoot(&app{}))
+	for words, directive := range map[string]string{"ls --cacert ": ":0", "dev --data-dir ": ":16", "ls --user ": ":4"} {
+		s := begin(t, nil, append([]string{"__completeNoDesc"}, strings.Split(words, " ")...)...)
+		if code := s.end(t); code != 0 || strings.TrimSpace(s.stdout.String()) != directive {
+			t.Errorf("%s: exit %d, stdout %q, want %q", words, code, s.stdout.String(), directive)
+		}
 	}
 }
 

@@ -36,6 +36,7 @@ func newDev(a *app) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&opts.DataDir, "data-dir", "", "directory for the data, which stays (default: a temporary directory)")
+	_ = cmd.MarkFlagDirname("data-dir")
 	cmd.Flags().StringVar(&opts.ClientAddr, "listen", "127.0.0.1:2379", "address for clients; with port 0, a free port is chosen")
 	cmd.Flags().StringVar(&page, "console", "127.0.0.1:0", "loopback address of the page, which may write, too")
 	cmd.Flags().BoolVar(&untilEnd, "until-eof", false, "stop when stdin ends, as when the parent process dies")

@@ -88,6 +88,7 @@ func (a *app) addFlags(flags *pflag.FlagSet) {
 	flags.VarP(writeOut{a}, "write-out", "w", "etcdctl's --output: simple, table or json")
 	flags.BoolVar(&a.debug, "debug", false, "log what gRPC does, to standard error")
 	flags.BoolVar(&a.hex, "hex", false, "not supported: -o json has keyBase64 beside each key that is not UTF-8")
+	markFiles(flags, fileSettings...)
 	for _, name := range rareFlags {
 		_ = flags.MarkHidden(name)
 	}

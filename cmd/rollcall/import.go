@@ -74,6 +74,7 @@ func newImport(a *app) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVarP(&f.file, "file", "f", "", "the file, or - for standard input")
+	markFiles(cmd.Flags(), "file")
 	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "show the difference, but write nothing")
 	cmd.Flags().BoolVar(&f.prune, "prune", false, "delete keys and configs of the file's services that the file does not have")
 	cmd.Flags().BoolVar(&f.force, "force", false, "change and prune keys under a lease, too")

@@ -73,6 +73,7 @@ func (f *pingFlags) add(cmd *cobra.Command) {
 	cmd.Flags().DurationVar(&f.timeout, "timeout", 2*time.Second, "time within which an endpoint must answer")
 	cmd.Flags().BoolVar(&f.tls, "tls", false, "dial endpoints with TLS, and verify them by the system's CAs")
 	cmd.Flags().StringVar(&f.ca, "tls-ca", "", "dial endpoints with TLS, and verify them by the CAs in this file")
+	markFiles(cmd.Flags(), "tls-ca")
 	cmd.Flags().BoolVar(&f.skipVerify, "tls-skip-verify", false, "dial endpoints with TLS, and accept any certificate")
 }
 

@@ -94,6 +94,7 @@ func newServe(a *app) *cobra.Command {
 	flags.StringVar(&f.key, "grpc-key", "", "file of the server's key")
 	flags.StringVar(&f.clientCA, "grpc-client-ca", "", "file of the CA that signs clients' certificates, which they then need")
 	flags.StringVar(&f.rules, "xds-allow", "", "file of rules: which client may ask for which services (default: all for all)")
+	markFiles(flags, "grpc-cert", "grpc-key", "grpc-client-ca", "xds-allow")
 	flags.IntVar(&f.xds.MaxStreams, "xds-max-streams", 20_000, "the most streams; clients beyond are refused")
 	flags.IntVar(&f.xds.MaxNames, "xds-max-names", 1000, "the most resources of one type that a stream may ask for")
 	addSubset(flags, &f.xds.Subset)

@@ -52,6 +52,7 @@ func (f *consoleFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.key, "console-key", "", "file of the page's key")
 	flags.StringVar(&f.clientCA, "console-client-ca", "", "file of the CA that signs browsers' certificates, which they then need")
 	flags.StringVar(&f.tokenFile, "console-token-file", "", "file of the token that lets in")
+	markFiles(flags, "console-cert", "console-key", "console-client-ca", "console-token-file")
 	flags.BoolVar(&f.etcdUsers, "console-etcd-users", false, "let in etcd's users, each with the user's own rights")
 	flags.DurationVar(&f.idleTimeout, "console-idle-timeout", 30*time.Minute, "log out who has loaded no page for this long")
 }

@@ -108,6 +108,7 @@ func newXDSBootstrap(a *app) *cobra.Command {
 	flags.StringVar(&f.tls.CA, "tls-ca", "", "file, on the client, of the CA that signs the server's certificate")
 	flags.StringVar(&f.tls.Cert, "tls-cert", "", "file of the client's certificate")
 	flags.StringVar(&f.tls.Key, "tls-key", "", "file of the client's key")
+	markFiles(flags, "tls-ca", "tls-cert", "tls-key")
 	return cmd
 }
 
