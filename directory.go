@@ -17,6 +17,7 @@ import (
 
 	"github.com/rollcall-grpc/rollcall/internal/backoff"
 	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
+	"github.com/rollcall-grpc/rollcall/internal/plural"
 	"github.com/rollcall-grpc/rollcall/internal/reflector"
 	"github.com/rollcall-grpc/rollcall/internal/topic"
 )
@@ -270,12 +271,5 @@ func (d *Directory) lastKnown() string {
 	if endpoints == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%s of %s as of revision %d", plural(endpoints, "endpoint"), plural(services, "service"), revision)
-}
-
-func plural(n int, what string) string {
-	if n != 1 {
-		what += "s"
-	}
-	return fmt.Sprintf("%d %s", n, what)
+	return fmt.Sprintf("%s of %s as of revision %d", plural.Count(endpoints, "endpoint", "endpoints"), plural.Count(services, "service", "services"), revision)
 }

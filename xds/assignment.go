@@ -37,7 +37,7 @@ type group struct {
 // called where all had to be left out.
 func assignmentOf(name, service string, endpoints []endpoint, left []rollcall.Disallowed, to audience, config *serviceConfig, limit int) *endpointv3.ClusterLoadAssignment {
 	if len(endpoints) == 0 && len(left) > 0 {
-		return refusal(name, fmt.Sprintf("none of the %d endpoints of %q can be called; the first, %q: %v", len(left), service, left[0].Instance.Key, left[0].Cause))
+		return refusal(name, fmt.Sprintf("no endpoint of %q can be called; the first of %d, %q: %v", service, len(left), left[0].Instance.Key, left[0].Cause))
 	}
 	return assignment(name, endpoints, to, config, limit)
 }

@@ -235,7 +235,7 @@ func TestNoHost(t *testing.T) {
 		s.Put("svc/2", `{"Addr":"unix:/run/x"}`)
 	}, func(t *testing.T, _ *fakeetcd.Store, v *virtual) {
 		time.Sleep(10 * time.Minute) // the text stays
-		if got := v.addrs(t); len(got) != 1 || got[0] != `refused: rollcall: none of the 2 endpoints of "svc" can be called; the first, "svc/1": the host name "bad" cannot be resolved` {
+		if got := v.addrs(t); len(got) != 1 || got[0] != `refused: rollcall: no endpoint of "svc" can be called; the first of 2, "svc/1": the host name "bad" cannot be resolved` {
 			t.Errorf("%q", got)
 		}
 		if n := len(v.responses); n != 1 {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/inventory"
+	"github.com/rollcall-grpc/rollcall/internal/plural"
 )
 
 // pingWorkers is how many endpoints are asked at once.
@@ -171,7 +172,7 @@ func (a *app) pingAll(ctx context.Context, endpoints []answer, timeout time.Dura
 	for {
 		select {
 		case <-ticks.C:
-			fmt.Fprintf(a.stderr, "\r%d of %d endpoints asked", done.Load(), len(endpoints))
+			fmt.Fprintf(a.stderr, "\r%d of %s asked", done.Load(), plural.Count(len(endpoints), "endpoint", "endpoints"))
 		case <-ended:
 			fmt.Fprint(a.stderr, "\r\x1b[K") // clears the line
 			return
@@ -187,7 +188,7 @@ func (a *app) printPing(p pinged) error {
 	for _, e := range p.Endpoints {
 		rows = append(rows, []string{e.ID, e.Addr, string(e.Status), secondsText(e.ConnectSeconds), secondsText(e.CallSeconds), e.text()})
 	}
-	summary := fmt.Sprintf("%d of %d endpoints answer", p.Answering, len(p.Endpoints))
+	summary := fmt.Sprintf("%d of %s", p.Answering, plural.Count(len(p.Endpoints), "endpoint answers", "endpoints answer"))
 	if p.LeftOut > 0 {
 		summary += fmt.Sprintf("; not dialled, since clients leave them out: %d", p.LeftOut)
 	}

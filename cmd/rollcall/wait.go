@@ -13,6 +13,7 @@ import (
 
 	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/edit"
+	"github.com/rollcall-grpc/rollcall/internal/plural"
 )
 
 // awaited is what was waited for, as it was found.
@@ -117,13 +118,13 @@ func (f waitFlags) text(service string, snap *rollcall.Snapshot) string {
 		stale = ", as far as is known: " + plain(s.Cause)
 	}
 	if f.gone {
-		return fmt.Sprintf("service %q to be gone; it has %d keys%s", service, snap.Len()+len(snap.Invalid()), stale)
+		return fmt.Sprintf("service %q to be gone; it has %s%s", service, plural.Count(snap.Len()+len(snap.Invalid()), "key", "keys"), stale)
 	}
-	kind := "endpoints"
+	what := plural.Count(f.count, "endpoint", "endpoints")
 	if f.serving {
-		kind = "serving endpoints"
+		what = plural.Count(f.count, "serving endpoint", "serving endpoints")
 	}
-	return fmt.Sprintf("%d %s of service %q; it has %d%s", f.count, kind, service, f.counted(snap), stale)
+	return fmt.Sprintf("%s of service %q; it has %d%s", what, service, f.counted(snap), stale)
 }
 
 func (a *app) printAwaited(w awaited) error {

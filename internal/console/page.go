@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/rollcall-grpc/rollcall/internal/cluster"
+	"github.com/rollcall-grpc/rollcall/internal/plural"
 	"github.com/rollcall-grpc/rollcall/internal/printable"
 )
 
@@ -28,16 +29,11 @@ const maxField = 200
 var templateFiles embed.FS
 
 var templates = template.Must(template.New("").Funcs(template.FuncMap{
-	"raw":     func(s string) template.HTML { return template.HTML(s) }, // of what fragment has returned
-	"piece":   func(pieces map[string]string, id string) template.HTML { return template.HTML(pieces[id]) },
-	"count":   count,
-	"percent": func(part float64) string { return strconv.FormatFloat(100*part, 'f', 1, 64) + " %" },
-	"plural": func(n int, one, many string) string {
-		if n == 1 {
-			return count(n) + " " + one
-		}
-		return count(n) + " " + many
-	},
+	"raw":      func(s string) template.HTML { return template.HTML(s) }, // of what fragment has returned
+	"piece":    func(pieces map[string]string, id string) template.HTML { return template.HTML(pieces[id]) },
+	"count":    count,
+	"percent":  func(part float64) string { return strconv.FormatFloat(100*part, 'f', 1, 64) + " %" },
+	"plural":   func(n int, one, many string) string { return count(n) + " " + plural.Form(n, one, many) },
 	"cut":      func(s string) string { return printable.Shorten(s, maxField) },
 	"add":      func(a, b int) int { return a + b },
 	"link":     link,

@@ -12,6 +12,8 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall/internal/plural"
 )
 
 // leaseQuestions is how many leases are asked about at once.
@@ -50,7 +52,7 @@ func TTLs(ctx context.Context, client clientv3.Lease, leases []clientv3.LeaseID)
 	}
 	wg.Wait()
 	if missing := len(leases) - len(ttls); missing > 0 {
-		return ttls, fmt.Errorf("cannot look up the TTL of %d of %d leases: %w", missing, len(leases), cmp.Or(cause, ctx.Err()))
+		return ttls, fmt.Errorf("cannot look up the TTL of %d of %s: %w", missing, plural.Count(len(leases), "lease", "leases"), cmp.Or(cause, ctx.Err()))
 	}
 	return ttls, nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/inventory"
+	"github.com/rollcall-grpc/rollcall/internal/plural"
 	"github.com/rollcall-grpc/rollcall/internal/printable"
 )
 
@@ -76,9 +77,9 @@ func (m *Model) heading(style styler) []string {
 		return []string{"waiting for etcd"}
 	}
 	shown, all := m.view().counts()
-	what := fmt.Sprintf("%s, %s", count(len(m.services.all), "service"), count(len(m.rows), "instance"))
+	what := fmt.Sprintf("%s, %s", plural.Count(len(m.services.all), "service", "services"), plural.Count(len(m.rows), "instance", "instances"))
 	if m.opened != "" {
-		what = fmt.Sprintf("%s: %s", m.opened, count(all, "instance"))
+		what = fmt.Sprintf("%s: %s", m.opened, plural.Count(all, "instance", "instances"))
 	} else if m.opts.Prefix != "" {
 		what = fmt.Sprintf("%q: %s", m.opts.Prefix, what)
 	}
@@ -176,11 +177,4 @@ func edges(left, right string, width int) string {
 		return pad(left, width)
 	}
 	return left + strings.Repeat(" ", width-ansi.StringWidth(left)-ansi.StringWidth(right)) + right
-}
-
-func count(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }
