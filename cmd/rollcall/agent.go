@@ -19,6 +19,7 @@ import (
 
 	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/agent"
+	"github.com/rollcall-grpc/rollcall/internal/plural"
 )
 
 const agentHelp = `agent keeps the endpoints of a file registered, each while its checks pass: for servers that
@@ -164,7 +165,7 @@ func newAgentValidate(a *app) *cobra.Command {
 			if err != nil {
 				return a.refuseServices(path, err)
 			}
-			return a.write(fmt.Sprintf("%s is valid: %d endpoints\n", safe(path), len(config.Services)))
+			return a.write(fmt.Sprintf("%s is valid: %s\n", safe(path), plural.Count(len(config.Services), "endpoint", "endpoints")))
 		},
 	}
 	addFile(cmd.Flags(), &path)

@@ -330,7 +330,7 @@ func TestAgentNotifies(t *testing.T) {
 	}
 	await("READY=1")
 	await("WATCHDOG=1")
-	await("STATUS=1 of 1 endpoints healthy and registered")
+	await("STATUS=1 of 1 endpoint healthy and registered")
 	p.signal(t, syscall.SIGHUP)
 	if text := await("RELOADING=1"); !strings.Contains(text, "MONOTONIC_USEC=") || strings.HasSuffix(text, "=0") {
 		t.Errorf("got %q, want it with the time", text)
@@ -362,7 +362,7 @@ func TestAgentBadInput(t *testing.T) {
 		{"agent -f " + good + " --socket " + strings.Repeat("/long", 30), exitOther, []string{"too long"}},
 		{"agent -f " + bad, exitUsage, []string{bad + ": services[0] (a x): address: ", bad + `: services[1] (b 10.0.0.1:80): checks: check "udp"`}},
 		{"agent validate -f " + bad, exitUsage, []string{bad + ": services[0] (a x): address: ", "services[1]"}},
-		{"agent validate -f " + good, 0, []string{"is valid: 1 endpoints"}},
+		{"agent validate -f " + good, 0, []string{"is valid: 1 endpoint"}},
 	} {
 		got := rollcallAt(t, endpoint, strings.Fields(row.args)...)
 		if got.code != row.code {

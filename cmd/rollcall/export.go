@@ -13,6 +13,7 @@ import (
 
 	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/edit"
+	"github.com/rollcall-grpc/rollcall/internal/plural"
 )
 
 func newExport(a *app) *cobra.Command {
@@ -66,7 +67,7 @@ func (a *app) export(ctx context.Context, client *clientv3.Client, services []st
 		}
 	}
 	if left > 0 {
-		a.say("%d keys were left out: no endpoint and no service config is among their neighbours", left)
+		a.say("%s left out: no endpoint and no service config is among their neighbours", plural.Count(left, "key was", "keys were"))
 	}
 	if a.json() {
 		return a.printJSON(m)

@@ -15,6 +15,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/rollcall-grpc/rollcall/internal/edit"
+	"github.com/rollcall-grpc/rollcall/internal/plural"
 )
 
 // maxImport bounds a file: it is read as a whole.
@@ -120,11 +121,11 @@ func (a *app) importFile(ctx context.Context, f importFlags) error {
 		a.warnConfig(p.service, p.after.Config.GetValue())
 	}
 	if left > 0 {
-		a.say("%d endpoints under a lease are left to their servers; see --force and --ttl", left)
+		a.say("%s; see --force and --ttl", plural.Count(left, "endpoint under a lease is left to its server", "endpoints under a lease are left to their servers"))
 	}
 	if len(refused) > 0 {
-		return fail(exitOther, "%d keys are kept by servers under a lease, and the file has other values: %s; nothing was written; "+
-			"change them with --force, until the servers restart, or take them out of the file", len(refused), shorten(fmt.Sprintf("%q", refused), 200))
+		return fail(exitOther, "%s under a lease, and the file has other values: %s; nothing was written; "+
+			"change them with --force, until the servers restart, or take them out of the file", plural.Count(len(refused), "key is kept by a server", "keys are kept by servers"), shorten(fmt.Sprintf("%q", refused), 200))
 	}
 	if !f.dryRun {
 		if err := a.confirmed(ctx, f.yes, func(yes bool) error { return a.writeImport(ctx, plans, f, yes, &done) }); err != nil {
@@ -174,11 +175,12 @@ func (a *app) writeImport(ctx context.Context, plans []importPlan, f importFlags
 				lease = granted.ID
 			}
 			committed, err := edit.Commit(ctx, client, p.steps(lease))
+			written := plural.Count(at, "service", "services") + " and " + plural.Count(committed.Transactions, "transaction", "transactions") + " of this one"
 			switch {
 			case errors.Is(err, edit.ErrChanged):
-				return fail(exitOther, "service %q was %w: %d services and %d transactions of this one are written; import again", p.service, err, at, committed.Transactions)
+				return fail(exitOther, "service %q was %w: %s are written; import again", p.service, err, written)
 			case err != nil:
-				return fmt.Errorf("import service %q, after %d services and %d transactions of this one: %w", p.service, at, committed.Transactions, err)
+				return fmt.Errorf("import service %q, after %s: %w", p.service, written, err)
 			}
 			done.Services[at].Revision, done.Services[at].Transactions = committed.Revision, committed.Transactions
 			at++
@@ -207,13 +209,14 @@ func (a *app) printImported(done imported) error {
 			several = append(several, fmt.Sprintf("%q (%d)", s.Service, s.Transactions))
 		}
 	}
+	what := plural.Count(keys, "key", "keys") + " of " + plural.Count(len(done.Services), "service", "services")
 	switch {
 	case keys == 0:
 		a.say("etcd has all of it already; nothing was written")
 	case done.DryRun:
-		a.say("%d keys of %d services would be written: this is a dry run", keys, len(done.Services))
+		a.say("%s would be written: this is a dry run", what)
 	default:
-		a.say("%d keys of %d services were written", keys, len(done.Services))
+		a.say("%s %s written", what, plural.Form(keys, "was", "were"))
 	}
 	if len(several) > 0 {
 		a.say("too many keys for one transaction, so that clients may have seen a part of them: %s", strings.Join(several, ", "))

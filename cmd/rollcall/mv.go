@@ -15,6 +15,7 @@ import (
 	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/edit"
 	"github.com/rollcall-grpc/rollcall/internal/inventory"
+	"github.com/rollcall-grpc/rollcall/internal/plural"
 )
 
 // moved tells what became of a service that was moved, or would.
@@ -121,9 +122,9 @@ func (f mvFlags) command(from, to string) string {
 
 func (a *app) printMoved(m moved) error {
 	if m.DryRun {
-		a.say("%d endpoints would be moved: this is a dry run", len(m.Keys))
+		a.say("%s would be moved: this is a dry run", plural.Count(len(m.Keys), "endpoint", "endpoints"))
 	} else if len(m.Left) > 0 {
-		a.say("%d endpoints are still under service %q, too, until their servers stop: restart them as %q", len(m.Left), m.From, m.Service)
+		a.say("service %q keeps %s under a lease until their servers stop: restart them as %q", m.From, plural.Count(len(m.Left), "endpoint", "endpoints"), m.Service)
 	}
 	if m.Transactions > 1 {
 		a.say("it took %d transactions: all copies came before the first deletion", m.Transactions)

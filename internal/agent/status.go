@@ -6,6 +6,8 @@ package agent
 import (
 	"fmt"
 	"time"
+
+	"github.com/rollcall-grpc/rollcall/internal/plural"
 )
 
 // Status is what an agent does.
@@ -61,7 +63,7 @@ func (s *Status) Summary() string {
 			ok++
 		}
 	}
-	text := fmt.Sprintf("%d of %d endpoints healthy and registered", ok, len(s.Endpoints))
+	text := fmt.Sprintf("%d of %s healthy and registered", ok, plural.Count(len(s.Endpoints), "endpoint", "endpoints"))
 	if s.SelfPreservationSince != nil {
 		text += "; all checks fail: suspecting the network of the agent; self-preservation takes nothing out"
 	}

@@ -10,6 +10,8 @@ import (
 	"maps"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall/internal/plural"
 )
 
 // Bounds of a transaction: a server allows 128 operations and as many comparisons, and requests of 1.5 MiB.
@@ -63,7 +65,7 @@ func Commit(ctx context.Context, client *clientv3.Client, steps []Step) (done Pr
 		}
 		resp, err := client.Txn(ctx).If(conditions...).Then(writes...).Commit()
 		if err != nil {
-			return done, fmt.Errorf("write %d keys: %w", len(writes), err)
+			return done, fmt.Errorf("write %s: %w", plural.Count(len(writes), "key", "keys"), err)
 		}
 		if !resp.Succeeded {
 			return done, ErrChanged

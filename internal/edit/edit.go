@@ -17,6 +17,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/plural"
 	"github.com/rollcall-grpc/rollcall/internal/printable"
 )
 
@@ -90,7 +91,7 @@ func Apply(ctx context.Context, dir *rollcall.Directory, service string, names [
 			}
 		}
 		if same, err := readValues(ctx, client, c.Keys); err != nil {
-			return c, fmt.Errorf("read %d keys of service %q: %w", len(c.Keys), service, err)
+			return c, fmt.Errorf("read %s of service %q: %w", plural.Count(len(c.Keys), "key", "keys"), service, err)
 		} else if !same {
 			continue
 		}
@@ -104,7 +105,7 @@ func Apply(ctx context.Context, dir *rollcall.Directory, service string, names [
 		}
 		resp, err := client.Txn(ctx).If(conditions...).Then(c.Writes...).Commit()
 		if err != nil {
-			return c, fmt.Errorf("write to %d keys of service %q: %w", len(c.Keys), service, err)
+			return c, fmt.Errorf("write to %s of service %q: %w", plural.Count(len(c.Keys), "key", "keys"), service, err)
 		}
 		if resp.Succeeded {
 			c.Revision = resp.Header.Revision

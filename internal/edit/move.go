@@ -33,7 +33,7 @@ type LeasedError struct {
 }
 
 func (e *LeasedError) Error() string {
-	return fmt.Sprintf("%d of the %d endpoints of service %q are under a lease: their servers would go on to register there", e.Leased, e.Of, e.Service)
+	return fmt.Sprintf("service %q has endpoints under a lease, %d of %d: their servers would go on to register there", e.Service, e.Leased, e.Of)
 }
 
 // ExistsError is returned where something else is under a new name.

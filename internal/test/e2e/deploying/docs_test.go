@@ -54,7 +54,7 @@ func TestDocumentedServices(t *testing.T) {
 	}
 	_, sample, _ := strings.Cut(help, "The file is YAML:\n")
 	sample, _, _ = strings.Cut(sample, "\nThe file is read again")
-	if out, err := output(t, rollcall(t), "agent", "validate", "-f", written(t, "services.yaml", sample)); err != nil || !strings.Contains(out, "is valid: 1 endpoints") {
+	if out, err := output(t, rollcall(t), "agent", "validate", "-f", written(t, "services.yaml", sample)); err != nil || !strings.Contains(out, "is valid: 1 endpoint") {
 		t.Errorf("the sample of agent --help: got %q, %v", out, err)
 	}
 }
