@@ -7,13 +7,13 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"net/http"
 	"sync"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/console"
-	"github.com/rollcall-grpc/rollcall/internal/timeline"
 	"github.com/rollcall-grpc/rollcall/resolver"
 )
 
@@ -22,7 +22,7 @@ type devConsole struct {
 	client    *clientv3.Client
 	directory *rollcall.Directory
 	server    *consoleServer
-	clock     timeline.Clock
+	clock     revisionClock
 	running   sync.WaitGroup
 	stop      context.CancelFunc
 }
@@ -42,12 +42,16 @@ func beginConsole(endpoint, addr string) (*devConsole, error) {
 	}
 	if d.directory, err = rollcall.NewDirectory(d.client, rollcall.DirectoryOptions{Logger: log}); err == nil {
 		d.server, err = newConsoleServer(consoleFlags{addr: addr, writes: true}, d.directory,
-			console.Options{Logger: log, CheckConfig: resolver.CheckServiceConfig, Clock: &d.clock})
+			console.Options{Logger: log, CheckConfig: resolver.CheckServiceConfig, Clock: &d.clock.Clock})
 	}
 	if err != nil {
 		d.end()
 		return nil, err
 	}
+	pages := http.NewServeMux()
+	pages.Handle("/", d.server.console)
+	pages.Handle("GET /revisions", &d.clock) // for rollcall history
+	d.server.http.Handler = guard(addr, pages)
 	d.running.Go(func() { d.clock.Follow(ctx, d.directory) })
 	d.running.Go(func() { _ = d.server.serve() }) // it listens; the end of the page does not end etcd
 	return d, nil

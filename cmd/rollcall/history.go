@@ -6,12 +6,16 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/plural"
 	"github.com/rollcall-grpc/rollcall/internal/timeline"
 )
 
@@ -31,9 +35,9 @@ func newHistory(a *app) *cobra.Command {
 		Long: "history shows what came, changed, drained, left (it was draining), expired (its lease is\n" +
 			"gone) or was deleted by hand, out of etcd's own memory, which reaches back to its last\n" +
 			"compaction. Revisions are exact. Etcd keeps no times: those shown are what a running\n" +
-			"rollcall serve has seen and what \"started\" in the metadata tells, as 12:03:04, or within\n" +
-			"12:03:04..12:09:10, or before (<) or after (>) a time, or unknown (-). --since leaves out\n" +
-			"what is known to be older. The etcd member reads all that it remembers from the revision\n" +
+			"rollcall serve, or the page of a rollcall dev, has seen and what \"started\" in the metadata\n" +
+			"tells, as 12:03:04, or within 12:03:04..12:09:10, or before (<) or after (>) a time, or\n" +
+			"unknown (-). --since leaves out what is known to be older. The etcd member reads all that it remembers from the revision\n" +
 			"on, so on a large store give --revision.",
 		Example: "  rollcall history my-service\n  rollcall history my-service --since 30m\n  rollcall history my-service --revision 812 -o json",
 		Args:    usageArgs(cobra.ExactArgs(1)),
@@ -52,7 +56,7 @@ func newHistory(a *app) *cobra.Command {
 	cmd.Flags().DurationVar(&f.since, "since", 0, "leave out what is known to have happened longer ago")
 	cmd.Flags().Int64Var(&f.revision, "revision", 0, "begin with this revision (default: as far back as etcd remembers)")
 	cmd.Flags().DurationVar(&f.timeout, "timeout", time.Minute, "time within which etcd must have told its history")
-	cmd.Flags().StringVar(&f.admin, "admin", defaultAdminAddr, `a rollcall serve on the same etcd, for times; "" for none`)
+	cmd.Flags().StringVar(&f.admin, "admin", defaultAdminAddr, `a rollcall serve, or the page of a rollcall dev, on the same etcd, for times; "" for none`)
 	return cmd
 }
 
@@ -87,6 +91,7 @@ func (a *app) history(ctx context.Context, service string, f historyFlags) error
 	if a.json() {
 		return a.printJSON(newHistoryDocument(h, rows))
 	}
+	a.explainTimes(rows, len(points) > 0)
 	_, err = fmt.Fprint(a.stdout, historyTable(service, rows, now))
 	return err
 }
@@ -122,8 +127,8 @@ func (a *app) replay(ctx context.Context, service string, f historyFlags) (*roll
 	return h, err
 }
 
-// points asks a rollcall serve when etcd told which revision. Where none is at the default
-// address, or it follows another etcd, no times are known by it, which a message says.
+// points asks a rollcall serve when etcd told which revision. None needs to be at the default address; what is
+// there instead, or follows another etcd, a message names.
 func (a *app) points(ctx context.Context, f historyFlags, cluster uint64) ([]timeline.Point, error) {
 	if f.admin == "" {
 		return nil, nil
@@ -141,9 +146,17 @@ func (a *app) points(ctx context.Context, f historyFlags, cluster uint64) ([]tim
 		return list.Points, nil
 	case f.asked || isSignal(err):
 		return nil, err
+	case nobodyListens(err):
+		return nil, nil
 	}
 	a.say("%s; going on without its times", plain(err))
 	return nil, nil
+}
+
+// nobodyListens reports whether a connection could not be opened.
+func nobodyListens(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
 }
 
 // datedEvent is an event with when it happened.
@@ -168,6 +181,17 @@ func datedEvents(h *rollcall.History, points []timeline.Point, now time.Time, si
 	return rows, doubtful
 }
 
+// explainTimes prints what the marks at times mean, where there are any.
+func (a *app) explainTimes(rows []datedEvent, served bool) {
+	switch {
+	case !slices.ContainsFunc(rows, func(row datedEvent) bool { return !row.span.Precise() }):
+	case served:
+		a.say("TIME: > is after, < before, .. between two times, - unknown")
+	default:
+		a.say("TIME: > is after, - unknown; a rollcall serve that has been running since knows more: see --admin")
+	}
+}
+
 // remark prints which part of the history is shown, and what is missing.
 func (a *app) remark(h *rollcall.History, f historyFlags, doubtful int) {
 	covers := fmt.Sprintf("%q from revision %d to %d", h.Service, h.First, h.Last)
@@ -175,7 +199,7 @@ func (a *app) remark(h *rollcall.History, f historyFlags, doubtful int) {
 	case h.First > h.Last:
 		a.say("nothing has happened from revision %d on: etcd is at revision %d", h.First, h.Last)
 	case h.Omitted > 0:
-		a.say("%s; %d older events are left out", covers, h.Omitted)
+		a.say("%s; %s left out", covers, plural.Count(h.Omitted, "older event is", "older events are"))
 	case h.Compacted:
 		a.say("%s; what was before has been compacted in etcd", covers)
 	default:

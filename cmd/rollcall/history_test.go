@@ -4,6 +4,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -128,9 +129,6 @@ func TestHistoryTimes(t *testing.T) {
 	} else {
 		wantIn(t, "stderr", r.stderr, "follows another etcd cluster")
 	}
-	if r := rollcallAt(t, server.Endpoint(), "history", "shop/cart", "--admin", "127.0.0.1:1"); r.code != exitOther {
-		t.Errorf("asked for an admin address where nobody is: exit %d, stderr %q", r.code, r.stderr)
-	}
 }
 
 // serve notes the revisions that it sees, and history reads them.
@@ -146,13 +144,49 @@ func TestHistoryOfServe(t *testing.T) {
 		}
 		return addr != ""
 	})
-	eventually(t, "the time of revision 2 is known", func() bool {
-		r := rollcallAt(t, server.Endpoint(), "history", "t-clock", "--admin", addr, "-o", "json")
+	awaitTime(t, server.Endpoint(), addr, "t-clock")
+	s.interrupt()
+	s.end(t)
+}
+
+// The page of dev does the same.
+func TestHistoryOfDev(t *testing.T) {
+	s := begin(t, nil, "dev", "--listen", "127.0.0.1:0")
+	var found []string
+	eventually(t, "dev is ready", func() bool {
+		found = regexp.MustCompile(`ready at (\S+), .* page is at (\S+);`).FindStringSubmatch(s.stderr.String())
+		return found != nil
+	})
+	etcd, page := found[1], found[2]
+	put1(t, etcdClient(t, etcd), "t-clock/a", `{"Addr":"10.0.0.1:80"}`)
+	awaitTime(t, etcd, page, "t-clock")
+	s.interrupt()
+	s.end(t)
+}
+
+// awaitTime waits until the only event of a service has a time.
+func awaitTime(t *testing.T, etcd, admin, service string) {
+	t.Helper()
+	eventually(t, "the time of the event is known", func() bool {
+		r := rollcallAt(t, etcd, "history", service, "--admin", admin, "-o", "json")
 		var doc historyDocument
 		return r.code == 0 && json.Unmarshal([]byte(r.stdout), &doc) == nil && len(doc.Events) == 1 && time.Since(doc.Events[0].Before) < time.Minute
 	})
-	s.interrupt()
-	s.end(t)
+}
+
+// TestHistoryOfNobody: nobody needs to be at the default address, but it is an error where the user has given one.
+func TestHistoryOfNobody(t *testing.T) {
+	var stderr bytes.Buffer
+	a := &app{stderr: &stderr}
+	a.dialTimeout = 10 * time.Second
+	f := historyFlags{admin: "127.0.0.1:1"}
+	if points, err := a.points(t.Context(), f, 1); points != nil || err != nil || stderr.Len() > 0 {
+		t.Errorf("%v, %v, stderr %q, want nothing", points, err, &stderr)
+	}
+	f.asked = true
+	if _, err := a.points(t.Context(), f, 1); err == nil || !strings.Contains(err.Error(), "is it running? see --admin") {
+		t.Errorf("error %v", err)
+	}
 }
 
 // TestHistoryTimeout: the history may take longer than it takes to connect, and no longer than is said.

@@ -157,8 +157,7 @@ func (a *app) fetch(ctx context.Context, addr, path string) ([]byte, error) {
 		if errors.As(err, &tried) {
 			err = tried.Err
 		}
-		// As text: it is not etcd that did not answer.
-		return nil, fail(exitOther, "cannot ask the rollcall serve at %s: %s; is it running? see --admin", addr, err.Error())
+		return nil, fail(exitOther, "cannot ask the rollcall serve at %s: %w; is it running? see --admin", addr, err)
 	}
 	if resp.StatusCode != http.StatusOK {
 		return nil, fail(exitOther, "--admin %s: %s for %s; is that a rollcall serve?", addr, resp.Status, path)
