@@ -46,8 +46,7 @@ func TestMatches(t *testing.T) {
 	}
 }
 
-// TestShell: a block sees what the one before has set and begun, and a failure is not the last
-// command's alone.
+// TestShell: a block sees what the one before has set and begun, and what is begun in the background is awaited.
 func TestShell(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -60,7 +59,25 @@ func TestShell(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "later")); err != nil {
 		t.Error(err)
 	}
-	if failed, _ := s.block("false\ntrue\n"); failed != "false" {
-		t.Errorf("%q has failed, want false", failed)
+}
+
+// TestShellFails: a command that fails and an output that differs are errors at once, and nothing is run twice.
+func TestShellFails(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := NewShell(t, dir)
+	for _, row := range []struct {
+		block Block
+		want  string
+	}{
+		{Block{Text: "echo once >>runs; false\ntrue\n", Output: "...\n"}, `"false" failed`},
+		{Block{Text: "echo once >>runs; wc -l <runs\n", Output: "3\n"}, "the output differs from what the document shows"},
+	} {
+		if _, err := s.run(row.block); err == nil || err.Error() != row.want {
+			t.Errorf("%s: %v, want %s", row.block.Text, err, row.want)
+		}
+	}
+	if runs := read(filepath.Join(dir, "runs")); runs != "once\nonce\n" {
+		t.Errorf("%q was written, want a line of each block", runs)
 	}
 }

@@ -5,17 +5,19 @@ package markdown
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 )
 
-// patience is how long a command may take to print what a document shows, on a busy machine.
+// patience is how long a command in the background may take to print what a document shows, on a busy machine.
 const patience = time.Minute
 
 // Shell runs the commands of a document in one bash, in namespaces of its own: all ports are free
@@ -31,8 +33,8 @@ type Shell struct {
 	blocks  int
 }
 
-// NewShell starts a shell in a directory, with variables beside those of the test. It skips the test
-// where there are no namespaces.
+// NewShell starts a shell in a directory, with variables beside those of the test, of which the settings of rollcall
+// and etcdctl are left out: no document knows them. It skips the test where there are no namespaces.
 func NewShell(tb testing.TB, dir string, env ...string) *Shell {
 	tb.Helper()
 	isolated := []string{"--net", "--pid", "--fork", "--kill-child", "--mount-proc"}
@@ -56,7 +58,10 @@ func NewShell(tb testing.TB, dir string, env ...string) *Shell {
 	}
 	s.stdin, s.answers = stdin, bufio.NewReader(answers)
 	cmd := exec.Command("unshare", append(isolated, "bash", "--noprofile", "--norc")...)
-	cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)
+	settings := func(variable string) bool {
+		return strings.HasPrefix(variable, "ROLLCALL_") || strings.HasPrefix(variable, "ETCDCTL_")
+	}
+	cmd.Dir, cmd.Env = dir, append(slices.DeleteFunc(os.Environ(), settings), env...)
 	cmd.Stdin, cmd.ExtraFiles = commands, []*os.File{answering}
 	if err := cmd.Start(); err != nil {
 		tb.Fatal(err)
@@ -74,33 +79,40 @@ func NewShell(tb testing.TB, dir string, env ...string) *Shell {
 
 var inBackground = regexp.MustCompile(`(?m) &( |$)`)
 
-// Run runs blocks of commands one after the other. No command may fail. Where the document shows an output,
-// it is waited for: what was begun in the background prints it in time, and other
-// commands, which should only read then, are run again, since a reader is slower than a shell. It returns all
-// that was printed.
+// Run runs blocks of commands one after the other, each once, as a reader does. No command may fail, and what a
+// block prints must be what the document shows: commands that have to wait for something say so themselves. What
+// was begun in the background prints in its own time, and is awaited. Run returns all that was printed.
 func (s *Shell) Run(path string, blocks []Block) (printed string) {
 	s.tb.Helper()
 	for _, b := range blocks {
 		at := fmt.Sprintf("%s:%d", filepath.Base(path), b.Line)
-		background := inBackground.MatchString(b.Text)
-		failed, output := s.block(b.Text)
-		began := time.Now()
-		for b.Output != "" && (failed != "" || !matches(b.Output, read(output), background)) {
-			if time.Since(began) > patience {
-				s.tb.Fatalf("%s: %s\nprinted:\n%s\nwant:\n%s\nfailed: %q", at, b.Text, read(output), b.Output, failed)
-			}
-			time.Sleep(200 * time.Millisecond)
-			if !background {
-				failed, output = s.block(b.Text)
-			}
+		output, err := s.run(b)
+		if err != nil {
+			s.tb.Fatalf("%s: %v:\n%s\nprinted:\n%s\nwant:\n%s", at, err, b.Text, output, b.Output)
 		}
-		if failed != "" {
-			s.tb.Fatalf("%s: %q failed in\n%s\nprinted:\n%s", at, failed, b.Text, read(output))
-		}
-		s.tb.Logf("%s: %s\n%s", at, b.Text, read(output))
-		printed += read(output)
+		s.tb.Logf("%s: %s\n%s", at, b.Text, output)
+		printed += output
 	}
 	return printed
+}
+
+// run runs a block and returns what it has printed.
+func (s *Shell) run(b Block) (printed string, err error) {
+	s.tb.Helper()
+	background := inBackground.MatchString(b.Text)
+	failed, output := s.block(b.Text)
+	if failed != "" {
+		return read(output), fmt.Errorf("%q failed", failed)
+	}
+	for began := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		printed = read(output)
+		switch {
+		case b.Output == "" || matches(b.Output, printed, background):
+			return printed, nil
+		case !background || time.Since(began) > patience:
+			return printed, errors.New("the output differs from what the document shows")
+		}
+	}
 }
 
 // block runs commands and returns the one that failed, if any, and the file with their output.
