@@ -89,34 +89,26 @@ func (a *app) noPassword() error {
 	return fail(exitUsage, "user %q has no password; give --user name:password, --password or --password-file", a.user)
 }
 
-// askPassword reads the password from a terminal without echo. At a signal the terminal echoes again; the
-// read that waits for it ends with the process.
+// askPassword reads the password from a terminal without echo, which is off before the question is to be seen. In the end,
+// at a signal too, the terminal echoes again; the read that waits for it then ends with the process.
 func (a *app) askPassword(ctx context.Context, terminal *os.File) error {
 	fd := int(terminal.Fd())
 	before, err := term.GetState(fd)
+	if err == nil {
+		err = stopEcho(fd)
+	}
 	if err != nil {
 		return fmt.Errorf("read the password: %w", err)
 	}
+	defer term.Restore(fd, before)
 	fmt.Fprintf(a.stderr, "password of etcd user %s: ", strconv.QuoteToGraphic(a.user))
-	type answer struct {
-		password []byte
-		err      error
+	password, err := untilDone(ctx, func() ([]byte, error) { return term.ReadPassword(fd) })
+	fmt.Fprintln(a.stderr)
+	if ctx.Err() != nil {
+		return err
 	}
-	answered := make(chan answer, 1)
-	go func() {
-		password, err := term.ReadPassword(fd)
-		answered <- answer{password, err}
-	}()
-	select {
-	case got := <-answered:
-		fmt.Fprintln(a.stderr)
-		if a.password = string(got.password); a.password == "" {
-			return a.noPassword()
-		}
-		return nil
-	case <-ctx.Done():
-		fmt.Fprintln(a.stderr)
-		_ = term.Restore(fd, before)
-		return context.Cause(ctx)
+	if a.password = string(password); a.password == "" {
+		return a.noPassword()
 	}
+	return nil
 }

@@ -9,6 +9,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
+
 	"github.com/rollcall-grpc/rollcall/internal/test/etcdtest"
 )
 
@@ -38,5 +41,44 @@ func TestPasswordPrompt(t *testing.T) {
 				t.Errorf("the password is on the screen: %q", x.Written())
 			}
 		})
+	}
+}
+
+// writerFunc is a function that is written to.
+type writerFunc func(text []byte)
+
+func (f writerFunc) Write(text []byte) (int, error) { f(text); return len(text), nil }
+
+// What is typed as soon as the question is to be seen is not.
+func TestPasswordIsNotEchoed(t *testing.T) {
+	control, tty, err := pty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer control.Close()
+	defer tty.Close()
+	echoes := func() bool {
+		state, err := unix.IoctlGetTermios(int(tty.Fd()), getTermios)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return state.Lflag&unix.ECHO != 0
+	}
+	a := &app{settings: settings{user: "bob"}, stderr: writerFunc(func(text []byte) {
+		if !strings.Contains(string(text), "password of") {
+			return
+		}
+		if echoes() {
+			t.Error("the terminal still echoes when it asks")
+		}
+		if _, err := control.WriteString("pass word\n"); err != nil {
+			t.Error(err)
+		}
+	})}
+	if err := a.askPassword(t.Context(), tty); err != nil || a.password != "pass word" {
+		t.Errorf("password %q, %v", a.password, err)
+	}
+	if !echoes() {
+		t.Error("the terminal does not echo afterwards")
 	}
 }
