@@ -111,11 +111,14 @@ func (a *app) printPreview(p drainPreview) error {
 	a.say("%s of the calls to service %q would move; nothing was written", percent(p.Moved), p.Service)
 	rows := [][]string{{"ID", "ADDRESS", "ZONE", "WEIGHT", "SHARE", "AFTER", "IN ZONE", "IN ZONE AFTER"}}
 	for _, e := range p.Endpoints {
-		after, zoneAfter := percent(e.After), percent(e.ZoneAfter)
+		before, zoneBefore, after, zoneAfter := percent(e.Before), percent(e.ZoneBefore), percent(e.After), percent(e.ZoneAfter)
+		if e.Status == rollcall.StatusDraining && e.Before == 0 {
+			before, zoneBefore = "drained", "drained"
+		}
 		if e.Drains && e.After == 0 {
 			after, zoneAfter = "drained", "drained"
 		}
-		rows = append(rows, []string{e.ID, e.Addr, e.Zone, strconv.FormatUint(uint64(e.Weight), 10), percent(e.Before), after, percent(e.ZoneBefore), zoneAfter})
+		rows = append(rows, []string{e.ID, e.Addr, e.Zone, strconv.FormatUint(uint64(e.Weight), 10), before, after, zoneBefore, zoneAfter})
 	}
 	if !slices.ContainsFunc(p.Endpoints, func(e edit.CallShare) bool { return e.Zone != "" }) {
 		for i := range rows {

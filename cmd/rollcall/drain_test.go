@@ -27,6 +27,7 @@ func TestDrainPreview(t *testing.T) {
 		golden(t, name+".json", must(t, server.Endpoint(), append(args, "-o", "json")...).stdout)
 	}
 	preview("drain-preview", "zoned", "a", "10.0.0.3:80")
+	preview("drain-preview-already", "zoned", "d", "a")
 	preview("drain-preview-plain", "plain", "b")
 	preview("drain-preview-all", "plain", "a", "b", "c", "--force")
 	if revisionOf(t, client) != before {

@@ -26,6 +26,9 @@ func didYouMean(name string, known []string) string {
 
 // likeServices is didYouMean for a service that etcd does not have; "" as well where the user may not read all keys.
 func likeServices(ctx context.Context, client *clientv3.Client, service string) string {
+	if name, ok := strings.CutPrefix(service, "etcd:///"); ok {
+		return "; did you mean " + name + ", without etcd:///?"
+	}
 	keys, _ := keysUnder(ctx, client, "")
 	return didYouMean(service, serviceNames(keys))
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/rollcall-grpc/rollcall"
 )
 
 // argument is one that a command takes, as its usage line names it: SERVICE, [PREFIX], ID|HOST:PORT...
@@ -59,7 +61,7 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 		case cmd.HasSubCommands():
 			return unknownCommand(cmd, args)
 		case len(args) < len(want) && !want[len(args)].optional:
-			problem = want[len(args)].name + " is missing"
+			problem = want[len(args)].name + " is missing" + meantAsKey(cmd, args)
 		case len(args) > len(want) && (len(want) == 0 || !want[len(want)-1].repeated):
 			problem = fmt.Sprintf("unexpected argument %q", args[len(want)])
 		}
@@ -69,4 +71,17 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 		}
 		return fail(exitUsage, "%s; usage: %s%s; see %s --help", problem, strings.TrimSuffix(cmd.UseLine(), " [flags]"), example, cmd.CommandPath())
 	}
+}
+
+// meantAsKey suggests the service and the id of a key that was given in place of the two; "" if none was.
+func meantAsKey(cmd *cobra.Command, args []string) string {
+	want := argumentsOf(cmd)
+	if len(args) != 1 || len(want) != 2 || !strings.HasPrefix(want[1].name, "ID") {
+		return ""
+	}
+	service, id := rollcall.SplitKey(args[0])
+	if service == "" || id == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %s %s %s?", cmd.CommandPath(), shellQuote(service), shellQuote(id))
 }

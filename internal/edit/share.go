@@ -15,6 +15,7 @@ import (
 type CallShare struct {
 	ID         string  `json:"id"`
 	Addr       string  `json:"addr"`
+	Status     string  `json:"status"` // before: "serving" or "draining"
 	Zone       string  `json:"zone,omitempty"`
 	Weight     uint32  `json:"weight"`
 	Drains     bool    `json:"drains"`
@@ -52,7 +53,8 @@ func (w weights) shares(inst *rollcall.Instance, zone string) (ofAll, ofZone flo
 }
 
 // PreviewDrain returns what the endpoints of a service get of the calls before and after some keys drain,
-// sorted by key, in proportion to their weights, and which part of all calls moves.
+// sorted by key, in proportion to their weights, and which part of all calls moves. Of those that drain already, it has
+// the given ones.
 func PreviewDrain(snap *rollcall.Snapshot, keys []Key) (rows []CallShare, moved float64) {
 	return shareCalls(TakingCalls(snap, nil), TakingCalls(snap, keys), keys)
 }
@@ -63,11 +65,19 @@ func shareCalls(before, after []*rollcall.Instance, drained []Key) (rows []CallS
 	}
 	from, to := weigh(before), weigh(after)
 	all := slices.Concat(before, after)
+	for _, k := range drained {
+		if k.Instance != nil && k.Instance.Draining() {
+			all = append(all, k.Instance)
+		}
+	}
 	slices.SortFunc(all, func(a, b *rollcall.Instance) int { return strings.Compare(a.Key, b.Key) })
 	for _, inst := range slices.Compact(all) {
 		attributes := inst.Attributes()
-		row := CallShare{ID: inst.ID(), Addr: inst.Addr, Zone: attributes.Locality.Zone, Weight: attributes.Weight,
+		row := CallShare{ID: inst.ID(), Addr: inst.Addr, Status: rollcall.StatusServing, Zone: attributes.Locality.Zone, Weight: attributes.Weight,
 			Drains: slices.ContainsFunc(drained, func(k Key) bool { return k.Key == inst.Key })}
+		if inst.Draining() {
+			row.Status = rollcall.StatusDraining
+		}
 		row.Before, row.ZoneBefore = from.shares(inst, row.Zone)
 		row.After, row.ZoneAfter = to.shares(inst, row.Zone)
 		moved += max(row.Before-row.After, 0)
