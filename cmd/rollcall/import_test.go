@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-
-	"github.com/rollcall-grpc/rollcall"
 )
 
 // TestImportLeavesNoLease: what an import that fails has granted does not stay, unless a key is under it.
@@ -16,13 +14,7 @@ func TestImportLeavesNoLease(t *testing.T) {
 	endpoint := etcdWithUsers(t, "bob")
 	must(t, endpoint, strings.Fields("roles operator shop --grant-to bob --apply --user root:secret")...)
 	must(t, endpoint, strings.Fields("roles viewer other --grant-to bob --apply --user root:secret")...)
-	cfg := rollcall.ClientConfig(endpoint)
-	cfg.Username, cfg.Password = "root", "secret"
-	root, err := rollcall.NewClient(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer root.Close()
+	root := rootClient(t, endpoint)
 	service := func(name, id string) string {
 		return fmt.Sprintf(`{"service":%q,"instances":[{"id":%q,"addr":"10.0.0.5:80","leased":true}]}`, name, id)
 	}

@@ -12,6 +12,8 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall"
 )
 
 // etcdWithUsers is an etcd whose users have no rights yet, but for root. It has the service shop
@@ -39,6 +41,19 @@ func etcdWithUsers(t *testing.T, users ...string) (endpoint string) {
 	}
 	check(client.AuthEnable(t.Context()))
 	return endpoint
+}
+
+// rootClient is a client of an etcd with users.
+func rootClient(t *testing.T, endpoint string) *clientv3.Client {
+	t.Helper()
+	cfg := rollcall.ClientConfig(endpoint)
+	cfg.Username, cfg.Password = "root", "secret"
+	client, err := rollcall.NewClient(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	return client
 }
 
 var grantCommand = regexp.MustCompile(`rollcall (roles [^\n]*--apply) --user root`)
