@@ -41,7 +41,8 @@ type ExistsError struct{ Key string }
 
 func (e *ExistsError) Error() string { return fmt.Sprintf("%q exists already", e.Key) }
 
-// InterruptedError is returned for a Move that came to its end only in part. Another Move of the same services goes on.
+// InterruptedError is returned for a Move of which etcd has done a part at most. Another Move of the same services does
+// the rest.
 type InterruptedError struct {
 	From, To              string
 	Keys, Copied, Deleted int // of the old name; etcd may have done the transaction that failed as well
