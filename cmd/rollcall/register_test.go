@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -111,12 +112,32 @@ func TestRegisterWithoutEtcd(t *testing.T) {
 	wantIn(t, "stderr", s.stderr.String(), "when its lease ends", "connection refused")
 }
 
+// A server that is healthy while etcd is gone is not registered, and that is told.
+func TestRegisterHealthyWithoutEtcd(t *testing.T) {
+	server := freshEtcd(t)
+	file := filepath.Join(t.TempDir(), "healthy")
+	s := begin(t, []string{"ETCDCTL_ENDPOINTS=" + server.Endpoint()}, "register", "svc", "--addr", "10.0.0.1:80", "--ttl", "2s",
+		"--check", "exec:test -e "+file, "--interval", "100ms")
+	eventually(t, "it waits", func() bool { return strings.Contains(s.stderr.String(), "is not registered until its checks pass") })
+	if err := server.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the cause is told", func() bool { return strings.Contains(s.stderr.String(), `"svc/10.0.0.1:80" is not registered: `) })
+	s.interrupt()
+	if code := s.end(t); code != 0 {
+		t.Errorf("exit %d; stderr %q", code, s.stderr.String())
+	}
+}
+
 func TestStateText(t *testing.T) {
 	for want, state := range map[string]rollcall.State{
 		`"k" is registered, under lease 1f`:                                                          {Phase: rollcall.Registered, Lease: 0x1f},
 		`"k" is draining, under lease 1f`:                                                            {Phase: rollcall.Draining, Lease: 0x1f},
 		`"k" is draining, but cannot be changed: boom; trying again`:                                 {Phase: rollcall.Draining, Err: errors.New("boom")},
-		`"k" is not registered: boom; trying to register it again`:                                   {Phase: rollcall.Lost, Err: errors.New("boom")},
+		`"k" is not registered: boom; trying again`:                                                  {Phase: rollcall.Lost, Err: errors.New("boom")},
 		`"k" was taken over by another process, under another lease; waiting until that one is gone`: {Phase: rollcall.Lost, Err: rollcall.ErrSuperseded},
 	} {
 		if got := stateText("k", state); got != want {

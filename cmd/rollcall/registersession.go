@@ -171,7 +171,7 @@ func (s *registerSession) follow(ctx context.Context) error {
 		starting, cancel = context.WithDeadline(ctx, s.until)
 	}
 	defer cancel()
-	if err := awaitRegistered(starting, reg); err != nil {
+	if err := s.awaitRegistered(starting, reg); err != nil {
 		return err
 	}
 	lease, err := s.printRegistered(starting, reg)
@@ -190,16 +190,20 @@ func unlessCancelled(ctx context.Context, err error) error {
 	return err
 }
 
-// awaitRegistered waits until a registration is in etcd. A lack of permission is an error.
-func awaitRegistered(ctx context.Context, reg *rollcall.Registration) error {
-	for {
+// awaitRegistered waits until a registration is in etcd. A lack of permission is an error, and so, without a
+// check, is anything else that takes too long; with one, it is reported.
+func (s *registerSession) awaitRegistered(ctx context.Context, reg *rollcall.Registration) error {
+	for known := (rollcall.State{}); ; {
 		state, changed := reg.State()
 		switch {
 		case state.Phase == rollcall.Registered, state.Phase == rollcall.Draining:
 			return nil
 		case notPermitted(state.Err), errors.Is(state.Err, rollcall.ErrClosed):
 			return fmt.Errorf("register %q: %w", reg.Key(), state.Err)
+		case s.checked:
+			s.reportChange(reg, known, state)
 		}
+		known = state
 		select {
 		case <-changed:
 		case <-ctx.Done():
@@ -238,16 +242,20 @@ func (s *registerSession) printRegistered(ctx context.Context, reg *rollcall.Reg
 func (s *registerSession) reportState(ctx context.Context, reg *rollcall.Registration, known rollcall.State) {
 	for {
 		state, changed := reg.State()
-		if !alike(state, known) {
-			state.Err = s.connectionCause(state.Err)
-			s.a.say("%s", stateText(reg.Key(), state))
-		}
+		s.reportChange(reg, known, state)
 		known = state
 		select {
 		case <-changed:
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+func (s *registerSession) reportChange(reg *rollcall.Registration, from, to rollcall.State) {
+	if !alike(from, to) {
+		to.Err = s.connectionCause(to.Err)
+		s.a.say("%s", stateText(reg.Key(), to))
 	}
 }
 
@@ -265,7 +273,7 @@ func stateText(key string, s rollcall.State) string {
 	case s.Err != nil && registered:
 		return fmt.Sprintf("%q is %s, but cannot be changed: %s; trying again", key, s.Phase, plain(s.Err))
 	case s.Err != nil:
-		return fmt.Sprintf("%q is not registered: %s; trying to register it again", key, plain(s.Err))
+		return fmt.Sprintf("%q is not registered: %s; trying again", key, plain(s.Err))
 	}
 	return fmt.Sprintf("%q is %s, under lease %s", key, s.Phase, inventory.LeaseText(s.Lease))
 }
