@@ -25,7 +25,7 @@ func Count(conn grpc.ClientConnInterface, calls int, every time.Duration) (faile
 	if _, err := call(grpc.WaitForReady(true)); err != nil {
 		log.Fatal(err)
 	}
-	time.Sleep(200 * time.Millisecond) // the first server is connected; let the others be, too
+	time.Sleep(500 * time.Millisecond) // the first server is connected; let the others be, too
 	answered := make(map[string]int)
 	for range calls {
 		name, err := call()
