@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/rollcall-grpc/rollcall/internal/plural"
 )
 
 // From these on a cluster needs attention.
@@ -45,7 +47,7 @@ func judge(r *Report) (Level, string) {
 		level = findings[0].level
 	}
 	if len(answers) == len(r.Members) {
-		parts = append(parts, fmt.Sprintf("%d of %s", len(answers), Count(len(r.Members), "member answers", "members answer")))
+		parts = append(parts, fmt.Sprintf("%d of %s", len(answers), plural.Count(len(r.Members), "member answers", "members answer")))
 	}
 	if i := slices.IndexFunc(r.Members, func(m Member) bool { return m.Leader }); i >= 0 {
 		parts = append(parts, "leader "+r.Members[i].Label())
@@ -63,7 +65,7 @@ func inVain(endpoints []SilentEndpoint) []finding {
 		names[i] = e.Endpoint
 	}
 	return []finding{{Degraded, fmt.Sprintf("no member answers at %s, %s", strings.Join(names, " and "),
-		plural(len(names), "an endpoint that was given", "endpoints that were given"))}}
+		plural.Form(len(names), "an endpoint that was given", "endpoints that were given"))}}
 }
 
 func severity(l Level) int { return slices.Index([]Level{OK, Degraded, Bad}, l) }
@@ -95,7 +97,7 @@ func quorum(members []Member) []finding {
 	if len(silent) == 0 {
 		return nil
 	}
-	text := fmt.Sprintf("%d of %s (%s)", len(silent), Count(voters, "member does not answer", "members "+plural(len(silent), "does", "do")+" not answer"),
+	text := fmt.Sprintf("%d of %s (%s)", len(silent), plural.Count(voters, "member does not answer", "members "+plural.Form(len(silent), "does", "do")+" not answer"),
 		strings.Join(silent, ", "))
 	switch spare := voters - len(silent) - (voters/2 + 1); {
 	case spare < 0 && led:
@@ -105,7 +107,7 @@ func quorum(members []Member) []finding {
 	case spare == 0:
 		return []finding{{Degraded, text + ": quorum holds, one more failure ends it"}}
 	default:
-		return []finding{{Degraded, fmt.Sprintf("%s: quorum holds, and survives %s", text, Count(spare, "more failure", "more failures"))}}
+		return []finding{{Degraded, fmt.Sprintf("%s: quorum holds, and survives %s", text, plural.Count(spare, "more failure", "more failures"))}}
 	}
 }
 
@@ -200,14 +202,4 @@ func Size(bytes int64) string {
 		return fmt.Sprintf("%.1f %cB", size, units[unit])
 	}
 	return fmt.Sprintf("%.0f %cB", size, units[unit])
-}
-
-// Count returns a number of things, such as "1 member".
-func Count(n int, one, many string) string { return fmt.Sprintf("%d %s", n, plural(n, one, many)) }
-
-func plural(n int, one, many string) string {
-	if n == 1 {
-		return one
-	}
-	return many
 }

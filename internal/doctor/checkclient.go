@@ -13,6 +13,7 @@ import (
 	"golang.org/x/net/http/httpproxy"
 
 	"github.com/rollcall-grpc/rollcall/internal/cluster"
+	"github.com/rollcall-grpc/rollcall/internal/plural"
 )
 
 const (
@@ -59,7 +60,7 @@ func proxied(f *Facts) []Finding {
 			}
 		}
 		if len(through) > 0 {
-			return []Finding{{What: fmt.Sprintf("%s sends gRPC calls to %s through a proxy: %s", name, cluster.Count(len(through), "address", "addresses"), named(through))}}
+			return []Finding{{What: fmt.Sprintf("%s sends gRPC calls to %s through a proxy: %s", name, plural.Count(len(through), "address", "addresses"), named(through))}}
 		}
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/rollcall-grpc/rollcall/internal/cluster"
+	"github.com/rollcall-grpc/rollcall/internal/plural"
 )
 
 // From these on etcd needs attention.
@@ -98,7 +99,7 @@ func noLeader(f *Facts) []Finding {
 	if len(answering) == 0 || f.led() {
 		return nil
 	}
-	return []Finding{{What: fmt.Sprintf("no etcd member knows a leader; %d of %s", len(answering), cluster.Count(len(f.Cluster.Members), "member answers", "members answer")),
+	return []Finding{{What: fmt.Sprintf("no etcd member knows a leader; %d of %s", len(answering), plural.Count(len(f.Cluster.Members), "member answers", "members answer")),
 		Commands: calls("rollcall status")}}
 }
 

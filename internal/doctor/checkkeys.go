@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/rollcall-grpc/rollcall"
-	"github.com/rollcall-grpc/rollcall/internal/cluster"
 	"github.com/rollcall-grpc/rollcall/internal/inventory"
+	"github.com/rollcall-grpc/rollcall/internal/plural"
 )
 
 const (
@@ -100,7 +100,7 @@ func foreign(f *Facts) []Finding {
 	for _, row := range f.Foreign {
 		names = append(names, fmt.Sprintf("%q", row.Key))
 	}
-	return []Finding{{What: fmt.Sprintf("there is no endpoint in %s, nor in any other key of that name: %s", cluster.Count(len(f.Foreign), "key", "keys"), named(names))}}
+	return []Finding{{What: fmt.Sprintf("there is no endpoint in %s, nor in any other key of that name: %s", plural.Count(len(f.Foreign), "key", "keys"), named(names))}}
 }
 
 func bare(f *Facts) []Finding {

@@ -14,6 +14,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/rollcall-grpc/rollcall/internal/cluster"
+	"github.com/rollcall-grpc/rollcall/internal/plural"
 )
 
 // Certificates that end sooner than soon are warned of, and those that end sooner than now are errors.
@@ -74,7 +75,7 @@ func authOff(f *Facts) []Finding {
 	if !slices.Contains(f.Access.Users, rootRole) { // the user of that name, which etcd demands
 		commands = append(calls("etcdctl user add root"), commands...)
 	}
-	return []Finding{{What: fmt.Sprintf("etcd has %s (%s), but authentication is off", cluster.Count(len(f.Access.Users), "user", "users"), named(f.Access.Users)),
+	return []Finding{{What: fmt.Sprintf("etcd has %s (%s), but authentication is off", plural.Count(len(f.Access.Users), "user", "users"), named(f.Access.Users)),
 		Commands: commands}}
 }
 
@@ -130,7 +131,7 @@ func certificate(f *Facts, cert *x509.Certificate, whose string) []Finding {
 
 func days(d time.Duration) string {
 	if d < 48*time.Hour {
-		return cluster.Count(int(d.Hours()), "hour", "hours")
+		return plural.Count(int(d.Hours()), "hour", "hours")
 	}
-	return cluster.Count(int(d.Hours()/24), "day", "days")
+	return plural.Count(int(d.Hours()/24), "day", "days")
 }

@@ -9,8 +9,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/rollcall-grpc/rollcall/internal/cluster"
 	"github.com/rollcall-grpc/rollcall/internal/inventory"
+	"github.com/rollcall-grpc/rollcall/internal/plural"
 )
 
 // Severity is how much a finding hurts.
@@ -98,7 +98,7 @@ func ofService(service string, rows []*inventory.Instance, what string, about fu
 		}
 		names = append(names, name)
 	}
-	f.What = fmt.Sprintf(what, cluster.Count(len(rows), "endpoint", "endpoints")) + ": " + named(names)
+	f.What = fmt.Sprintf(what, plural.Count(len(rows), "endpoint", "endpoints")) + ": " + named(names)
 	return f
 }
 
