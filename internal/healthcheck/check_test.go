@@ -205,7 +205,7 @@ func TestHTTP(t *testing.T) {
 	}
 }
 
-// says accepts connections, says something to each and keeps it open.
+// says accepts connections, answers the request on each and keeps it open.
 func says(t *testing.T, text string) string {
 	return listen(t, func(lis net.Listener) {
 		for {
@@ -214,7 +214,10 @@ func says(t *testing.T, text string) string {
 				return
 			}
 			defer conn.Close()
-			go func() { _, _ = conn.Write([]byte(text)) }()
+			go func() {
+				_, _ = conn.Read(make([]byte, 4096)) // an answer before the request is an error of its own
+				_, _ = conn.Write([]byte(text))
+			}()
 		}
 	})
 }
