@@ -47,6 +47,8 @@ func newMv(a *app) *cobra.Command {
 		Long: "mv moves every key under SERVICE/, and the service config, to the service NEW, which must not\n" +
 			"exist. All is written under the new name before anything is deleted, in one transaction of up\n" +
 			"to 63 endpoints. If a mv of more is cut off, the same command does the rest.\n\n" +
+			"Services within it, SERVICE/OTHER, move too, but not their service configs: set those anew with\n" +
+			"rollcall config set.\n\n" +
 			"Clients of SERVICE find nothing from then on: change them first, or add a second service. mv asks\n" +
 			"before that on a terminal, and elsewhere wants --yes.\n\n" +
 			"An endpoint under a lease is kept by its server, which knows it by the old name and would put\n" +
