@@ -58,8 +58,9 @@ func NewClient(cfg clientv3.Config) (*clientv3.Client, error) {
 		case !ok:
 			return invoke(ctx, method, req, reply, conn, opts...)
 		case !made.Load():
-			// clientv3.New asks for a token and fails without one. An empty token satisfies
-			// it; the first request that etcd denies makes the client ask again.
+			// clientv3.New asks for a token and fails without one. Etcd refuses this one, and
+			// then the client logs in. Without any, etcd would go by the client's certificate.
+			answer.Token = noToken
 			return nil
 		}
 		return logins.do(ctx, answer, func() error { return invoke(ctx, method, req, reply, conn, opts...) })
@@ -69,6 +70,9 @@ func NewClient(cfg clientv3.Config) (*clientv3.Client, error) {
 	made.Store(true)
 	return client, err
 }
+
+// noToken is a token that no etcd has given.
+const noToken = "none"
 
 // sharedLogin makes concurrent logins of a client share the first of them.
 type sharedLogin struct {
