@@ -122,6 +122,9 @@ func refusedAlone(txn *pb.TxnRequest, try func(*pb.TxnRequest) error) *pb.TxnReq
 	for _, op := range slices.Concat(txn.Success, txn.Failure, parts) { // a write says more than the read of its condition
 		alone := &pb.TxnRequest{Failure: []*pb.RequestOp{op}}
 		if status.Code(try(alone)) == codes.PermissionDenied {
+			if within := op.GetRequestTxn(); within != nil {
+				return refusedAlone(within, try)
+			}
 			return alone
 		}
 	}

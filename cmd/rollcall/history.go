@@ -37,8 +37,8 @@ func newHistory(a *app) *cobra.Command {
 			"compaction. Revisions are exact. Etcd keeps no times: those shown are what a running\n" +
 			"rollcall serve, or the page of a rollcall dev, has seen and what \"started\" in the metadata\n" +
 			"tells, as 12:03:04, or within 12:03:04..12:09:10, or before (<) or after (>) a time, or\n" +
-			"unknown (-). --since leaves out what is known to be older. The etcd member reads all that it remembers from the revision\n" +
-			"on, so on a large store give --revision.",
+			"unknown (-). --since leaves out what is known to be older. The etcd member reads all that it\n" +
+			"remembers from the revision on, so on a large store give --revision.",
 		Example: "  rollcall history my-service\n  rollcall history my-service --since 30m\n  rollcall history my-service --revision 812 -o json",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -56,7 +56,7 @@ func newHistory(a *app) *cobra.Command {
 	cmd.Flags().DurationVar(&f.since, "since", 0, "leave out what is known to have happened longer ago")
 	cmd.Flags().Int64Var(&f.revision, "revision", 0, "begin with this revision (default: as far back as etcd remembers)")
 	cmd.Flags().DurationVar(&f.timeout, "timeout", time.Minute, "time within which etcd must have told its history")
-	cmd.Flags().StringVar(&f.admin, "admin", defaultAdminAddr, `a rollcall serve, or the page of a rollcall dev, on the same etcd, for times; "" for none`)
+	cmd.Flags().StringVar(&f.admin, "admin", defaultAdminAddr, `a rollcall serve or dev on the same etcd, which tells times; "" for none`)
 	return cmd
 }
 

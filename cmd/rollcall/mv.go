@@ -28,10 +28,10 @@ type moved struct {
 	FromBase64  string `json:"fromBase64,omitempty"`
 	Revision    int64  `json:"revision"`
 	keyList
-	Left         []string `json:"left,omitempty"` // old keys that stay, under the leases of their servers
-	LeftBase64   []string `json:"leftBase64,omitempty"`
-	Config       bool     `json:"config"` // the service config was moved
-	Transactions int      `json:"transactions"`
+	Left          []string `json:"left,omitempty"` // old keys that stay, under the leases of their servers
+	LeftBase64    []string `json:"leftBase64,omitempty"`
+	Configs       []string `json:"configs,omitempty"` // the new keys of service configs
+	ConfigsBase64 []string `json:"configsBase64,omitempty"`
 }
 
 type mvFlags struct {
@@ -45,10 +45,8 @@ func newMv(a *app) *cobra.Command {
 		Aliases: []string{"move", "rename"},
 		Short:   "Give a service another name",
 		Long: "mv moves every key under SERVICE/, and the service config, to the service NEW, which must not\n" +
-			"exist. All is written under the new name before anything is deleted, in one transaction of up\n" +
-			"to 63 endpoints. If a mv of more is cut off, the same command does the rest.\n\n" +
-			"Services within it, SERVICE/OTHER, move too, but not their service configs: set those anew with\n" +
-			"rollcall config set.\n\n" +
+			"exist; services within it, SERVICE/OTHER, move too. It is one transaction, of up to 3,969 keys or\n" +
+			"1 MiB: all is moved at one revision, or nothing.\n\n" +
 			"Clients of SERVICE find nothing from then on: change them first, or add a second service. mv asks\n" +
 			"before that on a terminal, and elsewhere wants --yes.\n\n" +
 			"An endpoint under a lease is kept by its server, which knows it by the old name and would put\n" +
@@ -89,47 +87,28 @@ func (a *app) mv(ctx context.Context, from, to string, f mvFlags) error {
 		done, err := edit.Move(ctx, client, from, to, edit.MoveOptions{CopyLeased: f.force, MayEmpty: f.yes, DryRun: f.dryRun})
 		var leased *edit.LeasedError
 		var exists *edit.ExistsError
-		var interrupted *edit.InterruptedError
+		var large *edit.TooLargeError
 		switch {
 		case errors.As(err, &leased):
 			return fail(exitOther, "%w; restart them as %q, or use --force to copy them until they are", err, to)
 		case errors.As(err, &exists):
 			return fail(exitOther, "%w: service %q must be new; nothing was written", err, to)
-		case errors.As(err, &interrupted):
-			err = fmt.Errorf("%w; to go on: %s", err, f.command(from, to))
-			if isSignal(context.Cause(ctx)) { // which run does not report
-				a.say("%s", plain(err))
-			}
-			return err
+		case errors.As(err, &large):
+			return fail(exitOther, "%w; nothing was written: export it, change the name in the file, import that, and remove the old service with rm --all", err)
 		case err != nil:
 			return notFound(ctx, client, err)
 		}
 		return a.printMoved(moved{APIVersion: apiVersion, Kind: "Move", DryRun: f.dryRun, serviceName: nameOf(to),
 			From: from, FromBase64: inventory.Base64(from), Revision: done.Revision, keyList: listOf(done.Keys),
-			Left: done.Left, LeftBase64: allBase64(done.Left), Config: done.Config, Transactions: done.Transactions})
+			Left: done.Left, LeftBase64: allBase64(done.Left), Configs: done.Configs, ConfigsBase64: allBase64(done.Configs)})
 	})
-}
-
-// command is the command line that moves a service.
-func (f mvFlags) command(from, to string) string {
-	line := "rollcall mv " + shellQuote(from) + " " + shellQuote(to)
-	if f.force {
-		line += " --force"
-	}
-	if f.yes {
-		line += " --yes"
-	}
-	return line
 }
 
 func (a *app) printMoved(m moved) error {
 	if m.DryRun {
-		a.say("%s would be moved: this is a dry run", plural.Count(len(m.Keys), "endpoint", "endpoints"))
+		a.say("%s would be moved: this is a dry run", plural.Count(len(m.Keys)+len(m.Configs), "key", "keys"))
 	} else if len(m.Left) > 0 {
 		a.say("service %q keeps %s under a lease until their servers stop: restart them as %q", m.From, plural.Count(len(m.Left), "endpoint", "endpoints"), m.Service)
-	}
-	if m.Transactions > 1 {
-		a.say("it took %d transactions: all copies came before the first deletion", m.Transactions)
 	}
 	if a.json() {
 		return a.printJSON(m)
@@ -141,8 +120,8 @@ func (a *app) printMoved(m moved) error {
 	for _, key := range m.Keys {
 		rows = append(rows, []string{key})
 	}
-	if m.Config {
-		rows = append(rows, []string{rollcall.ConfigPrefix + m.Service})
+	for _, key := range m.Configs {
+		rows = append(rows, []string{key})
 	}
 	_, err := fmt.Fprint(a.stdout, table(rows...))
 	return err

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,43 +17,6 @@ import (
 
 	"github.com/rollcall-grpc/rollcall/internal/test/etcdtest"
 )
-
-var errCut = errors.New("cut off")
-
-// cutKV makes some transactions that write, and fails the next, before etcd has it or after.
-type cutKV struct {
-	clientv3.KV
-	left  int
-	after bool
-}
-
-func (kv *cutKV) Txn(ctx context.Context) clientv3.Txn { return &cutTxn{Txn: kv.KV.Txn(ctx), kv: kv} }
-
-type cutTxn struct {
-	clientv3.Txn
-	kv     *cutKV
-	writes bool
-}
-
-func (t *cutTxn) If(cs ...clientv3.Cmp) clientv3.Txn { t.Txn = t.Txn.If(cs...); return t }
-
-func (t *cutTxn) Then(ops ...clientv3.Op) clientv3.Txn {
-	t.writes = ops[0].IsPut() || ops[0].IsDelete()
-	t.Txn = t.Txn.Then(ops...)
-	return t
-}
-
-func (t *cutTxn) Commit() (*clientv3.TxnResponse, error) {
-	if t.writes {
-		if t.kv.left--; t.kv.left < 0 {
-			if t.kv.after {
-				_, _ = t.Txn.Commit()
-			}
-			return nil, errCut
-		}
-	}
-	return t.Txn.Commit()
-}
 
 // under returns the values of the keys with a prefix, by what follows it, and how many have a lease.
 func under(t *testing.T, client *clientv3.Client, prefix string) (values map[string]string, leased int) {
@@ -71,67 +35,128 @@ func under(t *testing.T, client *clientv3.Client, prefix string) (values map[str
 	return values, leased
 }
 
-// A Move that is cut off between transactions, or does not hear of the last one, has lost no key, says how far it came,
-// and another one goes on with it.
-func TestMoveGoesOn(t *testing.T) {
+// A Move of as many keys as there may be is one change, at one revision: an old key and its copy are never both there, nor
+// is neither.
+func TestMoveIsOneChange(t *testing.T) {
 	client := etcdtest.New(t, etcdtest.Options{}).Client(t)
 	lease, err := client.Grant(t.Context(), 3600)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, leased := range []int{0, 3} {
-		opts := MoveOptions{CopyLeased: leased > 0, MayEmpty: true}
-		for cut, finished := 0, false; !finished; cut++ {
-			for _, after := range []bool{false, true} {
-				t.Run(fmt.Sprintf("leased=%d/cut=%d/after=%v", leased, cut, after), func(t *testing.T) {
-					from, to := fmt.Sprintf("from-%d-%d-%v", leased, cut, after), fmt.Sprintf("to-%d-%d-%v", leased, cut, after)
-					want := make(map[string]string)
-					for i := range 150 {
-						var with []clientv3.OpOption
-						if i%50 < leased/3 {
-							with = append(with, clientv3.WithLease(lease.ID))
-						}
-						want[fmt.Sprint(i)] = fmt.Sprintf(`{"Addr":"10.0.0.1:%d"}`, i+1)
-						if _, err := client.Put(t.Context(), from+"/"+fmt.Sprint(i), want[fmt.Sprint(i)], with...); err != nil {
-							t.Fatal(err)
-						}
-					}
-					whole := client.KV
-					client.KV = &cutKV{whole, cut, after}
-					_, err := Move(t.Context(), client, from, to, opts)
-					client.KV = whole
-					old, _ := under(t, client, from+"/")
-					got, _ := under(t, client, to+"/")
-					var interrupted *InterruptedError
-					switch {
-					case err == nil:
-						finished = true
-					case !errors.As(err, &interrupted) || !errors.Is(err, errCut):
-						t.Fatal(err)
-					case !after && (len(got) != interrupted.Copied || len(old) != 150-interrupted.Deleted):
-						t.Errorf("%d copies and %d old keys, after %v", len(got), len(old), err)
-					}
-					maps.Copy(got, old)
-					if diff := cmp.Diff(want, got); diff != "" {
-						t.Errorf("keys are lost after %v: %s", err, diff)
-					}
-					if err != nil {
-						_, err = Move(t.Context(), client, from, to, opts)
-					}
-					var gone *NotFoundError
-					if err != nil && !(after && leased == 0 && errors.As(err, &gone)) { // the last transaction was made, unheard
-						t.Fatalf("the second Move: %v", err)
-					}
-					got, underLease := under(t, client, to+"/")
-					if diff := cmp.Diff(want, got); diff != "" || underLease != leased {
-						t.Errorf("%d are under a lease, want %d; %s", underLease, leased, diff)
-					}
-					if old, _ := under(t, client, from+"/"); len(old) != leased {
-						t.Errorf("%d old keys are left, want %d", len(old), leased)
-					}
-				})
-			}
+	want := make(map[string]string)
+	var puts []clientv3.Op
+	for i := range maxMoves - 1 {
+		op := clientv3.OpPut(fmt.Sprintf("from/%d", i), fmt.Sprintf(`{"Addr":"10.0.0.1:%d"}`, i))
+		if i%100 == 0 {
+			op = clientv3.OpPut(string(op.KeyBytes()), string(op.ValueBytes()), clientv3.WithLease(lease.ID))
 		}
+		want[fmt.Sprint(i)] = string(op.ValueBytes())
+		puts = append(puts, op)
+	}
+	puts = append(puts, clientv3.OpPut("_grpc_config/from", "{}"))
+	for chunk := range slices.Chunk(puts, maxOps) {
+		if _, err := client.Txn(t.Context()).Then(chunk...).Commit(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before, leased := under(t, client, "from/")
+	done, err := Move(t.Context(), client, "from", "to", MoveOptions{CopyLeased: true})
+	if err != nil || len(done.Keys) != len(before) || len(done.Left) != leased || !slices.Equal(done.Configs, []string{"_grpc_config/to"}) {
+		t.Fatalf("%d keys, %d left, %q: %v", len(done.Keys), len(done.Left), done.Configs, err)
+	}
+	got, copied := under(t, client, "to/")
+	if diff := cmp.Diff(want, got); diff != "" || copied != leased {
+		t.Errorf("%d are under a lease, want %d; %s", copied, leased, diff)
+	}
+	if old, left := under(t, client, "from/"); len(old) != leased || left != leased {
+		t.Errorf("%d old keys are left, %d of them under a lease; want %d", len(old), left, leased)
+	}
+	resp, err := client.Get(t.Context(), "to/", clientv3.WithPrefix(), clientv3.WithMinModRev(done.Revision), clientv3.WithMaxModRev(done.Revision), clientv3.WithKeysOnly())
+	if err != nil || len(resp.Kvs) != len(want) {
+		t.Errorf("%d keys were written at revision %d, want all %d; %v", len(resp.Kvs), done.Revision, len(want), err)
+	}
+
+	if _, err := client.Put(t.Context(), "to/more", "x"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Put(t.Context(), "to/still-more", "x"); err != nil {
+		t.Fatal(err)
+	}
+	var large *TooLargeError
+	if _, err := Move(t.Context(), client, "to", "third", MoveOptions{CopyLeased: true}); !errors.As(err, &large) {
+		t.Errorf("a Move of more than fits: %v", err)
+	}
+}
+
+// meddledKV lets somebody write before a transaction that writes.
+type meddledKV struct {
+	clientv3.KV
+	write func()
+}
+
+func (kv *meddledKV) Txn(ctx context.Context) clientv3.Txn { return &meddledTxn{kv.KV.Txn(ctx), kv} }
+
+type meddledTxn struct {
+	clientv3.Txn
+	kv *meddledKV
+}
+
+func (t *meddledTxn) If(cs ...clientv3.Cmp) clientv3.Txn {
+	t.kv.write()
+	t.Txn = t.Txn.If(cs...)
+	return t.Txn
+}
+
+// What others write between the reading and the moving is neither lost nor overwritten.
+func TestMoveMeddledWith(t *testing.T) {
+	client := etcdtest.New(t, etcdtest.Options{}).Client(t)
+	for _, row := range []struct {
+		name, key, value string // of what is written; "": it is deleted
+		moved            bool
+	}{
+		{"an old key changes", "from/a", `{"Addr":"x:1"}`, false},
+		{"an old key comes", "from/z", `{"Addr":"x:1"}`, false},
+		{"an old key goes", "from/a", "", true},
+		{"a new key comes", "to/q", `{"Addr":"x:1"}`, false},
+		{"the config changes", "_grpc_config/from", `{"methodConfig":[]}`, false},
+		{"a new config comes", "_grpc_config/to", `{}`, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			if _, err := client.Delete(t.Context(), "", clientv3.WithFromKey()); err != nil {
+				t.Fatal(err)
+			}
+			want := map[string]string{"from/a": `{"Addr":"a:1"}`, "from/b": `{"Addr":"b:1"}`, "_grpc_config/from": `{}`}
+			for key, value := range want {
+				if _, err := client.Put(t.Context(), key, value); err != nil {
+					t.Fatal(err)
+				}
+			}
+			whole := client.KV
+			client.KV = &meddledKV{whole, func() {
+				var err error
+				if row.value == "" {
+					_, err = whole.Delete(t.Context(), row.key)
+				} else {
+					_, err = whole.Put(t.Context(), row.key, row.value)
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}}
+			_, err := Move(t.Context(), client, "from", "to", MoveOptions{MayEmpty: true})
+			client.KV = whole
+			if row.moved {
+				want = map[string]string{"to/b": `{"Addr":"b:1"}`, "_grpc_config/to": `{}`}
+			} else {
+				want[row.key] = row.value
+			}
+			if (err == nil) != row.moved || err != nil && !errors.Is(err, ErrChanged) {
+				t.Errorf("got %v", err)
+			}
+			if now, _ := under(t, client, ""); !maps.Equal(now, want) {
+				t.Errorf("now there is %q, want %q", now, want)
+			}
+		})
 	}
 }
 
@@ -143,11 +168,10 @@ func TestMoveRefuses(t *testing.T) {
 		keys map[string]string
 		want string
 	}{
-		{"another value", map[string]string{"from/a": `{"Addr":"a:1"}`, "to/a": `{"Addr":"b:1"}`}, `"to/a" exists already`},
-		{"another key", map[string]string{"from/a": `{"Addr":"a:1"}`, "from/b": `{"Addr":"b:1"}`, "to/a": `{"Addr":"a:1"}`, "to/c": `{"Addr":"c:1"}`}, `"to/c" exists already`},
+		{"a service that looks the same", map[string]string{"from/a": `{"Addr":"a:1"}`, "to/a": `{"Addr":"a:1"}`}, `"to/a" exists already`},
 		{"a config", map[string]string{"from/a": `{"Addr":"a:1"}`, "_grpc_config/to": `{}`}, `"_grpc_config/to" exists already`},
 		{"clients of the old name", map[string]string{"from/a": `{"Addr":"a:1"}`, "from/in/b": `{"Addr":"b:1"}`},
-			`this moves all endpoints (2) of service "from", with those of "from/in" to "to": calls to the old name will fail`},
+			`this moves all endpoints (2) of service "from", among them all of "from/in" to "to": calls to the old name will fail`},
 		{"nothing to move", map[string]string{"to/a": `{"Addr":"a:1"}`}, `service "from" not found`},
 	} {
 		t.Run(row.name, func(t *testing.T) {

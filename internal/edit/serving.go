@@ -36,7 +36,7 @@ func KeepServing(snap *rollcall.Snapshot, keys []Key) (relied *rollcall.Instance
 // EmptiesError is returned where a change would leave a service without an endpoint.
 type EmptiesError struct {
 	Service   string
-	Endpoints int      // that it has now
+	Endpoints int      // that it has now, with those of services within it
 	Nested    []string // services within it, which lose theirs as well
 	To        string   // the service that they move to; "": they are removed
 }
@@ -65,14 +65,14 @@ func nested(service string, keys []string) (services []string) {
 const maxNested = 5
 
 func (e *EmptiesError) Error() string {
-	verb, what, to, lost := "removes", fmt.Sprintf("all endpoints (%d)", e.Endpoints), "", "it"
+	verb, what, among, to, lost := "removes", fmt.Sprintf("all endpoints (%d)", e.Endpoints), "among them all", "", "it"
 	if e.Endpoints == 1 {
-		what = "the only endpoint"
+		what, among = "the only endpoint", "which is that"
 	}
 	what += fmt.Sprintf(" of service %q", e.Service)
 	if n := len(e.Nested); n > 0 {
 		lost = "them"
-		what += ", with those of"
+		what += fmt.Sprintf(", %s of", among)
 		for _, service := range e.Nested[:min(n, maxNested)] {
 			what += " " + strconv.Quote(service) + ","
 		}
