@@ -11,7 +11,9 @@ import (
 	"strconv"
 	"strings"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"golang.org/x/term"
+	"google.golang.org/grpc"
 )
 
 // resolveCredentials sets user and password from the sources, the farthest first, so that a nearer one wins, in
@@ -69,13 +71,9 @@ func (a *app) resolvePassword(ctx context.Context) error {
 		return nil
 	}
 	if a.passwordFile != "" {
-		data, err := os.ReadFile(a.passwordFile)
-		if err != nil {
+		var err error
+		if a.password, err = readPassword(a.passwordFile); err != nil {
 			return fail(exitUsage, "--password-file: %v", err)
-		}
-		a.password = strings.TrimRight(string(data), "\r\n")
-		if a.password == "" {
-			return fail(exitUsage, "--password-file %s: the file is empty", a.passwordFile)
 		}
 		return nil
 	}
@@ -83,6 +81,28 @@ func (a *app) resolvePassword(ctx context.Context) error {
 		return a.askPassword(ctx, stdin)
 	}
 	return a.noPassword()
+}
+
+func readPassword(file string) (string, error) {
+	data, err := os.ReadFile(file)
+	password := strings.TrimRight(string(data), "\r\n")
+	if err == nil && password == "" {
+		err = fmt.Errorf("%s: the file is empty", file)
+	}
+	return password, err
+}
+
+// rereadPassword has each login read the password file, so that a new password needs no restart. Where the file cannot be
+// read, the password that was read at the start is used.
+func (a *app) rereadPassword() grpc.DialOption {
+	return grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		if login, ok := req.(*pb.AuthenticateRequest); ok && a.passwordFile != "" {
+			if password, err := readPassword(a.passwordFile); err == nil {
+				login.Password = password
+			}
+		}
+		return invoke(ctx, method, req, reply, conn, opts...)
+	})
 }
 
 func (a *app) noPassword() error {

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -23,7 +24,7 @@ import (
 // client returns an etcd client configured by the flags. It connects when it is used.
 func (a *app) client(opts ...grpc.DialOption) (*clientv3.Client, error) {
 	a.refused = new(denials)
-	return a.clientAs(a.user, a.password, append(a.refused.dialOptions(), opts...)...)
+	return a.clientAs(a.user, a.password, slices.Concat(a.refused.dialOptions(), []grpc.DialOption{a.rereadPassword()}, opts)...)
 }
 
 // clientAs is client for another user.

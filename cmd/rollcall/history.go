@@ -56,7 +56,7 @@ func newHistory(a *app) *cobra.Command {
 	cmd.Flags().DurationVar(&f.since, "since", 0, "leave out what is known to have happened longer ago")
 	cmd.Flags().Int64Var(&f.revision, "revision", 0, "begin with this revision (default: as far back as etcd remembers)")
 	cmd.Flags().DurationVar(&f.timeout, "timeout", time.Minute, "time within which etcd must have told its history")
-	cmd.Flags().StringVar(&f.admin, "admin", defaultAdminAddr, `a rollcall serve or dev on the same etcd, which tells times; "" for none`)
+	cmd.Flags().StringVar(&f.admin, "admin", defaultAdminAddr, `a rollcall serve or dev on the same etcd, for times; "" for none`)
 	return cmd
 }
 
@@ -197,7 +197,11 @@ func (a *app) remark(h *rollcall.History, f historyFlags, doubtful int) {
 	covers := fmt.Sprintf("%q from revision %d to %d", h.Service, h.First, h.Last)
 	switch {
 	case h.First > h.Last:
-		a.say("nothing has happened from revision %d on: etcd is at revision %d", h.First, h.Last)
+		compacted := ""
+		if h.Compacted {
+			compacted = "; what was before has been compacted in etcd"
+		}
+		a.say("nothing has happened from revision %d on: etcd is at revision %d%s", h.First, h.Last, compacted)
 	case h.Omitted > 0:
 		a.say("%s; %s left out", covers, plural.Count(h.Omitted, "older event is", "older events are"))
 	case h.Compacted:

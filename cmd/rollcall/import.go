@@ -121,7 +121,7 @@ func (a *app) importFile(ctx context.Context, f importFlags) error {
 		a.warnConfig(p.service, p.after.Config.GetValue())
 	}
 	if left > 0 {
-		a.say("%s; see --force and --ttl", plural.Count(left, "endpoint under a lease is left to its server", "endpoints under a lease are left to their servers"))
+		a.say("%s: whether etcd has it or not; see --force and --ttl", plural.Count(left, "endpoint of the file was under a lease, and is left to its server", "endpoints of the file were under a lease, and are left to their servers"))
 	}
 	if len(refused) > 0 {
 		return fail(exitOther, "%s under a lease, and the file has other values: %s; nothing was written; "+
@@ -132,7 +132,7 @@ func (a *app) importFile(ctx context.Context, f importFlags) error {
 			return err
 		}
 	}
-	return a.printImported(done)
+	return a.printImported(done, left)
 }
 
 func planImports(ctx context.Context, client *clientv3.Client, wanted manifest, rules importRules) (plans []importPlan, err error) {
@@ -201,7 +201,8 @@ func (a *app) revokeUnused(ctx context.Context, client *clientv3.Client, lease c
 	}
 }
 
-func (a *app) printImported(done imported) error {
+// printImported prints what was written, and how many endpoints of the file were left to their servers.
+func (a *app) printImported(done imported, left int) error {
 	keys, several := 0, []string{}
 	for _, s := range done.Services {
 		keys += s.Keys
@@ -211,6 +212,8 @@ func (a *app) printImported(done imported) error {
 	}
 	what := plural.Count(keys, "key", "keys") + " of " + plural.Count(len(done.Services), "service", "services")
 	switch {
+	case keys == 0 && left > 0:
+		a.say("nothing was written")
 	case keys == 0:
 		a.say("etcd has all of it already; nothing was written")
 	case done.DryRun:
