@@ -109,14 +109,14 @@ func TestDoctorOfADuplicateID(t *testing.T) {
 			put1(t, client, "moved/a", endpointAt(restarted, "null"), lease)
 		}
 		put1(t, client, "moved/b", endpointAt(listen(t, healthpb.HealthCheckResponse_SERVING), "null"), other) // whose process has given "a" away
-		found, d := diagnose(t, exitWarnings, env, "moved", "restarted", "twins")
-		wantFindings(t, found, d, append(slices.Clone(healthy), "warning id-duplicate twins")...)
-		wantIn(t, "what", ofID(d, "id-duplicate")["twins"].What, `"twins/a" (lease `, ", before that ")
-		first.Close()
 		code := 0
 		if len(healthy) > 0 {
 			code = exitWarnings
 		}
+		found, d := diagnose(t, code, env, "moved", "restarted", "twins")
+		wantFindings(t, found, d, append(slices.Clone(healthy), "note id-duplicate twins")...)
+		wantIn(t, "what", ofID(d, "id-duplicate")["twins"].What, `"twins/a" (lease `, ", before that ")
+		first.Close()
 		found, d = diagnose(t, code, env, "twins")
 		wantFindings(t, found, d, healthy...)
 	})
