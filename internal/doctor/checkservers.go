@@ -40,35 +40,53 @@ func causeOf(_ *inventory.Instance, a Answer) string { return a.Error }
 
 // silentServers finds servers that cannot be reached. What is to be done depends on what becomes of their keys.
 func silentServers(f *Facts) (found []Finding) {
-	silent := func(what string, about func(*inventory.Instance, Answer) string, met func(*inventory.Instance) bool) []Finding {
-		return serversWhere(f, what, about, func(row *inventory.Instance, a Answer) bool { return !a.Connected && met(row) })
-	}
-	renewed := func(row *inventory.Instance) bool { return f.Watched[row.Lease].Renewed }
-	for _, finding := range silent("%s without a lease cannot be reached", causeOf, func(row *inventory.Instance) bool { return row.Lease == "" }) {
-		finding.Fix = "Nothing takes it out by itself: start the server, or remove its key. If it does run, see the network between here and there."
-		finding.Commands = append(finding.Commands, forEach(finding.rows, "rollcall rm --yes")...)
-		found = append(found, finding)
-	}
-	for _, finding := range silent("%s cannot be reached, although the lease is renewed", causeOf, renewed) {
-		finding.Fix = "What registered the server runs: see whether the server does, whether it listens at this address and port, and for firewalls " +
-			"between here and there. There is no key to remove: it would come back."
-		found = append(found, finding)
-	}
-	left := func(row *inventory.Instance, a Answer) string {
+	about := func(row *inventory.Instance, a Answer) string {
 		if ttl := f.Watched[row.Lease].TTL; ttl.Granted > 0 {
 			return fmt.Sprintf("%s; %d of %d s left", a.Error, ttl.Left, ttl.Granted)
 		}
 		return a.Error
 	}
-	for _, finding := range silent("%s cannot be reached, and nothing was seen to renew the lease", left, func(row *inventory.Instance) bool {
-		return row.Lease != "" && !renewed(row)
-	}) {
-		finding.Fix = "Wait: if the server has died, the end of the lease takes it out. Start the server again if it is needed."
-		finding.Commands = append(finding.Commands, call("rollcall get", finding.Service))
-		found = append(found, finding)
+	for _, kind := range silentKinds {
+		for _, finding := range serversWhere(f, kind.what, about, func(row *inventory.Instance, a Answer) bool {
+			watched, known := f.Watched[row.Lease]
+			return !a.Connected && kind.met(row.Lease != "", known, watched)
+		}) {
+			finding.Fix = kind.fix
+			finding.Commands = append(finding.Commands, kind.commands(finding)...)
+			found = append(found, finding)
+		}
 	}
 	return found
 }
+
+// silentKinds are what may become of the key of a server that cannot be reached.
+var silentKinds = []struct {
+	what, fix string
+	commands  func(Finding) [][]string
+	met       func(leased, lookedUp bool, lease Watched) bool
+}{
+	{"%s without a lease cannot be reached",
+		"Nothing takes it out by itself: start the server, or remove its key. If it does run, see the network between here and there.",
+		func(f Finding) [][]string { return forEach(f.rows, "rollcall rm --yes") },
+		func(leased, _ bool, _ Watched) bool { return !leased }},
+	{"%s cannot be reached, although the lease is renewed",
+		"What registered the server runs: see whether the server does, whether it listens at this address and port, and for firewalls " +
+			"between here and there. There is no key to remove: it would come back.",
+		func(Finding) [][]string { return nil },
+		func(_, _ bool, lease Watched) bool { return lease.Renewed }},
+	{"%s cannot be reached, and nothing was seen to renew the lease",
+		"Wait: if the server has died, the end of the lease takes it out. Start the server again if it is needed.",
+		showLease, func(_, _ bool, lease Watched) bool { return lease.Through && !lease.Renewed }},
+	{"%s cannot be reached, and the lease was not watched for long enough to see whether it is renewed",
+		"Look a third of the TTL later whether more is left than if nothing had renewed it: then what registered the server runs. " +
+			"Else wait: the end of the lease takes it out.",
+		showLease, func(_, lookedUp bool, lease Watched) bool { return lookedUp && !lease.Through && !lease.Renewed }},
+	{"%s cannot be reached, and the lease could not be looked up",
+		"See what is found of etcd, and run doctor again: what is to be done depends on whether the lease is renewed.",
+		showLease, func(leased, lookedUp bool, _ Watched) bool { return leased && !lookedUp }},
+}
+
+func showLease(f Finding) [][]string { return calls("rollcall get", f.Service) }
 
 func strangeServers(f *Facts) []Finding {
 	return serversWhere(f, "connections to %s open, but no gRPC call is answered", causeOf,

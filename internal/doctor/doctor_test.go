@@ -223,37 +223,6 @@ func TestOthersRefusals(t *testing.T) {
 	}
 }
 
-// What to do about a server that cannot be reached depends on its lease.
-func TestSilentServers(t *testing.T) {
-	f := healthy()
-	ended := add(f, row("shop/b", inventory.Serving), row("shop/-c", inventory.Serving), row("shop/d", inventory.Serving))
-	rows := f.Services[0].Rows
-	ended.Lease, rows[2].Lease, rows[3].Lease = "bcd", "", "cde"
-	for _, r := range rows {
-		f.Answers[r.Addr] = Answer{Error: "refused"}
-	}
-	f.First["bcd"], f.First["cde"] = f.First["abc"], f.First["abc"]
-	f.Watched = map[string]Watched{"abc": {Renewed: true}, "bcd": {TTL: inventory.TTL{Granted: 30, Left: 12}}}
-	type told struct {
-		What     string
-		Commands [][]string
-	}
-	var got []told
-	for _, finding := range serverChecks[0].find(f) {
-		got = append(got, told{finding.What, finding.Commands})
-	}
-	ping := []string{"rollcall", "ping", "shop"}
-	want := []told{
-		{`1 endpoint without a lease cannot be reached: "shop/-c" (10.0.2.1:80: refused)`, [][]string{ping, {"rollcall", "rm", "--yes", "--", "shop", "-c"}}},
-		{`1 endpoint cannot be reached, although the lease is renewed: "shop/a" (10.0.0.1:80: refused)`, [][]string{ping}},
-		{`2 endpoints cannot be reached, and nothing was seen to renew the lease: "shop/b" (10.0.2.0:80: refused; 12 of 30 s left), ` +
-			`"shop/d" (10.0.2.2:80: refused)`, [][]string{ping, {"rollcall", "get", "shop"}}},
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("found differs (-want +got):\n%s", diff)
-	}
-}
-
 // Only keys can be granted by a role.
 func TestMissingRights(t *testing.T) {
 	for _, row := range []struct {

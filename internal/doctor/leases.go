@@ -35,6 +35,7 @@ const (
 type Watched struct {
 	TTL     inventory.TTL // when it was looked up last
 	Renewed bool          // a renewal was seen
+	Through bool          // it was watched for as long as etcd's client takes to send one
 }
 
 // lookUp looks leases up; those that could not be looked up are missing.
@@ -109,7 +110,8 @@ func (g *gathering) awaitRenewals(ctx context.Context) {
 }
 
 // watch looks leases up until it is known whether they are renewed: until a renewal was seen, or none in the time
-// in which etcd's client sends one. It takes longestWatch at most, and leaves out leases that have ended.
+// in which etcd's client sends one. It takes longestWatch at most. A new leader gives every lease its whole TTL:
+// the watch then begins anew.
 func (g *gathering) watch(ctx context.Context, leases []clientv3.LeaseID) {
 	g.Watched = make(map[string]Watched)
 	type look struct {
@@ -121,16 +123,18 @@ func (g *gathering) watch(ctx context.Context, leases []clientv3.LeaseID) {
 		asked := time.Now()
 		ttls := g.lookUp(ctx, leases)
 		for lease, ttl := range ttls {
-			if _, again := first[lease]; !again {
+			if earlier, again := first[lease]; !again || earlier.ttl.Term != ttl.Term {
 				first[lease] = look{ttl, time.Now()}
 			}
-			passed := int64(asked.Sub(first[lease].at) / time.Second)
-			g.Watched[inventory.LeaseText(lease)] = Watched{ttl, passed > 0 && ttl.Left > first[lease].ttl.Left-passed}
+			watched := asked.Sub(first[lease].at)
+			passed := int64(watched / time.Second)
+			due := time.Duration(ttl.Granted)*time.Second/renewals + betweenLooks
+			g.Watched[inventory.LeaseText(lease)] = Watched{ttl, passed > 0 && ttl.Left > first[lease].ttl.Left-passed, ttl.Granted == 0 || watched > due}
 		}
 		leases = slices.DeleteFunc(leases, func(lease clientv3.LeaseID) bool {
-			ttl, known := ttls[lease]
-			due := time.Duration(ttl.Granted)*time.Second/renewals + betweenLooks
-			return !known || ttl.Granted == 0 || g.Watched[inventory.LeaseText(lease)].Renewed || asked.Sub(first[lease].at) > due
+			_, known := ttls[lease]
+			watched := g.Watched[inventory.LeaseText(lease)]
+			return !known || watched.Renewed || watched.Through
 		})
 		if len(leases) == 0 || time.Since(begun) > longestWatch-betweenLooks || !sleep(ctx, betweenLooks) {
 			return

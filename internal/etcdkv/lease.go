@@ -19,10 +19,11 @@ import (
 // leaseQuestions is how many leases are asked about at once.
 const leaseQuestions = 16
 
-// TTL is what etcd tells of a lease. Both are 0 for one that has ended.
+// TTL is what etcd tells of a lease. It is zero for one that has ended.
 type TTL struct {
-	Granted int64 // seconds
-	Left    int64 // seconds, when it was looked up
+	Granted int64  // seconds
+	Left    int64  // seconds, when it was looked up
+	Term    uint64 // of raft, of the member that answered: a new leader renews all leases
 }
 
 // TTLs asks etcd for the TTL of each lease, of several at once, until the context ends. The result
@@ -65,5 +66,5 @@ func ttlOf(ctx context.Context, client clientv3.Lease, lease clientv3.LeaseID) (
 	if err != nil {
 		return TTL{}, fmt.Errorf("look up lease %x: %w", int64(lease), err)
 	}
-	return TTL{Granted: resp.GrantedTTL, Left: resp.TTL}, nil
+	return TTL{resp.GrantedTTL, resp.TTL, resp.RaftTerm}, nil
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 )
 
-// TTL is what etcd tells of a lease. Both its fields are 0 for one that has ended.
+// TTL is what etcd tells of a lease. It is zero for one that has ended.
 type TTL = etcdkv.TTL
 
 // Leases returns the leases that keys are under, each once.

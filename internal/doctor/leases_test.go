@@ -1,0 +1,111 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package doctor
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall/internal/inventory"
+	"github.com/rollcall-grpc/rollcall/internal/test/fakeetcd"
+)
+
+// What to do about a server that cannot be reached depends on its lease.
+func TestSilentServers(t *testing.T) {
+	f := healthy()
+	ended := add(f, row("shop/b", inventory.Serving), row("shop/-c", inventory.Serving), row("shop/d", inventory.Serving), row("shop/e", inventory.Serving))
+	rows := f.Services[0].Rows
+	ended.Lease, rows[2].Lease, rows[3].Lease, rows[4].Lease = "bcd", "", "cde", "def"
+	for _, r := range rows {
+		f.Answers[r.Addr] = Answer{Error: "refused"}
+	}
+	f.First["bcd"], f.First["cde"], f.First["def"] = f.First["abc"], f.First["abc"], f.First["abc"]
+	f.Watched = map[string]Watched{"abc": {Renewed: true}, "bcd": {TTL: inventory.TTL{Granted: 30, Left: 12}, Through: true}, "def": {TTL: inventory.TTL{Granted: 60, Left: 45}}}
+	type told struct {
+		What     string
+		Commands [][]string
+	}
+	var got []told
+	for _, finding := range serverChecks[0].find(f) {
+		got = append(got, told{finding.What, finding.Commands})
+	}
+	ping, get := []string{"rollcall", "ping", "shop"}, []string{"rollcall", "get", "shop"}
+	want := []told{
+		{`1 endpoint without a lease cannot be reached: "shop/-c" (10.0.2.1:80: refused)`, [][]string{ping, {"rollcall", "rm", "--yes", "--", "shop", "-c"}}},
+		{`1 endpoint cannot be reached, although the lease is renewed: "shop/a" (10.0.0.1:80: refused)`, [][]string{ping}},
+		{`1 endpoint cannot be reached, and nothing was seen to renew the lease: "shop/b" (10.0.2.0:80: refused; 12 of 30 s left)`, [][]string{ping, get}},
+		{`1 endpoint cannot be reached, and the lease was not watched for long enough to see whether it is renewed: "shop/e" (10.0.2.3:80: refused; 45 of 60 s left)`, [][]string{ping, get}},
+		{`1 endpoint cannot be reached, and the lease could not be looked up: "shop/d" (10.0.2.2:80: refused)`, [][]string{ping, get}},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("found differs (-want +got):\n%s", diff)
+	}
+}
+
+// Only what is seen of a lease under one leader tells whether it is renewed: a new one gives every lease its whole TTL.
+func TestWatch(t *testing.T) {
+	renew := func(t *testing.T, _ *fakeetcd.Store, conn *fakeetcd.Conn, lease clientv3.LeaseID) {
+		if _, err := conn.Client.KeepAliveOnce(t.Context(), lease); err != nil {
+			t.Error(err)
+		}
+	}
+	elect := func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn, lease clientv3.LeaseID) {
+		store.SetTerm(9)
+		renew(t, store, conn, lease)
+	}
+	for _, row := range []struct {
+		name  string
+		ttl   int64
+		after time.Duration // of the grant; the watch begins 3 s after it
+		what  func(*testing.T, *fakeetcd.Store, *fakeetcd.Conn, clientv3.LeaseID)
+		want  string
+	}{
+		{"renewed", 30, 9500 * time.Millisecond, renew, "renewed"},
+		{"not renewed", 30, 2 * time.Second, renew, "through"},
+		{"a new leader at once", 20, 4500 * time.Millisecond, elect, "through"},
+		{"a new leader late", 30, 9500 * time.Millisecond, elect, "unknown"},
+		{"a long TTL", 60, time.Second, renew, "unknown"},
+		{"ended", 12, 4500 * time.Millisecond, func(_ *testing.T, store *fakeetcd.Store, _ *fakeetcd.Conn, lease clientv3.LeaseID) {
+			store.ExpireLease(lease)
+		}, "through"},
+		{"not looked up", 30, time.Second, func(_ *testing.T, _ *fakeetcd.Store, conn *fakeetcd.Conn, _ clientv3.LeaseID) {
+			conn.Fail(fakeetcd.TimeToLive, errors.New("broken"))
+		}, "missing"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := fakeetcd.New()
+				defer store.Close()
+				conn := store.Connect(context.Background())
+				granted, err := conn.Client.Grant(t.Context(), row.ttl)
+				if err != nil {
+					t.Fatal(err)
+				}
+				time.AfterFunc(row.after, func() { row.what(t, store, conn, granted.ID) })
+				time.Sleep(3 * time.Second)
+				g := &gathering{Facts: &Facts{}, opts: Options{Client: conn.Client, Timeout: time.Second}}
+				g.watch(t.Context(), []clientv3.LeaseID{granted.ID})
+				lease, known := g.Watched[inventory.LeaseText(granted.ID)]
+				got := "unknown"
+				switch {
+				case !known:
+					got = "missing"
+				case lease.Renewed:
+					got = "renewed"
+				case lease.Through:
+					got = "through"
+				}
+				if got != row.want {
+					t.Errorf("it is %s (%+v), want %s", got, lease, row.want)
+				}
+			})
+		})
+	}
+}
