@@ -65,7 +65,7 @@ func Gather(ctx context.Context, opts Options) *Facts {
 		take func(context.Context)
 	}{
 		{"reading users and roles", g.access}, {"listing keys", g.list}, {"looking up leases", g.leases}, {"dialling servers", g.dial},
-		{"waiting for renewals of leases", g.awaitRenewals},
+		{"reading the past of keys", g.formerLeases}, {"waiting for renewals of leases", g.awaitRenewals},
 	} {
 		if ctx.Err() == nil {
 			g.step(step.name)
@@ -80,7 +80,8 @@ func Gather(ctx context.Context, opts Options) *Facts {
 // gathering is how far the facts have come.
 type gathering struct {
 	*Facts
-	opts Options
+	opts    Options
+	emptied map[string]clientv3.LeaseID // by key: the lease before the present one, if it is alive and has no key
 }
 
 func (g *gathering) step(name string) {

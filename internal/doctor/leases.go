@@ -25,8 +25,9 @@ const (
 	betweenLooks = time.Second
 	// longestWatch bounds how long leases are watched for a renewal: enough for a TTL of 30 s.
 	longestWatch = 12 * time.Second
-	// writesBack is how many writes of a key are looked through for one under another lease.
-	writesBack = 5
+	// keysBack and writesBack are how many keys are looked through for an earlier lease, those that were written last,
+	// and how many writes of each: 500 reads at most.
+	keysBack, writesBack = 100, 5
 	// readsAtOnce is how many reads of earlier revisions are under way at the same time.
 	readsAtOnce = 16
 )
@@ -97,11 +98,10 @@ func (g *gathering) awaitRenewals(ctx context.Context) {
 		return dialled && row.Status == inventory.Serving && !answer.serves()
 	})
 	silent := slices.DeleteFunc(slices.Clone(suspects), func(row inventory.Instance) bool { return g.Answers[row.Addr].Connected })
-	contested := g.formerLeases(ctx)
-	g.watch(ctx, append(inventory.Leases(silent), slices.Collect(maps.Values(contested))...))
+	g.watch(ctx, append(inventory.Leases(silent), slices.Collect(maps.Values(g.emptied))...))
 	g.Former = make(map[string]string)
-	for _, row := range g.rowsWhere(func(row *inventory.Instance) bool { return contested[row.Key] != 0 }) {
-		if lease := inventory.LeaseText(contested[row.Key]); g.Watched[lease].Renewed {
+	for _, row := range g.rowsWhere(func(row *inventory.Instance) bool { return g.emptied[row.Key] != 0 }) {
+		if lease := inventory.LeaseText(g.emptied[row.Key]); g.Watched[lease].Renewed {
 			g.Former[row.Key] = lease
 			suspects = append(suspects, row)
 		}
@@ -142,16 +142,18 @@ func (g *gathering) watch(ctx context.Context, leases []clientv3.LeaseID) {
 	}
 }
 
-// formerLeases returns, by key, leases that had the key before its present one, are alive and have no key left.
-// A server that died and was started again leaves such a lease behind until it ends; whoever renews one
-// waits for the key.
-func (g *gathering) formerLeases(ctx context.Context) map[string]clientv3.LeaseID {
+// formerLeases finds leases that had a key before its present one, are alive and have no key left. A server that
+// died and was started again leaves such a lease behind until it ends; whoever renews one may wait for the key.
+// What there is no time for is left out.
+func (g *gathering) formerLeases(ctx context.Context) {
 	rows := g.rowsWhere(func(row *inventory.Instance) bool {
 		return usable(row) && row.Lease != "" && row.ModRevision > row.CreateRevision
 	})
+	slices.SortFunc(rows, func(a, b inventory.Instance) int { return cmp.Compare(b.ModRevision, a.ModRevision) })
+	rows = rows[:min(len(rows), keysBack)]
 	ctx, cancel := context.WithTimeout(ctx, listing*g.opts.Timeout)
 	defer cancel()
-	found := make(map[string]clientv3.LeaseID)
+	g.emptied = make(map[string]clientv3.LeaseID)
 	var mu sync.Mutex
 	var failed error
 	var wg sync.WaitGroup
@@ -165,13 +167,14 @@ func (g *gathering) formerLeases(ctx context.Context) map[string]clientv3.LeaseI
 			defer mu.Unlock()
 			failed = cmp.Or(failed, err)
 			if lease != clientv3.NoLease {
-				found[row.Key] = lease
+				g.emptied[row.Key] = lease
 			}
 		})
 	}
 	wg.Wait()
-	g.missKeys("earlier leases of keys", failed)
-	return found
+	if failed != nil {
+		g.miss("earlier leases of keys", failed)
+	}
 }
 
 // formerLease returns the lease that had a key before its present one, if it is alive and has no key.

@@ -6,6 +6,7 @@ package doctor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -108,4 +109,55 @@ func TestWatch(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A large system whose keys were all written again is looked through within bounds, and what takes too long is no fault of it.
+func TestFormerLeasesOfManyKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fakeetcd.New()
+		defer store.Close()
+		conn := store.Connect(context.Background())
+		grant := func() clientv3.LeaseID {
+			granted, err := conn.Client.Grant(t.Context(), 600)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return granted.ID
+		}
+		earlier, present := grant(), grant()
+		write := func(key string, lease clientv3.LeaseID) {
+			put(t, conn.Client, key, "10.0.0.1:80", clientv3.WithLease(lease))
+		}
+		write("shop/0", earlier) // before all others
+		const keys = 2 * keysBack
+		for i := range writesBack + 2 {
+			for n := range keys {
+				write(fmt.Sprintf("shop/%d", n), present)
+			}
+			if i == 0 {
+				write("shop/150", earlier)
+			}
+		}
+		write("shop/9", earlier)
+		write("shop/9", present)
+		var s Service
+		for _, kv := range store.KeyValues() {
+			r := row(string(kv.Key), inventory.Serving)
+			r.Lease, r.CreateRevision, r.ModRevision = inventory.LeaseText(present), kv.CreateRevision, kv.ModRevision
+			s.Rows = append(s.Rows, r)
+		}
+		g := &gathering{Facts: &Facts{Services: []Service{s}}, opts: Options{Client: conn.Client, Timeout: time.Second}}
+		g.formerLeases(t.Context())
+		if diff := cmp.Diff(map[string]clientv3.LeaseID{"shop/9": earlier}, g.emptied); diff != "" || len(g.Unknown) > 0 {
+			t.Errorf("found differs (-want +got):\n%s, unknown %q", diff, g.Unknown)
+		}
+		if reads := conn.Calls(fakeetcd.Get); reads > keysBack*writesBack {
+			t.Errorf("%d reads", reads)
+		}
+		conn.SetHook(func(ctx context.Context, _ fakeetcd.Call) error { <-ctx.Done(); return ctx.Err() })
+		g.formerLeases(t.Context())
+		if len(g.Unread) > 0 || len(g.Unknown) != 1 || len(g.emptied) > 0 {
+			t.Errorf("where time runs out: unread %q, unknown %q, found %v", g.Unread, g.Unknown, g.emptied)
+		}
+	})
 }
