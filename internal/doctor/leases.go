@@ -15,6 +15,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/rollcall-grpc/rollcall/internal/backoff"
 	"github.com/rollcall-grpc/rollcall/internal/inventory"
 )
 
@@ -63,7 +64,7 @@ func (g *gathering) leases(ctx context.Context) {
 		ttl, known := g.First[row.Lease]
 		return known && ending(ttl)
 	})
-	if len(suspects) > 0 && sleep(ctx, secondLook) {
+	if len(suspects) > 0 && backoff.Sleep(ctx, secondLook, nil) == nil {
 		g.Second = byText(g.lookUp(ctx, inventory.Leases(suspects)))
 		g.readAgain(ctx, suspects)
 	}
@@ -77,17 +78,6 @@ func (g *gathering) rowsWhere(met func(*inventory.Instance) bool) (rows []invent
 		}
 	}
 	return rows
-}
-
-func sleep(ctx context.Context, d time.Duration) (slept bool) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // awaitRenewals finds out whether the leases of servers that seem to be at fault are renewed, and those that had a key
@@ -136,7 +126,7 @@ func (g *gathering) watch(ctx context.Context, leases []clientv3.LeaseID) {
 			watched := g.Watched[inventory.LeaseText(lease)]
 			return !known || watched.Renewed || watched.Through
 		})
-		if len(leases) == 0 || time.Since(begun) > longestWatch-betweenLooks || !sleep(ctx, betweenLooks) {
+		if len(leases) == 0 || time.Since(begun) > longestWatch-betweenLooks || backoff.Sleep(ctx, betweenLooks, nil) != nil {
 			return
 		}
 	}

@@ -46,7 +46,7 @@ var layers = []struct {
 	{"internal/inventory", ". internal/etcdkv internal/printable", "what people see of a snapshot comes from one place, whatever shows it"},
 	{"internal/top", ". internal/inventory internal/plural internal/printable", "a live view shows rows, and knows no command"},
 	{"internal/cluster", "internal/etcdkv internal/plural internal/printable", "it asks etcd's members, and knows nothing of Rollcall"},
-	{"internal/doctor", ". internal/cluster internal/inventory internal/plural internal/printable", "checks judge facts; what outputs know it is handed"},
+	{"internal/doctor", ". internal/backoff internal/cluster internal/inventory internal/plural internal/printable", "checks judge facts; what outputs know it is handed"},
 	{"internal/timeline", ".", "it dates a history, whoever shows it"},
 	{"internal/edit", ". internal/plural internal/printable", "commands and pages change keys in the same way"},
 	{"internal/healthcheck", ". internal/backoff internal/printable", "it checks and registers, whichever command asks"},
