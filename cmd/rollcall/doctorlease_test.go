@@ -5,6 +5,7 @@ package main
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -48,6 +49,7 @@ func TestDoctorOfSilentServers(t *testing.T) {
 		put1(t, client, "ending/a", endpointAt("127.0.0.1:1", "null"), grant(t, client, 6))
 		env := []string{"ROLLCALL_ENDPOINTS=" + etcd.Endpoints()[0]}
 		found, d := diagnose(t, exitErrors, env)
+		found = slices.DeleteFunc(found, func(f string) bool { return strings.HasPrefix(f, "warning lease-ending ") }) // on a slow machine
 		wantFindings(t, found, d, append(slices.Clone(healthy), "error server-silent dead", "error server-silent immortal", "error server-silent renewed",
 			"warning lease-none immortal")...)
 		silent := ofID(d, "server-silent")
