@@ -184,8 +184,12 @@ func (a *app) changeContexts(change func(file *contextFile) (done string, err er
 	if err != nil {
 		return err
 	}
-	if file, err = file.save(); err != nil {
+	file, laidOut, err := file.save()
+	if err != nil {
 		return fmt.Errorf("write the contexts: %w", err)
+	}
+	if !laidOut {
+		a.say("%s has values over several lines, or other YAML whose layout cannot be kept: it was written anew", file.path)
 	}
 	if a.json() {
 		return a.printJSON(newList(file))

@@ -82,19 +82,56 @@ func setField(mapping *yaml.Node, name, value string) {
 		mapping.Content = append(mapping.Content, textNode(name), valueNode(name, value))
 		return
 	case value == "":
-		mapping.Content = slices.Delete(mapping.Content, at, at+2)
+		remove(mapping, at, 2)
 		return
 	}
 	old := mapping.Content[at+1]
 	if text, err := settingText(old); err != nil || text != value {
 		node := valueNode(name, value)
-		node.HeadComment, node.LineComment, node.FootComment = old.HeadComment, old.LineComment, old.FootComment
 		if node.Kind == yaml.SequenceNode && old.Kind == node.Kind {
-			node.Style = old.Style
+			setItems(old, node.Content)
+			return
 		}
+		node.HeadComment, node.LineComment, node.FootComment = old.HeadComment, old.LineComment, old.FootComment
 		mapping.Content[at+1] = node
 	}
 }
+
+// setItems makes a list have other items. Those that it has already stay as they are written.
+func setItems(list *yaml.Node, items []*yaml.Node) {
+	at := func(items []*yaml.Node, item *yaml.Node) int {
+		return slices.IndexFunc(items, func(other *yaml.Node) bool { return other.Value == item.Value })
+	}
+	for i, item := range items {
+		if old := at(list.Content, item); old >= 0 {
+			items[i] = list.Content[old]
+		}
+	}
+	for i := len(list.Content) - 1; i >= 0; i-- {
+		if at(items, list.Content[i]) < 0 {
+			remove(list, i, 1)
+		}
+	}
+	list.Content = items
+}
+
+// remove removes n nodes, a field of a mapping or an item of a list. The comment below them is not about them alone:
+// it goes to what stands before them, or else after them.
+func remove(from *yaml.Node, at, n int) {
+	comment := from.Content[at].FootComment
+	from.Content = slices.Delete(from.Content, at, at+n)
+	switch {
+	case comment == "":
+	case at > 0:
+		from.Content[at-n].FootComment = joinedComments(from.Content[at-n].FootComment, comment)
+	case len(from.Content) > 0:
+		from.Content[0].HeadComment = joinedComments(comment, from.Content[0].HeadComment)
+	default:
+		from.FootComment = joinedComments(comment, from.FootComment)
+	}
+}
+
+func joinedComments(a, b string) string { return strings.Trim(a+"\n\n"+b, "\n") }
 
 func textNode(text string) *yaml.Node {
 	node := new(yaml.Node)
@@ -114,59 +151,78 @@ func valueNode(name, value string) *yaml.Node {
 	return list
 }
 
-// save writes the file anew, readable by its owner alone, and reads it again.
-func (f *contextFile) save() (*contextFile, error) {
-	text, err := f.changed()
+// save writes the file anew, readable by its owner alone, and reads it again. It reports whether the layout was kept.
+func (f *contextFile) save() (saved *contextFile, laidOut bool, err error) {
+	text, laidOut, err := f.changed()
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	path := f.path
-	if target, err := filepath.EvalSymlinks(path); err == nil {
-		path = target
-	}
+	path := linkTarget(f.path)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	temporary, err := os.CreateTemp(filepath.Dir(path), ".rollcall-*") // readable by its owner alone
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer os.Remove(temporary.Name()) // if it is still there
 	_, err = temporary.WriteString(text)
 	if err := errors.Join(err, temporary.Sync(), temporary.Close()); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if err := os.Rename(temporary.Name(), path); err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return parseContexts(f.path, text)
+	saved, err = parseContexts(f.path, text)
+	return saved, laidOut, err
+}
+
+// linkTarget follows links from a path, also one that leads nowhere yet.
+func linkTarget(path string) string {
+	for range 100 { // of a circle the file could not be read
+		if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
+			path = filepath.Join(dir, filepath.Base(path))
+		}
+		target, err := os.Readlink(path)
+		if err != nil {
+			break
+		}
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(filepath.Dir(path), target)
+		}
+		path = target
+	}
+	return path
 }
 
 // changed returns the text with the changes. The encoder has spaces and empty lines of its own, so those of the file
-// are put back, unless that would change what it says.
-func (f *contextFile) changed() (string, error) {
+// are put back, unless that would change what it says: it reports whether they are as they were.
+func (f *contextFile) changed() (text string, laidOut bool, err error) {
 	original, err := parseContexts(f.path, f.text)
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	before, err := original.encoded()
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	after, err := f.encoded()
 	if err != nil {
-		return "", err
+		return "", false, err
+	}
+	if len(original.fields().Content) == 0 { // comments at most
+		return after, true, nil
 	}
 	want, err := parseContexts(f.path, after)
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
-	text := withLayout(f.text, before, after)
+	text, laidOut = withLayout(f.text, before, after)
 	got, err := parseContexts(f.path, text)
-	if err != nil || got.current != want.current || !maps.EqualFunc(got.contexts, want.contexts, maps.Equal) {
-		return after, nil
+	if !laidOut || err != nil || got.current != want.current || !maps.EqualFunc(got.contexts, want.contexts, maps.Equal) {
+		return after, after == before, nil
 	}
-	return text, nil
+	return text, true, nil
 }
 
 func (f *contextFile) encoded() (string, error) {
@@ -183,8 +239,15 @@ func (f *contextFile) encoded() (string, error) {
 }
 
 // withLayout makes the change from before to after in a text that has the lines of before, but with other spaces and
-// quotes, and with empty lines. It returns after if the text has other lines than that.
-func withLayout(text, before, after string) string {
+// quotes, with empty lines, and marks where the document begins and ends. It reports whether the text has no others.
+func withLayout(text, before, after string) (changed string, ok bool) {
+	if before == after {
+		return text, true
+	}
+	if strings.Count(text, "\n") == strings.Count(text, "\r\n") && strings.Contains(text, "\n") {
+		changed, ok = withLayout(strings.ReplaceAll(text, "\r\n", "\n"), before, after)
+		return strings.ReplaceAll(changed, "\n", "\r\n"), ok
+	}
 	if !strings.HasSuffix(text, "\n") {
 		text += "\n"
 	}
@@ -193,9 +256,13 @@ func withLayout(text, before, after string) string {
 	begins, ends := make(map[int]int), map[int]int{0: 0}
 	at, in, lines := 0, 0, slices.Collect(strings.Lines(before))
 	for line := range strings.Lines(text) {
-		if strings.TrimSpace(line) != "" {
+		switch strings.TrimRight(line, " \t\n") {
+		case "", "...":
+		case "---":
+			ends[at] = in + len(line)
+		default:
 			if len(lines) == 0 || squeezed(line) != squeezed(lines[0]) {
-				return after
+				return "", false
 			}
 			begins[at] = in
 			at += len(lines[0])
@@ -212,10 +279,7 @@ func withLayout(text, before, after string) string {
 		}
 	}
 	changed, err := udiff.Apply(text, edits)
-	if err != nil || len(lines) > 0 {
-		return after
-	}
-	return changed
+	return changed, err == nil && len(lines) == 0
 }
 
 // withoutEmpty returns a text without its empty lines.

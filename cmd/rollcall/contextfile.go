@@ -65,10 +65,16 @@ func loadContexts(path string) (*contextFile, error) {
 // parseContexts reads the text of a file of contexts.
 func parseContexts(path, text string) (*contextFile, error) {
 	f := &contextFile{path: path, contexts: make(map[string]map[string]string), text: text, document: new(yaml.Node)}
-	if err := yaml.NewDecoder(strings.NewReader(text)).Decode(f.document); errors.Is(err, io.EOF) { // nothing but comments
+	documents, second := yaml.NewDecoder(strings.NewReader(text)), new(yaml.Node)
+	if err := documents.Decode(f.document); errors.Is(err, io.EOF) { // nothing but comments
 		f.document = &yaml.Node{Kind: yaml.DocumentNode, HeadComment: strings.TrimSpace(text), Content: []*yaml.Node{{Kind: yaml.MappingNode}}}
 		return f, nil
 	} else if err != nil {
+		return nil, fmt.Errorf("%s: %s", path, strings.TrimPrefix(err.Error(), "yaml: "))
+	}
+	if err := documents.Decode(second); err == nil {
+		return nil, fmt.Errorf("%s: line %d: another YAML document begins; a file of contexts is one", path, second.Line)
+	} else if !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("%s: %s", path, strings.TrimPrefix(err.Error(), "yaml: "))
 	}
 	err := eachField(f.document.Content[0], func(name string, value *yaml.Node) (err error) {
