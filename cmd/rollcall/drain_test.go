@@ -18,6 +18,8 @@ func TestDrainPreview(t *testing.T) {
 	put1(t, client, "plain/a", `{"Addr":"10.0.0.1:80"}`)
 	put1(t, client, "plain/b", `{"Addr":"10.0.0.1:80"}`) // is called rather than a
 	put1(t, client, "plain/c", `{"Addr":"10.0.0.2:80","Metadata":{"weight":3}}`)
+	put1(t, client, "down/a", `{"Addr":"10.0.0.1:80","Metadata":{"status":"draining"}}`)
+	put1(t, client, "down/b", `{"Addr":"10.0.0.2:80","Metadata":{"status":"draining","weight":3}}`)
 	before := revisionOf(t, client)
 	preview := func(name string, args ...string) {
 		t.Helper()
@@ -29,6 +31,8 @@ func TestDrainPreview(t *testing.T) {
 	preview("drain-preview", "zoned", "a", "10.0.0.3:80")
 	preview("drain-preview-already", "zoned", "d", "a")
 	preview("drain-preview-plain", "plain", "b")
+	preview("drain-preview-none-serving", "down", "a")
+	preview("drain-preview-last", "zoned", "a", "b", "c", "--force")
 	preview("drain-preview-all", "plain", "a", "b", "c", "--force")
 	if revisionOf(t, client) != before {
 		t.Error("a dry run wrote")

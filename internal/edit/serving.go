@@ -112,9 +112,14 @@ func TakingCalls(snap *rollcall.Snapshot, drained []Key) []*rollcall.Instance {
 	for _, k := range drained {
 		drains[k.Key] = true
 	}
+	return newest(snap, func(inst *rollcall.Instance) bool { return !drains[inst.Key] && !inst.Draining() })
+}
+
+// newest returns the instances that clients could call, of those that are wanted: one an address and sorted by key.
+func newest(snap *rollcall.Snapshot, want func(*rollcall.Instance) bool) []*rollcall.Instance {
 	newest := make(map[string]*rollcall.Instance)
 	for inst := range snap.All() {
-		if drains[inst.Key] || inst.Draining() || rollcall.HostPort(inst.Addr) != nil {
+		if !want(inst) || rollcall.HostPort(inst.Addr) != nil {
 			continue
 		}
 		if other := newest[inst.Addr]; other == nil || inst.NewerThan(other) {

@@ -11,7 +11,7 @@ import (
 )
 
 // CallShare is what an endpoint gets of the calls, as parts of 1, before and after others or it drain:
-// of all calls, and of those that stay in its zone. With no endpoint left to call, calls stay where they are.
+// of all calls, and of those that stay in its zone. Where all drain, clients call all.
 type CallShare struct {
 	ID         string  `json:"id"`
 	Addr       string  `json:"addr"`
@@ -56,13 +56,18 @@ func (w weights) shares(inst *rollcall.Instance, zone string) (ofAll, ofZone flo
 // sorted by key, in proportion to their weights, and which part of all calls moves. Of those that drain already, it has
 // the given ones.
 func PreviewDrain(snap *rollcall.Snapshot, keys []Key) (rows []CallShare, moved float64) {
-	return shareCalls(TakingCalls(snap, nil), TakingCalls(snap, keys), keys)
+	return shareCalls(called(snap, nil), called(snap, keys), keys)
+}
+
+// called returns the instances that clients call if some keys drain: all of them where all drain.
+func called(snap *rollcall.Snapshot, drained []Key) []*rollcall.Instance {
+	if taking := TakingCalls(snap, drained); len(taking) > 0 {
+		return taking
+	}
+	return newest(snap, func(*rollcall.Instance) bool { return true })
 }
 
 func shareCalls(before, after []*rollcall.Instance, drained []Key) (rows []CallShare, moved float64) {
-	if len(after) == 0 {
-		after = before
-	}
 	from, to := weigh(before), weigh(after)
 	all := slices.Concat(before, after)
 	for _, k := range drained {

@@ -27,7 +27,7 @@ func TestShareCalls(t *testing.T) {
 			{Before: 0.5, ZoneBefore: 2. / 3}, {Before: 0.25, After: 0.5, ZoneBefore: 1. / 3, ZoneAfter: 1}, {Before: 0.25, After: 0.5, ZoneBefore: 1, ZoneAfter: 1}}},
 		{"the last of a zone", []*rollcall.Instance{a, b, c}, []*rollcall.Instance{a, b}, 0.25, []CallShare{
 			{Before: 0.5, After: 2. / 3, ZoneBefore: 2. / 3, ZoneAfter: 2. / 3}, {Before: 0.25, After: 1. / 3, ZoneBefore: 1. / 3, ZoneAfter: 1. / 3}, {Before: 0.25, ZoneBefore: 1}}},
-		{"all: they are called nevertheless", []*rollcall.Instance{a, c}, nil, 0, []CallShare{
+		{"all: they are called nevertheless", []*rollcall.Instance{a, c}, []*rollcall.Instance{a, c}, 0, []CallShare{
 			{Before: 2. / 3, After: 2. / 3, ZoneBefore: 1, ZoneAfter: 1}, {Before: 1. / 3, After: 1. / 3, ZoneBefore: 1, ZoneAfter: 1}}},
 		{"another at the same address takes over", []*rollcall.Instance{a}, []*rollcall.Instance{c}, 1, []CallShare{
 			{Before: 1, ZoneBefore: 1}, {After: 1, ZoneAfter: 1}}},
