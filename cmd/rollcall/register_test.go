@@ -62,6 +62,29 @@ func TestRegister(t *testing.T) {
 	wantNothingLeft(t, client, key)
 }
 
+// A key that another process keeps is not said to be removed.
+func TestRegisterLeavesWhatWasTakenOver(t *testing.T) {
+	endpoint := sharedEtcd(t)
+	client := etcdClient(t, endpoint)
+	const key = "t-taken/blue"
+	s := begin(t, []string{"ROLLCALL_ENDPOINTS=" + endpoint}, "register", "t-taken", "--addr", "10.0.0.1:80", "--id", "blue")
+	eventually(t, "the key is printed", func() bool { return strings.Contains(s.stdout.String(), key) })
+	grant, err := client.Grant(t.Context(), 60)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put1(t, client, key, `{"Addr":"10.0.0.2:80"}`, clientv3.WithLease(grant.ID))
+	eventually(t, "the successor is reported", func() bool { return strings.Contains(s.stderr.String(), "was taken over by another process") })
+	s.interrupt()
+	if code := s.end(t); code != 0 {
+		t.Errorf("exit %d, want 0", code)
+	}
+	wantIn(t, "stderr", s.stderr.String(), `"t-taken/blue" was left to the process that took it over`)
+	if strings.Contains(s.stderr.String(), "was removed") || valueOf(t, client, key) == "" {
+		t.Errorf("the key of another: %q, stderr %q", valueOf(t, client, key), s.stderr.String())
+	}
+}
+
 // What register adds to the metadata can be left out.
 func TestRegisterNoOrigin(t *testing.T) {
 	endpoint := sharedEtcd(t)

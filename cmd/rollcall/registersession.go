@@ -130,11 +130,16 @@ func (s *registerSession) runUntilSignal(ctx context.Context, signals chan os.Si
 		s.abort()
 		return err
 	}
+	superseded := errors.Is(s.endpoint.Status().State.Err, rollcall.ErrSuperseded)
 	s.leave(context.WithoutCancel(ctx), "removing it")
 	if err := s.deregister(ctx); err != nil {
 		return err
 	}
-	s.a.say("%q was removed", s.entry.key())
+	if superseded {
+		s.a.say("%q was left to the process that took it over", s.entry.key())
+	} else {
+		s.a.say("%q was removed", s.entry.key())
+	}
 	return nil
 }
 
