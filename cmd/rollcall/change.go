@@ -32,7 +32,7 @@ func notFound(ctx context.Context, client *clientv3.Client, err error) error {
 	case errors.As(err, &missing) && missing.NoService:
 		return fail(exitNotFound, "%w%s; see rollcall ls", err, likeServices(ctx, client, missing.Service))
 	case missing != nil:
-		return fail(exitNotFound, "%w%s; see rollcall get %s", err, didYouMean(missing.Name, missing.IDs), missing.Service)
+		return fail(exitNotFound, "%w%s; see %s", err, didYouMean(missing.Name, missing.IDs), shellLineWith("rollcall get", missing.Service))
 	}
 	return err
 }
@@ -41,7 +41,7 @@ func notFound(ctx context.Context, client *clientv3.Client, err error) error {
 func checkNames(service string, names []string) (string, error) {
 	service, err := rollcall.ParseService(service)
 	if err == nil && slices.Contains(names, "") {
-		err = fail(exitUsage, "the id is empty; see rollcall get %s", service)
+		err = fail(exitUsage, "the id is empty; see %s", shellLineWith("rollcall get", service))
 	}
 	return service, err
 }

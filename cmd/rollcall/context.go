@@ -230,7 +230,7 @@ func newContextSet(a *app) *cobra.Command {
 			return a.changeContexts(func(file *contextFile) (string, error) {
 				hint := ""
 				if file.current != args[0] {
-					hint = fmt.Sprintf("; rollcall context use %s makes it the current one", args[0])
+					hint = fmt.Sprintf("; %s makes it the current one", shellLineWith("rollcall context use", args[0]))
 				}
 				return fmt.Sprintf("context %q is kept in %s%s", args[0], file.path, hint), a.keep(cmd.Root().PersistentFlags(), within(file.all(), args[0]))
 			})

@@ -6,7 +6,6 @@ package main
 import (
 	"crypto/tls"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -92,11 +91,7 @@ func (a *app) grant() string {
 
 // permit returns the command that grants the user a role, for some services or for all.
 func (a *app) permit(kind string, services ...string) []string {
-	role, flags := []string{"rollcall", "roles", kind}, []string{"--grant-to", a.who(), "--apply", "--user", "root"}
-	if slices.ContainsFunc(services, func(service string) bool { return strings.HasPrefix(service, "-") }) {
-		return slices.Concat(role, flags, []string{"--"}, services)
-	}
-	return slices.Concat(role, services, flags)
+	return commandWith("rollcall roles "+kind, services, "--grant-to", a.who(), "--apply", "--user", "root")
 }
 
 // refusal is what etcd did not permit: to read or write the keys from key up to, not including,

@@ -113,8 +113,8 @@ func (a *app) removeAll(ctx context.Context, client *clientv3.Client, service st
 	}
 	done, err := edit.Commit(ctx, client, steps)
 	if err != nil {
-		return fmt.Errorf("remove the keys of service %q, of which %d of %d have gone: %w; see rollcall get %s, and try again",
-			service, done.Steps, len(steps), err, shellQuote(service))
+		return fmt.Errorf("remove the keys of service %q, of which %d of %d have gone: %w; see %s, and try again",
+			service, done.Steps, len(steps), err, shellLineWith("rollcall get", service))
 	}
 	slices.Sort(keys)
 	return a.printRemoved(keys, leased, done.Revision)

@@ -230,6 +230,21 @@ func (a *app) printRole(r role) error {
 	return err
 }
 
+// commandWith returns the words of a command with names that others chose, and flags. Where a name looks like a flag,
+// the names are last, behind "--".
+func commandWith(command string, names []string, flags ...string) []string {
+	words := strings.Fields(command)
+	if slices.ContainsFunc(names, func(name string) bool { return strings.HasPrefix(name, "-") }) {
+		return slices.Concat(words, flags, []string{"--"}, names)
+	}
+	return slices.Concat(words, names, flags)
+}
+
+// shellLineWith is a command with names for a shell.
+func shellLineWith(command string, names ...string) string {
+	return shellLine(commandWith(command, names))
+}
+
 // shellLine is a command line for a shell.
 func shellLine(words []string) string {
 	quoted := make([]string, len(words))

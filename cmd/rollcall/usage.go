@@ -83,5 +83,5 @@ func meantAsKey(cmd *cobra.Command, args []string) string {
 	if service == "" || id == "" {
 		return ""
 	}
-	return fmt.Sprintf("; did you mean %s %s %s?", cmd.CommandPath(), shellQuote(service), shellQuote(id))
+	return fmt.Sprintf("; did you mean %s?", shellLineWith(cmd.CommandPath(), service, id))
 }

@@ -69,6 +69,20 @@ func accepts(args []string) error {
 	return cmd.ValidateArgs(cmd.Flags().Args())
 }
 
+// A suggested command runs as it stands, whatever the names in it.
+func TestCommandLinesOfAnyNames(t *testing.T) {
+	for _, row := range []struct{ got, want string }{
+		{shellLineWith("rollcall get", "team a/cart"), "rollcall get 'team a/cart'"},
+		{shellLineWith("rollcall rm", "cart", "-1"), "rollcall rm -- cart -1"},
+		{shellLine(commandWith("rollcall roles viewer", []string{"cart"}, "--apply")), "rollcall roles viewer cart --apply"},
+		{shellLine(commandWith("rollcall roles viewer", []string{"-cart"}, "--apply")), "rollcall roles viewer --apply -- -cart"},
+	} {
+		if row.got != row.want {
+			t.Errorf("got %s, want %s", row.got, row.want)
+		}
+	}
+}
+
 func TestManPages(t *testing.T) {
 	defer func(version, time string) { stampedVersion, stampedTime = version, time }(stampedVersion, stampedTime)
 	stampedVersion, stampedTime = "v1.2.3", "2026-03-04T05:06:07Z" // as those of a release
