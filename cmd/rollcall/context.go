@@ -300,10 +300,12 @@ func newContextDelete(a *app) *cobra.Command {
 			return a.changeContexts(func(file *contextFile) (string, error) {
 				_, err := file.find(args[0])
 				setField(file.all(), args[0], "")
+				hint := ""
 				if file.current == args[0] {
 					file.makeCurrent("")
+					hint = "; it was the current one, and none is now: see rollcall context use"
 				}
-				return fmt.Sprintf("context %q was deleted", args[0]), err
+				return fmt.Sprintf("context %q was deleted%s", args[0], hint), err
 			})
 		},
 	}

@@ -402,7 +402,7 @@ func TestDoctorProgress(t *testing.T) {
 	put1(t, client, "mute/a", endpointAt(mute.Addr().String(), "null"), kept(t, client, 60))
 	x := rollcallIn(t, []string{"ROLLCALL_ENDPOINTS=" + server.Endpoint()}, "doctor")
 	x.Await("dialling servers")
-	x.Await("0 of 1 endpoints asked")
+	x.Await("0 of 1 endpoint asked")
 	screen := x.Await("server-no-grpc")
 	if code := x.End(); code != exitWarnings || strings.Contains(screen, "asked") || strings.Contains(screen, "asking") {
 		t.Errorf("exit %d, want %d; the screen is\n%s", code, exitWarnings, screen)
