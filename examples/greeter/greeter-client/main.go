@@ -21,6 +21,7 @@ import (
 )
 
 func main() {
+	servers := flag.Int("servers", 1, "how many servers must have answered before calls are counted")
 	calls := flag.Int("calls", 110, "how many calls")
 	every := flag.Duration("every", time.Millisecond, "time between calls")
 	etcd := flag.String("etcd", "127.0.0.1:2379", "address of etcd")
@@ -29,7 +30,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	failed := greeter.Count(conn, *calls, *every)
+	failed := greeter.Count(conn, *servers, *calls, *every)
 	closeAll()
 	if failed > 0 {
 		os.Exit(1)

@@ -34,7 +34,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if greeter.Count(conn, 110, time.Millisecond) > 0 {
+	if greeter.Count(conn, 2, 110, time.Millisecond) > 0 {
 		os.Exit(1)
 	}
 }
