@@ -117,7 +117,7 @@ func calls(command string, names ...string) [][]string { return [][]string{call(
 // forEach returns a command line for each of the endpoints that a sentence names.
 func forEach(rows []*inventory.Instance, command string) (lines [][]string) {
 	for _, row := range rows[:min(len(rows), maxNamed)] {
-		lines = append(lines, call(command, row.Service, row.ID))
+		lines = append(lines, call(command, row.Service, cmp.Or(row.ID, row.Addr))) // an empty id cannot be named
 	}
 	return lines
 }
