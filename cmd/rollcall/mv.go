@@ -51,8 +51,9 @@ func newMv(a *app) *cobra.Command {
 			"before that on a terminal, and elsewhere wants --yes.\n\n" +
 			"An endpoint under a lease is kept by its server, which knows it by the old name and would put\n" +
 			"the old key back. mv refuses to move such a service. With --force it copies these endpoints\n" +
-			"under their own leases, so that both names work as long as the servers live, and leaves the old\n" +
-			"keys to them: they go when the servers are restarted under the new name.",
+			"under their own leases, and the service config, so that both names work as long as the servers\n" +
+			"live. The old keys go when the servers are restarted under the new name; the old service config\n" +
+			"stays until rollcall config rm.",
 		Example: "  rollcall mv my-service shop/my-service --dry-run\n  rollcall mv my-service shop/my-service --force",
 		Args:    usageArgs(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -28,7 +28,7 @@ const (
 // Moved is what Move did.
 type Moved struct {
 	Keys     []string // the new ones of endpoints
-	Left     []string // old keys under a lease, which stay beside the new ones
+	Left     []string // old keys under a lease, which stay beside the new ones, and the service configs with them
 	Configs  []string // the new keys of service configs
 	Revision int64
 }
@@ -211,7 +211,8 @@ func (m *move) moves() (ops []clientv3.Op) {
 	for _, kv := range slices.Concat(m.keys, m.configs) {
 		key := string(kv.Key)
 		writes := []clientv3.Op{clientv3.OpPut(m.renamed(kv), string(kv.Value), clientv3.WithLease(clientv3.LeaseID(kv.Lease)))}
-		if kv.Lease == 0 {
+		isConfig := strings.HasPrefix(key, rollcall.ConfigPrefix)
+		if kv.Lease == 0 && !(isConfig && len(m.Left) > 0) {
 			writes = append(writes, clientv3.OpDelete(key))
 		}
 		ops = append(ops, clientv3.OpTxn([]clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(key), ">", 0)}, writes, nil))

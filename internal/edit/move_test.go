@@ -71,6 +71,9 @@ func TestMoveIsOneChange(t *testing.T) {
 	if old, left := under(t, client, "from/"); len(old) != leased || left != leased {
 		t.Errorf("%d old keys are left, %d of them under a lease; want %d", len(old), left, leased)
 	}
+	if configs, _ := under(t, client, "_grpc_config/"); len(configs) != 2 {
+		t.Errorf("service configs: %q, want one for either name", configs)
+	}
 	resp, err := client.Get(t.Context(), "to/", clientv3.WithPrefix(), clientv3.WithMinModRev(done.Revision), clientv3.WithMaxModRev(done.Revision), clientv3.WithKeysOnly())
 	if err != nil || len(resp.Kvs) != len(want) {
 		t.Errorf("%d keys were written at revision %d, want all %d; %v", len(resp.Kvs), done.Revision, len(want), err)
