@@ -109,6 +109,9 @@ func (a *app) printPreview(p drainPreview) error {
 		return a.printJSON(p)
 	}
 	a.say("%s of the calls to service %q would move; nothing was written", percent(p.Moved), p.Service)
+	if slices.ContainsFunc(p.Endpoints, func(e edit.CallShare) bool { return e.Weight != p.Endpoints[0].Weight }) {
+		a.say("shares go by weights; a policy that does not read them, such as round_robin, calls all endpoints alike")
+	}
 	rows := [][]string{{"ID", "ADDRESS", "ZONE", "WEIGHT", "SHARE", "AFTER", "IN ZONE", "IN ZONE AFTER"}}
 	for _, e := range p.Endpoints {
 		before, zoneBefore, after, zoneAfter := percent(e.Before), percent(e.ZoneBefore), percent(e.After), percent(e.ZoneAfter)
