@@ -83,6 +83,10 @@ func TestRegisterLeavesWhatWasTakenOver(t *testing.T) {
 	if strings.Contains(s.stderr.String(), "was removed") || valueOf(t, client, key) == "" {
 		t.Errorf("the key of another: %q, stderr %q", valueOf(t, client, key), s.stderr.String())
 	}
+	if _, err := client.Revoke(t.Context(), grant.ID); err != nil {
+		t.Fatal(err)
+	}
+	wantNothingLeft(t, client, key)
 }
 
 // What register adds to the metadata can be left out.
