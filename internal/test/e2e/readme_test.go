@@ -113,12 +113,12 @@ func freeAddr(t *testing.T) string {
 	return lis.Addr().String()
 }
 
-// The README's commands run, as they stand. The demo is what CI runs besides.
+// The README's commands run, as they stand. The demo and the tests themselves are what CI runs besides.
 func TestReadmeCommands(t *testing.T) {
 	bin := t.TempDir()
 	shell := markdown.NewShell(t, "../../..", "GOBIN="+bin, "PATH="+bin+":"+os.Getenv("PATH"))
 	shell.Rewrite = func(line string) string {
-		if strings.HasSuffix(strings.TrimSpace(line), "demo") {
+		if command := strings.TrimSpace(line); command == "go test ./..." || strings.HasSuffix(command, "demo") {
 			return ":"
 		}
 		return line
