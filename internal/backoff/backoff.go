@@ -69,10 +69,14 @@ func Sleep(ctx context.Context, d time.Duration, wake <-chan struct{}) error {
 	if d <= 0 {
 		return ctx.Err()
 	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
+	var elapsed <-chan time.Time
+	if d < Never {
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		elapsed = timer.C
+	}
 	select {
-	case <-timer.C:
+	case <-elapsed:
 	case <-wake:
 	case <-ctx.Done():
 	}

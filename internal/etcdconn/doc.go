@@ -16,6 +16,6 @@
 //
 // # Concurrency
 //
-// Run is one goroutine, with one more that follows the state of the connection. All other
+// What Start begins is one goroutine, with one more that follows the state of the connection. All other
 // methods may be called from any goroutine; none of them waits for etcd but Recheck.
 package etcdconn

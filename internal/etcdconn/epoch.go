@@ -73,12 +73,12 @@ func (m *Monitor) ObserveRevision(revision int64, epoch int) {
 	}
 }
 
-// ObserveMessage takes in the header of a message on a watch stream. It comes from one
+// ObserveMessage takes in the header of a message on the watch stream of a generation. It comes from one
 // member and is not linearizable: a revision below the floor is only a hint.
-func (m *Monitor) ObserveMessage(stream uint64, header *pb.ResponseHeader) {
+func (m *Monitor) ObserveMessage(generation uint64, header *pb.ResponseHeader) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if stream == m.status.Stream {
+	if generation == m.watches.Generation() {
 		m.lastMessage, m.streamProven = time.Now(), true
 	}
 	switch revision := header.GetRevision(); {

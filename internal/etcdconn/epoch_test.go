@@ -119,7 +119,7 @@ func TestHint(t *testing.T) {
 			if lost {
 				e.store.Wipe()
 			}
-			e.monitor.ObserveMessage(e.status().Stream, &etcdserverpb.ResponseHeader{ClusterId: fakeetcd.ClusterID, Revision: 3})
+			e.monitor.ObserveMessage(e.generation(), &etcdserverpb.ResponseHeader{ClusterId: fakeetcd.ClusterID, Revision: 3})
 			sleep(2)
 			want := 1
 			if lost {
@@ -211,8 +211,7 @@ func TestVerifyBehindAProxy(t *testing.T) {
 		}
 		e.stop()
 		e.conn.Client.Watcher = proxied{e.conn.Client.Watcher}
-		e.monitor.Reset()
-		e.run()
+		e.start()
 		sleep(60)
 		if got := e.status().Verify; got < 4 || got > 7 {
 			e.Errorf("verify %d after a minute, want one for each probe", got)

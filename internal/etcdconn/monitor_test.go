@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -16,7 +17,6 @@ import (
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/goleak"
 
 	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
@@ -53,20 +53,18 @@ func bubble(t *testing.T, test func(e *env)) {
 				defer e.mu.Unlock()
 				return e.keys[:min(n, len(e.keys))], e.readable
 			}})
-		e.monitor.Reset()
-		e.run()
+		e.start()
 		defer func() { e.stop() }()
 		test(e)
 	})
 }
 
-func (e *env) run() {
-	ctx, cancel := context.WithCancel(e.conn.Client.Ctx())
-	var wg sync.WaitGroup
-	wg.Go(func() { e.monitor.Run(ctx) })
-	e.stop = func() { cancel(); wg.Wait() }
+func (e *env) start() {
+	e.stop = e.monitor.Start()
 	synctest.Wait()
 }
+
+func (e *env) generation() uint64 { return e.monitor.watches.Generation() }
 
 func (e *env) Write(p []byte) (int, error) {
 	e.mu.Lock()
@@ -238,7 +236,7 @@ func TestRefusalIsAnAnswer(t *testing.T) {
 // that has delivered something is not.
 func TestSilentStream(t *testing.T) {
 	bubble(t, func(e *env) {
-		stream := e.status().Stream
+		stream := e.generation()
 		sleep(11) // the first probe also finds out whether there is a proxy
 		before := e.conn.Calls(fakeetcd.Watch)
 		for range 5 {
@@ -249,18 +247,21 @@ func TestSilentStream(t *testing.T) {
 			e.Errorf("%d probes of a stream that delivers", n-before)
 		}
 		sleep(2)
-		if n := e.conn.Calls(fakeetcd.Watch); n != before+1 || e.status().Stream != stream {
-			e.Errorf("%d probes after 11 s of silence, stream %d; want 1, %d", n-before, e.status().Stream, stream)
+		if n := e.conn.Calls(fakeetcd.Watch); n != before+1 || e.generation() != stream {
+			e.Errorf("%d probes after 11 s of silence, stream %d; want 1, %d", n-before, e.generation(), stream)
 		}
 		// One watch must be open on the stream: a stream without one is opened anew.
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
-		watch := etcdkv.Watch(e.monitor.StreamContext(ctx, stream), e.conn.Client, etcdkv.Prefix("p/"), 0)
-		<-watch
+		watch := e.monitor.Watch(etcdkv.Prefix("p/"), 0)
+		defer watch.Close()
+		if _, err := watch.First(ctx); err != nil {
+			e.Fatal(err)
+		}
 		e.conn.Freeze()
 		sleep(10 + 5 + 1)
-		if got := e.status(); got.Stream != stream+1 {
-			e.Errorf("a stream that hangs was not replaced: %+v", got)
+		if got := e.generation(); got != stream+1 {
+			e.Errorf("a stream that hangs was not replaced: generation %d, was %d", got, stream)
 		}
 		sleep(6)
 		e.outage("after it was replaced", nil)
@@ -269,24 +270,24 @@ func TestSilentStream(t *testing.T) {
 
 func TestReplaceStream(t *testing.T) {
 	bubble(t, func(e *env) {
-		stream := e.status().Stream
+		stream := e.generation()
 		e.monitor.ReplaceStream(stream + 1)
-		if got := e.status().Stream; got != stream {
+		if got := e.generation(); got != stream {
 			e.Errorf("stream %d, want another one's replacement to change nothing", got)
 		}
 		for range 5 {
 			e.monitor.ReplaceStream(stream)
 		}
-		if got := e.status().Stream; got != stream+1 {
+		if got := e.generation(); got != stream+1 {
 			e.Errorf("stream %d, want it replaced once", got)
 		}
 		e.monitor.ReplaceStream(stream + 1)
-		if got := e.status().Stream; got != stream+1 {
+		if got := e.generation(); got != stream+1 {
 			e.Errorf("stream %d, want no second replacement within a second", got)
 		}
 		sleep(1)
 		e.monitor.ReplaceStream(stream + 1)
-		if got := e.status().Stream; got != stream+2 {
+		if got := e.generation(); got != stream+2 {
 			e.Errorf("stream %d, want it replaced after a second", got)
 		}
 	})
@@ -349,9 +350,9 @@ func TestRecheck(t *testing.T) {
 	})
 }
 
-// Run ends with its context or with the client, and forgets the outage, whose end is logged
-// by the next Run.
-func TestRunEnds(t *testing.T) {
+// A Monitor that ends, with its client at the latest, forgets the outage, whose end is logged once it
+// has started again.
+func TestMonitorEnds(t *testing.T) {
 	bubble(t, func(e *env) {
 		e.conn.Fail(fakeetcd.Get, rpctypes.ErrNoLeader)
 		e.monitor.Recheck(e.Context())
@@ -361,68 +362,129 @@ func TestRunEnds(t *testing.T) {
 		e.lines()
 		e.conn.Fail(fakeetcd.Get, nil)
 		sleep(5)
-		e.monitor.Reset()
-		e.run()
+		e.start()
 		if got := e.lines(); !strings.HasPrefix(got, `level=INFO msg="etcd reachable again"`) || strings.Contains(got, "\n") {
 			e.Errorf("log: %s", got)
 		}
 		e.conn.Close()
 		e.stop()
 	})
-	synctest.Test(t, func(t *testing.T) {
-		store := fakeetcd.New()
-		defer store.Close()
-		conn := store.Connect(context.Background())
-		m := New(Options{Client: conn.Client, Logger: slog.New(slog.DiscardHandler), LastKnown: func() string { return "" },
-			ProbeKeys: func(int) ([]string, bool) { return nil, false }})
-		ended := make(chan struct{})
-		go func() { m.Run(conn.Client.Ctx()); close(ended) }()
+	bubble(t, func(e *env) {
 		sleep(30)
-		if closed(ended) {
-			t.Error("Run ended by itself")
+		if e.runs() != 1 {
+			e.Error("it ended by itself")
 		}
-		conn.Close()
-		if !closed(ended) {
-			t.Error("Run goes on with a closed client")
+		e.conn.Close()
+		synctest.Wait()
+		if e.runs() != 0 {
+			e.Error("it goes on with a closed client")
 		}
 	})
 }
 
-// Reset drops what the time without Run has made out of date: the silence of a stream is
-// counted anew.
-func TestReset(t *testing.T) {
+func (e *env) runs() int {
+	e.monitor.mu.Lock()
+	defer e.monitor.mu.Unlock()
+	return e.monitor.running
+}
+
+// Who calls Recheck right after Start waits for a check.
+func TestRecheckAfterStart(t *testing.T) {
+	bubble(t, func(e *env) {
+		e.stop()
+		sleep(5)
+		before := e.conn.Calls(fakeetcd.Get)
+		e.stop = e.monitor.Start()
+		e.monitor.Recheck(e.Context())
+		if e.conn.Calls(fakeetcd.Get) == before {
+			e.Error("nobody asked")
+		}
+	})
+}
+
+// The first check after a reconnection opens the stream and then asks; those after a failed one ask
+// first, since clientv3 logs in for each stream. What a failed check was to verify is still due.
+func TestOrderAfterAReconnection(t *testing.T) {
+	bubble(t, func(e *env) {
+		var calls []fakeetcd.Method
+		e.conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
+			calls = append(calls, call.Method)
+			if call.Method == fakeetcd.Watch {
+				return rpctypes.ErrGRPCNoLeader
+			}
+			return nil
+		})
+		e.monitor.mu.Lock()
+		e.monitor.recheck, e.monitor.reconnected, e.monitor.epochSuspect, e.monitor.streamProven = true, true, true, false
+		e.monitor.mu.Unlock()
+		e.check("right after it", &calls, fakeetcd.WatchStream, fakeetcd.Watch)
+		sleep(2)
+		e.check("again", &calls, fakeetcd.Get, fakeetcd.WatchStream, fakeetcd.Watch)
+		e.monitor.mu.Lock()
+		defer e.monitor.mu.Unlock()
+		if !e.monitor.epochSuspect {
+			e.Error("the epoch is suspect no longer, and nobody has verified it")
+		}
+	})
+}
+
+// check has the connection checked, and wants these calls and no others.
+func (e *env) check(when string, calls *[]fakeetcd.Method, want ...fakeetcd.Method) {
+	*calls = nil
+	if err := e.monitor.check(e.Context()); !errors.Is(err, rpctypes.ErrNoLeader) {
+		e.Errorf("%s: got %v", when, err)
+	}
+	if !slices.Equal(*calls, want) {
+		e.Errorf("%s: calls %v, want %v", when, *calls, want)
+	}
+}
+
+// A token that ended while nobody looked is not taken for an answer on the stream of the next run.
+func TestTokenEndsBetweenRuns(t *testing.T) {
+	bubble(t, func(e *env) {
+		e.monitor.Recheck(e.Context())
+		e.outage("at first", nil)
+		e.stop()
+		sleep(3600)
+		e.conn.Fail(fakeetcd.Get, rpctypes.ErrInvalidAuthToken)
+		e.conn.Fail(fakeetcd.Watch, rpctypes.ErrInvalidAuthToken)
+		e.start()
+		e.monitor.Recheck(e.Context())
+		e.outage("of a token that has ended", rpctypes.ErrInvalidAuthToken)
+	})
+}
+
+// What the time between two runs has made out of date is dropped: the silence of a stream is counted anew.
+func TestMonitorStartsAgain(t *testing.T) {
 	bubble(t, func(e *env) {
 		sleep(1)
 		e.stop()
 		sleep(3600)
-		e.monitor.Reset()
-		e.run()
+		e.start()
 		before := e.conn.Calls(fakeetcd.Watch)
-		e.monitor.ObserveMessage(e.status().Stream, &etcdserverpb.ResponseHeader{})
+		e.monitor.ObserveMessage(e.generation(), &etcdserverpb.ResponseHeader{})
 		sleep(9)
 		if n := e.conn.Calls(fakeetcd.Watch); n != before {
-			e.Errorf("%d probes right after Reset", n-before)
+			e.Errorf("%d probes right after the start", n-before)
 		}
 	})
 }
 
-// Two streams of one Monitor, and those of two Monitors, share no gRPC stream.
-func TestStreamContext(t *testing.T) {
+// A probe whose stream is replaced meanwhile tells nothing about etcd.
+func TestStreamReplacedDuringProbe(t *testing.T) {
 	bubble(t, func(e *env) {
-		ctx, cancel := context.WithCancel(context.Background())
-		defer cancel()
-		before := e.conn.Calls(fakeetcd.WatchStream)
-		for _, wctx := range []context.Context{e.monitor.StreamContext(ctx, 7), e.monitor.StreamContext(ctx, 7),
-			e.monitor.StreamContext(ctx, 8), New(e.monitor.opts).StreamContext(ctx, 7), clientv3.WithRequireLeader(ctx)} {
-			<-etcdkv.Watch(wctx, e.conn.Client, etcdkv.SingleKey("a"), 0)
-		}
-		if n := e.conn.Calls(fakeetcd.WatchStream) - before; n != 4 {
-			e.Errorf("%d gRPC streams, want 4", n)
-		}
-		e.conn.LoseLeader()
-		resp := <-etcdkv.Watch(e.monitor.StreamContext(ctx, 9), e.conn.Client, etcdkv.SingleKey("a"), 0)
-		if err := etcdkv.Typed(resp.Err()); !errors.Is(err, rpctypes.ErrNoLeader) {
-			e.Errorf("got %v, want a leader to be required", err)
+		w := e.monitor.Watch(etcdkv.SingleKey("p/"), 0)
+		defer w.Close()
+		sleep(9)
+		e.conn.Freeze()
+		sleep(2) // a probe is under way
+		e.monitor.ReplaceStream(e.generation())
+		e.outage("once the stream is replaced", nil)
+		e.conn.Thaw()
+		sleep(1)
+		e.outage("once etcd answers", nil)
+		if lines := e.lines(); lines != "" {
+			e.Error(lines)
 		}
 	})
 }

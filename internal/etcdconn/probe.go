@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,11 +19,10 @@ import (
 	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 )
 
-var errProbeEnded = errors.New("watch ended without a reason")
-
 // check returns why etcd cannot be reached. It asks etcd where the connection is in doubt or
 // there is no watch that could tell, then probes the stream where that was silent, then
-// verifies the epoch where that is suspect.
+// verifies the epoch where that is suspect. In the first check after a reconnection the stream comes
+// first: clientv3 logs in to open it, and asks with that token.
 func (m *Monitor) check(ctx context.Context) error {
 	if cause := etcdkv.Disconnected(ctx, m.opts.Client); cause != nil {
 		return cause
@@ -32,35 +32,39 @@ func (m *Monitor) check(ctx context.Context) error {
 	down := m.status.Outage != nil
 	ask := m.recheck || down || !readable
 	probe := readable && (down || !m.streamProven || time.Since(m.lastMessage) >= silenceLimit)
-	suspect := m.epochSuspect
-	m.epochSuspect = false
+	suspect, reconnected := m.epochSuspect, m.reconnected
+	m.epochSuspect, m.reconnected = false, false
 	m.mu.Unlock()
-	err := m.prove(ctx, ask, probe, suspect)
-	if err != nil && suspect {
-		m.mu.Lock()
-		m.epochSuspect = true
-		m.mu.Unlock()
-	}
-	return err
-}
-
-func (m *Monitor) prove(ctx context.Context, ask, probe, suspect bool) error {
+	var steps []func(context.Context) error
 	if ask {
-		if err := m.ask(ctx); err != nil {
-			return err
-		}
+		steps = append(steps, m.ask)
 	}
 	if probe {
-		if err := m.probeStream(ctx); err != nil {
-			return fmt.Errorf("watch stream: %w", err)
-		}
+		steps = append(steps, m.probeStream)
+	}
+	if reconnected {
+		slices.Reverse(steps)
 	}
 	if suspect {
-		if err := m.verifyEpoch(ctx); err != nil {
-			return fmt.Errorf("verify the epoch: %w", err)
+		steps = append(steps, m.verifyEpoch)
+	}
+	for _, step := range steps {
+		if err := step(ctx); err != nil {
+			m.mu.Lock()
+			m.epochSuspect = m.epochSuspect || suspect
+			m.mu.Unlock()
+			return m.named(err)
 		}
 	}
 	return nil
+}
+
+// named adds to an error of etcd's which etcd that is.
+func (m *Monitor) named(err error) error {
+	if errors.As(err, new(rpctypes.EtcdError)) {
+		return fmt.Errorf("etcd at %s: %w", strings.Join(m.opts.Client.Endpoints(), ", "), err)
+	}
+	return err
 }
 
 // ask asks etcd for a key, linearizably. A refusal is an answer as well. It bypasses
@@ -78,9 +82,6 @@ func (m *Monitor) ask(ctx context.Context) error {
 		_, err = etcdkv.Get(clientv3.WithRequireLeader(ctx), m.opts.Client, m.probeKey(), clientv3.WithCountOnly())
 	}
 	if err != nil && !etcdkv.IsAnswer(err) {
-		if errors.As(err, new(rpctypes.EtcdError)) {
-			err = fmt.Errorf("etcd at %s: %w", strings.Join(m.opts.Client.Endpoints(), ", "), err)
-		}
 		return err
 	}
 	if _, readable := m.opts.ProbeKeys(1); !readable { // there is no stream to hear from
@@ -91,35 +92,36 @@ func (m *Monitor) ask(ctx context.Context) error {
 	return nil
 }
 
-// probeStream proves that the watch stream lives, by a second, short watch on it: clientv3
-// sends it over the same gRPC stream and the member answers with a created notice.
-// (A progress request would not do: a member leaves it unanswered while one of the
+// probeStream proves that the watch stream lives, by a second, short watch on it, which the member
+// answers. (A progress request would not do: a member leaves it unanswered while one of the
 // stream's watches waits for a revision that the store has not reached, which is the
 // usual state in an idle cluster.) A stream that does not answer is replaced.
 func (m *Monitor) probeStream(ctx context.Context) error {
-	status, _ := m.Status()
-	pctx, cancel := context.WithTimeout(m.StreamContext(ctx, status.Stream), etcdkv.CallTimeout)
+	pctx, cancel := context.WithTimeout(ctx, etcdkv.CallTimeout)
 	defer cancel()
 	key := etcdkv.SingleKey(m.probeKey())
-	resp, ok := <-etcdkv.Watch(pctx, m.opts.Client, key, 0)
-	switch err := etcdkv.Typed(resp.Err()); {
-	case ok && (resp.Created || etcdkv.IsAnswer(err) && (m.proven(status.Stream) || !etcdkv.TokenRefused(err))):
-		m.ObserveMessage(status.Stream, resp.Header)
-		if resp.Created && m.proxied(pctx, key, resp.Header.GetRevision()) {
+	probe := m.Watch(key, 0)
+	defer probe.Close()
+	resp, err := probe.First(pctx)
+	switch {
+	case err == nil || etcdkv.IsAnswer(err) && (m.proven(probe.Generation()) || !etcdkv.TokenRefused(err)):
+		m.ObserveMessage(probe.Generation(), resp.Header)
+		if err == nil && m.proxied(pctx, key, resp.Header.GetRevision()) {
 			m.verifyAll()
 		}
 		return nil
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case err != nil:
-		m.ReplaceStream(status.Stream)
-		return err
+	case errors.Is(err, etcdkv.ErrStreamReplaced): // by a Reflector whose token was refused
+		return m.probeStream(ctx)
 	case pctx.Err() != nil:
-		m.ReplaceStream(status.Stream)
-		return etcdkv.NoAnswer(m.opts.Client)
+		err = etcdkv.NoAnswer(m.opts.Client)
 	}
-	m.ReplaceStream(status.Stream)
-	return errProbeEnded
+	m.ReplaceStream(probe.Generation())
+	if !errors.As(err, new(rpctypes.EtcdError)) { // etcd's own say the same wherever they come from
+		err = fmt.Errorf("watch stream: %w", err)
+	}
+	return err
 }
 
 // proxied reports whether the connection leads to etcd's grpc-proxy. That has a watch join
@@ -132,12 +134,14 @@ func (m *Monitor) proxied(ctx context.Context, key etcdkv.KeyRange, revision int
 	if known {
 		return proxied
 	}
-	resp := <-etcdkv.Watch(ctx, m.opts.Client, key, revision+1)
-	proxied = resp.Created && resp.Header.GetClusterId() == 0
+	second := m.Watch(key, revision+1)
+	defer second.Close()
+	resp, err := second.First(ctx)
+	proxied = err == nil && resp.Header.GetClusterId() == 0
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if since.Equal(m.connSince) { // else it may be another connection by now
-		m.proxy, m.proxyKnown = proxied, resp.Created
+		m.proxy, m.proxyKnown = proxied, err == nil
 	}
 	return proxied
 }
@@ -150,30 +154,11 @@ func (m *Monitor) verifyAll() {
 	m.changeLocked(func(s *Status) { s.Verify++ })
 }
 
-// proven reports whether the watch stream has delivered a message since it was opened.
-func (m *Monitor) proven(stream uint64) bool {
+// proven reports whether the generation of the watch stream is the present one, and has delivered a message.
+func (m *Monitor) proven(generation uint64) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.streamProven && stream == m.status.Stream
-}
-
-// endReplacedStreams ends the streams that were replaced. clientv3 keeps one open whose
-// watches were cancelled before the member had answered, until another watch on it ends.
-func (m *Monitor) endReplacedStreams(ctx context.Context) {
-	m.mu.Lock()
-	streams := m.replaced
-	m.replaced = nil
-	m.mu.Unlock()
-	for _, stream := range streams {
-		wctx, cancel := context.WithTimeout(m.StreamContext(ctx, stream), etcdkv.CallTimeout)
-		resp, ok := <-etcdkv.Watch(wctx, m.opts.Client, etcdkv.SingleKey(m.probeKey()), 0)
-		cancel()
-		if !ok || !resp.Created && !etcdkv.IsAnswer(etcdkv.Typed(resp.Err())) {
-			m.mu.Lock()
-			m.replaced = append(m.replaced, stream)
-			m.mu.Unlock()
-		}
-	}
+	return m.streamProven && generation == m.watches.Generation()
 }
 
 // probeKey returns a key to ask for, if possible one that may be read.

@@ -11,17 +11,22 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
 
+	"github.com/rollcall-grpc/rollcall/internal/background"
 	"github.com/rollcall-grpc/rollcall/internal/backoff"
 )
 
-// Run checks the connection whenever there is a reason to, until the context ends, which must
-// be one of the client's.
-func (m *Monitor) Run(ctx context.Context) {
+// Start checks the connection whenever there is a reason to, until stop, which joins what runs, or until
+// the client is closed. Who calls Recheck from now on waits for a check.
+func (m *Monitor) Start() (stop func()) {
+	m.begin()
+	return background.Start(m.opts.Client.Ctx(), m.run)
+}
+
+func (m *Monitor) run(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var others sync.WaitGroup
 	defer others.Wait()
-	m.begin()
 	defer m.end()
 	if conn := m.opts.Client.ActiveConnection(); conn != nil {
 		others.Go(func() { m.followConn(ctx, conn) })
@@ -36,17 +41,20 @@ func (m *Monitor) Run(ctx context.Context) {
 		if err := m.check(ctx); err == nil {
 			retry.Reset()
 			m.setOutcome(ctx, nil, 0)
-			others.Go(func() { m.endReplacedStreams(ctx) })
 		} else {
 			m.setOutcome(ctx, err, retry.Next())
 		}
 	}
 }
 
+// begin drops what may be out of date because the Monitor has not run for a while.
 func (m *Monitor) begin() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.running++
+	m.conn, m.lastMessage, m.termFellAt = connectivity.Idle, time.Now(), time.Time{}
+	m.recheck, m.nextCheck, m.proxyKnown = false, time.Time{}, false
+	m.reconnected, m.streamProven = false, false
 }
 
 // end forgets an outage, whose end nobody would see.
@@ -61,7 +69,7 @@ func (m *Monitor) end() {
 }
 
 // followConn follows the state of the client's connection. When it becomes READY again
-// everything is verified: clientv3 resumes watches silently.
+// everything is verified: it may lead to another member.
 func (m *Monitor) followConn(ctx context.Context, conn *grpc.ClientConn) {
 	for wasReady := false; ; {
 		state := conn.GetState()
@@ -69,7 +77,8 @@ func (m *Monitor) followConn(ctx context.Context, conn *grpc.ClientConn) {
 		m.conn, m.connSince = state, time.Now()
 		if state == connectivity.Ready {
 			if wasReady {
-				m.epochSuspect = true
+				m.epochSuspect, m.reconnected = true, true
+				m.streamProven = false // the next one is another
 				m.lastMessage = time.Time{}
 			}
 			wasReady, m.nextCheck, m.proxyKnown = true, time.Time{}, false
@@ -106,11 +115,8 @@ func (m *Monitor) due() (wait time.Duration, due bool) {
 	if m.epochSuspect {
 		wait = min(wait, m.epochChecked.Add(verifyPeriod).Sub(now))
 	}
-	if m.recheck || !m.outage.since.IsZero() { // Run ended during the outage: log its end
+	if m.recheck || !m.outage.since.IsZero() { // the last run ended during the outage: log its end
 		wait = 0
-	}
-	if len(m.replaced) > 0 {
-		wait = min(wait, m.lastCheck.Add(explainPeriod).Sub(now))
 	}
 	return wait, wait <= 0
 }

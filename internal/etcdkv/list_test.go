@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
@@ -338,65 +337,4 @@ func BenchmarkList(b *testing.B) {
 			})
 		}
 	}
-}
-
-// A watch begins with a created notice, tells of its range from the revision on, and asks
-// for progress notices and fragments.
-func TestWatch(t *testing.T) {
-	for _, row := range []struct {
-		name string
-		keys KeyRange
-		want []string
-	}{
-		{"prefix", Prefix("a/"), []string{"a/1", "a/2"}},
-		{"single key", SingleKey("a/1"), []string{"a/1"}},
-		{"whole store", Prefix(""), []string{"a", "a/1", "b", "a/2"}},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
-				store.Put("a/1", "before")
-				conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
-					if r, ok := call.Request.(*etcdserverpb.WatchCreateRequest); ok && (!r.ProgressNotify || !r.Fragment) {
-						t.Errorf("request: %v", r)
-					}
-					return nil
-				})
-				from := store.Revision() + 1
-				for _, key := range []string{"a", "a/1", "b"} {
-					store.Put(key, "")
-				}
-				ctx, cancel := context.WithCancel(t.Context())
-				defer cancel()
-				watch := Watch(ctx, conn.Client, row.keys, from)
-				if resp := <-watch; !resp.Created || len(resp.Events) > 0 {
-					t.Fatalf("first message: %v, want a created notice", resp)
-				}
-				store.Put("a/2", "")
-				var got []string
-				for len(got) < len(row.want) {
-					for _, ev := range (<-watch).Events {
-						got = append(got, string(ev.Kv.Key))
-					}
-				}
-				if fmt.Sprint(got) != fmt.Sprint(row.want) {
-					t.Errorf("got %v, want %v", got, row.want)
-				}
-			})
-		})
-	}
-}
-
-// A watch from revision 0 tells of what happens from now on.
-func TestWatchFromNow(t *testing.T) {
-	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
-		store.Put("a", "before")
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		watch := Watch(ctx, conn.Client, SingleKey("a"), 0)
-		<-watch
-		want := store.Put("a", "after")
-		if resp := <-watch; len(resp.Events) != 1 || resp.Events[0].Kv.ModRevision != want {
-			t.Errorf("got %v, want the event of revision %d", resp.Events, want)
-		}
-	})
 }

@@ -25,9 +25,6 @@ const (
 	proxySilence = time.Second
 )
 
-// errWatchEnded is the error of a watch that ended for no reason that etcd gave.
-var errWatchEnded = errors.New("the watch ended")
-
 // errProxySilent ends a watch through a proxy that has sent what it had.
 var errProxySilent = errors.New("nothing more from the proxy")
 
@@ -78,7 +75,7 @@ func (r Replay) watch(ctx context.Context, from, to int64) (last, compacted int6
 	patience, silence := replaySilence, NoAnswer(r.Client)
 	silent := time.AfterFunc(patience, func() { cancel(silence) })
 	defer silent.Stop()
-	events := Watch(ctx, r.Client, r.Range, from, clientv3.WithPrevKV()) // blocks until etcd answers
+	events := callWatch(ctx, r.Client, r.Range, from, clientv3.WithPrevKV())
 	ask := time.NewTicker(replayAsk)
 	defer ask.Stop()
 	for {

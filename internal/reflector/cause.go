@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 )
 
 // Cause is why a range was listed, or why a watch ended.
@@ -44,7 +46,7 @@ func causeOf(err error) Cause {
 		return Refused
 	case errors.Is(err, rpctypes.ErrInvalidAuthToken), errors.Is(err, rpctypes.ErrAuthOldRevision):
 		return TokenRefused
-	case errors.Is(err, errStreamReplaced):
+	case errors.Is(err, etcdkv.ErrStreamReplaced):
 		return StreamReplaced
 	}
 	return Disconnected

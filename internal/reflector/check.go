@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/rollcall-grpc/rollcall/internal/background"
 	"github.com/rollcall-grpc/rollcall/internal/backoff"
 )
 
@@ -38,9 +39,11 @@ func (s *session) check(r *Reflector, reason checkReason) {
 	}
 	if s.checks == nil {
 		s.checks = make(chan error, 1)
+	} else {
+		s.stop() // the one before has ended
 	}
 	s.checking, s.reason, r.checked = true, reason, time.Now()
-	s.wg.Go(func() { s.checks <- r.compare(s.ctx, reason == periodic) })
+	s.stop = background.Start(r.group.client.Ctx(), func(ctx context.Context) { s.checks <- r.compare(ctx, reason == periodic) })
 }
 
 // checkIfDue begins the periodic check if it is due.
@@ -82,7 +85,7 @@ func (r *Reflector) heedCheck(s *session, err error) error {
 			r.nextCheck = retry
 		}
 	default:
-		if status, _ := r.monitor.Status(); status.Outage == nil && s.events != nil {
+		if status, _ := r.monitor.Status(); status.Outage == nil && s.created {
 			r.store.SetStatus(nil)
 		}
 	}
@@ -125,7 +128,7 @@ func (r *Reflector) compare(ctx context.Context, everything bool) error {
 func (r *Reflector) sameSize(ctx context.Context) (bool, error) {
 	count, newest, at, err := r.group.lister.newest(ctx, r.keys)
 	if err != nil {
-		return false, fmt.Errorf("compare %q: %w", r.keys.Key, err)
+		return false, r.errorOf("compare", err)
 	}
 	r.monitor.ObserveResponse(at.Revision, at.Term, at.floor)
 	keys, modRevision := r.store.Size()
@@ -140,7 +143,7 @@ func (r *Reflector) differences(ctx context.Context) (map[string]Difference, err
 		return list
 	}})
 	if err != nil {
-		return nil, fmt.Errorf("compare %q: %w", r.keys.Key, err)
+		return nil, r.errorOf("compare", err)
 	}
 	r.monitor.ObserveResponse(at.Revision, at.Term, at.floor)
 	return list.Differences(), nil

@@ -19,7 +19,7 @@ const denied = `etcd="" services=%d first=p/0/ cause="etcdserver: permission den
 // when it is over.
 func TestDenialsAreLogged(t *testing.T) {
 	bubble(t, func(e *env) {
-		e.conn.Fail(fakeetcd.Get, rpctypes.ErrPermissionDenied)
+		e.failLists(rpctypes.ErrPermissionDenied)
 		for i := range 5 {
 			e.follow(fmt.Sprintf("p/%d/", i), Options{})
 		}
@@ -41,12 +41,18 @@ func TestDenialsAreLogged(t *testing.T) {
 		want("within a minute", "")
 		sleep(1)
 		want("after a minute", `level=WARN msg="etcd still refuses access to services; serving what is known of them" `+fmt.Sprintf(denied, 5)+" for=1m1s")
-		e.conn.Fail(fakeetcd.Get, nil)
+		e.failLists(nil)
 		sleep(30)
 		e.take(`level=INFO msg="etcd grants access to services again" etcd="" after=1m`)
 		sleep(300)
 		want("later", "")
 	})
+}
+
+// failLists has lists fail, those that are begun together as well.
+func (e *env) failLists(err error) {
+	e.conn.Fail(fakeetcd.Get, err)
+	e.conn.Fail(fakeetcd.Txn, err)
 }
 
 // take checks the beginning of the one line that was logged.
@@ -74,7 +80,7 @@ func TestShortDenial(t *testing.T) {
 func TestGrantIsShared(t *testing.T) {
 	bubble(t, func(e *env) {
 		const n = 100
-		e.conn.Fail(fakeetcd.Get, rpctypes.ErrPermissionDenied)
+		e.failLists(rpctypes.ErrPermissionDenied)
 		var stores []*mapStore
 		for i := range n {
 			_, s := e.follow(fmt.Sprintf("p/%d/", i), Options{})
@@ -86,7 +92,7 @@ func TestGrantIsShared(t *testing.T) {
 		if got := e.group.Counters().Lists - lists; got < 120 || got > 480 {
 			e.Errorf("%d lists in a minute, want about one in 250 ms", got)
 		}
-		e.conn.Fail(fakeetcd.Get, nil)
+		e.failLists(nil)
 		sleep(5)
 		for _, s := range stores {
 			if s.status() != nil {

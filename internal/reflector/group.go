@@ -102,8 +102,7 @@ func (g *Group) Start(keys etcdkv.KeyRange, store Store, opts Options) (r *Refle
 	g.mu.Lock()
 	g.access[r] = accessUnknown
 	if g.stopMonitor == nil {
-		g.monitor.Reset()
-		g.stopMonitor = background.Start(g.client.Ctx(), g.monitor.Run)
+		g.stopMonitor = g.monitor.Start()
 	}
 	g.mu.Unlock()
 	join := background.Start(g.client.Ctx(), r.run)
@@ -178,7 +177,16 @@ func (g *Group) probeKeys(n int) (keys []string, readable bool) {
 	return keys, true
 }
 
-// listError names the range that could not be listed.
-func listError(keys etcdkv.KeyRange, err error) error {
-	return fmt.Errorf("list %q: %w", keys.Key, err)
+// rangeError names the range that an error concerns. Its text is made when it is asked for: that takes
+// more than all else that thousands of watches do when their stream breaks. See the scenario restart of
+// module bench.
+type rangeError struct {
+	what string
+	key  string
+	err  error
 }
+
+func (e *rangeError) Error() string { return fmt.Sprintf("%s %q: %v", e.what, e.key, e.err) }
+func (e *rangeError) Unwrap() error { return e.err }
+
+func (r *Reflector) errorOf(what string, err error) error { return &rangeError{what, r.keys.Key, err} }

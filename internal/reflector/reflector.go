@@ -28,10 +28,8 @@ const (
 
 // What ends a watch although nothing is wrong with etcd.
 var (
-	errStreamReplaced = errors.New("watch stream was replaced")
-	errNewEpoch       = errors.New("etcd has a new epoch")
-	errInconsistent   = errors.New("content differs from etcd")
-	errWatchEnded     = errors.New("watch ended without a reason")
+	errNewEpoch     = errors.New("etcd has a new epoch")
+	errInconsistent = errors.New("content differs from etcd")
 )
 
 // Reflector keeps a Store in line with a range of keys.
@@ -88,6 +86,7 @@ func (r *Reflector) noteAnswer() {
 // run lists and watches until the context ends or the client is closed.
 func (r *Reflector) run(ctx context.Context) {
 	defer r.giveUpTurn()
+	defer r.monitor.HoldStream()()
 	r.nextCheck = time.Now().Add(r.checkPause())
 	status, _ := r.monitor.Status()
 	r.epoch = status.Epoch
@@ -137,7 +136,7 @@ func (r *Reflector) backOff(ctx context.Context, err error) {
 	}
 	r.opened = time.Time{}
 	switch {
-	case errors.Is(err, errStreamReplaced), errors.Is(err, errInconsistent), errors.Is(err, errNewEpoch):
+	case errors.Is(err, etcdkv.ErrStreamReplaced), errors.Is(err, errInconsistent), errors.Is(err, errNewEpoch):
 		return
 	case errors.Is(err, rpctypes.ErrPermissionDenied):
 		r.store.SetStatus(err)
@@ -186,7 +185,7 @@ func (r *Reflector) awaitGrant(ctx context.Context) {
 func (r *Reflector) list(ctx context.Context) error {
 	list, at, err := r.read(ctx, false)
 	if err != nil {
-		return listError(r.keys, err)
+		return r.errorOf("list", err)
 	}
 	r.epoch = r.monitor.ObserveResponse(at.Revision, at.Term, at.floor)
 	r.group.setAccess(r, accessGranted)
@@ -203,14 +202,14 @@ func (r *Reflector) list(ctx context.Context) error {
 func (r *Reflector) listWithoutLeader(ctx context.Context, cause error) error {
 	list, at, err := r.read(ctx, true)
 	if err != nil {
-		return listError(r.keys, err)
+		return r.errorOf("list", err)
 	}
 	r.epoch = at.floor.Epoch
 	if status, _ := r.monitor.Status(); status.Epoch != r.epoch {
 		return errNewEpoch
 	}
 	if at.Revision < at.floor.Revision || !list.Replace(Version{at.Revision, r.epoch}, cause) {
-		return listError(r.keys, fmt.Errorf("member is behind, at revision %d: %w", at.Revision, cause))
+		return r.errorOf("list", fmt.Errorf("member is behind, at revision %d: %w", at.Revision, cause))
 	}
 	r.unpublished = 0
 	r.monitor.ObserveRevision(at.Revision, r.epoch)

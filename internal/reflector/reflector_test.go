@@ -376,11 +376,16 @@ func TestRefusedTokenReplacesTheStream(t *testing.T) {
 	bubble(t, func(e *env) {
 		_, s := e.follow("p/", Options{})
 		sleep(2)
-		before, _ := e.group.Monitor().Status()
+		generation := func() uint64 {
+			w := e.group.Monitor().Watch(etcdkv.SingleKey("p/"), 0)
+			defer w.Close()
+			return w.Generation()
+		}
+		before := generation()
 		e.conn.CancelWatches(rpctypes.ErrInvalidAuthToken)
 		sleep(2)
-		if after, _ := e.group.Monitor().Status(); after.Stream != before.Stream+1 {
-			e.Errorf("stream %d, want %d", after.Stream, before.Stream+1)
+		if after := generation(); after != before+1 {
+			e.Errorf("generation %d, want %d", after, before+1)
 		}
 		e.put("p/a")
 		e.same(s, "p/")

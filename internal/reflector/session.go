@@ -6,10 +6,8 @@ package reflector
 import (
 	"context"
 	"errors"
-	"fmt"
 	"runtime"
 	"slices"
-	"sync"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -21,38 +19,29 @@ import (
 
 // session is one watch, with what was known when it was opened.
 type session struct {
-	stream  uint64          // watch stream that it is on
+	watch   *etcdkv.Watch
+	created bool            // etcd has confirmed the watch
 	verify  uint64          // Status.Verify that was acted on
 	changed <-chan struct{} // the monitor's status changed
-
-	opened chan clientv3.WatchChan // the watch, once etcd has answered
-	events clientv3.WatchChan      // nil until then
 
 	checks   chan error // outcome of the check under way; nil before the first
 	checking bool
 	reason   checkReason // of the check under way
-
-	ctx    context.Context // of the watch, and of what runs beside it
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	stop     func()      // ends and joins it; nil before the first
 }
 
-// open begins a watch from r.resume on. Opening blocks until etcd answers, so it has a
-// goroutine of its own.
+// open begins a watch from r.resume on.
 func (r *Reflector) open() *session {
 	status, changed := r.monitor.Status()
-	s := &session{stream: status.Stream, verify: status.Verify, changed: changed,
-		opened: make(chan clientv3.WatchChan, 1)}
-	s.ctx, s.cancel = context.WithCancel(r.group.client.Ctx())
-	wctx, revision, opened := r.monitor.StreamContext(s.ctx, status.Stream), r.resume, s.opened
 	r.group.watches.Add(1)
-	s.wg.Go(func() { opened <- etcdkv.Watch(wctx, r.group.client, r.keys, revision) })
-	return s
+	return &session{watch: r.monitor.Watch(r.keys, r.resume), verify: status.Verify, changed: changed}
 }
 
 func (s *session) close() {
-	s.cancel()
-	s.wg.Wait()
+	s.watch.Close()
+	if s.stop != nil {
+		s.stop()
+	}
 }
 
 // follow watches from where the Reflector is, after a list where one is needed, until the
@@ -93,10 +82,8 @@ func (r *Reflector) watch(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case s.events = <-s.opened:
-			s.opened = nil
-		case resp, ok := <-s.events:
-			err = r.receive(s, resp, ok)
+		case <-s.watch.Ready():
+			err = r.receive(s)
 		case <-timer.C:
 			r.publishIfDue()
 			r.checkIfDue(s)
@@ -114,34 +101,39 @@ func (r *Reflector) watch(ctx context.Context) error {
 	}
 }
 
-// receive takes in one response of the watch, and publishes it unless it is to wait for more.
-func (r *Reflector) receive(s *session, resp clientv3.WatchResponse, ok bool) error {
-	if !ok {
-		return errWatchEnded
+// receive takes in what the watch has brought, and publishes it unless it is to wait for more.
+func (r *Reflector) receive(s *session) error {
+	for _, resp := range s.watch.Take() {
+		if err := r.take(s, resp); err != nil {
+			return err
+		}
 	}
-	if err := etcdkv.Typed(resp.Err()); err != nil {
+	r.publishIfDue()
+	return nil
+}
+
+// take takes in one response of the watch.
+func (r *Reflector) take(s *session, resp etcdkv.WatchResponse) error {
+	if err := resp.Err; err != nil {
 		if errors.Is(err, rpctypes.ErrCompacted) || errors.Is(err, rpctypes.ErrPermissionDenied) {
 			r.resume = 0 // a list is refused without a login, which a watch alone on its stream costs
 		}
 		if errors.Is(err, rpctypes.ErrInvalidAuthToken) || errors.Is(err, rpctypes.ErrAuthOldRevision) {
-			r.monitor.ReplaceStream(s.stream) // a stream keeps the token it was opened with
+			r.monitor.ReplaceStream(s.watch.Generation()) // a stream keeps the token it was opened with
 		}
-		return fmt.Errorf("watch %q: %w", r.keys.Key, err)
+		return r.errorOf("watch", err)
 	}
-	r.monitor.ObserveMessage(s.stream, resp.Header)
+	r.monitor.ObserveMessage(s.watch.Generation(), resp.Header)
 	switch {
 	case resp.Created:
-		r.opened = time.Now()
+		s.created, r.opened = true, time.Now()
 		if status, _ := r.monitor.Status(); status.Outage == nil {
 			r.store.SetStatus(nil)
 		}
-	case resp.IsProgressNotify():
+	case resp.IsProgress():
 		r.resume = max(r.resume, resp.Header.Revision+1)
 	}
 	r.apply(resp.Events)
-	if len(s.events) == 0 { // else there is more at once
-		r.publishIfDue()
-	}
 	return nil
 }
 
@@ -172,11 +164,9 @@ func (r *Reflector) heedStatus(s *session) error {
 	case status.Epoch != r.epoch:
 		r.resume = 0
 		return errNewEpoch
-	case status.Stream != s.stream:
-		return errStreamReplaced
 	case status.Outage != nil:
 		r.store.SetStatus(status.Outage.Cause)
-	case s.events != nil:
+	case s.created:
 		r.store.SetStatus(nil)
 	}
 	if status.Verify != s.verify {

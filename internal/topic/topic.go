@@ -44,6 +44,7 @@ type Topic[T any] struct {
 	fallback    *T             // Options.Fallback or SetFallback's; nil once a value is confirmed
 	searching   bool           // SetFallback may yet be called
 	overdue     bool           // there was no value for AnswerTimeout
+	reminder    *time.Timer    // of RemindLater; nil once there is a value
 	due         []*Delivery[T] // to be begun
 	starting    bool           // a goroutine is about to begin with them
 }
@@ -92,6 +93,10 @@ func (t *Topic[T]) PublishChange(value *T, confirmed bool, received time.Time) {
 }
 
 func (t *Topic[T]) setLocked(value *T, received time.Time) {
+	if t.reminder != nil {
+		t.reminder.Stop()
+		t.reminder = nil
+	}
 	t.value, t.err, t.changedAt = value, nil, time.Now()
 	t.changes++
 	t.wakeLocked(received)
@@ -176,15 +181,21 @@ func (t *Topic[T]) Why() error {
 // RemindLater wakes subscribers from time to time, to report why there is no value, until there
 // is one or the Topic is closed.
 func (t *Topic[T]) RemindLater() {
-	time.AfterFunc(AnswerTimeout, func() {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		if t.value == nil && t.closed == nil {
-			t.overdue = true
-			t.wakeLocked(time.Time{})
-			t.RemindLater()
-		}
-	})
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.value == nil && t.closed == nil {
+		t.reminder = time.AfterFunc(AnswerTimeout, t.remind)
+	}
+}
+
+func (t *Topic[T]) remind() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.value == nil && t.closed == nil {
+		t.overdue = true
+		t.wakeLocked(time.Time{})
+		t.reminder.Reset(AnswerTimeout)
+	}
 }
 
 // unsubscribe reports whether the subscriber was the last.

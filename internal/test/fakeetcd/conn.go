@@ -23,7 +23,7 @@ const requestTimeout = 7 * time.Second
 type Method string
 
 // The calls. A Watch is one create message on a WatchStream, a KeepAlive one
-// message on a KeepAliveStream; clientv3 sends Watch again when it resumes.
+// message on a KeepAliveStream; a Watch is sent again when the watch is resumed.
 const (
 	Get             Method = "Get"
 	GetStream       Method = "GetStream"
@@ -42,7 +42,8 @@ const (
 	Progress        Method = "Progress"
 )
 
-// Call is what a hook sees.
+// Call is what a hook sees. Lists that begin together are a Txn: what is to be refused wherever it is
+// read goes by Reads.
 type Call struct {
 	Method   Method
 	Key, End string           // of Get, GetStream, Put, Delete and Watch
@@ -108,7 +109,7 @@ func newConn(ctx context.Context, s *Store) *Conn {
 		watches: make(map[*watchStream]struct{}),
 	}
 	c.Client.KV = clientv3.NewKVFromKVClient(kvClient{c}, c.Client)
-	c.Client.Watcher = clientv3.NewWatchFromWatchClient(watchClient{c}, c.Client)
+	c.Client.Watcher = fakeWatcher{clientv3.NewWatchFromWatchClient(watchClient{c}, c.Client), watchClient{c}}
 	// A second stands for a client without a DialTimeout.
 	c.Client.Lease = clientv3.NewLeaseFromLeaseClient(leaseClient{c}, c.Client, time.Second)
 	return c

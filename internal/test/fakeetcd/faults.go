@@ -20,7 +20,7 @@ func (c *Conn) Cut() {
 	c.failStreamsLocked(errBroken, func(p *pipe) bool { return !p.isFrozen() })
 }
 
-// Mend undoes Cut. Watches resume without their consumers noticing.
+// Mend undoes Cut. Watches of clientv3 resume without their consumers noticing.
 func (c *Conn) Mend() {
 	c.store.mu.Lock()
 	defer c.store.mu.Unlock()

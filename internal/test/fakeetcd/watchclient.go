@@ -20,6 +20,15 @@ const maxBatch = 1000
 // watchClient is etcdserverpb.WatchClient on a Conn.
 type watchClient struct{ c *Conn }
 
+// fakeWatcher is a Watcher of clientv3 that tells which service it asks.
+type fakeWatcher struct {
+	clientv3.Watcher
+	remote watchClient
+}
+
+// WatchClient returns the service.
+func (w fakeWatcher) WatchClient() etcdserverpb.WatchClient { return w.remote }
+
 // watchStream is a stream with its watches.
 type watchStream struct {
 	*stream[etcdserverpb.WatchRequest, etcdserverpb.WatchResponse]
@@ -112,8 +121,12 @@ func (ws *watchStream) create(r *etcdserverpb.WatchCreateRequest) {
 		})
 		return
 	}
-	w := newWatcher(r, ws.made, view.revision)
-	ws.made++
+	id := r.WatchId
+	if id == 0 {
+		id = ws.made
+		ws.made++
+	}
+	w := newWatcher(r, id, view.revision)
 	ws.watchers = append(ws.watchers, w)
 	ws.answer(&etcdserverpb.WatchResponse{Header: header, WatchId: w.id, Created: true})
 	ws.catchUpLocked(view)
