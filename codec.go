@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unsafe"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -33,7 +34,16 @@ type storedValue struct {
 // it: {"Op":0,"Addr":"...","Metadata":...}. Decode can read it. An empty address, and
 // metadata that cannot be written as JSON or is over MaxMetadata, is an *InputError.
 func Encode(addr string, metadata any) ([]byte, error) {
-	data, err := json.Marshal(metadata) // compact, and escaped as in an object around it
+	data, err := encodeMetadata(metadata)
+	if err != nil {
+		return nil, err
+	}
+	return encodeValue(addr, data)
+}
+
+// encodeMetadata returns metadata as JSON, compact, and escaped as in an object around it.
+func encodeMetadata(metadata any) ([]byte, error) {
+	data, err := json.Marshal(metadata)
 	if err != nil {
 		text := fmt.Sprint(metadata)
 		if raw, ok := metadata.(json.RawMessage); ok {
@@ -41,13 +51,18 @@ func Encode(addr string, metadata any) ([]byte, error) {
 		}
 		return nil, inputError("metadata", text, "it cannot be written as JSON: %v", err)
 	}
+	return data, nil
+}
+
+// encodeValue is Encode for what encodeMetadata has returned.
+func encodeValue(addr string, metadata []byte) ([]byte, error) {
 	text, err := json.Marshal(addr)
 	if err != nil {
 		return nil, inputError("address", addr, "it cannot be written as JSON: %v", err)
 	}
-	value := slices.Concat(encoded, text, encodedMetadata, data, []byte{'}'})
+	value := slices.Concat(encoded, text, encodedMetadata, metadata, []byte{'}'})
 	if _, _, err := parseValue(value); err != nil {
-		field, text := "metadata", string(data)
+		field, text := "metadata", string(metadata)
 		if addr == "" {
 			field, text = "address", addr
 		}
@@ -59,7 +74,7 @@ func Encode(addr string, metadata any) ([]byte, error) {
 // Decode decodes a key-value as etcd returns it. Field names match in any case, "Op" may be
 // missing, and unknown fields are ignored. An error means that the value is invalid: not
 // JSON, no address, a wrong type, a stored deletion, metadata over MaxMetadata, or nested
-// deeper than 10,000. The instance may refer to kv.Value, which must not be changed.
+// deeper than 10,000. The instance may refer to kv.Key and kv.Value, which must not be changed.
 func Decode(kv *mvccpb.KeyValue) (*Instance, error) { return decode(kv, "") }
 
 // decode is Decode for a key under a prefix. A prefix that ends in "/" is the instance's
@@ -69,20 +84,24 @@ func decode(kv *mvccpb.KeyValue, prefix string) (*Instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	var b strings.Builder
-	b.Grow(len(kv.Key) + len(addr)) // one allocation for both
-	b.Write(kv.Key)
-	b.Write(addr)
-	return &Instance{
-		Key:            b.String()[:len(kv.Key)],
-		Addr:           b.String()[len(kv.Key):],
+	inst := &Instance{
+		Key:            textOf(kv.Key),
 		Metadata:       metadata,
 		Lease:          clientv3.LeaseID(kv.Lease),
 		CreateRevision: kv.CreateRevision,
 		ModRevision:    kv.ModRevision,
 		service:        serviceLen(prefix),
-	}, nil
+	}
+	if metadata != nil { // it keeps the value in memory
+		inst.Addr = textOf(addr)
+	} else {
+		inst.Addr = string(addr)
+	}
+	return inst, nil
 }
+
+// textOf returns bytes as a string in the same memory. They must not be changed.
+func textOf(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 func serviceLen(prefix string) int {
 	if !strings.HasSuffix(prefix, "/") {

@@ -8,10 +8,12 @@ import (
 	"errors"
 	"math"
 	"net"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+	"weak"
 
 	"github.com/google/go-cmp/cmp"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -87,6 +89,23 @@ func TestDecode(t *testing.T) {
 				t.Errorf("%v (-want +got):\n%s", err, diff)
 			}
 		})
+	}
+}
+
+// Whoever can write keys cannot have clients keep more in memory than metadata may have.
+func TestDecodeKeepsNoValueWithoutMetadata(t *testing.T) {
+	kv := &mvccpb.KeyValue{Key: []byte("s/a"), Value: []byte(`{"Addr":"a:1","Other":"` + strings.Repeat("x", 1<<20) + `"}`)}
+	value := weak.Make(&kv.Value[0])
+	inst, err := rollcall.Decode(kv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	runtime.GC()
+	if value.Value() != nil {
+		t.Error("the value is still in memory")
+	}
+	if inst.Addr != "a:1" || inst.Key != "s/a" {
+		t.Errorf("got %+v", inst)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"go.etcd.io/etcd/client/v3/namespace"
 
 	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/test/fakeetcd"
@@ -514,7 +516,7 @@ func TestLostEpochBesideDeniedPrefixes(t *testing.T) {
 			store.Put(fmt.Sprintf("good/%d", i), `{"Addr":"a:1"}`)
 		}
 		conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
-			if strings.HasPrefix(call.Key, "denied") {
+			if slices.ContainsFunc(call.Reads(), func(key string) bool { return strings.HasPrefix(key, "denied") }) {
 				return rpctypes.ErrGRPCPermissionDenied
 			}
 			return nil
@@ -591,8 +593,7 @@ func TestLowerRaftTerm(t *testing.T) {
 	})
 }
 
-// Streams that were given up while nobody answered end once somebody does: clientv3 by
-// itself would keep each for ever.
+// Streams that were given up while nobody answered end.
 func TestStreamsGivenUpEnd(t *testing.T) {
 	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
 		d := directory(t, conn)
@@ -611,8 +612,36 @@ func TestStreamsGivenUpEnd(t *testing.T) {
 		synctest.Wait()
 		stacks := make([]byte, 1<<20)
 		stacks = stacks[:runtime.Stack(stacks, true)]
-		if n := strings.Count(string(stacks), "(*watchGRPCStream).run("); n != 1 {
+		if n := strings.Count(string(stacks), "etcdkv.(*watchStream).run("); n != 1 {
 			t.Errorf("%d watch streams are left, want one\n%s", n, stacks)
+		}
+	})
+}
+
+// A client with a namespace is asked by its own KV and Watcher, which prefix keys.
+func TestNamespacedClient(t *testing.T) {
+	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+		conn.Client.KV = namespace.NewKV(conn.Client.KV, "team/")
+		conn.Client.Watcher = namespace.NewWatcher(conn.Client.Watcher, "team/")
+		d := directory(t, conn)
+		defer d.Close()
+		store.Put("team/svc/a", `{"Addr":"a:1"}`)
+		store.Put("svc/x", `{"Addr":"x:1"}`)
+		sub := subscribe(t, d, "svc")
+		defer sub.Close()
+		next(t, sub)
+		synctest.Wait()
+		store.Put("team/svc/b", `{"Addr":"b:1"}`)
+		conn.BreakStreams()
+		store.Put("svc/y", `{"Addr":"y:1"}`)
+		store.Put("team/svc/c", `{"Addr":"c:1"}`)
+		time.Sleep(time.Second)
+		var keys []string
+		for inst := range sub.Latest().All() {
+			keys = append(keys, inst.Key)
+		}
+		if got := strings.Join(keys, " "); got != "svc/a svc/b svc/c" {
+			t.Errorf("got %s", got)
 		}
 	})
 }

@@ -103,7 +103,7 @@ func (r *Registrar) observeWatches() {
 		if snap == nil || snap == w.last || snap.Staleness() != nil {
 			continue
 		}
-		if w.last != nil && w.last.Epoch() != snap.Epoch() { // the backup that was restored may have the lease
+		if snap.NewEpoch(w.last) { // the backup that was restored may have the lease
 			for _, g := range r.regs {
 				if g.watch == w {
 					g.dirtyLocked()

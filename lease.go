@@ -64,7 +64,8 @@ func (r *Registrar) grant(ctx context.Context) error {
 }
 
 // leased records the lease, 0 for none; every registration must be put under it. What is to
-// be removed while there is none went with the lease before.
+// be removed while there is none went with the lease before, unless there were others: etcd may have
+// been restored from a backup that has the key under one of them, so it is looked up.
 func (r *Registrar) leased(lease clientv3.LeaseID, ttl time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -79,7 +80,7 @@ func (r *Registrar) leased(lease clientv3.LeaseID, ttl time.Duration) {
 		g.retry, g.notBefore = backoff.Backoff{}, time.Time{}
 		g.dirtyLocked()
 		g.observed.state = r.keyStateLocked(g.observed.kv)
-		if g.desired.removed && lease == 0 && len(r.unanswered[g.key]) == 0 {
+		if g.desired.removed && lease == 0 && len(r.former) == 1 && len(r.unanswered[g.key]) == 0 {
 			r.finishLocked(g, nil)
 		}
 	}
@@ -106,7 +107,8 @@ func (r *Registrar) keepAlive(ctx context.Context, renewals *sync.WaitGroup, can
 }
 
 // countRenewals returns why a lease is not renewed any more, nil where the context has ended. clientv3
-// says no more than that: sooner than a lease could expire, it is because etcd does not have it.
+// says no more than that: much sooner than a lease could expire, it is because etcd does not have it.
+// Much, as a renewal may be received later than clientv3 received it.
 func (r *Registrar) countRenewals(ctx context.Context, alive <-chan *clientv3.LeaseKeepAliveResponse, present bool, ttl time.Duration) error {
 	last, patience := time.Now(), min(ttl, firstRenewal)
 	for {
@@ -118,7 +120,7 @@ func (r *Registrar) countRenewals(ctx context.Context, alive <-chan *clientv3.Le
 			case !ok:
 				return fmt.Errorf("%w within %v", errNotRenewed, ttl)
 			}
-			last, patience = time.Now(), ttl
+			last, patience = time.Now(), ttl*3/4
 			if present {
 				r.counts.renewals.Add(1)
 			}

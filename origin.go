@@ -16,44 +16,42 @@ var processStarted = time.Now()
 // processOrigin tells where the endpoints of this process come from. It is the same for as long as
 // the process lives, so that a registration which is renewed does not look changed.
 var processOrigin = sync.OnceValue(func() []metadataField {
-	host, _ := os.Hostname() // "" where the system has none to tell, and is then left out
-	return []metadataField{
-		{fields[fieldStarted].name, processStarted.UTC().Format(time.RFC3339)},
-		{fields[fieldHost].name, host},
+	origin := []metadataField{{fields[fieldStarted].name, jsonText(processStarted.UTC().Format(time.RFC3339))}}
+	if host, err := os.Hostname(); err == nil && host != "" {
+		origin = append(origin, metadataField{fields[fieldHost].name, jsonText(host)})
 	}
+	return origin
 })
 
-type metadataField struct{ name, value string }
+type metadataField struct {
+	name  string // one that needs no escape
+	value json.RawMessage
+}
 
-// withOrigin returns metadata, anything that encoding/json writes, with the fields of an origin that it
+// withOrigin returns metadata, as encodeMetadata has returned it, with the fields of an origin that it
 // does not have, after its own. What is neither an object nor null, and what has no space left, stays as
 // it is.
-func withOrigin(metadata any, origin []metadataField) any {
-	data, err := json.Marshal(metadata)
-	if err != nil {
-		return metadata
-	}
+func withOrigin(metadata []byte, origin []metadataField) []byte {
 	var has map[string]json.RawMessage
-	if json.Unmarshal(data, &has) != nil {
+	if json.Unmarshal(metadata, &has) != nil {
 		return metadata
 	}
+	object := metadata
 	if has == nil {
-		data = []byte("{}")
+		object = []byte("{}")
 	}
-	with := data[:len(data)-1]
+	with := append(make([]byte, 0, len(object)+100), object[:len(object)-1]...) // 100: the fields of most machines
 	for _, f := range origin {
-		if _, set := has[f.name]; set || f.value == "" {
+		if _, set := has[f.name]; set {
 			continue
 		}
 		if len(with) > 1 {
 			with = append(with, ',')
 		}
-		name, _ := json.Marshal(f.name)
-		value, _ := json.Marshal(f.value)
-		with = append(append(append(with, name...), ':'), value...)
+		with = append(append(append(append(with, '"'), f.name...), `":`...), f.value...)
 	}
 	if with = append(with, '}'); len(with) > MaxMetadata || len(with) == len("{}") {
 		return metadata
 	}
-	return json.RawMessage(with)
+	return with
 }

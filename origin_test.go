@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-var someOrigin = []metadataField{{"started", "2026-01-02T03:04:05Z"}, {"host", "node-1"}}
+var someOrigin = []metadataField{{"started", jsonText("2026-01-02T03:04:05Z")}, {"host", jsonText("node-1")}}
 
 func TestWithOrigin(t *testing.T) {
 	const started, host = `"started":"2026-01-02T03:04:05Z"`, `"host":"node-1"`
@@ -34,13 +34,13 @@ func TestWithOrigin(t *testing.T) {
 		{"a number", 7, someOrigin, "7"},
 		{"a list", []string{"a"}, someOrigin, `["a"]`},
 		{"no space left", json.RawMessage(large), someOrigin, large},
-		{"a machine without a name", nil, []metadataField{someOrigin[0], {"host", ""}}, "{" + started + "}"},
+		{"a machine without a name", nil, someOrigin[:1], "{" + started + "}"},
 		{"none, no metadata", nil, nil, "null"},
 		{"none, no fields", struct{}{}, nil, "{}"},
 		{"none, fields", map[string]int{"a": 1}, nil, `{"a":1}`},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			value, err := Encode("h:1", withOrigin(row.metadata, row.origin))
+			value, err := (&Registrar{origin: row.origin}).encode("h:1", row.metadata)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -49,19 +49,19 @@ func TestWithOrigin(t *testing.T) {
 			}
 		})
 	}
-	if _, err := Encode("h:1", withOrigin(make(chan int), someOrigin)); err == nil {
+	if _, err := (&Registrar{origin: someOrigin}).encode("h:1", make(chan int)); err == nil {
 		t.Error("a channel was taken for metadata")
 	}
 }
 
 func TestProcessOrigin(t *testing.T) {
-	metadata, _ := json.Marshal(withOrigin(nil, processOrigin()))
+	metadata := withOrigin([]byte("null"), processOrigin())
 	a := (&Instance{Metadata: metadata}).Attributes()
 	host, _ := os.Hostname()
 	if age := time.Since(a.Started); age < 0 || age > time.Hour || a.Host != host || len(a.Invalid) > 0 {
 		t.Errorf("%s: started %v ago on %q, want a short time, on %q; invalid: %v", metadata, age, a.Host, host, a.Invalid)
 	}
-	if again, _ := json.Marshal(withOrigin(nil, processOrigin())); string(again) != string(metadata) {
+	if again := withOrigin([]byte("null"), processOrigin()); string(again) != string(metadata) {
 		t.Errorf("%s, then %s", metadata, again)
 	}
 }

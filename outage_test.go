@@ -166,8 +166,10 @@ func TestRefusalsAreLogged(t *testing.T) {
 				var refused atomic.Bool
 				refused.Store(!before)
 				conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
-					if strings.HasPrefix(call.Key, rollcall.ConfigPrefix) || refused.Load() && strings.HasPrefix(call.Key, "svc") {
-						return rpctypes.ErrGRPCPermissionDenied
+					for _, key := range call.Reads() {
+						if strings.HasPrefix(key, rollcall.ConfigPrefix) || refused.Load() && strings.HasPrefix(key, "svc") {
+							return rpctypes.ErrGRPCPermissionDenied
+						}
 					}
 					return nil
 				})

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -242,7 +243,7 @@ func TestP9CloseJoinsManyServices(t *testing.T) {
 	conn := store.Connect(context.Background())
 	defer conn.Close()
 	conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
-		if call.Key == rollcall.ConfigPrefix {
+		if slices.Contains(call.Reads(), rollcall.ConfigPrefix) {
 			return rpctypes.ErrGRPCPermissionDenied
 		}
 		return nil

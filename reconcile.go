@@ -50,6 +50,7 @@ type observed struct {
 	state keyState         // of kv
 	values
 	unconfirmed []sentValue // writes since the last one that etcd confirmed, the latest last
+	missedMarks int         // marks that found the key changed
 	claimed     bool        // the registration has written its key: from then on it respects a successor
 	revision    int64       // ModRevision at which the key was as desired, or a successor's
 	landing     bool        // a create that was never answered may still happen
@@ -63,6 +64,9 @@ type sentValue struct {
 
 // maxUnconfirmed is how many writes of a registration without an answer are remembered.
 const maxUnconfirmed = 16
+
+// maxMissedMarks is how often a key that others keep changing is marked before it is deleted.
+const maxMissedMarks = 2
 
 // lease returns the lease of this Registrar under which the endpoint was found, 0 for none.
 // An invalid value hides the endpoint from all clients.
@@ -140,7 +144,7 @@ func reconcile(d desired, o *observed) (action, Phase) {
 	case !o.fresh && (o.claimed || o.kv != nil || d.removed):
 		return actRead, phase
 	case d.removed && (o.state == keyOurs || o.state == keyFormer):
-		if !o.tried && o.mark(d) != nil {
+		if !o.tried && o.missedMarks < maxMissedMarks && o.mark(d) != nil {
 			return actMark, phase
 		}
 		return actDelete, phase
@@ -169,6 +173,7 @@ func pending(d desired, o *observed) bool {
 // edit. The last value written again is one only where it drains: an operator who drains what the
 // program drains means it to stay so when the program undrains it.
 func (o *observed) observe(kv *mvccpb.KeyValue, state keyState) (edited bool) {
+	news := kv.GetModRevision() != o.kv.GetModRevision() // else it was only read again
 	o.fresh, o.tried, o.kv, o.state = true, false, kv, state
 	if kv == nil || state == keyForeign || !isEndpoint(kv.Value) {
 		return false
@@ -180,7 +185,7 @@ func (o *observed) observe(kv *mvccpb.KeyValue, state keyState) (edited bool) {
 	case kv.ModRevision < o.revision:
 		return false
 	case bytes.Equal(kv.Value, o.current):
-		if edited = !sent && kv.ModRevision > o.revision && statusOf(kv.Value) == StatusDraining; edited {
+		if edited = !sent && news && kv.ModRevision > o.revision && statusOf(kv.Value) == StatusDraining; edited {
 			o.status = StatusDraining
 		}
 		return edited

@@ -121,10 +121,11 @@ func (r *Registrar) prepare(service string, ep Endpoint) (*Registration, error) 
 	if ep.ID == "" {
 		ep.ID = ep.Addr
 	}
-	if err := CheckKey(Key(service, ep.ID)); err != nil {
+	key := Key(service, ep.ID)
+	if err := CheckKey(key); err != nil {
 		return nil, err
 	}
-	return &Registration{registrar: r, service: service, id: ep.ID, key: Key(service, ep.ID), addr: ep.Addr,
+	return &Registration{registrar: r, service: service, id: ep.ID, key: key, addr: ep.Addr,
 		desired: desired{plain: value, value: value}, observed: observed{values: values{applied: value, current: value}},
 		state: State{Since: time.Now()}}, nil
 }
@@ -240,7 +241,7 @@ type RegistrarStats struct {
 	LeasesExpired   uint64 // leases that etcd was found not to have any more
 	LeasesUnrenewed uint64 // times that a lease was not renewed for its whole time; it may have expired
 	LeasesReplaced  uint64 // leases given up so that no late create can happen under them
-	Writes          uint64 // keys put or deleted, as sent: with those found changed, and again where a transaction is sent in parts
+	Writes          uint64 // keys put or deleted, as sent: also where one of a transaction was found changed, and again where it is sent in parts
 	WriteFailures   uint64 // of them, those that etcd refused or did not answer
 }
 

@@ -98,15 +98,14 @@ func (d *registrarEnv) noError(what string, err error) {
 	}
 }
 
-// steps returns the transactions that a request makes, each about one key, with a condition.
+// steps returns the transactions of one key each that a request is made of.
 func steps(request any) (all []*etcdserverpb.TxnRequest) {
-	txn, ok := request.(*etcdserverpb.TxnRequest)
-	if ok && len(txn.Compare) > 0 {
-		return []*etcdserverpb.TxnRequest{txn}
-	}
+	txn, _ := request.(*etcdserverpb.TxnRequest)
+	conditions := txn.GetCompare()
 	for _, op := range txn.GetSuccess() {
-		if nested := op.GetRequestTxn(); nested != nil {
-			all = append(all, nested)
+		if op.GetRequestRange() == nil && len(conditions) > 0 {
+			all = append(all, &etcdserverpb.TxnRequest{Compare: conditions[:1], Success: []*etcdserverpb.RequestOp{op}})
+			conditions = conditions[1:]
 		}
 	}
 	return all

@@ -67,7 +67,8 @@ func (g *Registration) Update(ctx context.Context, metadata any) error {
 
 // Drain marks the endpoint ("status": "draining" in its metadata), so that clients finish their
 // calls and send no new ones. It sets the mark again if an operator has removed that of an
-// earlier Drain. If the metadata is not an object, it cannot be marked: an *InputError.
+// earlier Drain. If the metadata is not an object, it cannot be marked: an *InputError. It returns as
+// Update does: while another process has the key, not before the context ends.
 func (g *Registration) Drain(ctx context.Context) error {
 	return g.set(ctx, "drain", func() (desired, error) {
 		marked, err := g.desired.with(g.desired.plain, true)
@@ -87,7 +88,11 @@ func (g *Registration) Undrain(ctx context.Context) error {
 
 // encode is Encode, with where the endpoint comes from.
 func (r *Registrar) encode(addr string, metadata any) ([]byte, error) {
-	return Encode(addr, withOrigin(metadata, r.origin))
+	data, err := encodeMetadata(metadata)
+	if err != nil {
+		return nil, err
+	}
+	return encodeValue(addr, withOrigin(data, r.origin))
 }
 
 // set has the program want what change returns, which is called under the lock, and waits until

@@ -115,7 +115,7 @@ func TestServiceConfigsOneByOne(t *testing.T) {
 		store.Put(rollcall.ConfigPrefix+"a", `{"a":1}`)
 		store.Put(rollcall.ConfigPrefix+"b", `{"b":1}`)
 		conn.SetHook(func(_ context.Context, call fakeetcd.Call) error {
-			if call.Key == rollcall.ConfigPrefix || call.Key == rollcall.ConfigPrefix+"b" {
+			if reads := call.Reads(); slices.Contains(reads, rollcall.ConfigPrefix) || slices.Contains(reads, rollcall.ConfigPrefix+"b") {
 				return rpctypes.ErrGRPCPermissionDenied
 			}
 			return nil

@@ -66,6 +66,13 @@ func (s *Snapshot) Revision() int64 { return s.revision }
 // compares with none.
 func (s *Snapshot) Epoch() int { return s.epoch }
 
+// NewEpoch reports whether etcd lost its data, or was restored from a backup, between an older
+// snapshot and s: nobody need have deleted what is gone since. It is false where old is nil or
+// either has no Epoch.
+func (s *Snapshot) NewEpoch(old *Snapshot) bool {
+	return old != nil && old.epoch > 0 && s.epoch > 0 && s.epoch != old.epoch
+}
+
 // All returns an iterator over the instances, in the order of their keys.
 func (s *Snapshot) All() iter.Seq[*Instance] { return slices.Values(s.instances) }
 

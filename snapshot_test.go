@@ -109,6 +109,24 @@ func listed(old *Snapshot, kvs []*mvccpb.KeyValue, revision int64) *Snapshot {
 	return old.replacedBy(&l, reflector.Version{Revision: revision, Epoch: 1})
 }
 
+func TestNewEpoch(t *testing.T) {
+	of := func(epoch int) *Snapshot { return &Snapshot{epoch: epoch} }
+	for _, row := range []struct {
+		old, snap *Snapshot
+		want      bool
+	}{
+		{nil, of(1), false},
+		{of(1), of(1), false},
+		{of(1), of(2), true},
+		{of(0), of(2), false}, // the older is from the disk
+		{of(1), of(0), false},
+	} {
+		if got := row.snap.NewEpoch(row.old); got != row.want {
+			t.Errorf("%+v after %+v: got %t", row.snap, row.old, got)
+		}
+	}
+}
+
 func TestSnapshotShares(t *testing.T) {
 	store := model{}
 	for i, key := range []string{"s/a", "s/b"} {

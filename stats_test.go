@@ -131,6 +131,7 @@ func TestStatsByCause(t *testing.T) {
 		conn.Mend()
 		time.Sleep(5 * time.Second)
 		lists["compacted"]++
+		restarts["disconnected"]++
 		restarts["compacted"]++
 		check("after a compaction")
 		conn.CancelWatches(rpctypes.ErrInvalidAuthToken)

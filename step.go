@@ -5,6 +5,7 @@ package rollcall
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -17,7 +18,7 @@ import (
 )
 
 const (
-	maxBatch = 127     // keys in one transaction: a server takes 128 operations by default, and counts the nesting
+	maxBatch = 128     // keys in one transaction: a server takes 128 operations by default
 	maxBytes = 1 << 20 // of keys and values in one transaction, unless one key has more; a server takes 1.5 MiB by default
 )
 
@@ -46,7 +47,7 @@ func (r *Registrar) nextLocked(batch []*Registration) (steps []step, rest []*Reg
 	steps = make([]step, 0, len(batch))
 	size := 0
 	for i, g := range batch {
-		size += 3*len(g.key) + max(len(g.desired.value), len(g.observed.current)) // compared, written, and read where that fails
+		size += 2*len(g.key) + max(len(g.desired.value), len(g.observed.current)) // compared and written
 		if len(steps) > 0 && (size > maxBytes || len(steps) == r.batch) {
 			return steps, batch[i:]
 		}
@@ -81,27 +82,20 @@ func (r *Registrar) stepLocked(g *Registration) step {
 	return s
 }
 
-// operation returns what the step sends to etcd, about its key alone.
-func (s *step) operation() clientv3.Op {
-	key := s.g.key
-	unchanged := clientv3.Compare(clientv3.ModRevision(key), "=", s.kv.GetModRevision())
-	switch read := clientv3.OpGet(key); s.act {
-	case actPut, actAdopt:
-		return conditional(unchanged, clientv3.OpPut(key, string(s.value), clientv3.WithLease(s.lease)), read)
-	case actMark:
-		return conditional(unchanged, clientv3.OpPut(key, string(s.value), clientv3.WithIgnoreLease()))
-	case actDelete:
+// condition returns what must hold of the step's key in etcd for the step to be taken: it is as it was
+// observed.
+func (s *step) condition(key []byte) (equal clientv3.Cmp) {
+	// clientv3.Compare would copy it once more, which bench scenario "registering" shows.
+	c := equal.GetCompare()
+	c.Key = key
+	if s.act == actDelete {
 		// An operator's edit changes the ModRevision and must not keep the key in; a
 		// successor's has another lease and must not go.
-		return conditional(clientv3.Compare(clientv3.LeaseValue(key), "=", s.kv.Lease), clientv3.OpDelete(key), read)
-	default:
-		return read
+		c.Target, c.TargetUnion = etcdserverpb.Compare_LEASE, &etcdserverpb.Compare_Lease{Lease: s.kv.Lease}
+	} else {
+		c.Target, c.TargetUnion = etcdserverpb.Compare_MOD, &etcdserverpb.Compare_ModRevision{ModRevision: s.kv.GetModRevision()}
 	}
-}
-
-// conditional is a transaction about one key.
-func conditional(condition clientv3.Cmp, then clientv3.Op, otherwise ...clientv3.Op) clientv3.Op {
-	return clientv3.OpTxn([]clientv3.Cmp{condition}, []clientv3.Op{then}, otherwise)
+	return equal
 }
 
 // endLocked takes a last step, about which etcd need not be asked.
@@ -125,56 +119,92 @@ func (r *Registrar) endLocked(s step) {
 	}
 }
 
+// errNotTaken is of steps that were not taken, and whose keys could not be read then: what they were to
+// write is not in doubt.
+var errNotTaken = errors.New("a key has changed, and nothing was written")
+
 // answer is what etcd has answered to a step.
 type answer struct {
-	done     bool             // the condition held
+	done     bool             // it was taken
 	found    *mvccpb.KeyValue // the key where it was read; nil: absent
 	revision int64            // of the write
 }
 
-// send sends steps in one transaction. Each has a condition of its own, in a transaction within
-// the transaction, so that a key that has changed leaves the others alone.
+// changed reports whether the step was not taken, and its key is not as it was observed, nil for absent.
+func (a *answer) changed(observed *mvccpb.KeyValue) bool {
+	return !a.done && a.found.GetModRevision() != observed.GetModRevision()
+}
+
+// send sends steps in one transaction: all of them are taken or, where the key of one has changed, none,
+// and the keys are read: those of many by another transaction, since that is rare.
 func (r *Registrar) send(ctx context.Context, steps []step) ([]answer, error) {
+	put := clientv3.OpPut("", "", clientv3.WithLease(steps[0].lease)) // all of them have that lease
+	prototypes := [...]clientv3.Op{actRead: clientv3.OpGet(""), actPut: put, actAdopt: put,
+		actMark: clientv3.OpPut("", "", clientv3.WithIgnoreLease()), actDelete: clientv3.OpDelete("")}
 	ops := make([]clientv3.Op, len(steps))
-	writes := uint64(0)
+	conditions := make([]clientv3.Cmp, 0, len(steps))
 	for i, s := range steps {
-		ops[i] = s.operation()
+		// A copy with another key costs far less than a new operation: bench scenario "registering".
+		ops[i] = prototypes[s.act]
+		key := []byte(s.g.key)
+		ops[i].WithKeyBytes(key)
+		ops[i].WithValueBytes(s.value)
 		if s.act != actRead {
-			writes++
+			conditions = append(conditions, s.condition(key))
 		}
 	}
-	all := ops[0]
-	if len(ops) > 1 {
-		all = clientv3.OpTxn(nil, ops, nil)
-	}
-	resp, err := r.commit(ctx, writes, all)
+	var otherwise []clientv3.Op
 	switch {
-	case err != nil:
+	case len(conditions) == 0:
+		return r.read(ctx, steps)
+	case len(steps) == 1:
+		otherwise = []clientv3.Op{clientv3.OpGet(steps[0].g.key)}
+	}
+	resp, err := r.commit(ctx, uint64(len(conditions)), clientv3.OpTxn(conditions, ops, otherwise))
+	if err != nil {
 		return nil, err
-	case all.IsGet():
-		return []answer{{done: true, found: only(resp.Get().Kvs)}}, nil
 	}
 	txn := resp.Txn()
-	if len(ops) == 1 {
-		return []answer{answerOf(txn.Succeeded, txn.Responses, txn.Header.Revision)}, nil
-	}
-	answers := make([]answer, len(ops))
-	for i, op := range txn.Responses {
-		if nested := op.GetResponseTxn(); nested != nil {
-			answers[i] = answerOf(nested.Succeeded, nested.Responses, txn.Header.Revision)
-		} else {
-			answers[i] = answerOf(true, txn.Responses[i:i+1], txn.Header.Revision)
+	if len(txn.Responses) == 0 {
+		answers, err := r.read(ctx, steps)
+		if err != nil {
+			err = fmt.Errorf("%w: %w", errNotTaken, err)
 		}
+		return answers, err
+	}
+	answers := make([]answer, len(steps))
+	for i, op := range txn.Responses {
+		answers[i] = answer{done: txn.Succeeded, found: only(op.GetResponseRange().GetKvs()), revision: txn.Header.Revision}
 	}
 	return answers, nil
 }
 
-func answerOf(done bool, ops []*etcdserverpb.ResponseOp, revision int64) answer {
-	a := answer{done: done, revision: revision}
-	if len(ops) > 0 {
-		a.found = only(ops[0].GetResponseRange().GetKvs())
+// read reads the keys of steps.
+func (r *Registrar) read(ctx context.Context, steps []step) ([]answer, error) {
+	answers := make([]answer, len(steps))
+	if len(steps) == 1 {
+		resp, err := r.client.Get(ctx, steps[0].g.key)
+		if err == nil {
+			answers[0].found = only(resp.Kvs)
+		}
+		return answers, err
 	}
-	return a
+	gets := make([]clientv3.Op, len(steps))
+	for i, s := range steps {
+		gets[i] = clientv3.OpGet(s.g.key)
+	}
+	resp, err := r.client.Txn(ctx).Then(gets...).Commit()
+	if err == nil {
+		for i, op := range resp.Responses {
+			answers[i].found = only(op.GetResponseRange().GetKvs())
+		}
+	}
+	return answers, err
+}
+
+// conditional is a transaction about one key.
+func conditional(condition clientv3.Cmp, then clientv3.Op) clientv3.Op {
+	return clientv3.OpTxn([]clientv3.Cmp{condition}, []clientv3.Op{then}, nil)
 }
 
 // commit sends an operation, and counts how many keys it writes.
@@ -193,21 +223,24 @@ func (r *Registrar) doneLocked(s step, a answer) (last bool) {
 	if s.create() {
 		r.answeredLocked(g.key, s.lease)
 	}
-	put := &mvccpb.KeyValue{Key: []byte(g.key), Value: s.value, Lease: int64(s.lease), ModRevision: a.revision, Version: s.kv.GetVersion() + 1}
-	switch {
-	case s.act == actMark:
-		g.observed.tried = true
-	case s.act == actPut && !a.done:
+	if !a.done && (s.act == actPut || s.act == actMark) {
 		g.observed.refused()
-		r.observeLocked(g, a.found)
-	case s.act == actPut:
+	}
+	put := &mvccpb.KeyValue{Key: []byte(g.key), Value: s.value, Lease: int64(s.lease), ModRevision: a.revision, Version: s.kv.GetVersion() + 1}
+	if s.act == actMark && a.changed(s.kv) {
+		g.observed.missedMarks++
+	}
+	switch {
+	case a.done && s.act == actMark:
+		g.observed.tried = true
+	case a.done && s.act == actPut:
 		if g.state.Lease == s.lease && (s.kv == nil || !isEndpoint(s.kv.Value)) {
 			r.noteLocked(slog.LevelWarn, "key was deleted or overwritten; registration put back", g, nil)
 		}
 		g.retry.Reset()
 		r.confirmedLocked(g, put, s.wanted)
 		return true
-	case s.act == actAdopt && a.done:
+	case a.done && s.act == actAdopt:
 		r.observeLocked(g, put)
 	default:
 		r.observeLocked(g, a.found) // nil where it was deleted
@@ -218,7 +251,7 @@ func (r *Registrar) doneLocked(s step, a answer) (last bool) {
 // unansweredLocked records that a step failed: it was refused, or may have happened or still
 // happen.
 func (r *Registrar) unansweredLocked(s step, err error) {
-	if etcdkv.OutcomeUnknown(err) {
+	if etcdkv.OutcomeUnknown(err) && !errors.Is(err, errNotTaken) {
 		return
 	}
 	if s.act == actPut || s.act == actMark {

@@ -40,7 +40,7 @@ func (r *Registrar) reconcileAll(ctx context.Context) (due time.Time, err error)
 	dirty, size := r.takeDirtyLocked(), r.batch
 	r.mu.Unlock()
 	for batch := range slices.Chunk(dirty, size) {
-		round.start(batch)
+		round.start(batch, maxSteps)
 	}
 	round.batches.Wait()
 	r.mu.Lock()
@@ -80,11 +80,11 @@ func (r *Registrar) dueLocked() time.Time {
 	return due
 }
 
-// start has a batch reconciled, by a goroutine of its own.
-func (o *round) start(batch []*Registration) {
+// start has a batch reconciled, in so many steps at most, by a goroutine of its own.
+func (o *round) start(batch []*Registration, left int) {
 	o.batches.Go(func() {
-		for n := 0; n < maxSteps && len(batch) > 0; n++ {
-			batch = o.step(batch)
+		for ; left > 0 && len(batch) > 0; left-- {
+			batch = o.step(batch, left-1)
 		}
 		if len(batch) > 0 {
 			o.r.mu.Lock()
@@ -103,8 +103,9 @@ func (r *Registrar) againLocked(batch []*Registration) {
 }
 
 // step takes the next step of registrations, as many as one transaction may have, and returns
-// those that need another one.
-func (o *round) step(batch []*Registration) (rest []*Registration) {
+// those that need another one. Those whose keys were found changed take it apart, lest they keep the
+// rest waiting.
+func (o *round) step(batch []*Registration, left int) (rest []*Registration) {
 	r := o.r
 	o.slots <- struct{}{}
 	defer func() { <-o.slots }()
@@ -125,11 +126,17 @@ func (o *round) step(batch []*Registration) (rest []*Registration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err == nil {
+		var changed []*Registration
 		for i, s := range steps {
-			if !r.doneLocked(s, answers[i]) {
+			switch a := answers[i]; {
+			case r.doneLocked(s, a):
+			case a.changed(s.kv):
+				changed = append(changed, s.g)
+			default:
 				rest = append(rest, s.g)
 			}
 		}
+		o.start(changed, left)
 		return rest
 	}
 	for _, s := range steps {
@@ -160,7 +167,7 @@ func (o *round) divideLocked(steps []step, err error) {
 		for i, s := range part {
 			batch[i] = s.g
 		}
-		o.start(batch)
+		o.start(batch, maxSteps)
 	}
 }
 

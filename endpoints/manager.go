@@ -162,7 +162,7 @@ func (m *manager) List(ctx context.Context) (Key2EndpointMap, error) {
 
 // endpointOf converts an instance and decodes its metadata.
 func endpointOf(inst *rollcall.Instance) Endpoint {
-	ep := Endpoint{Addr: inst.Addr}
+	ep := Endpoint{Addr: strings.Clone(inst.Addr)} // without the value, which the instance's may be a part of
 	if inst.Metadata != nil {
 		// Decode has checked that it is JSON.
 		_ = json.Unmarshal(inst.Metadata, &ep.Metadata)

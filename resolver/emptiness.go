@@ -17,11 +17,12 @@ type departed struct {
 	draining int   // of them
 	leased   int   // of those that were not draining
 	revision int64 // of the snapshot without them
+	newEpoch bool  // etcd lost its data or was restored
 }
 
 // departedSince returns which instances that a channel could have called are gone from etcd.
 func departedSince(old, snap *rollcall.Snapshot, selector rollcall.Selector, policy rollcall.AddressPolicy) departed {
-	d := departed{revision: snap.Revision()}
+	d := departed{revision: snap.Revision(), newEpoch: snap.NewEpoch(old)}
 	invalid := make(map[string]bool)
 	for _, i := range snap.Invalid() {
 		invalid[i.Key] = true
@@ -49,6 +50,8 @@ func (d departed) String() string {
 		who, they, were = fmt.Sprintf("its last %d endpoints", d.count), "their leases ended or they were deleted", "were"
 	}
 	switch {
+	case d.newEpoch:
+		return fmt.Sprintf("%s went when etcd lost its data or was restored from a backup", who)
 	case d.draining == d.count:
 		return fmt.Sprintf("%s left at revision %d", who, d.revision)
 	case d.draining+d.leased == 0:

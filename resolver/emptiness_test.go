@@ -55,6 +55,12 @@ func TestWhyThereIsNoEndpoint(t *testing.T) {
 			pause()
 			s.ExpireLease(lease.ID)
 		}, "its last 3 endpoints vanished at revision 5 (their leases ended or they were deleted)"},
+		{"etcd loses its data", func(s *fakeetcd.Store, _ *fakeetcd.Conn) {
+			put(s, "a b", "null")
+			pause()
+			s.Wipe()
+			time.Sleep(20 * time.Second)
+		}, "its last 2 endpoints went when etcd lost its data or was restored from a backup"},
 		{"all are disallowed", func(s *fakeetcd.Store, _ *fakeetcd.Conn) {
 			s.Put("svc/b", `{"Addr":"unix:/b"}`)
 			s.Put("svc/a", `{"Addr":"a"}`)
