@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 
@@ -49,7 +50,8 @@ func newDescription(inst *rollcall.Instance) *description {
 		d.addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
 		d.sent = lbEndpoint(endpoint{description: d, addr: d.addr}, 1)
 	} else if rollcall.HostPort(inst.Addr) == nil {
-		d.host, _, _ = net.SplitHostPort(inst.Addr)
+		host, _, _ := net.SplitHostPort(inst.Addr)
+		d.host = strings.Clone(host) // hosts are known for longer than the instance
 	}
 	return d
 }

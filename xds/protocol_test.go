@@ -446,7 +446,8 @@ func TestIncremental(t *testing.T) {
 	want("b")
 	l.put("a/2", "10.0.0.3:80", "null")
 	want("a")
-	ask(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: assignmentType, ResourceNamesUnsubscribe: []string{"a"}})
+	ask(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: assignmentType, ResourceNamesUnsubscribe: []string{"a"}, ResourceNamesSubscribe: []string{"b"}})
+	want("b") // again, since it was asked for: the server has taken in the request
 	l.put("b/2", "10.0.0.4:80", "null")
 	want("b")
 	l.put("a/4", "10.0.0.5:80", "null") // nobody asks for it any more

@@ -14,23 +14,6 @@ import (
 // maxPush is the longest that a push waits for streams.
 const maxPush = 250 * time.Millisecond
 
-// turn is what a stream gives back once it has looked for changes, and sent what there was. A nil
-// turn is nobody's.
-type turn struct {
-	taken chan struct{}
-	sent  atomic.Bool // a change, by some stream
-}
-
-func (t *turn) done(sent bool) {
-	if t == nil {
-		return
-	}
-	if sent {
-		t.sent.Store(true)
-	}
-	<-t.taken
-}
-
 // pushLocked has the newest content pushed to the streams that follow the service, at once or
 // after a rest from the last push. A fifth of the time goes to pushes, so that changes are folded
 // as their fan-out costs: the scenario xds/burst of module bench shows it.
@@ -75,52 +58,37 @@ func (s *service) endPushes() {
 	s.pushes.Wait()
 }
 
-// push wakes streams by turns, so that a new stream, which needs none, waits for few of them. It
-// returns when all have sent what is due, and reports whether any has. A stream that is sending, or
-// is not to be sent anything yet, gives its turn back at once, and after maxPush none is waited for.
+// push has streams send what is due, several at a time, and reports whether any has sent a change. It
+// returns when all have, or after maxPush: then none waits for another any more.
 func push(streams []*stream) (sent bool) {
-	over := make(chan struct{})
-	defer time.AfterFunc(maxPush, func() { close(over) }).Stop()
-	t := &turn{taken: make(chan struct{}, 8*runtime.GOMAXPROCS(0))}
-	for _, s := range streams {
-		select {
-		case t.taken <- struct{}{}:
-			if !s.wake(t) {
-				t.done(false)
-			}
-		case <-over:
-			s.wake(nil)
+	var taken atomic.Int64
+	var changed atomic.Bool
+	each := func(send func(*stream)) {
+		for i := taken.Add(1); i <= int64(len(streams)); i = taken.Add(1) {
+			send(streams[i-1])
 		}
 	}
-	for range cap(t.taken) { // those that are still out
+	workers := min(len(streams), 8*runtime.GOMAXPROCS(0))
+	done := make(chan struct{}, workers)
+	for range workers {
+		go func() {
+			each(func(s *stream) {
+				if s.send(s.next()) {
+					changed.Store(true)
+				}
+				runtime.Gosched() // to gRPC's writers and to new streams: the scenario xds/burst of module bench shows it
+			})
+			done <- struct{}{}
+		}()
+	}
+	over := time.After(maxPush)
+	for range workers {
 		select {
-		case t.taken <- struct{}{}:
+		case <-done:
 		case <-over:
+			each(func(s *stream) { go s.send(s.next()) })
 			return true
 		}
 	}
-	return t.sent.Load()
-}
-
-// wake has the stream look for changes, unless it is about to. It reports whether the stream has
-// taken the turn.
-func (s *stream) wake(t *turn) bool {
-	select {
-	case s.wakeup <- t:
-		return true
-	default:
-		return false
-	}
-}
-
-// wakeNoMore gives back the turn that the stream has, and lets it take none from then on.
-func (s *stream) wakeNoMore() {
-	for {
-		select {
-		case t := <-s.wakeup:
-			t.done(false)
-		case s.wakeup <- nil:
-			return
-		}
-	}
+	return changed.Load()
 }

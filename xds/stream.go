@@ -8,7 +8,6 @@ import (
 	"errors"
 	"io"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -65,18 +64,29 @@ type transport interface {
 	incremental() bool
 }
 
-// stream serves one client. What the client has asked for and been sent is changed by run alone.
+// stream serves one client. A goroutine receives its requests, the service's pushes send it changes,
+// and gRPC's own goroutine waits for neither, so that it can end the stream of a client that does not
+// read.
 type stream struct {
 	server    *Server
 	transport transport
-	wakeup    chan *turn // capacity 1: a service has changed
+	ctx       context.Context // of what requests cause; ends before the transport's
 	peer      string
 	host      string
 	since     time.Time
-	nonces    uint64
-	refused   bool // a name was
+	ended     chan error     // capacity 1: why the stream is to end
+	deadline  *time.Timer    // for a response to be acknowledged
+	refused   bool           // a name was; owned by receive
+	requests  sync.WaitGroup // 1 while one is handled
 
-	mu            sync.Mutex // for those that report on the stream
+	mu       sync.Mutex
+	handling bool // a request: nothing is sent until all that it asks for is known
+	sending  bool // a response: who sends it looks for the next one
+	waiting  bool // the deadline is set
+	nonces   uint64
+	later    *time.Timer // nil, or until a change may be sent that has come within PushInterval
+
+	// Changed with mu held: while handling by receive, else by who sends.
 	node          node
 	to            audience
 	subscriptions map[*kind]*subscription
@@ -84,7 +94,10 @@ type stream struct {
 
 // serve serves a client until it leaves.
 func (s *Server) serve(t transport) error {
-	st := &stream{server: s, transport: t, wakeup: make(chan *turn, 1), since: time.Now(), subscriptions: make(map[*kind]*subscription)}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	st := &stream{server: s, transport: t, ctx: ctx, since: time.Now(), ended: make(chan error, 1), deadline: time.NewTimer(backoff.Never), subscriptions: make(map[*kind]*subscription)}
+	defer st.deadline.Stop()
 	if p, ok := peer.FromContext(t.Context()); ok {
 		st.peer = p.Addr.String()
 		st.host = hostOf(st.peer)
@@ -93,9 +106,12 @@ func (s *Server) serve(t transport) error {
 		return err
 	}
 	defer s.leave(st)
-	err := st.run()
+	go st.receive()
+	err := st.wait()
+	cancel()
+	st.forget()
 	if code := status.Code(err); code != codes.OK && code != codes.Canceled && err != errStreamClosed {
-		s.log().Warn("xDS stream was ended", "client", st.node.id, "peer", st.peer, "cause", err)
+		s.log().Warn("xDS stream was ended", "client", st.report().ID, "peer", st.peer, "cause", err)
 	}
 	return err
 }
@@ -117,99 +133,72 @@ func (s *Server) enter(st *stream) error {
 
 func (s *Server) leave(st *stream) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	delete(s.streams, st)
-	s.mu.Unlock()
-	for _, sub := range st.subscriptions {
-		for _, w := range sub.watches {
-			st.unwatch(w)
-		}
-	}
-	st.wakeNoMore()
 }
 
-// run is the stream's loop. A request that is being received and a response that is being sent when
-// it ends are given up with the stream's context.
-func (s *stream) run() error {
+// wait returns why the stream is to end. A request that is being received and a response that is being
+// sent then are given up with the stream's context.
+func (s *stream) wait() error {
 	ctx := s.transport.Context()
-	requests, ended := make(chan *request), make(chan error, 1)
-	go func() { ended <- s.receive(requests) }()
-	sent := make(chan error, 1)
-	sending := false
-	timer := time.NewTimer(backoff.Never)
-	defer timer.Stop()
 	for {
-		var t *turn
 		select {
-		case req := <-requests:
-			if err := s.handle(req); err != nil {
-				return err
-			}
-		case t = <-s.wakeup:
-		case err := <-sent:
-			if sending = false; err != nil {
-				return err
-			}
-		case <-timer.C:
-		case err := <-ended:
+		case err := <-s.ended:
 			if errors.Is(err, io.EOF) {
 				return nil
 			}
 			return err
+		case <-s.deadline.C:
+			if err := s.patience(); err != nil {
+				return err
+			}
 		case <-ctx.Done():
 			return status.FromContextError(ctx.Err()).Err()
 		case <-s.server.closing:
 			return errStreamClosed
 		}
-		wait, err := s.patience()
-		if err != nil {
-			t.done(false)
-			return err
-		}
-		if !sending { // else what comes next waits, and only the latest of it is kept
-			resp, early := s.next()
-			if wait = min(wait, early); resp != nil {
-				sending, wait = true, min(wait, s.server.opts.WriteTimeout)
-				go func(t *turn) {
-					defer t.done(!resp.asked)
-					sent <- s.transport.send(resp)
-				}(t)
-				t = nil
-			}
-		}
-		t.done(false)
-		timer.Reset(wait)
 	}
 }
 
-// patience returns for how long the client may go on without acknowledging a response, or why
-// it may not.
-func (s *stream) patience() (time.Duration, error) {
-	wait := backoff.Never
-	for _, sub := range s.subscriptions {
-		if len(sub.pending) > maxPending {
-			return 0, status.Errorf(codes.ResourceExhausted, "the client has left %d responses unanswered", maxPending)
-		}
-		if len(sub.pending) > 0 {
-			wait = min(wait, s.server.opts.WriteTimeout-time.Since(sub.pending[0].since))
-		}
+// end has the stream end with an error.
+func (s *stream) end(err error) {
+	select {
+	case s.ended <- err:
+	default: // there is a reason already
 	}
-	if wait <= 0 {
-		return 0, status.Errorf(codes.DeadlineExceeded, "the client has left a response unanswered for %v", s.server.opts.WriteTimeout)
-	}
-	return wait, nil
 }
 
-// receive hands on requests until the stream ends, and returns why it did.
-func (s *stream) receive(requests chan<- *request) error {
+// receive takes in requests until the stream ends. What they ask for is sent by others, so that a
+// client which does not read is still heard.
+func (s *stream) receive() {
 	for {
 		req, err := s.transport.receive()
-		if err != nil {
-			return err
+		if err == nil {
+			err = s.handle(req)
 		}
-		select {
-		case requests <- req:
-		case <-s.transport.Context().Done():
-			return status.FromContextError(s.transport.Context().Err()).Err()
+		if err != nil {
+			s.end(err)
+			return
+		}
+		if resp := s.next(); resp != nil {
+			go s.send(resp)
+		}
+	}
+}
+
+// forget releases what the client has asked for, once a request that is being handled has been.
+func (s *stream) forget() {
+	s.mu.Lock()
+	subscriptions := s.subscriptions
+	s.subscriptions = nil
+	if s.later != nil {
+		s.later.Stop()
+	}
+	s.mu.Unlock()
+	s.requests.Wait()
+	for _, sub := range subscriptions {
+		for _, w := range sub.watches {
+			s.unwatch(w)
 		}
 	}
 }
@@ -221,6 +210,10 @@ func (s *stream) handle(req *request) error {
 		return status.Errorf(codes.InvalidArgument, "resources of type %q are not served", req.typeURL)
 	}
 	sub, d := s.compare(k, req)
+	if sub == nil {
+		return errStreamClosed
+	}
+	defer s.requests.Done()
 	if req.nack != "" && d.acknowledges {
 		s.server.rejections.Add(1)
 		s.server.log().Warn("xDS client has rejected a response", "client", s.node.id, "peer", s.peer, "type", k.name, "version", sub.nack.Version, "cause", req.nack)
@@ -251,13 +244,22 @@ func (s *stream) handle(req *request) error {
 		sub.watches = slices.Insert(sub.watches, i, w)
 		s.mu.Unlock()
 	}
+	s.mu.Lock()
+	s.handling = false
+	s.mu.Unlock()
 	return nil
 }
 
-// compare returns what a request asks for that is different from what was asked for before.
+// compare returns what a request asks for that is different from what was asked for before, and nothing
+// once the stream has ended.
 func (s *stream) compare(k *kind, req *request) (*subscription, difference) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.subscriptions == nil {
+		return nil, difference{}
+	}
+	s.requests.Add(1)
+	s.handling = true
 	if n := req.node; n != nil && s.node.id == "" {
 		s.node = node{id: n.GetId(), cluster: n.GetCluster(), userAgent: strings.TrimSpace(n.GetUserAgentName() + " " + n.GetUserAgentVersion())}
 		for _, v := range n.GetMetadata().GetFields()["services"].GetListValue().GetValues() {
@@ -291,7 +293,7 @@ func (s *stream) watch(k *kind, name string) *view {
 		return listenerView(key, parsed)
 	}
 	if authorize := s.server.opts.Authorize; err == nil && authorize != nil {
-		err = authorize(s.transport.Context(), parsed.service)
+		err = authorize(s.ctx, parsed.service)
 	}
 	var is *service
 	if err == nil {
@@ -315,35 +317,4 @@ func (s *stream) unwatch(w *watch) {
 		is.release(w.view, s)
 		s.server.release(is)
 	}
-}
-
-// next returns the next response, if any, and how long to wait before there may be another.
-func (s *stream) next() (resp *response, wait time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := time.Now()
-	wait = backoff.Never
-	for _, k := range kinds {
-		sub := s.subscriptions[k]
-		if sub == nil {
-			continue
-		}
-		asked := sub.asked()
-		if early := sub.nextPush.Sub(now); !asked && early > 0 {
-			wait = min(wait, early)
-			continue
-		}
-		resources := sub.due(s.transport.incremental())
-		if resources == nil {
-			continue
-		}
-		if !asked {
-			sub.nextPush = now.Add(s.server.opts.PushInterval)
-		}
-		s.nonces++
-		s.server.responses.Add(1)
-		sub.sending(strconv.FormatUint(s.nonces, 10), resources)
-		return &response{k, sub.version, sub.nonce, resources, asked}, wait
-	}
-	return nil, wait
 }

@@ -163,6 +163,12 @@ func (s *subscription) due(incremental bool) (resources []watched) {
 	return resources
 }
 
+// changing reports whether something may be due, without making it: what changes before it may be sent is
+// made once, when it is.
+func (s *subscription) changing() bool {
+	return slices.ContainsFunc(s.watches, func(w *watch) bool { return w.view.outdated() || w.due() })
+}
+
 // ready returns what there is to send, or nil. What etcd has had no say in is not sent to a client
 // that has something from another stream.
 func (w *watch) ready() *resource {

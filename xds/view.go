@@ -82,6 +82,20 @@ func configured(key viewKey, parsed resourceName, config *serviceConfig) proto.M
 	return cluster(parsed, config)
 }
 
+// outdated reports whether the service has another content than the resource was made from.
+func (v *view) outdated() bool {
+	if v.service == nil {
+		return false
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	c := v.service.latest.Load()
+	if v.kind == assignments {
+		return v.source != c
+	}
+	return v.source != c.config
+}
+
 // current returns the resource of the service's latest content, nil if clients have to wait. Who
 // asks first makes it for all.
 func (v *view) current() *resource {
