@@ -63,6 +63,11 @@ func newRoot(a *app) *cobra.Command {
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.SetFlagErrorFunc(flagError)
+	help := root.HelpFunc()
+	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
+		describeOutput(cmd)
+		help(cmd, args)
+	})
 	a.addFlags(root.PersistentFlags())
 	group(root, "look", "Look:", newLs(a), newGet(a), newWatch(a), newTop(a), newHistory(a), newResolve(a), newExport(a), newWait(a), newPing(a), newStatus(a), newDoctor(a))
 	group(root, "change", "Change:", newAdd(a), newRm(a), newRegister(a), newDrain(a), newUndrain(a), newWeight(a), newMv(a), newConfig(a), newImport(a))

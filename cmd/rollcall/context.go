@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -252,6 +253,9 @@ func (a *app) keep(flags *pflag.FlagSet, context *yaml.Node) (err error) {
 			name, value = "output", a.output
 		}
 		bad := checkSetting(name, value)
+		if name == "endpoints" && bad == nil {
+			_, bad = cleanEndpoints(strings.Split(value, ","))
+		}
 		if slices.Contains(fileSettings, name) && value != "" && bad == nil {
 			value, bad = filepath.Abs(value)
 		}

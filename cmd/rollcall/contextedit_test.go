@@ -4,6 +4,8 @@
 package main
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -143,6 +145,24 @@ func TestContextFileBehindLinks(t *testing.T) {
 		}
 		if info, err := os.Lstat(filepath.Join(dir, "kept", "config.yaml")); err != nil || !info.Mode().IsRegular() {
 			t.Errorf("the file that the links name: %v, %v", info, err)
+		}
+	}
+}
+
+// An endpoint that could not be dialled is not kept.
+func TestContextOfBadEndpoint(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	s := begin(t, []string{"ROLLCALL_CONFIG=" + file}, "context", "set", "a", "--endpoints", "a:1, 10.0.0.1")
+	if code := s.end(t); code != exitUsage {
+		t.Errorf("exit %d, want %d", code, exitUsage)
+	}
+	wantIn(t, "stderr", s.stderr.String(), `--endpoints: "10.0.0.1" is not an endpoint: missing port in address`)
+	if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the file was written (%v)", err)
+	}
+	for _, endpoints := range []string{"a:1,", ""} { // as on a command line; "" takes the setting out
+		if code := begin(t, []string{"ROLLCALL_CONFIG=" + file}, "context", "set", "a", "--endpoints", endpoints).end(t); code != 0 {
+			t.Errorf("%q: exit %d", endpoints, code)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/doctor"
+	"github.com/rollcall-grpc/rollcall/internal/plural"
 	"github.com/rollcall-grpc/rollcall/resolver"
 )
 
@@ -117,6 +119,14 @@ func (a *app) doctor(ctx context.Context, services []string, flags doctorFlags) 
 		return cause
 	}
 	d := newDiagnosis(facts)
+	given := a.givenFlags()
+	for _, f := range d.Findings {
+		for i, command := range f.Commands {
+			if command[0] == "rollcall" { // the same cluster, wherever it is run
+				f.Commands[i] = slices.Concat(command[:1], given, command[1:])
+			}
+		}
+	}
 	if err := a.printDiagnosis(d); err != nil {
 		return err
 	}
@@ -206,15 +216,53 @@ func (a *app) printDiagnosis(d diagnosis) error {
 		var b strings.Builder
 		fmt.Fprintf(&b, "errors: %d, warnings: %d, notes: %d; services: %d, instances: %d, servers dialled: %d\n",
 			d.Errors, d.Warnings, d.Notes, d.Services, d.Instances, d.Dialled)
-		for _, f := range d.Findings {
-			fmt.Fprintf(&b, "\n%-7s  %s\n", strings.ToUpper(string(f.Severity)), f.ID)
-			for _, line := range []string{f.What, "Why: " + f.Why, "Fix: " + f.Fix} {
-				fmt.Fprintf(&b, "    %s\n", safe(oneLine(line)))
+		for rest := d.Findings; len(rest) > 0; {
+			n := 1
+			for n < len(rest) && sameAdvice(rest[0], rest[n]) {
+				n++
 			}
-			for _, command := range f.Commands {
-				fmt.Fprintf(&b, "      $ %s\n", shellLine(command))
-			}
+			writeFindings(&b, rest[:n])
+			rest = rest[n:]
 		}
 		return b.String()
 	})
+}
+
+// sameAdvice reports whether findings differ in no more than what was found.
+func sameAdvice(a, b doctor.Finding) bool {
+	return a.ID == b.ID && a.Severity == b.Severity && a.Why == b.Why && a.Fix == b.Fix
+}
+
+const (
+	maxFindings = 20 // of the same advice that the table shows
+	maxCommands = 4  // of a finding
+)
+
+// writeFindings writes findings of the same advice, and that once.
+func writeFindings(b *strings.Builder, same []doctor.Finding) {
+	line := func(text string) { fmt.Fprintf(b, "    %s\n", safe(oneLine(text))) }
+	f := same[0]
+	fmt.Fprintf(b, "\n%-7s  %s", strings.ToUpper(string(f.Severity)), f.ID)
+	if len(same) == 1 {
+		b.WriteString("\n")
+		line(f.What)
+	} else {
+		fmt.Fprintf(b, " (%d findings)\n", len(same))
+	}
+	line("Why: " + f.Why)
+	line("Fix: " + f.Fix)
+	for _, f := range same[:min(len(same), maxFindings)] {
+		if len(same) > 1 {
+			line(f.What)
+		}
+		for _, command := range f.Commands[:min(len(f.Commands), maxCommands)] {
+			fmt.Fprintf(b, "      $ %s\n", shellLine(command))
+		}
+		if more := len(f.Commands) - maxCommands; more > 0 {
+			fmt.Fprintf(b, "      and %s: -o json has all\n", plural.Count(more, "more command", "more commands"))
+		}
+	}
+	if more := len(same) - maxFindings; more > 0 {
+		fmt.Fprintf(b, "    and %s: -o json has all\n", plural.Count(more, "more finding", "more findings"))
+	}
 }

@@ -138,6 +138,7 @@ func TestDoctorFindsFaults(t *testing.T) {
 		wantFindings(t, found, d, append(slices.Clone(healthy),
 			"error config-invalid outer",
 			"error etcd-silent",
+			"error server-no-grpc faults",
 			"error server-silent faults",
 			"error server-unhealthy faults",
 			"error service-empty nowhere",
@@ -161,7 +162,6 @@ func TestDoctorFindsFaults(t *testing.T) {
 			"warning lease-none faults",
 			"warning lease-short faults",
 			"warning rights-off",
-			"warning server-no-grpc faults",
 			"warning service-draining leaving",
 			"warning target-overlap outer",
 			"warning weight-zero faults",
@@ -404,8 +404,8 @@ func TestDoctorProgress(t *testing.T) {
 	x.Await("dialling servers")
 	x.Await("0 of 1 endpoint asked")
 	screen := x.Await("server-no-grpc")
-	if code := x.End(); code != exitWarnings || strings.Contains(screen, "asked") || strings.Contains(screen, "asking") {
-		t.Errorf("exit %d, want %d; the screen is\n%s", code, exitWarnings, screen)
+	if code := x.End(); code != exitErrors || strings.Contains(screen, "asked") || strings.Contains(screen, "asking") {
+		t.Errorf("exit %d, want %d; the screen is\n%s", code, exitErrors, screen)
 	}
 }
 
@@ -443,9 +443,58 @@ func TestDoctorOfManyKeys(t *testing.T) {
 	}
 }
 
+// A command that doctor prints is for the etcd that it looked at, wherever it is run.
+func TestDoctorCommandsNameTheCluster(t *testing.T) {
+	etcd := etcdtest.New(t, etcdtest.Options{})
+	put1(t, etcd.Client(t), "hand/a", endpointAt("127.0.0.1:1", "null"))
+	endpoint := etcd.Endpoints()[0]
+	r := rollcallAt(t, "127.0.0.1:1", "--endpoints", endpoint, "--user=", "--insecure-transport=true", "doctor", "hand", "-o", "json")
+	var d diagnosis
+	if err := json.Unmarshal([]byte(r.stdout), &d); err != nil {
+		t.Fatal(err, r.stdout, r.stderr)
+	}
+	want := [][]string{
+		{"rollcall", "--endpoints", endpoint, "--insecure-transport=true", "ping", "hand"},
+		{"rollcall", "--endpoints", endpoint, "--insecure-transport=true", "rm", "hand", "a"},
+	}
+	if diff := cmp.Diff(want, ofID(d, "server-silent")["hand"].Commands); diff != "" {
+		t.Errorf("commands differ (-want +got):\n%s", diff)
+	}
+}
+
+// Of much that has one mend, the table shows so much that the rest stays in sight.
+func TestDoctorTableIsShort(t *testing.T) {
+	d := diagnosis{}
+	for i := range maxFindings + 2 {
+		f := doctor.Finding{ID: "server-silent", Severity: doctor.Error, What: fmt.Sprintf("finding %d.", i)}
+		for j := range maxCommands + i {
+			f.Commands = append(f.Commands, []string{"rollcall", "rm", "svc", fmt.Sprint(j)})
+		}
+		d.Findings = append(d.Findings, f)
+	}
+	var stdout logtest.Buffer
+	if err := (&app{stdout: &stdout}).printDiagnosis(d); err != nil {
+		t.Fatal(err)
+	}
+	table := stdout.String()
+	for text, want := range map[string]int{
+		"(22 findings)": 1, "    finding ": maxFindings, "      $ ": maxFindings * maxCommands,
+		"      and 1 more command: -o json has all\n":   1,
+		"      and 19 more commands: -o json has all\n": 1,
+		"    and 2 more findings: -o json has all\n":    1,
+	} {
+		if n := strings.Count(table, text); n != want {
+			t.Errorf("%q is there %d times, want %d", text, n, want)
+		}
+	}
+	if t.Failed() {
+		t.Log(table)
+	}
+}
+
 // TestDoctorGolden holds the contract: how findings look, with hostile text in them.
 func TestDoctorGolden(t *testing.T) {
-	d := diagnosis{APIVersion: apiVersion, Kind: "Diagnosis", Errors: 1, Warnings: 1, Services: 2, Instances: 5, Dialled: 4,
+	d := diagnosis{APIVersion: apiVersion, Kind: "Diagnosis", Errors: 1, Warnings: 3, Services: 2, Instances: 5, Dialled: 4,
 		Unknown: []string{"alarms: permission denied\x1b[2J"}, Findings: []doctor.Finding{
 			{ID: "server-silent", Severity: doctor.Error, Service: "shop/cart", Keys: []doctor.Key{{Key: "shop/cart/a"}},
 				What: `1 endpoint cannot be reached: "shop/cart/a" (10.0.0.1:80: connection refused)`, Why: "Clients dial it in vain.", Fix: "Start it.",
@@ -453,6 +502,9 @@ func TestDoctorGolden(t *testing.T) {
 			{ID: "lease-none", Severity: doctor.Warning, Service: "evil\x1b[2J", Keys: []doctor.Key{{Key: "evil\x1b[2J/\xff", KeyBase64: "ZXZpbBtbMkov/w=="}},
 				What: "1 endpoint without a lease: \u202eevil\x1b[2J", Why: "It stays.", Fix: "Remove it.",
 				Commands: [][]string{{"rollcall", "rm", "evil\x1b[2J", "$(reboot)"}}},
+			{ID: "target-overlap", Severity: doctor.Warning, Service: "shop", What: `the target "shop" has endpoints of "shop/cart"`, Why: "Clients call them.", Fix: "Rename one.",
+				Commands: [][]string{{"rollcall", "get", "shop"}}},
+			{ID: "target-overlap", Severity: doctor.Warning, Service: "shop/cart", What: `the target "shop/cart" has endpoints of "shop/cart/v2"`, Why: "Clients call them.", Fix: "Rename one."},
 		}}
 	for file, output := range map[string]string{"doctor.txt": "table", "doctor.json": "json"} {
 		var stdout, stderr logtest.Buffer

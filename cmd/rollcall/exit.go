@@ -172,7 +172,7 @@ func (a *app) wayOut(cause string) string {
 	case strings.Contains(cause, "handshake"):
 		return "does it speak TLS, with a certificate that --cacert signs?"
 	case !strings.Contains(cause, "preface") && !strings.Contains(cause, "broken pipe") && !strings.Contains(cause, "connection reset"):
-		return "is it running? see --endpoints"
+		return "is it running? see " + a.label("endpoints")
 	case creds == nil:
 		return "does it want TLS? see --cacert, or write https://"
 	}

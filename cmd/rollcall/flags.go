@@ -84,7 +84,7 @@ func (a *app) addFlags(flags *pflag.FlagSet) {
 	flags.DurationVar(&a.keepAliveTimeout, "keepalive-timeout", 0, "time in which such a probe must be answered (default 3s)")
 	flags.IntVar(&a.maxRequestBytes, "max-request-bytes", 0, "size of the largest request (default 2 MiB)")
 	flags.IntVar(&a.maxRecvBytes, "max-recv-bytes", 0, "size of the largest response (default: no limit)")
-	flags.StringVarP(&a.output, "output", "o", "table", "table or json; ls and get also wide, yaml and name; status wide")
+	flags.StringVarP(&a.output, "output", "o", "table", "table or json, and what else the help of a command names")
 	flags.VarP(writeOut{a}, "write-out", "w", "etcdctl's --output: simple, table or json")
 	flags.BoolVar(&a.debug, "debug", false, "log what gRPC does, to standard error")
 	flags.BoolVar(&a.hex, "hex", false, "not supported: -o json has keyBase64 beside each key that is not UTF-8")
@@ -167,6 +167,9 @@ func (a *app) prepare(cmd *cobra.Command) error {
 	if err := a.discover(ctx); err != nil {
 		return err
 	}
+	if err := a.checkEndpoints(); err != nil {
+		return err
+	}
 	return a.resolvePassword(cmd.Context())
 }
 
@@ -201,9 +204,8 @@ func (a *app) resolveSettings(cmd *cobra.Command) error {
 
 // checkSettings refuses what a command cannot do, and what contradicts itself.
 func (a *app) checkSettings(cmd *cobra.Command) error {
-	if known := knownOutputs(cmd); !slices.Contains(known, a.output) {
-		last := len(known) - 1
-		return fail(exitUsage, "%s has no output %q: want %s or %s", cmd.CommandPath(), a.output, strings.Join(known[:last], ", "), known[last])
+	if !slices.Contains(knownOutputs(cmd), a.output) {
+		return fail(exitUsage, "%s has no output %q: want %s", cmd.CommandPath(), a.output, listOutputs(cmd))
 	}
 	if a.hex {
 		return fail(exitUsage, "%s: keys are shown as text, with escapes; -o json has keyBase64 beside each that is not UTF-8", a.label("hex"))
@@ -237,6 +239,35 @@ func (a *app) nearer(one, other string) (string, error) {
 	return "", nil
 }
 
+// givenFlags returns the flags of the connection that were given, without what is secret: a command to be run
+// later needs them, too. What is set elsewhere it finds there.
+func (a *app) givenFlags() (given []string) {
+	if a.context != "" {
+		given = append(given, "--context", a.context)
+	}
+	flags := a.command.Root().PersistentFlags()
+	for _, name := range settingNames {
+		flag := flags.Lookup(name)
+		value := flag.Value.String()
+		switch name {
+		case "endpoints":
+			value = joined(a.endpoints)
+		case "user":
+			value = a.user
+		case "password", "auth-jwt-token", "output", "debug", "hex":
+			continue
+		}
+		switch {
+		case !flag.Changed || a.origins[name].label != "--"+name || value == "":
+		case flag.Value.Type() == "bool":
+			given = append(given, "--"+name+"="+value)
+		default:
+			given = append(given, "--"+name, value)
+		}
+	}
+	return given
+}
+
 // label names where a setting comes from.
 func (a *app) label(name string) string { return cmp.Or(a.origins[name].label, "--"+name) }
 
@@ -248,8 +279,21 @@ func knownOutputs(cmd *cobra.Command) []string {
 	return []string{"table", "json"}
 }
 
+// listOutputs lists them for a sentence.
+func listOutputs(cmd *cobra.Command) string {
+	known := knownOutputs(cmd)
+	last := len(known) - 1
+	return strings.Join(known[:last], ", ") + " or " + known[last]
+}
+
+// describeOutput has the help of a command tell its own outputs.
+func describeOutput(cmd *cobra.Command) {
+	cmd.Root().PersistentFlags().Lookup("output").Usage = listOutputs(cmd)
+}
+
 // flagError explains what is wrong with a flag of a command.
 func flagError(cmd *cobra.Command, err error) error {
+	describeOutput(cmd)
 	problem := err.Error()
 	switch err := err.(type) {
 	case *pflag.NotExistError:

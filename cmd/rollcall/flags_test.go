@@ -112,3 +112,20 @@ func TestDiscoveryFails(t *testing.T) {
 		})
 	}
 }
+
+// What etcd's client dials is taken, with blanks and empty endpoints around it.
+func TestGoodEndpoints(t *testing.T) {
+	for given, want := range map[string]string{
+		"127.0.0.1:2379":                    "127.0.0.1:2379",
+		"a:1,":                              "a:1",
+		" a:1, ,http://b:2/ ":               "a:1,http://b:2/",
+		"[::1]:1,http://[::1]:1,:1":         "[::1]:1,http://[::1]:1,:1",
+		"http:1,HTTPS://b:2,http://b:2?x#y": "http:1,HTTPS://b:2,http://b:2?x#y",
+		"unix:a,unixs:///b,localhost:http":  "unix:a,unixs:///b,localhost:http",
+	} {
+		a := &app{settings: settings{endpoints: strings.Split(given, ",")}}
+		if err := a.checkEndpoints(); err != nil || joined(a.endpoints) != want {
+			t.Errorf("%q: got %q, %v, want %q", given, a.endpoints, err, want)
+		}
+	}
+}

@@ -191,7 +191,7 @@ func TestWatchGolden(t *testing.T) {
 			t.Fatal(err)
 		}
 		eventually(t, id+" has gone", func() bool {
-			return strings.Contains(asTable.stdout.String(), "- "+id) && strings.Count(asJSON.stdout.String(), `"DELETE"`) == strings.Count(asTable.stdout.String(), " - ")
+			return strings.Contains(asTable.stdout.String(), "- "+id) && strings.Count(asJSON.stdout.String(), `"DELETE"`) == strings.Count(asTable.stdout.String(), "  - ")
 		})
 	}
 	if _, err := client.Revoke(context.Background(), 0x1234abcd); err != nil {

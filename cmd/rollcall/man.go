@@ -50,6 +50,7 @@ func writePages(cmd *cobra.Command, dir string) error {
 
 // manPage returns the page of a command, in the macros of man(7).
 func manPage(cmd *cobra.Command, name string) string {
+	describeOutput(cmd)
 	var b strings.Builder
 	section := func(title, text string) {
 		if text = strings.Trim(text, "\n"); text != "" {

@@ -70,7 +70,7 @@ func TestStatusOfADeadEndpoint(t *testing.T) {
 	server, other := freshEtcd(t), sharedEtcd(t)
 	for dead, problem := range map[string]string{"127.0.0.1:1": "connection refused", other: "another cluster answers there"} {
 		endpoints := server.Endpoint() + "," + dead
-		says := "no member answers at " + dead + ", an endpoint that was given"
+		says := "no member of the cluster answers at " + dead + ", an endpoint that was given"
 		r := rollcallAt(t, endpoints, "status")
 		if r.code != exitOther {
 			t.Errorf("exit %d, want %d; stderr %q", r.code, exitOther, r.stderr)
@@ -111,7 +111,7 @@ func TestStatusOfNobody(t *testing.T) {
 	if r.code != exitUnreachable || r.stderr != "" || time.Since(begun) > 8*time.Second {
 		t.Errorf("exit %d, want %d; stdout %q, after %v", r.code, exitUnreachable, r.stdout, time.Since(begun))
 	}
-	wantIn(t, "stdout", r.stdout, "bad: cannot reach etcd at 127.0.0.1:1: ", "connection refused; is it running? see --endpoints\n")
+	wantIn(t, "stdout", r.stdout, "bad: cannot reach etcd at 127.0.0.1:1: ", "connection refused; is it running? see ROLLCALL_ENDPOINTS\n")
 	if strings.Count(r.stdout, "\n") != 1 {
 		t.Errorf("stdout = %q, want one line", r.stdout)
 	}
@@ -137,9 +137,9 @@ func TestNoMemberTells(t *testing.T) {
 		code                 int
 		wayOut               string
 	}{
-		{"nothing listens", "127.0.0.1:1", "", exitUnreachable, "is it running? see --endpoints"},
+		{"nothing listens", "127.0.0.1:1", "", exitUnreachable, "is it running? see ROLLCALL_ENDPOINTS"},
 		{"no answer", mute.Addr().String(), "", exitUnreachable, "see ROLLCALL_DIAL_TIMEOUT"},
-		{"not an etcd", listen(t, healthpb.HealthCheckResponse_SERVING), "", exitUnreachable, "see --endpoints"},
+		{"not an etcd", listen(t, healthpb.HealthCheckResponse_SERVING), "", exitUnreachable, "see ROLLCALL_ENDPOINTS"},
 		{"wrong password", auth.Endpoints()[0], "root:wrong", exitNotPermitted, "see --user, --password and the user's roles"},
 	} {
 		for _, command := range []string{"status", "doctor"} {

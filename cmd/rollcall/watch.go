@@ -24,10 +24,11 @@ func newWatch(a *app) *cobra.Command {
 		Use:   "watch SERVICE",
 		Short: "Follow the endpoints of a service",
 		Long: "watch shows the endpoints of a service and then every change until it is interrupted:\n" +
-			"= was there, + added, ~ changed, - removed. What was removed has left (it was draining), expired (its\n" +
-			"lease is gone) or was deleted by hand (no lease ended), as far as etcd can tell. JSON has\n" +
-			"the endpoints on the first line, then an event a line. Changes in quick succession may be\n" +
-			"shown as one. While etcd is unreachable, watch says so on stderr, waits and goes on.",
+			"= was there, + added, ~ changed (and what), - removed. What was removed has left (it was\n" +
+			"draining), expired (its lease is gone) or was deleted by hand (no lease ended), as far as etcd\n" +
+			"can tell. JSON has the endpoints on the first line, then an event a line. Changes in quick\n" +
+			"succession may be shown as one. While etcd is unreachable, watch says so on stderr, waits and\n" +
+			"goes on.",
 		Example: "  rollcall watch my-service\n  rollcall watch my-service -o json | jq -r 'select(.type == \"PUT\").instance.addr'",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -130,6 +131,9 @@ func (w *watching) start(snap *rollcall.Snapshot) error {
 }
 
 func (w *watching) step(ctx context.Context, old, snap *rollcall.Snapshot) error {
+	if snap.NewEpoch(old) {
+		w.a.say("etcd lost its data or was restored from a backup; following its new content from revision %d", snap.Revision())
+	}
 	events := inventory.Events(old, snap, inventory.Under(w.service))
 	asking, cancel := context.WithTimeout(ctx, reasonTimeout)
 	inventory.Explain(asking, w.dir, events)
@@ -160,7 +164,11 @@ func (w *watching) print(events []inventory.Event) error {
 func (w *watching) line(now time.Time, e inventory.Event) string {
 	id, addr := safe(e.Instance.ID), safe(e.Instance.Addr)
 	w.id, w.addr = max(w.id, printable.Width(id)), max(w.addr, printable.Width(addr))
-	text := fmt.Sprintf("%s  %s %s  %s  %s", now.Format(time.TimeOnly), e.Sign, printable.Pad(id, w.id), printable.Pad(addr, w.addr), safe(inventory.MetadataText(e.Instance.Metadata)))
+	details := inventory.MetadataText(e.Instance.Metadata)
+	if e.Change.Old != nil && e.Change.New != nil && e.Cause == "" {
+		details = inventory.ChangeText(e.Change)
+	}
+	text := fmt.Sprintf("%s  %s %s  %s  %s", now.Format(time.TimeOnly), e.Sign, printable.Pad(id, w.id), printable.Pad(addr, w.addr), safe(details))
 	text = strings.TrimRight(text, " ")
 	switch {
 	case e.Cause != "":
@@ -171,12 +179,8 @@ func (w *watching) line(now time.Time, e inventory.Event) string {
 	return text
 }
 
-// notices reports on stderr what is not an event: staleness, a new epoch of the store, invalid
-// keys.
+// notices reports on stderr what is not an event: staleness and invalid keys.
 func (w *watching) notices(old, snap *rollcall.Snapshot) {
-	if old.Epoch() > 0 && snap.Epoch() != old.Epoch() {
-		w.a.say("etcd lost its data or was restored from a backup; following its new content from revision %d", snap.Revision())
-	}
 	was, is := old.Staleness(), snap.Staleness()
 	switch {
 	case is != nil && (was == nil || !was.Since.Equal(is.Since)):

@@ -64,7 +64,7 @@ func inVain(endpoints []SilentEndpoint) []finding {
 	for i, e := range endpoints {
 		names[i] = e.Endpoint
 	}
-	return []finding{{Degraded, fmt.Sprintf("no member answers at %s, %s", strings.Join(names, " and "),
+	return []finding{{Degraded, fmt.Sprintf("no member of the cluster answers at %s, %s", strings.Join(names, " and "),
 		plural.Form(len(names), "an endpoint that was given", "endpoints that were given"))}}
 }
 

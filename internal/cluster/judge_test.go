@@ -87,7 +87,7 @@ func TestJudge(t *testing.T) {
 			r := three(func(m []Member) { m[0].Alarms = []string{"CORRUPT"} })
 			r.Silent = []SilentEndpoint{{Endpoint: "a:1"}, {Endpoint: "b:1"}}
 			return r
-		}(), Bad, "alarm CORRUPT of etcd-1: its data differs from that of the others; no member answers at a:1 and b:1, endpoints that were given; " +
+		}(), Bad, "alarm CORRUPT of etcd-1: its data differs from that of the others; no member of the cluster answers at a:1 and b:1, endpoints that were given; " +
 			"3 of 3 members answer; leader etcd-2; database at 12 % of its quota"},
 		{"silence", three(func(m []Member) { silence(&m[0], &m[1], &m[2]) }), Bad, "none of 3 members tells its status: connection refused"},
 		{"nobody", &Report{}, Bad, "no endpoint was asked"},

@@ -156,8 +156,9 @@ func (v *serviceView) compare(now time.Time) {
 	snap := v.snap
 	v.mu.Unlock()
 	var changes []rollcall.Change
+	newEpoch := false
 	if snap != nil && v.last != nil && snap != v.last {
-		changes = snap.Diff(v.last)
+		changes, newEpoch = snap.Diff(v.last), snap.NewEpoch(v.last)
 	}
 	if snap != nil {
 		v.last = snap
@@ -168,6 +169,9 @@ func (v *serviceView) compare(now time.Time) {
 		var gone *departed
 		if change.New == nil {
 			gone = &departed{inst: change.Old, at: now}
+			if newEpoch { // nobody need have deleted it
+				gone.why, gone.asked = rollcall.DepartureUnknown, true
+			}
 			v.gone = append(v.gone, gone)
 		}
 		v.recent.add(change, gone, now)

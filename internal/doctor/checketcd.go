@@ -74,6 +74,12 @@ func silentMembers(f *Facts) (found []Finding) {
 			found = append(found, Finding{Member: e.Endpoint, What: silentEndpoint(e.Endpoint, e.Error)})
 		}
 	}
+	refused := slices.ContainsFunc(f.Cluster.Members, func(m cluster.Member) bool { return m.Refused })
+	if f.Cluster.Err != nil && !refused {
+		for i := range found {
+			found[i].Why = "No member answers from here. If that is so everywhere, servers can neither register nor leave, and clients learn of nothing."
+		}
+	}
 	return found
 }
 

@@ -36,7 +36,7 @@ var keyChecks = []check{
 	{"address-disallowed", Warning, "Clients leave it out: the server gets no calls.",
 		"Register the server at an address that clients can dial.", disallowed},
 	{"address-duplicate", Warning, "Clients call the server once, and the newest key alone counts: to drain or remove the other changes nothing. Often a server took a new id at a restart and left the old key behind.",
-		"Remove the keys that nobody renews.", duplicates},
+		"Remove the others, where nothing renews their leases.", duplicates},
 	{"id-duplicate", Note, "Either two processes have one id, and clients know one of them alone; or one process took another lease, and keeps the earlier one for nothing.",
 		"If there are two, give each an id of its own: the log of the one without the key says that another took it over. If there is one, as an agent whose settings changed, nothing.", duplicateIDs},
 	{"target-overlap", Warning, "A target is every key under its name and a \"/\": clients of the shorter name call servers of the longer one too.",
@@ -44,7 +44,7 @@ var keyChecks = []check{
 	{"id-hidden", Note, "rollcall ls, top and the pages split a key at its last \"/\", and show these endpoints under a longer name.",
 		"Give the servers ids without \"/\".", hiddenIDs},
 	{"lease-none", Warning, "Nothing takes it out when the server dies: calls go to it until somebody removes the key.",
-		"Let the server register under a lease (serving.Run, a Registrar, rollcall register), and remove the key.", immortal},
+		"Let the server register under a lease: serving.Run and a Registrar take the key over, rollcall register does with --force. Remove the key where the server then has another.", immortal},
 	{"lease-ending", Warning, "Nothing renews it, or too seldom: when it ends the server is out, if it lives or not.",
 		"Keep the lease alive for as long as the server runs: serving.Run, a Registrar and rollcall register do.", endingLeases},
 	{"lease-short", Warning, "A keepalive that is late by a few round trips lets the lease end, and the server with it.",
@@ -108,7 +108,7 @@ func bare(f *Facts) []Finding {
 		return nil
 	}
 	finding := ofService("", f.Bare, "the key of %s names no service", addr)
-	for _, row := range f.Bare[:min(len(f.Bare), maxNamed)] {
+	for _, row := range f.Bare {
 		finding.Commands = append(finding.Commands, call("etcdctl del", row.Key))
 	}
 	return []Finding{finding}
@@ -121,7 +121,7 @@ func disallowed(f *Facts) []Finding {
 			return nil
 		}
 		finding := ofService(s.Name, rows, "the address of %s is not allowed", func(row *inventory.Instance) string { return row.Addr + ": " + row.Cause })
-		finding.Commands = forEach(unleased(rows), "rollcall rm --yes")
+		finding.Commands = forEach(unleased(rows), "rollcall rm")
 		return []Finding{finding}
 	})
 }
@@ -134,36 +134,6 @@ func unleased(rows []*inventory.Instance) []*inventory.Instance {
 // usable reports whether clients may call the endpoint.
 func usable(row *inventory.Instance) bool {
 	return row.Status == inventory.Serving || row.Status == inventory.Draining
-}
-
-func duplicates(f *Facts) []Finding {
-	return f.eachService(func(s Service) (found []Finding) {
-		byAddr := make(map[string][]*inventory.Instance)
-		for _, row := range s.where(usable) {
-			byAddr[row.Addr] = append(byAddr[row.Addr], row)
-		}
-		for _, row := range s.Rows { // in the order of keys
-			if same := byAddr[row.Addr]; len(same) > 1 && same[0] == row {
-				found = append(found, ofService(s.Name, same, fmt.Sprintf("%%s have the address %s", escapePercent(row.Addr)), leaseOf))
-				found[len(found)-1].Commands = calls("rollcall get", s.Name)
-			}
-		}
-		return found
-	})
-}
-
-func duplicateIDs(f *Facts) []Finding {
-	return f.eachService(func(s Service) []Finding {
-		rows := s.where(func(row *inventory.Instance) bool { return f.Former[row.Key] != "" && !f.Changed[row.Key] })
-		if len(rows) == 0 {
-			return nil
-		}
-		finding := ofService(s.Name, rows, "%s had another lease before, which has no key left and is still renewed", func(row *inventory.Instance) string {
-			return fmt.Sprintf("lease %s, before that %s", row.Lease, f.Former[row.Key])
-		})
-		finding.Commands = calls("rollcall history", s.Name)
-		return []Finding{finding}
-	})
 }
 
 func escapePercent(s string) string { return strings.ReplaceAll(s, "%", "%%") }
@@ -210,12 +180,16 @@ func hiddenIDs(f *Facts) []Finding {
 
 func immortal(f *Facts) []Finding {
 	return f.eachService(func(s Service) []Finding {
-		rows := s.where(func(row *inventory.Instance) bool { return usable(row) && row.Lease == "" })
+		rows := s.where(func(row *inventory.Instance) bool {
+			answer, dialled := f.Answers[row.Addr]
+			silent := dialled && !answer.Connected && row.Status == inventory.Serving // server-silent tells of it
+			return usable(row) && row.Lease == "" && !silent
+		})
 		if len(rows) == 0 {
 			return nil
 		}
 		finding := ofService(s.Name, rows, "%s without a lease", addr)
-		finding.Commands = forEach(rows, "rollcall rm")
+		finding.Commands = calls("rollcall get", s.Name)
 		return []Finding{finding}
 	})
 }

@@ -4,7 +4,10 @@
 package doctor
 
 import (
+	"context"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/rollcall-grpc/rollcall/internal/inventory"
 )
@@ -51,8 +54,12 @@ func silentServers(f *Facts) (found []Finding) {
 			watched, known := f.Watched[row.Lease]
 			return !a.Connected && kind.met(row.Lease != "", known, watched)
 		}) {
-			finding.Fix = kind.fix
-			finding.Commands = append(finding.Commands, kind.commands(finding)...)
+			if f.cutOff() {
+				finding.Fix = "No server that was dialled can be reached from here: see the network between here and there, before anything is removed."
+			} else {
+				finding.Fix = kind.fix
+				finding.Commands = append(finding.Commands, kind.commands(finding, f)...)
+			}
 			found = append(found, finding)
 		}
 	}
@@ -62,17 +69,17 @@ func silentServers(f *Facts) (found []Finding) {
 // silentKinds are what may become of the key of a server that cannot be reached.
 var silentKinds = []struct {
 	what, fix string
-	commands  func(Finding) [][]string
+	commands  func(Finding, *Facts) [][]string
 	met       func(leased, lookedUp bool, lease Watched) bool
 }{
 	{"%s without a lease cannot be reached",
-		"Nothing takes it out by itself: start the server, or remove its key. If it does run, see the network between here and there.",
-		func(f Finding) [][]string { return forEach(f.rows, "rollcall rm --yes") },
+		"Nothing takes it out by itself: start the server, or remove its key if it is gone for good. Where connections are not refused, see the network between here and there first.",
+		func(found Finding, f *Facts) [][]string { return forEach(f.refusing(found.rows), "rollcall rm") },
 		func(leased, _ bool, _ Watched) bool { return !leased }},
 	{"%s cannot be reached, although the lease is renewed",
 		"What registered the server runs: see whether the server does, whether it listens at this address and port, and for firewalls " +
 			"between here and there. There is no key to remove: it would come back.",
-		func(Finding) [][]string { return nil },
+		func(Finding, *Facts) [][]string { return nil },
 		func(_, _ bool, lease Watched) bool { return lease.Renewed }},
 	{"%s cannot be reached, and nothing was seen to renew the lease",
 		"Wait: if the server has died, the end of the lease takes it out. Start the server again if it is needed.",
@@ -86,11 +93,39 @@ var silentKinds = []struct {
 		showLease, func(leased, lookedUp bool, _ Watched) bool { return leased && !lookedUp }},
 }
 
-func showLease(f Finding) [][]string { return calls("rollcall get", f.Service) }
+func showLease(found Finding, _ *Facts) [][]string { return calls("rollcall get", found.Service) }
+
+// refusing returns those of the rows whose hosts answer that nothing listens there.
+func (f *Facts) refusing(rows []*inventory.Instance) []*inventory.Instance {
+	return slices.DeleteFunc(slices.Clone(rows), func(row *inventory.Instance) bool {
+		return !strings.Contains(f.Answers[row.Addr].Error, "connection refused")
+	})
+}
+
+// fewServers are too few to blame the network if none of them can be reached.
+const fewServers = 2
+
+// cutOff reports whether none of the servers that were dialled can be reached.
+func (f *Facts) cutOff() bool {
+	for _, a := range f.Answers {
+		if a.Connected {
+			return false
+		}
+	}
+	return len(f.Answers) > fewServers
+}
 
 func strangeServers(f *Facts) []Finding {
-	return serversWhere(f, "connections to %s open, but no gRPC call is answered", causeOf,
-		func(_ *inventory.Instance, a Answer) bool { return a.Connected && !a.Answers })
+	silent := func(a Answer) bool { return strings.Contains(a.Error, context.DeadlineExceeded.Error()) }
+	hung := serversWhere(f, "connections to %s open, and nothing answers", causeOf,
+		func(_ *inventory.Instance, a Answer) bool { return a.Connected && !a.Answers && silent(a) })
+	for i := range hung {
+		hung[i].Severity = Error
+		hung[i].Why = "Calls to it hang until their deadlines: it has stopped, or is overloaded; or something else than gRPC listens there."
+		hung[i].Fix = "See its log, CPU and memory, and start it again if it hangs."
+	}
+	return append(hung, serversWhere(f, "connections to %s open, but no gRPC call is answered", causeOf,
+		func(_ *inventory.Instance, a Answer) bool { return a.Connected && !a.Answers && !silent(a) })...)
 }
 
 func unhealthyServers(f *Facts) []Finding {

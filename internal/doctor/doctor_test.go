@@ -217,6 +217,11 @@ func TestOthersRefusals(t *testing.T) {
 	if found := ids(Diagnose(f)); !slices.Equal(found, []string{"etcd-silent", "etcd-silent"}) {
 		t.Errorf("found %q", found)
 	}
+	f.Cluster.Members[0].Refused, f.Cluster.Err = true, rpctypes.ErrPermissionDenied
+	if found := Diagnose(f); strings.Contains(found[0].Why, "No member") {
+		t.Errorf("of a member that refuses, found %+v", found[0])
+	}
+	f.Cluster.Members[0].Refused, f.Cluster.Err = false, nil
 	f.Cluster.Silent, f.Cluster.Members[1].Refused = nil, true
 	if found := ids(Diagnose(f)); len(found) > 0 {
 		t.Errorf("of a user without rights found %q", found)
@@ -243,6 +248,60 @@ func TestMissingRights(t *testing.T) {
 		found := Diagnose(f)
 		if len(found) != 1 || !cmp.Equal(found[0].Commands, row.commands) || !strings.Contains(found[0].Fix, row.fix) {
 			t.Errorf("%s: found %+v", row.name, found)
+		}
+	}
+}
+
+// One fault is told once, and what is said of it depends on what else is known.
+func TestWhatIsSaid(t *testing.T) {
+	for name, r := range map[string]struct {
+		change func(*Facts)
+		want   string // severity and id
+		says   string
+	}{
+		"silent, without a lease": {func(f *Facts) {
+			r := row("shop/b", inventory.Serving)
+			f.Answers[add(f, r).Addr], r.Lease = Answer{Error: "connection refused"}, ""
+		}, "error server-silent", "rollcall rm shop b"},
+		"it hangs": {func(f *Facts) {
+			f.Answers["10.0.0.1:80"] = Answer{Connected: true, Error: "context deadline exceeded"}
+		}, "error server-no-grpc", "nothing answers"},
+		"it speaks something else": {func(f *Facts) {
+			f.Answers["10.0.0.1:80"] = Answer{Connected: true, Error: "EOF"}
+		}, "warning server-no-grpc", "wants TLS"},
+		"the newest of an address": {func(f *Facts) {
+			r := add(f, row("shop/b", inventory.Serving))
+			r.Addr, r.CreateRevision = "10.0.0.1:80", 1000
+		}, "warning address-duplicate", `"shop/b" (lease abc, the newest)`},
+		"no member answers": {func(f *Facts) {
+			f.Cluster = &cluster.Report{Err: errors.New("refused"), Silent: []cluster.SilentEndpoint{{Endpoint: "a:1", Error: "refused"}}}
+		}, "error etcd-silent", "No member answers from here"},
+		"many keys": {func(f *Facts) {
+			add(f, row("shop/b", inventory.Serving), row("shop/c", inventory.Serving), row("shop/d", inventory.Serving), row("shop/e", inventory.Serving))
+			for _, r := range f.Services[0].Rows[1:] {
+				r.FieldErrors = []inventory.FieldError{{Field: "weight"}}
+			}
+		}, "warning weight-zero", "rollcall drain shop e"},
+		"many keys without a service": {func(f *Facts) {
+			for _, key := range []string{"b", "c", "d", "e"} {
+				f.Bare = append(f.Bare, row(key, inventory.Serving))
+			}
+		}, "warning key-without-service", "etcdctl del e"},
+		"no lease, and alive": {func(f *Facts) { add(f, row("shop/b", inventory.Serving)).Lease = "" }, "warning lease-none", "rollcall get shop"},
+	} {
+		f := healthy()
+		r.change(f)
+		found := Diagnose(f)
+		if len(found) != 1 || string(found[0].Severity)+" "+found[0].ID != r.want {
+			t.Errorf("%s: found %+v, want %s", name, found, r.want)
+			continue
+		}
+		text := found[0].What + found[0].Why + found[0].Fix
+		for _, command := range found[0].Commands {
+			text += strings.Join(command, " ")
+		}
+		if !strings.Contains(text, r.says) || found[0].ID == "lease-none" && strings.Contains(text, "rollcall rm") {
+			t.Errorf("%s: found %+v, which does not say %q", name, found[0], r.says)
 		}
 	}
 }

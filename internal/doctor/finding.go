@@ -114,9 +114,9 @@ func call(command string, names ...string) []string {
 // calls returns the one command line of a finding.
 func calls(command string, names ...string) [][]string { return [][]string{call(command, names...)} }
 
-// forEach returns a command line for each of the endpoints that a sentence names.
+// forEach returns a command line for each endpoint.
 func forEach(rows []*inventory.Instance, command string) (lines [][]string) {
-	for _, row := range rows[:min(len(rows), maxNamed)] {
+	for _, row := range rows {
 		lines = append(lines, call(command, row.Service, cmp.Or(row.ID, row.Addr))) // an empty id cannot be named
 	}
 	return lines

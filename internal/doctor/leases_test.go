@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,12 +22,16 @@ import (
 // What to do about a server that cannot be reached depends on its lease.
 func TestSilentServers(t *testing.T) {
 	f := healthy()
-	ended := add(f, row("shop/b", inventory.Serving), row("shop/-c", inventory.Serving), row("shop/d", inventory.Serving), row("shop/e", inventory.Serving))
+	ended := add(f, row("shop/b", inventory.Serving), row("shop/-c", inventory.Serving), row("shop/d", inventory.Serving), row("shop/e", inventory.Serving),
+		row("shop/f", inventory.Serving))
 	rows := f.Services[0].Rows
+	rows[5].Lease = ""
 	ended.Lease, rows[2].Lease, rows[3].Lease, rows[4].Lease = "bcd", "", "cde", "def"
 	for _, r := range rows {
-		f.Answers[r.Addr] = Answer{Error: "refused"}
+		f.Answers[r.Addr] = Answer{Error: "connection refused"}
 	}
+	f.Answers[rows[5].Addr] = Answer{Error: "i/o timeout"}
+	f.Answers["10.9.9.9:80"] = Answer{Connected: true, Answers: true}
 	f.First["bcd"], f.First["cde"], f.First["def"] = f.First["abc"], f.First["abc"], f.First["abc"]
 	f.Watched = map[string]Watched{"abc": {Renewed: true}, "bcd": {TTL: inventory.TTL{Granted: 30, Left: 12}, Through: true}, "def": {TTL: inventory.TTL{Granted: 60, Left: 45}}}
 	type told struct {
@@ -39,14 +44,21 @@ func TestSilentServers(t *testing.T) {
 	}
 	ping, get := []string{"rollcall", "ping", "shop"}, []string{"rollcall", "get", "shop"}
 	want := []told{
-		{`1 endpoint without a lease cannot be reached: "shop/-c" (10.0.2.1:80: refused)`, [][]string{ping, {"rollcall", "rm", "--yes", "--", "shop", "-c"}}},
-		{`1 endpoint cannot be reached, although the lease is renewed: "shop/a" (10.0.0.1:80: refused)`, [][]string{ping}},
-		{`1 endpoint cannot be reached, and nothing was seen to renew the lease: "shop/b" (10.0.2.0:80: refused; 12 of 30 s left)`, [][]string{ping, get}},
-		{`1 endpoint cannot be reached, and the lease was not watched for long enough to see whether it is renewed: "shop/e" (10.0.2.3:80: refused; 45 of 60 s left)`, [][]string{ping, get}},
-		{`1 endpoint cannot be reached, and the lease could not be looked up: "shop/d" (10.0.2.2:80: refused)`, [][]string{ping, get}},
+		{`2 endpoints without a lease cannot be reached: "shop/-c" (10.0.2.1:80: connection refused), "shop/f" (10.0.2.4:80: i/o timeout)`,
+			[][]string{ping, {"rollcall", "rm", "--", "shop", "-c"}}},
+		{`1 endpoint cannot be reached, although the lease is renewed: "shop/a" (10.0.0.1:80: connection refused)`, [][]string{ping}},
+		{`1 endpoint cannot be reached, and nothing was seen to renew the lease: "shop/b" (10.0.2.0:80: connection refused; 12 of 30 s left)`, [][]string{ping, get}},
+		{`1 endpoint cannot be reached, and the lease was not watched for long enough to see whether it is renewed: "shop/e" (10.0.2.3:80: connection refused; 45 of 60 s left)`, [][]string{ping, get}},
+		{`1 endpoint cannot be reached, and the lease could not be looked up: "shop/d" (10.0.2.2:80: connection refused)`, [][]string{ping, get}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("found differs (-want +got):\n%s", diff)
+	}
+	delete(f.Answers, "10.9.9.9:80") // none of them can be reached: that may be due to this host
+	for _, finding := range serverChecks[0].find(f) {
+		if !cmp.Equal(finding.Commands, [][]string{ping}) || !strings.Contains(finding.Fix, "see the network") {
+			t.Errorf("cut off, found %+v", finding)
+		}
 	}
 }
 

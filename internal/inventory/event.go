@@ -42,6 +42,9 @@ func Events(old, snap *rollcall.Snapshot, split Splitter) []Event {
 		case c.New == nil:
 			e.Type, e.Sign, e.Cause = "DELETE", "-", causes[c.Key]
 			e.Instance = Of(c.Old, split)
+			if e.Cause == "" && snap.NewEpoch(old) { // nobody need have deleted it
+				e.Reason = rollcall.DepartureUnknown
+			}
 		default:
 			if c.Old != nil {
 				e.Sign = "~"
@@ -56,12 +59,12 @@ func Events(old, snap *rollcall.Snapshot, split Splitter) []Event {
 	return all
 }
 
-// Explain sets why endpoints went. It asks etcd, until ctx ends.
+// Explain sets why endpoints went, unless that cannot be known. It asks etcd, until ctx ends.
 func Explain(ctx context.Context, dir *rollcall.Directory, events []Event) {
 	var gone []*rollcall.Instance
 	var at []int
 	for i, e := range events {
-		if e.Change.New == nil && e.Cause == "" {
+		if e.Change.New == nil && e.Cause == "" && e.Reason == "" {
 			gone, at = append(gone, e.Change.Old), append(at, i)
 		}
 	}
@@ -71,6 +74,17 @@ func Explain(ctx context.Context, dir *rollcall.Directory, events []Event) {
 	for i, reason := range dir.Departures(ctx, gone...) {
 		events[at[i]].Reason = reason
 	}
+}
+
+// ChangeText is what a write did to an endpoint that stays.
+func ChangeText(c rollcall.Change) string {
+	switch was, is := c.Old.Draining(), c.New.Draining(); {
+	case was && !is:
+		return "undrained"
+	case is && !was:
+		return "drained"
+	}
+	return FieldsText(c.Fields())
 }
 
 // FieldsText is what a write changed, such as "weight: 1 -> 2", on one line.

@@ -256,8 +256,8 @@ func TestEventsOfNothing(t *testing.T) {
 	}
 }
 
-// A Follower's rows are those of Instances, and are the same ones where nothing was written.
-func TestFollower(t *testing.T) {
+// followed calls f with a subscription to shop's keys, in virtual time.
+func followed(t *testing.T, f func(*testing.T, *fakeetcd.Store, *rollcall.Directory, *rollcall.Subscription)) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fakeetcd.New()
 		defer store.Close()
@@ -274,6 +274,46 @@ func TestFollower(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer sub.Close()
+		f(t, store, dir, sub)
+	})
+}
+
+// Where etcd has lost its data nobody need have deleted a key.
+func TestEventsOfLostData(t *testing.T) {
+	followed(t, func(t *testing.T, store *fakeetcd.Store, dir *rollcall.Directory, sub *rollcall.Subscription) {
+		reasons := func(lose func()) []rollcall.Departure {
+			time.Sleep(time.Second)
+			before, err := sub.Next(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			lose()
+			time.Sleep(20 * time.Second)
+			after, err := sub.Next(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			events := Events(before, after, rollcall.SplitKey)
+			Explain(t.Context(), dir, events)
+			var all []rollcall.Departure
+			for _, e := range events {
+				all = append(all, e.Reason)
+			}
+			return all
+		}
+		if got, want := reasons(func() { store.Delete("shop/d") }), []rollcall.Departure{rollcall.DepartureDeleted}; !slices.Equal(got, want) {
+			t.Errorf("a key is deleted: %q, want %q", got, want)
+		}
+		store.Put("shop/d", `{"Addr":"10.0.0.4"}`)
+		if got, want := reasons(store.Wipe), slices.Repeat([]rollcall.Departure{rollcall.DepartureUnknown}, 4); !slices.Equal(got, want) {
+			t.Errorf("data is lost: %q, want %q", got, want)
+		}
+	})
+}
+
+// A Follower's rows are those of Instances, and are the same ones where nothing was written.
+func TestFollower(t *testing.T) {
+	followed(t, func(t *testing.T, store *fakeetcd.Store, _ *rollcall.Directory, sub *rollcall.Subscription) {
 		f := NewFollower(rollcall.SplitKey)
 		before := make(map[string]*Instance)
 		for _, written := range []map[string]string{

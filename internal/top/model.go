@@ -138,7 +138,7 @@ func (m *Model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 func (m *Model) take(c Content) {
 	m.now = c.Now
 	start := m.snap == nil
-	if m.snap != nil && m.snap.Epoch() != c.Snapshot.Epoch() && m.snap.Epoch() > 0 {
+	if c.Snapshot.NewEpoch(m.snap) {
 		m.message = "etcd lost its data or was restored from a backup; following its new content"
 	}
 	m.snap = c.Snapshot

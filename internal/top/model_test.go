@@ -192,7 +192,11 @@ func TestScreens(t *testing.T) {
 	}
 }
 
-func outage(_ *fakeetcd.Store, conn *fakeetcd.Conn) { conn.Cut() }
+// outage begins between two looks at the connection, so that the next one is made for it.
+func outage(_ *fakeetcd.Store, conn *fakeetcd.Conn) {
+	time.Sleep(3 * time.Second)
+	conn.Cut()
+}
 
 func TestStaleScreens(t *testing.T) {
 	snaps := history(t, shop, change, outage, func(_ *fakeetcd.Store, conn *fakeetcd.Conn) { conn.Mend() })

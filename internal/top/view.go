@@ -144,12 +144,8 @@ func note(e inventory.Event) string {
 		return e.Reason.Explain()
 	case e.Change.Old == nil:
 		return "joined, " + string(e.Instance.Status)
-	case e.Change.Old.Draining() && !e.Change.New.Draining():
-		return "undrained"
-	case !e.Change.Old.Draining() && e.Change.New.Draining():
-		return "drained"
 	}
-	return inventory.FieldsText(e.Change.Fields())
+	return inventory.ChangeText(e.Change)
 }
 
 // bottom is the question, the search, the last message, or the most useful keys.

@@ -15,10 +15,15 @@ import (
 
 const root = "../../../.."
 
-// newShell starts a shell as on a machine that has only Go, with what go install has left in its
-// caches: there is no network.
+// newShell starts a shell as on a machine that has only Go, with all modules in its caches: there is no
+// network.
 func newShell(t *testing.T) *markdown.Shell {
 	t.Helper()
+	for _, module := range []string{root, filepath.Join(root, "tools")} {
+		if out, err := exec.Command("go", "-C", module, "mod", "download").CombinedOutput(); err != nil {
+			t.Fatalf("go mod download in %s: %v\n%s", module, err, out)
+		}
+	}
 	cache, err := exec.Command("go", "env", "GOMODCACHE").Output()
 	if err != nil {
 		t.Fatal(err)
