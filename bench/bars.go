@@ -104,8 +104,8 @@ var limits = []limited{
 	{"xDS, 100 changes a second: bytes, over one response a change", "xds/burst", "bytes", 20, "%", "", ""},
 	{"xDS, 100 changes a second: CPU", "xds/burst", "CPU", 50, "% of a core", "", ""},
 	{"xDS, 100 changes a second: a new stream's first answer, p50", "xds/burst", "first answer, p50", 5, "ms", "", ""},
-	{"decode", "decode", "time", 250, "ns", "", ""},
-	{"decode", "decode", "allocations", 2, "allocations", "", ""},
+	{"decode", "decode", "time", 200, "ns", "", ""},
+	{"decode", "decode", "allocations", 1, "allocations", "", ""},
 }
 
 // bars returns the bars that the run has measured.

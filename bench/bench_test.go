@@ -59,7 +59,7 @@ func TestSubjectsFollow(t *testing.T) {
 			until("all three", func(s seen) bool { return s.n == 3 && s.has(addr(0)) && s.has(addr(2)) })
 			w.do("join", []int{3, 2})
 			until("two more", func(s seen) bool { return s.n == 5 && s.has(addr(4)) })
-			w.do("change", []int{1, 1, 0})
+			w.do("change", []int{1, 1, 0, 0})
 			until("a changed one", func(s seen) bool { return s.n == 5 && s.has(addr(changed)) && !s.has(addr(1)) })
 			if _, err := w.client.Delete(context.Background(), w.key(0)); err != nil {
 				t.Fatal(err)

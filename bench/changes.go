@@ -35,7 +35,7 @@ func loneChange(address, subject string, n int) sample {
 	service := serviceOf(subject, "lone", n)
 	write(address, subject, service, "fill", n)
 	t := newTimeline(newFollower(subject, address), service, n, changes)
-	sent := write(address, subject, service, "change", n/2, changes, 30)
+	sent := write(address, subject, service, "change", n/2, changes, 30, 0)
 	time.Sleep(300 * time.Millisecond)
 	return t.sample(sent)
 }

@@ -146,11 +146,11 @@ func (w writer) do(what string, numbers []int) []time.Time {
 		w.parallel(numbers[1], func(i int) { must(w.client.Do(ctx, w.put(w.key(numbers[0]+i), numbers[0]+i))) })
 	case "again": // endpoints, n: the existing values
 		w.parallel(numbers[1], func(i int) { must(w.client.Do(ctx, w.put(w.key(i%numbers[0]), i%numbers[0]))) })
-	case "change": // key, n, milliseconds after each acknowledgement: another address each time
+	case "change": // key, n, milliseconds after each acknowledgement, the first change: another address each time
 		var sent []time.Time
 		for i := range numbers[1] {
 			sent = append(sent, time.Now())
-			must(w.client.Do(ctx, w.put(w.key(numbers[0]), changed+i)))
+			must(w.client.Do(ctx, w.put(w.key(numbers[0]), changed+numbers[3]+i)))
 			time.Sleep(time.Duration(numbers[2]) * time.Millisecond)
 		}
 		return sent

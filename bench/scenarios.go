@@ -79,7 +79,7 @@ var scenarios = slices.Concat(
 		},
 		{
 			name: "channels/1", title: "1,000 channels to one service of 100",
-			about:    "The channels are stand-ins that store nothing, so that all memory is the subject's. Watches are counted at the server.",
+			about:    "The channels are stand-ins that store nothing, so that all memory is the subject's. Watches are counted at the server. The first endpoint changes ten times, each time once all have shown the change before; the figure is a median.",
 			subjects: all,
 			metrics: []metric{{name: "watches"}, {name: "memory", unit: "KiB a channel"}, {name: "goroutines", unit: "a channel"},
 				{name: "ready", unit: "ms"}, {name: "one change", unit: "ms to all"}},
@@ -88,7 +88,7 @@ var scenarios = slices.Concat(
 		},
 		{
 			name: "channels/100", title: "1,000 channels to 100 services of 10",
-			about:    "As above. The change is made to one service, with ten channels.",
+			about:    "As above. The changes are made to one service, with ten channels.",
 			subjects: all,
 			metrics: []metric{{name: "watches"}, {name: "memory", unit: "KiB a channel"}, {name: "goroutines", unit: "a channel"},
 				{name: "ready", unit: "ms"}, {name: "one change", unit: "ms to all"}},
@@ -98,7 +98,7 @@ var scenarios = slices.Concat(
 		},
 		{
 			name: "services", title: "A channel each to 2,000 services of 5",
-			about:    "As above: one process, one client. The change is made to one service.",
+			about:    "As above: one process, one client. The changes are made to one service.",
 			subjects: all,
 			metrics: []metric{{name: "watches a service"}, {name: "memory", unit: "KiB a service"}, {name: "goroutines", unit: "a service"},
 				{name: "ready", unit: "ms"}, {name: "one change", unit: "ms"}},
