@@ -92,8 +92,10 @@ func cutOffAndCompacted(e *lab.Env) {
 			e.Failf("the difference came in steps: %q", got)
 		}
 	}
+	added := time.Now()
 	put(e, "e")
 	e.Shows(channel, addrs("b", "c", "d", "e")...)
+	e.Within("what came after that", added, time.Second)
 }
 
 func TestW2CompactedBetweenListAndWatch(t *testing.T) {

@@ -96,6 +96,7 @@ func TestW16NoLeader(t *testing.T) {
 	}
 	live := func(snap *rollcall.Snapshot) bool { return snap.Staleness() == nil && snap.Len() == 1 }
 	all("live", live)
+	time.Sleep(time.Second) // until every watch is open
 	etcd.Isolate(0)
 	isolated := time.Now()
 	all("stale", func(snap *rollcall.Snapshot) bool { return snap.Staleness() != nil && snap.Len() == 1 })
