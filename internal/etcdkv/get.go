@@ -81,3 +81,9 @@ func Disconnected(ctx context.Context, client *clientv3.Client) error {
 	}
 	return nil // it answered, if only with a refusal
 }
+
+// LogsIn reports whether a client has a password to log in with. Clientv3 does so for each stream, and
+// where the token of a call is refused.
+func LogsIn(client *clientv3.Client) bool {
+	return client.Username != "" && client.Password != "" && client.Token == ""
+}

@@ -46,9 +46,7 @@ func (all *Watches) Open(keys KeyRange, revision int64) *Watch {
 	w := &Watch{keys: keys, revision: revision, ready: make(chan struct{}, 1)}
 	all.mu.Lock()
 	defer all.mu.Unlock()
-	if all.stream == nil {
-		all.stream = newWatchStream(all)
-	}
+	all.openLocked()
 	all.users++
 	w.stream = all.stream
 	w.stream.addLocked(w)
@@ -56,12 +54,22 @@ func (all *Watches) Open(keys KeyRange, revision int64) *Watch {
 }
 
 // Hold keeps a stream open when its last watch ends, until release, which joins it if nobody else
-// needs it: a new one may cost a login.
+// needs it: a new one may cost a login. Where it does, it is opened at once: what is called meanwhile
+// shares the login, if the client is rollcall.NewClient's.
 func (all *Watches) Hold() (release func()) {
 	all.mu.Lock()
 	defer all.mu.Unlock()
-	all.users++
+	if all.users++; all.users == 1 && LogsIn(all.client) {
+		all.openLocked()
+	}
 	return all.release
+}
+
+// openLocked opens a stream where none is open.
+func (all *Watches) openLocked() {
+	if all.stream == nil {
+		all.stream = newWatchStream(all)
+	}
 }
 
 func (all *Watches) release() {

@@ -416,3 +416,33 @@ func TestWatchRefusals(t *testing.T) {
 		})
 	}
 }
+
+// Where a stream costs a login it is opened before there is a watch, which takes it then.
+func TestHoldLogsIn(t *testing.T) {
+	for _, password := range []string{"", "secret"} {
+		t.Run("password "+password, func(t *testing.T) {
+			bubble(t, func(t *testing.T, _ *fakeetcd.Store, conn *fakeetcd.Conn) {
+				conn.Client.Username, conn.Client.Password = "user", password
+				all := NewWatches(conn.Client)
+				release := all.Hold()
+				synctest.Wait()
+				held := all.stream
+				if (held != nil) != (password != "") {
+					t.Errorf("held with stream %v", held)
+				}
+				w := all.Open(SingleKey("a"), 0)
+				if got := tell(w); got != "created" {
+					t.Errorf("watch: %s", got)
+				}
+				if held != nil && w.stream != held {
+					t.Error("the watch has another stream")
+				}
+				w.Close()
+				release()
+				if all.stream != nil {
+					t.Errorf("stream %v after release", all.stream)
+				}
+			})
+		})
+	}
+}

@@ -28,7 +28,7 @@ type lister struct {
 }
 
 func newLister(client *clientv3.Client, monitor *etcdconn.Monitor) *lister {
-	password := client.Username != "" && client.Password != "" && client.Token == ""
+	password := etcdkv.LogsIn(client)
 	l := &lister{client: client, monitor: monitor, limiter: newLimiter(password)}
 	l.paged.Store(password) // clientv3 logs in for each stream
 	return l

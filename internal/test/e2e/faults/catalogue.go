@@ -78,7 +78,7 @@ var catalogue = []section{
 		{"A7", "500 channels, 500 clients, etcd restarts", "all follow again within 5 s; the rate at etcd is measured"},
 		{"A9", "range options given to a manager's add or delete", "InvalidArgument, nothing written or deleted"},
 		{"A10", "_grpc_config given as a service", "refused wherever an endpoint is written or registered"},
-		{"A8", "a user with a password, 200 services", "at most 5 logins, none while idle, none for consistency checks or refusals; ready within twice the time without a user"},
+		{"A8", "a user with a password, 200 services", "at most 5 logins, none while idle, none for consistency checks or refusals; ready within a login and twice the time without a user"},
 		{"A11", "lists while etcd is away", "wait as long as the caller does; etcd's own error, never that of a timer within"},
 	}},
 	{"Through etcd's grpc-proxy", []row{
