@@ -61,6 +61,9 @@ func (a *app) resolveCredentials(sources []source) error {
 	case nearer == "user":
 		a.token = ""
 	}
+	if a.user == "" && a.password+a.passwordFile != "" {
+		return fail(exitUsage, "%s is of no user; give --user as well", a.label("password"))
+	}
 	return nil
 }
 
