@@ -36,6 +36,7 @@ type Watches struct {
 	stream     *watchStream // nil: none is open
 	notBefore  time.Time    // when the next may be opened, after one that broke
 	users      int          // watches that were not closed, and those who hold the stream
+	held       bool         // by somebody, once
 }
 
 // NewWatches returns the watches of a client.
@@ -54,14 +55,15 @@ func (all *Watches) Open(keys KeyRange, revision int64) *Watch {
 }
 
 // Hold keeps a stream open when its last watch ends, until release, which joins it if nobody else
-// needs it: a new one may cost a login. Where it does, it is opened at once: what is called meanwhile
-// shares the login, if the client is rollcall.NewClient's.
+// needs it: a new one may cost a login. Where it does, the first is opened at once: what is called
+// meanwhile shares the login, if the client is rollcall.NewClient's.
 func (all *Watches) Hold() (release func()) {
 	all.mu.Lock()
 	defer all.mu.Unlock()
-	if all.users++; all.users == 1 && LogsIn(all.client) {
+	if all.users++; !all.held && LogsIn(all.client) {
 		all.openLocked()
 	}
+	all.held = true
 	return all.release
 }
 

@@ -442,6 +442,10 @@ func TestHoldLogsIn(t *testing.T) {
 				if all.stream != nil {
 					t.Errorf("stream %v after release", all.stream)
 				}
+				defer all.Hold()() // by then the client has a token
+				if all.stream != nil {
+					t.Errorf("held again with stream %v", all.stream)
+				}
 			})
 		})
 	}
