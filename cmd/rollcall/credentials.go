@@ -61,8 +61,8 @@ func (a *app) resolveCredentials(sources []source) error {
 	case nearer == "user":
 		a.token = ""
 	}
-	if a.user == "" && a.password+a.passwordFile != "" {
-		return fail(exitUsage, "%s is of no user; give --user as well", a.label("password"))
+	if a.user == "" && a.password+a.passwordFile != "" && a.origins["password"].rank == 0 { // a variable may be left over
+		return fail(exitUsage, "%s: a password without a user; give --user as well", a.label("password"))
 	}
 	return nil
 }
