@@ -39,7 +39,8 @@ const (
 // Options configures a member. The zero value works.
 type Options struct {
 	// DataDir is the data directory. It is created, or reopened with its data. Default: a
-	// temporary directory, which Close removes; nothing is synced to disk.
+	// temporary directory, which Close removes; nothing is synced to disk, and passwords are hashed at
+	// the least cost.
 	DataDir string
 	// ClientAddr is the host:port that clients dial. The host must be a loopback address;
 	// with port 0 a free port is chosen. Default "127.0.0.1:0".
@@ -170,6 +171,9 @@ func config(opts Options, client, peer string, temp bool) (*embed.Config, zap.At
 	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = peerURLs, peerURLs
 	cfg.InitialCluster = cfg.InitialClusterFromName(opts.Name)
 	cfg.UnsafeNoFsync = temp
+	if temp {
+		cfg.BcryptCost = 4
+	}
 	cfg.EnableGRPCGateway = false
 
 	logging := logutil.DefaultZapLoggerConfig
