@@ -44,7 +44,7 @@ func causeOf(err error) Cause {
 		return Inconsistent
 	case errors.Is(err, rpctypes.ErrPermissionDenied):
 		return Refused
-	case errors.Is(err, rpctypes.ErrInvalidAuthToken), errors.Is(err, rpctypes.ErrAuthOldRevision):
+	case etcdkv.TokenRefused(err):
 		return TokenRefused
 	case errors.Is(err, etcdkv.ErrStreamReplaced):
 		return StreamReplaced

@@ -118,8 +118,8 @@ func (r *Reflector) take(s *session, resp etcdkv.WatchResponse) error {
 		if errors.Is(err, rpctypes.ErrCompacted) || errors.Is(err, rpctypes.ErrPermissionDenied) {
 			r.resume = 0 // a list is refused without a login, which a watch alone on its stream costs
 		}
-		if errors.Is(err, rpctypes.ErrInvalidAuthToken) || errors.Is(err, rpctypes.ErrAuthOldRevision) {
-			r.monitor.ReplaceStream(s.watch.Generation()) // a stream keeps the token it was opened with
+		if etcdkv.TokenRefused(err) && (etcdkv.LogsIn(r.group.client) || !errors.Is(err, rpctypes.ErrUserEmpty)) {
+			r.monitor.ReplaceStream(s.watch.Generation()) // it keeps the token it was opened with, or none
 		}
 		return r.errorOf("watch", err)
 	}

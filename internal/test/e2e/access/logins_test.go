@@ -263,3 +263,33 @@ func TestA8CallsShareALogin(t *testing.T) {
 		t.Errorf("%d logins for 50 calls", n)
 	}
 }
+
+// A stream from before authentication was turned on has no token: what is followed from then on needs another.
+func TestAuthenticationTurnedOn(t *testing.T) {
+	t.Parallel()
+	e := lab.NewEnv(t, lab.Rollcall, etcdtest.New(t, etcdtest.Options{}), "svc")
+	putServices(e, 2)
+	cfg := rollcall.ClientConfig(e.Reach...)
+	cfg.Username, cfg.Password = "reader", "r"
+	d := lab.Directory(t, lab.ClientOf(t, cfg))
+	follow := func(service string) (shows func(n int)) {
+		sub, err := d.Subscribe(service)
+		e.OK(err)
+		return func(n int) {
+			t.Helper()
+			snap, err := sub.Next(e.Ctx)
+			for err == nil && (snap.Len() != n || snap.Staleness() != nil) {
+				snap, err = sub.Next(e.Ctx)
+			}
+			e.OK(err)
+		}
+	}
+	follow(serviceName(0))(1)
+	time.Sleep(500 * time.Millisecond) // until its watch is open
+	users(e)
+	shows := follow(serviceName(1))
+	shows(1)
+	time.Sleep(time.Second) // until its watch is refused
+	lab.Put(t, e.Client, serviceName(1), "b", nil)
+	shows(2)
+}
