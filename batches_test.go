@@ -156,12 +156,14 @@ func TestEditWhileABatchLeaves(t *testing.T) {
 			t.Errorf("svc/0 was marked %d times, want twice: the test shows nothing", sent["svc/0"])
 		}
 		last := make(map[string]string)
-		for len(events) > 0 {
+		for left := len(regs); left > 0; {
 			for _, e := range (<-events).Events {
 				key := string(e.Kv.Key)
 				if e.Type == clientv3.EventTypePut {
 					last[key] = statusOf(e.Kv.Value)
-				} else if last[key] != StatusDraining {
+					continue
+				}
+				if left--; last[key] != StatusDraining {
 					t.Errorf("%s was deleted without a mark", key)
 				}
 			}

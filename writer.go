@@ -136,7 +136,9 @@ func (o *round) step(batch []*Registration, left int) (rest []*Registration) {
 				rest = append(rest, s.g)
 			}
 		}
-		o.start(changed, left)
+		if len(changed) > 0 {
+			o.start(changed, left)
+		}
 		return rest
 	}
 	for _, s := range steps {

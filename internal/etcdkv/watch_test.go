@@ -442,7 +442,7 @@ func TestHoldLogsIn(t *testing.T) {
 				if all.stream != nil {
 					t.Errorf("stream %v after release", all.stream)
 				}
-				defer all.Hold()() // by then the client has a token
+				defer all.Hold()() // by then the client has a token, or will get one with its next watch
 				if all.stream != nil {
 					t.Errorf("held again with stream %v", all.stream)
 				}
