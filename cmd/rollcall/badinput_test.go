@@ -105,7 +105,7 @@ func TestBadInput(t *testing.T) {
 		{"user without password", "ls --user bob", "has no password", exitUsage},
 		{"user with an empty password", "ls --user bob:", "has no password", exitUsage},
 		{"two passwords", "ls --user bob --password x --password-file y", "exclude each other", exitUsage},
-		{"a password of nobody", "ls --password x", "--password: a password without a user; give --user as well", exitUsage},
+		{"a password of nobody", "ls --password x", "a password was given without a user", exitUsage},
 		{"missing password file", "ls --user bob --password-file " + missing, "--password-file", exitUsage},
 		{"missing CA", "ls --cacert " + missing, "--cacert", exitUsage},
 		{"CA without certificate", "ls --cacert main.go", "no PEM certificate", exitUsage},

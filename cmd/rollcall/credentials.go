@@ -61,16 +61,16 @@ func (a *app) resolveCredentials(sources []source) error {
 	case nearer == "user":
 		a.token = ""
 	}
-	if a.user == "" && a.password+a.passwordFile != "" && a.origins["password"].rank == 0 { // a variable may be left over
-		return fail(exitUsage, "%s: a password without a user; give --user as well", a.label("password"))
-	}
 	return nil
 }
 
 // resolvePassword reads the password file, or asks for the password on a terminal. A user without a
 // password is an error: etcd's client would not log in at all.
 func (a *app) resolvePassword(ctx context.Context) error {
-	if a.user == "" || a.password != "" {
+	switch {
+	case a.user == "" && a.password+a.passwordFile != "" && a.origins["password"].rank == 0: // a variable may be left over
+		return fail(exitUsage, "a password was given without a user; give --user NAME as well")
+	case a.user == "" || a.password != "":
 		return nil
 	}
 	if a.passwordFile != "" {
