@@ -110,9 +110,12 @@ func TestG4UnknownService(t *testing.T) {
 	t.Parallel()
 	lab.Compare(t, etcdtest.Options{}, func(e *lab.Env) {
 		e.Target = "foo/bar"
-		conn := e.DialBy(e.BuilderOf(e.ClientWith()), "etcd:///foo/bar")
+		client := e.ClientWith()
+		_, err := client.Get(e.Ctx, "foo/bar/") // a connection that takes a second to come up would be the error
+		e.OK(err)
+		conn := e.DialBy(e.BuilderOf(client), "etcd:///foo/bar")
 		began := time.Now()
-		_, err := e.Call(conn)
+		_, err = e.Call(conn)
 		e.Within("a call fails", began, 2*time.Second)
 		for _, part := range []string{`"foo/bar"`, `"foo/bar/"`, "revision 1"} {
 			if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), part) {
