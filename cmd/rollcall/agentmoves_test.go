@@ -32,7 +32,10 @@ func TestAgentMoves(t *testing.T) {
 	// Its new server is not up yet, and the file takes it back.
 	b.stop()
 	writeFile(t, p.file, services("t-agent-moves", b.addr))
-	waits := func() bool { s, _ := p.status(t); return strings.Contains(s.Endpoints[0].LastError, "refused") }
+	waits := func() bool {
+		s, _ := p.status(t)
+		return len(s.Endpoints) == 1 && strings.Contains(s.Endpoints[0].LastError, "refused")
+	}
 	eventually(t, "the new address fails", waits)
 	if s, code := p.status(t); code != exitOther || s.Endpoints[0].Address != b.addr || s.Endpoints[0].Registration != "registered" {
 		t.Errorf("exit %d, %+v, want the new address, and the key as it was", code, s.Endpoints)

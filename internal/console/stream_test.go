@@ -22,8 +22,8 @@ func TestEvents(t *testing.T) {
 	b.put("shop/a", `{"Addr":"10.0.0.1:1"}`)
 	page, list := b.open("/service?name=shop"), b.open("/")
 
-	lease := b.lease(2)
-	b.put("shop/b", `{"Addr":"10.0.0.2:1"}`, clientv3.WithLease(lease)) // and nobody renews it
+	lease := b.lease(60)
+	b.put("shop/b", `{"Addr":"10.0.0.2:1"}`, clientv3.WithLease(lease))
 	page.wait(t, `<tr id="`+rowID("shop/b")+`" class="serving came"><th scope="row">b</th>`)
 	list.wait(t, `<td class="n">2</td><td class="n">2</td>`)
 
@@ -31,6 +31,9 @@ func TestEvents(t *testing.T) {
 	page.wait(t, `<tr id="`+rowID("shop/a")+`" class="draining changed" hx-swap-oob="true">`)
 	page.wait(t, "is draining")
 
+	if _, err := b.client.Revoke(t.Context(), lease); err != nil { // as etcd does when it ends
+		t.Fatal(err)
+	}
 	page.wait(t, `<span class="status gone">expired (its lease is gone)</span>`)
 	page.wait(t, `<span class="mark gone">b</span> expired (its lease is gone)</li>`)
 	page.wait(t, `<tr id="`+rowID("shop/b")+`" hx-swap-oob="delete"></tr>`)

@@ -45,6 +45,12 @@ func fill(t *testing.T, dir string, n int) string {
 		t.Fatal(err)
 	}
 	defer sub.Close()
+	return written(t, dir)
+}
+
+// written waits until there is a file in a cache directory, and returns it: files are written beside the calls.
+func written(t *testing.T, dir string) (file string) {
+	t.Helper()
 	for deadline := time.Now().Add(lab.WaitMost); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		if files, _ := filepath.Glob(filepath.Join(dir, "*.json")); len(files) == 1 {
 			return files[0]

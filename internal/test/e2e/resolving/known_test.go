@@ -109,7 +109,7 @@ func TestG5RestartWhileEtcdIsDown(t *testing.T) {
 	if _, err := lab.Call(t, first); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(200 * time.Millisecond) // the file is written beside the calls
+	written(t, opts.CacheDir)
 	first.Close()
 	d.Close()
 	client.Close()
