@@ -284,12 +284,14 @@ func TestAuthenticationTurnedOn(t *testing.T) {
 			e.OK(err)
 		}
 	}
-	follow(serviceName(0))(1)
-	time.Sleep(500 * time.Millisecond) // until its watch is open
+	changes := func(service string) {
+		t.Helper()
+		shows := follow(service)
+		shows(1)
+		lab.Put(t, e.Client, service, "b", nil)
+		shows(2)
+	}
+	changes(serviceName(0)) // its watch, and with it the stream, is open
 	users(e)
-	shows := follow(serviceName(1))
-	shows(1)
-	time.Sleep(time.Second) // until its watch is refused
-	lab.Put(t, e.Client, serviceName(1), "b", nil)
-	shows(2)
+	changes(serviceName(1))
 }
