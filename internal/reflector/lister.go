@@ -12,6 +12,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/rollcall-grpc/rollcall/internal/background"
 	"github.com/rollcall-grpc/rollcall/internal/etcdconn"
 	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 )
@@ -96,6 +97,7 @@ func (l *lister) list(ctx context.Context, q query) (at answer, err error) {
 		}
 		l.limiter.leave(ctx, err)
 	}()
+	background.GrowStack()
 	l.begin(ctx, t)
 	return l.read(ctx, q, t)
 }

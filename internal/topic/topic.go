@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rollcall-grpc/rollcall/internal/background"
 	"github.com/rollcall-grpc/rollcall/internal/backoff"
 	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 )
@@ -270,6 +271,7 @@ func (t *Topic[T]) startLocked() {
 // hardly more goroutines than processors, and their stacks have grown already: with one for each
 // BenchmarkDelivery takes seven times as long for 100 subscribers.
 func (t *Topic[T]) deliverDue() {
+	background.GrowStack()
 	t.mu.Lock()
 	t.starting = false
 	for len(t.due) > 0 {

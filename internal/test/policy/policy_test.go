@@ -30,7 +30,7 @@ var layers = []struct {
 	reason  string
 }{
 	{"internal/backoff", "", "it waits, and knows nothing"},
-	{"internal/background", "", "it starts goroutines, whatever they do"},
+	{"internal/background", "", "it is about goroutines, whatever they do"},
 	{"internal/jsonscan", "", "it reads JSON, whatever it means"},
 	{"internal/throttle", "", "it decides on times alone"},
 	{"internal/printable", "", "it is about characters, whatever they say"},
@@ -41,7 +41,7 @@ var layers = []struct {
 	{"internal/diskcache", "", "it keeps bytes on disk, whatever they mean"},
 	{"internal/etcdconn", "internal/backoff internal/background internal/etcdkv", "it judges the connection, and knows no range of keys"},
 	{"internal/reflector", "internal/backoff internal/background internal/etcdkv internal/etcdconn internal/throttle", "it copies ranges of keys, and knows nothing of instances"},
-	{"internal/topic", "internal/backoff internal/etcdkv internal/throttle", "it tells subscribers, whatever of"},
+	{"internal/topic", "internal/backoff internal/background internal/etcdkv internal/throttle", "it tells subscribers, whatever of"},
 	{".", "internal/backoff internal/background internal/diskcache internal/etcdkv internal/etcdconn internal/jsonscan internal/plural internal/reflector internal/topic", "the root package is the domain: outputs hang below it"},
 	{"internal/inventory", ". internal/etcdkv internal/printable", "what people see of a snapshot comes from one place, whatever shows it"},
 	{"internal/top", ". internal/inventory internal/plural internal/printable", "a live view shows rows, and knows no command"},
