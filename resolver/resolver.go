@@ -90,9 +90,6 @@ func (r *etcdResolver) show() {
 	if r.snap == nil || r.closed.Load() {
 		return
 	}
-	if r.configs != nil && !r.config.known && r.configs.Err() == nil {
-		return // it is about to come
-	}
 	disallowed := r.selection.follow(r.sub)
 	for _, d := range disallowed.fresh {
 		key := d.Instance.Key
@@ -100,6 +97,9 @@ func (r *etcdResolver) show() {
 	}
 	for _, key := range disallowed.mended {
 		r.log.forget(key)
+	}
+	if r.configs != nil && !r.config.known && r.configs.Err() == nil {
+		return // it is about to come
 	}
 	has := r.shown
 	if r.config.changed {
