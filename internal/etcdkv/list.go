@@ -56,7 +56,7 @@ func FirstPages(ctx context.Context, client *clientv3.Client, ranges []KeyRange)
 	for i, r := range ranges {
 		ops[i] = clientv3.OpGet(r.Key, r.options(clientv3.WithLimit(limit))...)
 	}
-	call, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), CallTimeout)
+	call, cancel := bounded(clientv3.WithRequireLeader(ctx))
 	defer cancel()
 	resp, err := client.Txn(call).Then(ops...).Commit()
 	if err := Explain(ctx, client, err); err != nil {
