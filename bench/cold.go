@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"math"
 	"runtime"
 	"time"
 
@@ -16,24 +17,42 @@ import (
 func coldStarts(name, ids string, named bool, sizes ...int) (all []scenario) {
 	for _, n := range sizes {
 		of := func(subject string) string { return serviceOf(subject, name, n) }
-		pagedRounds := 3
-		if n == 10_000 && !named { // it has a bar
-			pagedRounds = 20
+		rounds, few := 24, map[string]int{rawGet: 3, rawStream: 3, paged: 3, theirs: 5}
+		switch {
+		case n == 10_000 && named:
+			rounds, few = 20, map[string]int{rawStream: 3, paged: 3, theirs: 5}
+		case n == 10_000: // that in pages has a bar
+			rounds, few = 20, map[string]int{rawStream: 3, theirs: 5}
+		case n > 10_000:
+			rounds, few = 3, nil
 		}
 		all = append(all, scenario{
 			name: fmt.Sprintf("%s/%d", name, n), title: fmt.Sprintf("A cold start with %s, %s as ids", thousands(n), ids),
-			about:    "From the first call of a new client to the first complete state, over a connection that is up, after the process has done the same with another service, of one endpoint. The raw calls fetch all keys and do nothing with them. go-zero and go-kit have one client a process, which is not new. Up to 1,000 a process takes the median of ten clients, one after the other.",
+			about:    "From the first call of a new client to the first complete state, over a connection that is up, after the process has done the same with another service, of one endpoint. The raw calls fetch all keys and do nothing with them. go-zero and go-kit have one client a process, which is not new. Up to 1,000 a process takes the median of ten clients, one after the other, and the ratio is to the median of ten raw Gets in between.",
 			subjects: []string{rawGet, rawStream, ours, paged, theirs, goZero, goKit},
-			metrics:  []metric{{name: "time", unit: "ms"}},
+			metrics:  coldMetrics(n),
 			prepare: func(w writer, subject string) {
 				writer{w.client, subject, of(subject), named}.fill(n)
 				writer{w.client, subject, serviceOf(subject, "warm", 1), named}.fill(1)
 			},
 			run:    func(address, subject string) sample { return coldStart(address, subject, of(subject), n) },
 			slow:   named && n != 100 || !named && n != 1 && n != 10_000,
-			rounds: map[int]int{1: 8, 100: 8, 1000: 8, 10_000: 20, 50_000: 3}[n], // single samples vary, and bars are near
-			few:    map[string]int{rawStream: 3, paged: pagedRounds, theirs: 5},
+			rounds: rounds, // single samples vary, and bars are near
+			few:    few,
 		})
+	}
+	return all
+}
+
+// manyClients is up to which size a process measures with many clients, and raw Gets in between:
+// machines have quick and slow minutes, and processes differ. With more endpoints fresh memory counts,
+// which a process that begins pays for.
+const manyClients = 1000
+
+func coldMetrics(n int) []metric {
+	all := []metric{{name: "time", unit: "ms"}}
+	if n <= manyClients {
+		all = append(all, metric{name: "ratio", note: true})
 	}
 	return all
 }
@@ -42,21 +61,28 @@ func coldStart(address, subject, service string, n int) sample {
 	f := newFollower(subject, address)
 	f.load(serviceOf(subject, "warm", 1), 1)
 	if subject == goZero || subject == goKit {
-		return sample{"time": ms(f.load(service, n))}
+		return sample{"time": ms(f.load(service, n)), "ratio": math.NaN()}
 	}
-	clients := 1 // a process that begins pays for fresh memory, which counts with many endpoints
-	if n <= 1000 {
-		clients = 10
+	f.close()
+	if n > manyClients {
+		return sample{"time": ms(loadAnew(subject, address, service, n))}
 	}
-	var times []float64
-	for range clients {
-		f.close()
-		f = newFollower(subject, address)
-		time.Sleep(20 * time.Millisecond)
-		runtime.GC()
-		times = append(times, ms(f.load(service, n)))
+	var times, gets []float64
+	for range 10 {
+		gets = append(gets, ms(loadAnew(rawGet, address, service, n)))
+		times = append(times, ms(loadAnew(subject, address, service, n)))
 	}
-	return sample{"time": quantile(times, 0.5)}
+	time, get := quantile(times, 0.5), quantile(gets, 0.5)
+	return sample{"time": time, "ratio": time / get}
+}
+
+// loadAnew is load by a new client, in a process that rests.
+func loadAnew(subject, address, service string, n int) time.Duration {
+	f := newFollower(subject, address)
+	defer f.close()
+	time.Sleep(20 * time.Millisecond)
+	runtime.GC()
+	return f.load(service, n)
 }
 
 // load returns the time until a service of n is there for the first time.

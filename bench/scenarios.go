@@ -29,7 +29,7 @@ type scenario struct {
 type metric struct {
 	name, unit string
 	more       bool // more is better
-	note       bool // neither is better
+	note       bool // not compared: neither is better, or another figure says the same
 }
 
 var all = []string{ours, theirs, goZero, goKit}
