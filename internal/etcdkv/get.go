@@ -34,16 +34,20 @@ func Get(ctx context.Context, client *clientv3.Client, key string, opts ...clien
 	return resp, Explain(ctx, client, err)
 }
 
-// bounded returns a context that is cancelled after CallTimeout. It has no deadline: gRPC would send one
-// along, and both sides would work for it. See the scenarios cold of module bench.
+// bounded returns a context that ends after CallTimeout.
 func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(ctx)
-	timer := time.AfterFunc(CallTimeout, cancel)
-	return ctx, func() {
-		timer.Stop()
-		cancel()
-	}
+	call, cancel := context.WithTimeout(ctx, CallTimeout)
+	return untold{call, ctx}, cancel
 }
+
+// untold is the context of a call, and tells of no deadline but the caller's: gRPC would send that of
+// the call along, and both sides would work for it. See the scenarios cold of module bench.
+type untold struct {
+	context.Context
+	caller context.Context
+}
+
+func (u untold) Deadline() (time.Time, bool) { return u.caller.Deadline() }
 
 // GetRange is Get for a range.
 func GetRange(ctx context.Context, client *clientv3.Client, r KeyRange, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {

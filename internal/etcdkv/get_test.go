@@ -57,6 +57,36 @@ func TestGet(t *testing.T) {
 	}
 }
 
+// TestNoDeadlineIsSent: gRPC sends what deadline a context has, and only the caller's is worth it.
+func TestNoDeadlineIsSent(t *testing.T) {
+	bubble(t, func(t *testing.T, _ *fakeetcd.Store, conn *fakeetcd.Conn) {
+		calls, sent := 0, 0
+		conn.SetHook(func(ctx context.Context, _ fakeetcd.Call) error {
+			calls++
+			if _, ok := ctx.Deadline(); ok {
+				sent++
+			}
+			return nil
+		})
+		ask := func(ctx context.Context) {
+			if _, err := Get(ctx, conn.Client, "a"); err != nil {
+				t.Error(err)
+			}
+			if _, err := FirstPages(ctx, conn.Client, []KeyRange{Prefix("a")}); err != nil {
+				t.Error(err)
+			}
+		}
+		if ask(t.Context()); calls != 2 || sent != 0 {
+			t.Errorf("%d of %d calls were sent a deadline, want none of two", sent, calls)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if ask(ctx); calls != 4 || sent != 2 {
+			t.Errorf("%d of %d calls were sent a deadline, want the caller's twice", sent, calls)
+		}
+	})
+}
+
 func TestGetOfACancelledCaller(t *testing.T) {
 	bubble(t, func(t *testing.T, _ *fakeetcd.Store, conn *fakeetcd.Conn) {
 		ctx, cancel := context.WithCancel(t.Context())
