@@ -85,7 +85,8 @@ func (r *etcdResolver) take(config *rollcall.ServiceConfig) {
 }
 
 // show tells the channel what it can see a difference in. A snapshot that is only stale
-// leaves it as it is. The first waits for the service config, or for 1 s.
+// leaves it as it is. The first waits for the service config, or for 1 s; what can be done
+// before is.
 func (r *etcdResolver) show() {
 	if r.snap == nil || r.closed.Load() {
 		return

@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: The Rollcall Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package background starts goroutines that whoever started them joins.
+// Package background is about goroutines: it starts those that whoever started them joins, and grows
+// their stacks.
 package background
 
 import "context"

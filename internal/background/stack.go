@@ -3,13 +3,13 @@
 
 package background
 
-// callDepth is less than what a call of gRPC takes of a stack, so that a stack which had room for it
-// has room for the call: sizes are powers of two.
+// callDepth is less than a call of gRPC takes of a stack, which is less than 16 KiB. Sizes are powers of
+// two: a stack with room for callDepth is the one that the call would get in the end.
 const callDepth = 10 << 10
 
-// GrowStack has the calling goroutine get a stack of 16 KiB at once. A new one has 2, and is otherwise
-// copied three times on its way into gRPC, frame by frame: a quarter of what the start of a client takes
-// more than a Get. See the scenarios cold of module bench.
+// GrowStack has the calling goroutine get a stack of at least 16 KiB at once. A new one has 2, as a rule,
+// and would be copied three times on its way into gRPC, each time with more frames. The scenarios cold of
+// module bench show it.
 //
 //go:noinline
 func GrowStack() {

@@ -97,7 +97,7 @@ func (l *lister) list(ctx context.Context, q query) (at answer, err error) {
 		}
 		l.limiter.leave(ctx, err)
 	}()
-	background.GrowStack()
+	background.GrowStack() // only of those that ask etcd
 	l.begin(ctx, t)
 	return l.read(ctx, q, t)
 }
