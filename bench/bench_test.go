@@ -122,6 +122,10 @@ func TestQuantile(t *testing.T) {
 	if got := quantile(nil, 0.5); !math.IsNaN(got) {
 		t.Errorf("the median of nothing is %v", got)
 	}
+	some := measured{Samples: []sample{{"time": 3}, {"time": 1, "ratio": 2}}}
+	if time, ratio, other := some.median("time"), some.median("ratio"), some.median("other"); time != 3 || ratio != 2 || !math.IsNaN(other) {
+		t.Errorf("the medians are %v and %v, and that of a metric which no sample has %v", time, ratio, other)
+	}
 }
 
 // A page has the figures, the subjects that did not finish, and where others are ahead by more than

@@ -120,7 +120,9 @@ func (m *measured) quantile(metric string, q float64) float64 {
 	}
 	var all []float64
 	for _, s := range m.Samples {
-		all = append(all, s[metric])
+		if v, ok := s[metric]; ok {
+			all = append(all, v)
+		}
 	}
 	return quantile(all, q)
 }
