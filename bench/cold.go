@@ -16,8 +16,10 @@ import (
 func coldStarts(name, ids string, named bool, sizes ...int) (all []scenario) {
 	for _, n := range sizes {
 		of := func(subject string) string { return serviceOf(subject, name, n) }
-		rounds, few := 24, map[string]int{rawGet: 8, rawStream: 3, paged: 3, theirs: 8}
+		rounds, few := 12, map[string]int{rawGet: 8, rawStream: 3, paged: 3, theirs: 8}
 		switch {
+		case n == 1: // its bar is nearest
+			rounds = 24
 		case n == 10_000 && named:
 			rounds, few = 20, map[string]int{rawStream: 3, paged: 3, theirs: 5}
 		case n == 10_000: // that in pages has a bar
