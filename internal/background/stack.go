@@ -8,8 +8,8 @@ package background
 const callDepth = 10 << 10
 
 // GrowStack has the calling goroutine get a stack of at least 16 KiB at once. A new one has 2, as a rule,
-// and would be copied three times on its way into gRPC, each time with more frames. The scenarios cold of
-// module bench show it.
+// and would be copied three times on its way into gRPC, each time with more frames. The scenarios cold
+// and lone of module bench show it.
 //
 //go:noinline
 func GrowStack() {

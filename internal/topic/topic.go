@@ -271,7 +271,7 @@ func (t *Topic[T]) startLocked() {
 // hardly more goroutines than processors, and their stacks have grown already: with one for each
 // BenchmarkDelivery takes seven times as long for 100 subscribers.
 func (t *Topic[T]) deliverDue() {
-	background.GrowStack() // most functions come to gRPC
+	background.GrowStack() // most functions come to gRPC; see the scenarios lone of module bench
 	t.mu.Lock()
 	t.starting = false
 	for len(t.due) > 0 {
