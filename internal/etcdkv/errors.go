@@ -31,8 +31,8 @@ func NoAnswer(client *clientv3.Client) error {
 	return fmt.Errorf("%w at %s", ErrNoAnswer, strings.Join(client.Endpoints(), ", "))
 }
 
-// Typed returns etcd's own typed error where err only carries its text: a refused watch
-// and a broken list stream come out of clientv3 as the text of a gRPC status.
+// Typed returns etcd's own typed error where err only carries its text: a refused watch comes out
+// of clientv3 as the text of a gRPC status.
 func Typed(err error) error {
 	if err == nil || errors.As(err, new(rpctypes.EtcdError)) {
 		return err

@@ -4,12 +4,10 @@
 package etcdkv
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -77,7 +75,7 @@ type List struct {
 	Range        KeyRange
 	Serializable bool                     // from the member alone, else linearizable, with a leader required
 	Paged        *atomic.Bool             // only in pages; set where the server, or a proxy before it, has no RangeStream
-	Add          func([]*mvccpb.KeyValue) // takes the keys, sorted, part by part while the list arrives
+	Add          func([]*mvccpb.KeyValue) // takes the keys, sorted, part by part while the list arrives; see rangeCodec
 	Restart      func()                   // is told that the list begins anew
 	Answered     func()                   // is told of every answer
 }
@@ -145,44 +143,6 @@ func (l List) page(ctx context.Context, rest KeyRange, revision, limit int64) (*
 		return nil, err
 	}
 	return &Page{Header{resp.Header.Revision, resp.Header.RaftTerm}, resp.Kvs, resp.More}, nil
-}
-
-// stream lists the rest of the range by RangeStream, which servers before 3.7 do not have:
-// codes.Unimplemented. Each part must arrive within CallTimeout of the one before. The
-// channel is always drained: the client's goroutine behind it would wait for ever otherwise.
-// Begin is called before the first part is added.
-func (l List) stream(ctx context.Context, rest KeyRange, revision int64, begin func()) (err error) {
-	parent := ctx
-	ctx, cancel := context.WithCancel(l.context(ctx))
-	defer cancel()
-	silence := time.AfterFunc(CallTimeout, cancel)
-	defer silence.Stop()
-	parts, err := l.Client.GetStream(ctx, rest.Key, l.options(rest, clientv3.WithRev(revision))...)
-	if err != nil {
-		return Explain(parent, l.Client, err)
-	}
-	begin()
-	ended := false
-	for part := range parts {
-		if err != nil {
-			continue
-		}
-		if err = Typed(part.Err()); err != nil {
-			continue
-		}
-		l.Answered()
-		silence.Stop()
-		l.Add(part.Kvs) // while the next one arrives
-		silence.Reset(CallTimeout)
-		ended = part.Header.GetRevision() > 0
-	}
-	if err := Explain(parent, l.Client, cmp.Or(err, ctx.Err())); err != nil {
-		return err
-	}
-	if !ended {
-		return errors.New("list ended without a revision")
-	}
-	return nil
 }
 
 func (l List) options(r KeyRange, more ...clientv3.OpOption) []clientv3.OpOption {

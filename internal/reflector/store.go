@@ -28,7 +28,8 @@ type Store interface {
 
 // Adder takes the content of a range while it arrives, to be decoded part by part.
 type Adder interface {
-	// Add takes the next keys, in order.
+	// Add takes the next keys, in order. It may keep their Key and Value, and nothing else of them:
+	// the memory is used again.
 	Add(kvs []*mvccpb.KeyValue)
 }
 

@@ -108,7 +108,7 @@ func newConn(ctx context.Context, s *Store) *Conn {
 		streams: make(map[*pipe]struct{}),
 		watches: make(map[*watchStream]struct{}),
 	}
-	c.Client.KV = clientv3.NewKVFromKVClient(kvClient{c}, c.Client)
+	c.Client.KV = fakeKV{clientv3.NewKVFromKVClient(kvClient{c}, c.Client), kvClient{c}}
 	c.Client.Watcher = fakeWatcher{clientv3.NewWatchFromWatchClient(watchClient{c}, c.Client), watchClient{c}}
 	// A second stands for a client without a DialTimeout.
 	c.Client.Lease = clientv3.NewLeaseFromLeaseClient(leaseClient{c}, c.Client, time.Second)

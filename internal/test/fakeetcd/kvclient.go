@@ -22,6 +22,15 @@ const maxSend = 2 << 20
 // kvClient is etcdserverpb.KVClient on a Conn.
 type kvClient struct{ c *Conn }
 
+// fakeKV is a KV of clientv3 that tells which service it asks.
+type fakeKV struct {
+	clientv3.KV
+	remote kvClient
+}
+
+// KVClient returns the service.
+func (k fakeKV) KVClient() etcdserverpb.KVClient { return k.remote }
+
 func (k kvClient) Range(ctx context.Context, r *etcdserverpb.RangeRequest, _ ...grpc.CallOption) (*etcdserverpb.RangeResponse, error) {
 	call := Call{Method: Get, Key: string(r.Key), End: string(r.RangeEnd), Revision: r.Revision, Request: r}
 	return unary(ctx, k.c, call, r.Serializable, func(*Store) (*etcdserverpb.RangeResponse, error) {

@@ -69,7 +69,7 @@ func listsAll(t *testing.T, client *clientv3.Client) {
 	for i := range batches {
 		var puts []clientv3.Op
 		for j := range batch {
-			puts = append(puts, clientv3.OpPut(fmt.Sprintf("large/%02d-%03d", i, j), `{"Addr":"10.0.0.1:80"}`))
+			puts = append(puts, clientv3.OpPut(fmt.Sprintf("large/%02d-%03d", i, j), fmt.Sprintf(`{"Addr":"10.0.%d.%d:80"}`, i, j)))
 		}
 		if _, err := client.Txn(lab.Context(t)).Then(puts...).Commit(); err != nil {
 			t.Fatal(err)
@@ -85,6 +85,12 @@ func listsAll(t *testing.T, client *clientv3.Client) {
 	}
 	if snap.Len() != batch*batches {
 		t.Errorf("%d endpoints listed, want %d", snap.Len(), batch*batches)
+	}
+	for inst := range snap.All() {
+		var i, j int
+		if _, err := fmt.Sscanf(inst.Addr, "10.0.%d.%d:80", &i, &j); err != nil || inst.Key != fmt.Sprintf("large/%02d-%03d", i, j) || inst.ModRevision == 0 {
+			t.Errorf("listed %s at %s, revision %d", inst.Key, inst.Addr, inst.ModRevision)
+		}
 	}
 }
 
