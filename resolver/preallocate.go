@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 
 	grpcresolver "google.golang.org/grpc/resolver"
+
+	"github.com/rollcall-grpc/rollcall/internal/preallocate"
 )
 
 // preallocated is memory for the next state of a large service, allocated between two changes:
@@ -28,7 +30,6 @@ func (p *preallocated) refill(n int) {
 	if p.memory.Load() != nil {
 		return
 	}
-	memory := make([]grpcresolver.Endpoint, n+n/16+4)
-	clear(memory) // touches each page
+	memory := preallocate.Slice[grpcresolver.Endpoint](n)
 	p.memory.Store(&memory)
 }
