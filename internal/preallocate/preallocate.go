@@ -14,7 +14,7 @@ const page = 4 << 10
 func Slice[T any](n int) []T {
 	memory := make([]T, n+n/64+4)
 	var zero T
-	for i := 0; i < len(memory); i += max(page/max(int(unsafe.Sizeof(zero)), 1), 1) {
+	for i := 0; i < len(memory); i += max(page/int(unsafe.Sizeof(zero)), 1) {
 		memory[i] = zero
 	}
 	return memory
