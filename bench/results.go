@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -43,11 +44,12 @@ type machine struct {
 	CPU, Kernel, Go string
 	Cores           int
 	MemoryGiB       int
+	PageFault       time.Duration // the first touch of 4 KiB of memory
 	Modules         map[string]string
 }
 
 func thisMachine() machine {
-	m := machine{Cores: runtime.NumCPU(), Go: runtime.Version(), Modules: make(map[string]string)}
+	m := machine{Cores: runtime.NumCPU(), Go: runtime.Version(), PageFault: pageFault(), Modules: make(map[string]string)}
 	line := func(file, prefix string) string {
 		text, _ := os.ReadFile(file) // a missing file is left out
 		for l := range strings.Lines(string(text)) {
@@ -70,6 +72,17 @@ func thisMachine() machine {
 		}
 	}
 	return m
+}
+
+func pageFault() time.Duration {
+	const page, pages = 4 << 10, 4 << 10
+	memory := must(syscall.Mmap(-1, 0, pages*page, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE))
+	defer func() { check(syscall.Munmap(memory)) }()
+	began := time.Now()
+	for i := range pages {
+		memory[i*page] = 1
+	}
+	return time.Since(began) / pages
 }
 
 // add adds a sample; nil means that the measurement did not finish.
