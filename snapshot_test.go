@@ -12,7 +12,6 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"pgregory.net/rapid"
 
-	"github.com/rollcall-grpc/rollcall/internal/preallocate"
 	"github.com/rollcall-grpc/rollcall/internal/reflector"
 )
 
@@ -42,7 +41,7 @@ func TestP1SnapshotEqualsList(t *testing.T) {
 				write(t, store, changes, revision)
 			}
 			older, was := snap, render(snap)
-			snap = snap.next(changes, revision, preallocate.Slice[*Instance](len(snap.instances)))
+			snap = snap.next(changes, revision, preallocateFor(len(snap.instances)))
 			if got := render(older); got != was {
 				t.Fatalf("a snapshot changed from\n%s to\n%s", was, got)
 			}
@@ -239,7 +238,7 @@ func BenchmarkApply(b *testing.B) {
 					var preallocated []*Instance
 					if advance {
 						b.StopTimer()
-						preallocated = preallocate.Slice[*Instance](n)
+						preallocated = preallocateFor(n)
 						b.StartTimer()
 					}
 					_ = snap.next(change, int64(n+1), preallocated)

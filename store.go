@@ -246,8 +246,11 @@ func (s *store) Publish(revision int64) {
 	s.counts.conflated.Add(uint64(max(s.unpublished-1, 0)))
 	s.unpublished = 0
 	clear(s.pending)
-	s.preallocated = preallocate.Slice[*Instance](len(snap.instances))
+	s.preallocated = preallocateFor(len(snap.instances))
 }
+
+// preallocateFor gets memory for the snapshot after one of n instances, which some changes fit into.
+func preallocateFor(n int) []*Instance { return preallocate.Slice[*Instance](n + n/16 + 4) }
 
 // SetStatus implements reflector.Store. ErrClosed is the last status.
 func (s *store) SetStatus(stale error) {

@@ -133,7 +133,7 @@ func TestQuantile(t *testing.T) {
 func TestReport(t *testing.T) {
 	sc := scenario{name: "burst", title: "A burst", about: "Of joins.", subjects: []string{raw, ours, theirs, goKit},
 		metrics: []metric{{name: "CPU", unit: "ms"}, {name: "lag", unit: "ms"}, {name: "states", note: true}}}
-	res := &results{Began: time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC), Took: "9m", Machine: machine{CPU: "a CPU", Cores: 2, MemoryGiB: 24, Kernel: "6.1", Go: "go1.26"}}
+	res := &results{Began: time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC), Took: "9m", Machine: machine{CPU: "a CPU", Cores: 2, MemoryGiB: 24, PageFault: 250 * time.Nanosecond, Kernel: "6.1", Go: "go1.26"}}
 	for _, i := range []float64{0, 1, 2} {
 		res.add(sc, theirs, sample{"CPU": 1000 + i, "lag": 0.5, "states": 10})
 		res.add(sc, ours, sample{"CPU": 40 + i, "lag": 2.5, "states": 1})

@@ -69,7 +69,7 @@ func (r *results) print(out io.Writer) (missed int) {
 func (r *results) markdown() string {
 	var b strings.Builder
 	m := r.Machine
-	fmt.Fprintf(&b, "Measured on %s: %d cores of %s, %d GiB, the first touch of a page of it %.2f us, Linux %s, %s",
+	fmt.Fprintf(&b, "Measured on %s: %d cores of %s, %d GiB, %.2f us a page fault, Linux %s, %s",
 		r.Began.Format("2006-01-02"), m.Cores, m.CPU, m.MemoryGiB, us(m.PageFault), m.Kernel, m.Go)
 	for _, module := range []string{"google.golang.org/grpc", "go.etcd.io/etcd/client/v3", "github.com/zeromicro/go-zero", "github.com/go-kit/kit", "github.com/envoyproxy/go-control-plane"} {
 		fmt.Fprintf(&b, ", %s %s", module, m.Modules[module])

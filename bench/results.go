@@ -78,6 +78,7 @@ func pageFault() time.Duration {
 	const page, pages = 4 << 10, 4 << 10
 	memory := must(syscall.Mmap(-1, 0, pages*page, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE))
 	defer func() { check(syscall.Munmap(memory)) }()
+	check(syscall.Madvise(memory, syscall.MADV_NOHUGEPAGE))
 	began := time.Now()
 	for i := range pages {
 		memory[i*page] = 1

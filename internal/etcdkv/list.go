@@ -74,7 +74,7 @@ type List struct {
 	Client       *clientv3.Client
 	Range        KeyRange
 	Serializable bool                     // from the member alone, else linearizable, with a leader required
-	Paged        *atomic.Bool             // only in pages; set where the server, or a proxy before it, has no RangeStream
+	Paged        *atomic.Bool             // only in pages; set where the server, a proxy before it or the client's KV has no RangeStream
 	Add          func([]*mvccpb.KeyValue) // takes the keys, sorted, part by part while the list arrives; see rangeCodec
 	Restart      func()                   // is told that the list begins anew
 	Answered     func()                   // is told of every answer

@@ -4,11 +4,11 @@
 package etcdkv
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"io"
-	"math"
 	"reflect"
 	"slices"
 	"time"
@@ -26,13 +26,14 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// stream lists the rest of the range by RangeStream, which servers before 3.7 do not have, nor
-// clients whose KV does more than ask etcd: codes.Unimplemented. Each part must arrive within
-// CallTimeout of the one before. Begin is called before the first part is added.
+// stream lists the rest of the range by RangeStream. It returns codes.Unimplemented if the server
+// (etcd before 3.7, a grpc-proxy) or the client's KV has none. Each part must arrive within CallTimeout
+// of the one before. The channel is always drained: the client's goroutine behind it would wait for
+// ever otherwise. Begin is called before the first part is added.
 func (l List) stream(ctx context.Context, rest KeyRange, revision int64, begin func()) (err error) {
 	remote := kvClient(l.Client)
 	if remote == nil {
-		return status.Error(codes.Unimplemented, "the client has a KV of its own")
+		return status.Error(codes.Unimplemented, "the client's KV has no RangeStream")
 	}
 	parent := ctx
 	ctx, cancel := context.WithCancel(l.context(ctx))
@@ -42,29 +43,31 @@ func (l List) stream(ctx context.Context, rest KeyRange, revision int64, begin f
 	add := func(kvs []*mvccpb.KeyValue) {
 		silence.Stop()
 		l.Add(kvs)
+		silence.Reset(CallTimeout)
 	}
-	op := clientv3.OpGet(rest.Key, rest.options()...)
-	parts, err := remote.RangeStream(ctx,
-		&pb.RangeRequest{Key: op.KeyBytes(), RangeEnd: op.RangeBytes(), Revision: revision, Serializable: l.Serializable},
-		grpc.MaxCallRecvMsgSize(math.MaxInt32), // clientv3's default
-		grpc.ForceCodecV2(&rangeCodec{CodecV2: encoding.GetCodecV2(protocodec.Name), add: add}))
-	begin()
+	kv := clientv3.NewKVFromKVClient(rangeStreamer{remote, begin, add}, l.Client)
+	parts, err := kv.GetStream(ctx, rest.Key, l.options(rest, clientv3.WithRev(revision))...)
+	if err != nil {
+		return Explain(parent, l.Client, err)
+	}
 	ended := false
-	for err == nil {
-		var part *pb.RangeStreamResponse
-		if part, err = parts.Recv(); err == nil {
-			l.Answered()
-			if kvs := part.GetRangeResponse().GetKvs(); len(kvs) > 0 {
-				add(kvs)
-			}
-			silence.Reset(CallTimeout)
-			ended = part.GetRangeResponse().GetHeader().GetRevision() > 0
+	for part := range parts {
+		if err != nil {
+			continue
 		}
+		if err = part.Err(); err != nil {
+			continue
+		}
+		l.Answered()
+		if len(part.Kvs) > 0 { // that the codec has left
+			add(part.Kvs)
+		}
+		ended = part.Header.GetRevision() > 0
 	}
-	switch {
-	case !errors.Is(err, io.EOF):
-		return Explain(parent, l.Client, clientv3.ContextError(ctx, err))
-	case !ended:
+	if err := Explain(parent, l.Client, cmp.Or(err, ctx.Err())); err != nil {
+		return err
+	}
+	if !ended {
 		return errors.New("list ended without a revision")
 	}
 	return nil
@@ -74,9 +77,9 @@ func (l List) stream(ctx context.Context, rest KeyRange, revision int64, begin f
 var etcdKV = reflect.TypeOf(clientv3.NewKVFromKVClient(nil, nil))
 
 // kvClient returns the service that a client's KV asks; nil where the KV does more, as one of a
-// namespace does, which prefixes keys.
+// namespace does, which prefixes keys. A KV of clientv3 is taken to ask over the client's connection.
 func kvClient(client *clientv3.Client) pb.KVClient {
-	if kv, ok := client.KV.(interface{ KVClient() pb.KVClient }); ok {
+	if kv, ok := client.KV.(interface{ KVClient() pb.KVClient }); ok { // fakeetcd's
 		return kv.KVClient()
 	}
 	if conn := client.ActiveConnection(); conn != nil && reflect.TypeOf(client.KV) == etcdKV {
@@ -85,17 +88,37 @@ func kvClient(client *clientv3.Client) pb.KVClient {
 	return nil
 }
 
-// rangeCodec adds the key-values of a RangeStreamResponse while it reads them, instead of
-// collecting them in the message: half of a stream is one part, and the memory for it takes longer
-// than decoding it. See the scenarios cold of module bench.
+// rangeStreamer opens streams of which a rangeCodec adds the key-values.
+type rangeStreamer struct {
+	pb.KVClient
+	opened func()
+	add    func(kvs []*mvccpb.KeyValue)
+}
+
+// RangeStream implements etcdserverpb.KVClient.
+func (s rangeStreamer) RangeStream(ctx context.Context, in *pb.RangeRequest, opts ...grpc.CallOption) (pb.KV_RangeStreamClient, error) {
+	if library := encoding.GetCodecV2(protocodec.Name); library != nil { // none where a program has registered one of version 1
+		opts = append(slices.Clip(opts), grpc.ForceCodecV2(&rangeCodec{CodecV2: library, add: s.add}))
+	}
+	stream, err := s.KVClient.RangeStream(ctx, in, opts...)
+	s.opened()
+	return stream, err
+}
+
+// rangeCodec passes on the key-values of a RangeStreamResponse while it reads them, instead of
+// collecting them in the message: a part of a stream may be a megabyte, and touching fresh memory for
+// it can take longer than decoding it. See the scenarios cold of module bench.
 type rangeCodec struct {
 	encoding.CodecV2 // of other messages
 
-	add  func(kvs []*mvccpb.KeyValue) // must keep none of them, but may keep their Key and Value
+	add  func(kvs []*mvccpb.KeyValue) // may keep their Key and Value, and nothing else of them
 	kvs  [256]*mvccpb.KeyValue        // are used again and again
 	n    int                          // of kvs, to be added
 	text []byte                       // of a field
 }
+
+// Name implements encoding.CodecV2. The content type stays the one of calls without a codec of their own.
+func (*rangeCodec) Name() string { return "" }
 
 // The tags of what a RangeStreamResponse has, and of what that has.
 var (
@@ -103,7 +126,8 @@ var (
 	kvsTag           = protowire.EncodeTag(2, protowire.BytesType)
 )
 
-// Unmarshal leaves key-values in the message only if it is written in an order that is not etcd's.
+// Unmarshal implements encoding.CodecV2. It leaves key-values in the message only if that is written in
+// an order that is not etcd's.
 func (c *rangeCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	part, ok := v.(*pb.RangeStreamResponse)
 	r := data.Reader()

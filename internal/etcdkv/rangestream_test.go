@@ -4,6 +4,7 @@
 package etcdkv
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"testing"
@@ -35,11 +36,13 @@ func decodePart(data []byte, size int) (*pb.RangeStreamResponse, error) {
 		buffers = append(buffers, mem.SliceBuffer(chunk))
 	}
 	part := new(pb.RangeStreamResponse)
-	err := codec.Unmarshal(buffers, part)
+	if err := codec.Unmarshal(buffers, part); err != nil {
+		return nil, err
+	}
 	if len(kvs) > 0 {
 		part.RangeResponse.Kvs = append(kvs, part.RangeResponse.Kvs...)
 	}
-	return part, err
+	return part, nil
 }
 
 // Whatever etcd sends, in whatever pieces, is read as gRPC's own codec does.
@@ -78,19 +81,20 @@ func TestRangeCodecOfOtherMessages(t *testing.T) {
 		return protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), slices.Concat(fields...))
 	}
 	for name, data := range map[string][]byte{
-		"nothing":                         nil,
-		"an empty response":               response(),
-		"key-values behind a number":      response(kv, more, kv, kv),
-		"an unknown field":                response(unknown, kv, more),
-		"an unknown field beside":         append(response(kv, more), unknown...),
-		"an unknown field before":         append(slices.Clone(unknown), response(kv)...),
-		"a response in two pieces":        append(response(kv), response(kv, more)...),
-		"an invalid key-value":            response(protowire.AppendBytes(protowire.AppendTag(nil, 2, protowire.BytesType), []byte{0xff})),
-		"a key-value that is cut off":     response(kv[:len(kv)-1]),
-		"a length that is cut off":        response(kv, []byte{kvsTagByte, 0x80}),
-		"a length of a gigabyte and more": response(kv, protowire.AppendVarint([]byte{kvsTagByte}, 1<<50)),
-		"a tag that is cut off":           response(kv, []byte{0x80}),
-		"a response that is cut off":      response(kv, kv)[:12],
+		"nothing":                                nil,
+		"an empty response":                      response(),
+		"key-values behind a number":             response(kv, more, kv, kv),
+		"an unknown field":                       response(unknown, kv, more),
+		"an unknown field beside":                append(response(kv, more), unknown...),
+		"an unknown field before":                append(slices.Clone(unknown), response(kv)...),
+		"a response in two pieces":               append(response(kv), response(kv, more)...),
+		"an invalid key-value":                   response(protowire.AppendBytes(protowire.AppendTag(nil, 2, protowire.BytesType), []byte{0xff})),
+		"a key-value that is cut off":            response(kv[:len(kv)-1]),
+		"a length that is cut off":               response(kv, []byte{kvsTagByte, 0x80}),
+		"a length of a gigabyte and more":        response(kv, protowire.AppendVarint([]byte{kvsTagByte}, 1<<50)),
+		"300 key-values and one that is cut off": response(bytes.Repeat(kv, 300), kv[:len(kv)-1]),
+		"a tag that is cut off":                  response(kv, []byte{0x80}),
+		"a response that is cut off":             response(kv, kv)[:12],
 	} {
 		want := new(pb.RangeStreamResponse)
 		wantErr := proto.Unmarshal(data, want)

@@ -9,12 +9,12 @@ import "unsafe"
 // page is no more than a system's page of memory, in bytes.
 const page = 4 << 10
 
-// Slice returns memory for some more than n elements. Each page of it has been touched: the first touch
-// takes longer than all that is written to a page.
+// Slice returns a slice of n elements. Each page of its memory has been touched: that takes longer than all
+// that is written to a page later.
 func Slice[T any](n int) []T {
-	memory := make([]T, n+n/64+4)
+	memory := make([]T, n)
 	var zero T
-	for i := 0; i < len(memory); i += max(page/int(unsafe.Sizeof(zero)), 1) {
+	for i := 0; i < n; i += max(page/int(unsafe.Sizeof(zero)), 1) {
 		memory[i] = zero
 	}
 	return memory
