@@ -16,20 +16,20 @@ import (
 func coldStarts(name, ids string, named bool, sizes ...int) (all []scenario) {
 	for _, n := range sizes {
 		of := func(subject string) string { return serviceOf(subject, name, n) }
-		rounds, few := 12, map[string]int{rawGet: 8, rawStream: 3, paged: 3, theirs: 8}
+		rounds, few := 6, map[string]int{rawGet: 3, rawStream: 2, paged: 2, theirs: 3}
 		switch {
 		case n == 1: // its bar is nearest
-			rounds = 24
+			rounds = 10
 		case n == 10_000 && named:
 			rounds, few = 20, map[string]int{rawStream: 3, paged: 3, theirs: 5}
-		case n == 10_000: // that in pages has a bar
-			rounds, few = 20, map[string]int{rawStream: 3, theirs: 5}
+		case n == 10_000:
+			rounds, few = 12, map[string]int{rawStream: 3, theirs: 5}
 		case n > 10_000:
 			rounds, few = 3, nil
 		}
 		all = append(all, scenario{
 			name: fmt.Sprintf("%s/%d", name, n), title: fmt.Sprintf("A cold start with %s, %s as ids", thousands(n), ids),
-			about:    "From the first call of a new client to the first complete state, over a connection that is up, after the process has done the same with another service, of one endpoint. The raw calls fetch all keys and do nothing with them. go-zero and go-kit have one client a process, which is not new. Up to 1,000 a process takes the median of ten clients, one after the other, and the ratio is to the median of ten raw Gets, one before or after each.",
+			about:    "From the first call of a new client to the first complete state, over a connection that is up, after the process has done the same with another service, of one endpoint. The raw calls fetch all keys and do nothing with them. go-zero and go-kit have one client a process, which is not new. Up to 1,000 a process takes the median of 30 clients, one after the other (of ten where there is no bar), and the ratio is to the median of as many raw Gets, one before or after each.",
 			subjects: []string{rawGet, rawStream, ours, paged, theirs, goZero, goKit},
 			metrics:  coldMetrics(n),
 			prepare: func(w writer, subject string) {
@@ -68,8 +68,12 @@ func coldStart(address, subject, service string, n int) sample {
 	if n > manyClients {
 		return sample{"time": ms(loadAnew(subject, address, service, n))}
 	}
+	clients := 10
+	if subject == ours {
+		clients = 30
+	}
 	var times, gets []float64
-	for i := range 10 {
+	for i := range clients {
 		measure := []func(){
 			func() { gets = append(gets, ms(loadAnew(rawGet, address, service, n))) },
 			func() { times = append(times, ms(loadAnew(subject, address, service, n))) },

@@ -33,8 +33,7 @@ func memories(sizes ...int) (all []scenario) {
 				w.parallel(manyOf(n), func(i int) { w.of(i).fill(n) })
 			},
 			run:    func(address, subject string) sample { return memoryOf(address, subject, n) },
-			rounds: map[int]int{10: 2, 100: 2, 1000: 2, 10_000: 1, 100_000: 1}[n], // it hardly varies
-			few:    map[string]int{goZero: 2, goKit: 2},
+			rounds: 1, // it hardly varies
 			slow:   n != 1000,
 		})
 	}

@@ -48,7 +48,7 @@ var scenarios = slices.Concat(
 			subjects: append([]string{raw}, all...),
 			metrics:  []metric{{name: "CPU", unit: "ms"}, {name: "lag", unit: "ms"}, {name: "states", note: true}},
 			run:      func(address, subject string) sample { return burst(newFollower(subject, address), 10_000) },
-			rounds:   5, few: map[string]int{theirs: 3}, // the bar over a raw watch is near
+			rounds:   5, few: map[string]int{theirs: 2}, // the bar over a raw watch is near
 		},
 		{
 			name: "rolling", title: "A rolling restart of 1,000",
@@ -113,7 +113,7 @@ var scenarios = slices.Concat(
 			subjects: all,
 			metrics:  []metric{{name: "time", unit: "ms"}, {name: "CPU", unit: "ms"}, {name: "messages"}},
 			run:      restart,
-			rounds:   3, few: map[string]int{goZero: 1, goKit: 1},
+			rounds:   2, few: map[string]int{goZero: 1, goKit: 1},
 			slow: true,
 		},
 		{

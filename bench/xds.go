@@ -27,6 +27,7 @@ func fanOuts() (all []scenario) {
 			subjects: []string{ours, linear, snapshots},
 			metrics:  []metric{{name: "CPU", unit: "ms"}, {name: "time", unit: "ms"}, {name: "memory", unit: "KiB a stream"}},
 			run:      func(address, subject string) sample { return fanOut(address, subject, l.services, l.size, l.streams) },
+			rounds:   2, // of six changes each
 			slow:     l.streams != 100,
 		})
 	}
@@ -36,8 +37,9 @@ func fanOuts() (all []scenario) {
 		subjects: []string{ours, linear, snapshots},
 		metrics: []metric{{name: "bytes", unit: "%"}, {name: "CPU", unit: "%"}, {name: "lag", unit: "ms"}, {name: "first answer, p50", unit: "ms"},
 			{name: "first answer, max", unit: "ms"}},
-		run:  xdsBurst,
-		slow: true,
+		run:    xdsBurst,
+		rounds: 2,
+		slow:   true,
 	})
 }
 
