@@ -3,6 +3,8 @@
 
 package rollcall
 
+import "slices"
+
 // Selection is what a client may call of a snapshot, by the rules that all outputs share.
 type Selection struct {
 	Callable   []*Instance  // one an address, in no order
@@ -62,8 +64,8 @@ func (sel *Selection) addRetained(retained []*Instance, selector Selector, polic
 
 // keepNewest keeps one instance of each address.
 func (sel *Selection) keepNewest() {
-	if addressesAreIDs(sel.Callable) {
-		return // no two have the same
+	if differInAddress(sel.Callable) {
+		return
 	}
 	index := make(map[string]int, len(sel.Callable))
 	newest := sel.Callable[:0]
@@ -82,11 +84,15 @@ func (sel *Selection) keepNewest() {
 	sel.Callable = newest
 }
 
-func addressesAreIDs(instances []*Instance) bool {
-	for _, inst := range instances {
-		if inst.ID() != inst.Addr {
-			return false
-		}
+// differInAddress reports whether no two have the same address, as is nearly always so. If ids are addresses
+// it is seen at a glance.
+func differInAddress(instances []*Instance) bool {
+	if !slices.ContainsFunc(instances, func(inst *Instance) bool { return inst.ID() != inst.Addr }) {
+		return true
 	}
-	return true
+	addrs := make(map[string]struct{}, len(instances))
+	for _, inst := range instances {
+		addrs[inst.Addr] = struct{}{}
+	}
+	return len(addrs) == len(instances)
 }
