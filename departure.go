@@ -3,7 +3,12 @@
 
 package rollcall
 
-import clientv3 "go.etcd.io/etcd/client/v3"
+import (
+	"cmp"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
 
 // Departure is why a key is no longer in etcd, as far as etcd can tell. Etcd records that a key
 // was deleted and not by whom; what it had been, and whether its lease still lives, tells the rest.
@@ -67,21 +72,35 @@ func departureOf(was *Instance, lease clientv3.LeaseID, state leaseState) Depart
 	return DepartureUnknown
 }
 
-// maxDrained bounds what drainedKeys keeps.
-const maxDrained = 1000
+// keepDrained is how long drainedKeys keeps a value at least, which is twice that at most where more keys
+// come or go.
+const keepDrained = time.Minute
 
 // drainedKeys has the last values of keys that were deleted while marked as draining. Where the mark and the
 // deletion are published together, or a slow subscriber skips what is between them, no snapshot that it
 // sees has the mark.
-type drainedKeys map[string]*Instance
+type drainedKeys struct {
+	newer, older map[string]*Instance
+	began        time.Time // with newer
+}
 
 // observe takes in what a key was when it was deleted, nil for no instance.
 func (d *drainedKeys) observe(was *Instance) {
 	if was == nil || !was.Draining() {
 		return
 	}
-	if *d == nil || len(*d) >= maxDrained {
-		*d = make(drainedKeys)
+	if d.forget(); d.newer == nil {
+		d.newer = make(map[string]*Instance)
 	}
-	(*d)[was.Key] = was
+	d.newer[was.Key] = was
 }
+
+// forget drops what was kept for long enough.
+func (d *drainedKeys) forget() {
+	if time.Since(d.began) >= keepDrained {
+		d.newer, d.older, d.began = nil, d.newer, time.Now()
+	}
+}
+
+// last returns the value of a key when it was deleted, nil where that is not known.
+func (d *drainedKeys) last(key string) *Instance { return cmp.Or(d.newer[key], d.older[key]) }

@@ -125,3 +125,50 @@ func TestDeparturesOfWhatDrainedUnseen(t *testing.T) {
 		check(rollcall.DepartureDeleted)
 	})
 }
+
+// However many leave at once, a subscriber that is slow by less than a minute is told that they left.
+// What they were is not kept for ever.
+func TestDeparturesOfManyThatDrainedUnseen(t *testing.T) {
+	bubble(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn) {
+		const n = 3000
+		d := directory(t, conn)
+		defer d.Close()
+		for i := range n {
+			store.Put(fmt.Sprintf("svc/%04d", i), `{"Addr":"a:1"}`)
+		}
+		sub, err := d.Subscribe("svc")
+		if err != nil {
+			t.Fatal(err)
+		}
+		before, err := sub.First(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range n {
+			key := fmt.Sprintf("svc/%04d", i)
+			store.Put(key, `{"Addr":"a:1","Metadata":{"status":"draining"}}`)
+			store.Delete(key)
+			time.Sleep(10 * time.Millisecond)
+		}
+		left := func() (count int) {
+			for _, departure := range d.Departures(t.Context(), slices.Collect(before.All())...) {
+				if departure == rollcall.DepartureLeft {
+					count++
+				}
+			}
+			return count
+		}
+		time.Sleep(25 * time.Second)
+		if got := left(); got != n {
+			t.Errorf("%d of %d left", got, n)
+		}
+		for range 2 {
+			time.Sleep(time.Minute)
+			store.Put("svc/new", `{"Addr":"a:1"}`)
+		}
+		time.Sleep(time.Second)
+		if got := left(); got != 0 {
+			t.Errorf("%d are remembered after two minutes", got)
+		}
+	})
+}

@@ -230,7 +230,7 @@ func (s *store) Apply(events []*clientv3.Event) {
 func (s *store) lastValue(was *Instance) *Instance {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if last := s.drained[was.Key]; last != nil && last.ModRevision > was.ModRevision {
+	if last := s.drained.last(was.Key); last != nil && last.ModRevision > was.ModRevision {
 		return last
 	}
 	return was
@@ -243,6 +243,7 @@ func (s *store) Publish(revision int64) {
 	snap := s.topic.Latest().next(s.pending, revision, s.preallocated)
 	s.retainLocked(snap)
 	s.publishChangeLocked(snap, s.received)
+	s.drained.forget()
 	s.counts.conflated.Add(uint64(max(s.unpublished-1, 0)))
 	s.unpublished = 0
 	clear(s.pending)
