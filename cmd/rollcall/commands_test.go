@@ -116,7 +116,7 @@ func TestRmRefusesTooMany(t *testing.T) {
 	if r.code != exitOther {
 		t.Errorf("exit %d, want %d", r.code, exitOther)
 	}
-	wantIn(t, "stderr", r.stderr, fmt.Sprintf("%d keys", edit.MaxKeys+1), "name fewer, by id")
+	wantIn(t, "stderr", r.stderr, fmt.Sprintf("%d keys", edit.MaxKeys+1), "give at most so many ids at a time")
 	must(t, endpoint, "rm", "t-many", "one-more")
 	must(t, endpoint, "rm", "t-many", "10.0.0.1:80", "--yes")
 	if r := rollcallAt(t, endpoint, "get", "t-many"); r.code != exitNotFound {

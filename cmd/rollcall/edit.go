@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -85,7 +86,6 @@ func (a *app) edit(ctx context.Context, service string, names []string, field st
 
 func (a *app) printEdited(service string, done edit.Change) error {
 	e := edited{APIVersion: apiVersion, Kind: "Edit", serviceName: nameOf(service), Revision: done.Revision}
-	rows := [][]string{{"ID", "ADDRESS", "METADATA", "LEASE", "MOD"}}
 	serving := make(map[string]bool)
 	for inst := range done.Before.All() {
 		serving[inst.Key] = !inst.Draining()
@@ -97,9 +97,7 @@ func (a *app) printEdited(service string, done edit.Change) error {
 			return err
 		}
 		serving[inst.Key] = !inst.Draining()
-		row := inventory.Of(inst, inventory.Under(service))
-		e.Instances = append(e.Instances, row)
-		rows = append(rows, []string{row.ID, row.Addr, inventory.MetadataText(row.Metadata), row.Lease, strconv.FormatInt(row.ModRevision, 10)})
+		e.Instances = append(e.Instances, inventory.Of(inst, inventory.Under(service)))
 	}
 	if !slices.Contains(slices.Collect(maps.Values(serving)), true) {
 		a.say("every endpoint of service %q is draining: clients call them nevertheless, rather than none", service)
@@ -107,6 +105,6 @@ func (a *app) printEdited(service string, done edit.Change) error {
 	if a.json() {
 		return a.printJSON(e)
 	}
-	_, err := fmt.Fprint(a.stdout, table(rows...))
+	_, err := fmt.Fprint(a.stdout, a.fitted(instanceRows(e.Instances, time.Now(), a.output == "wide")))
 	return err
 }

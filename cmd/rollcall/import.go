@@ -207,7 +207,7 @@ func (a *app) printImported(done imported, left int) error {
 	for _, s := range done.Services {
 		keys += s.Keys
 		if s.Transactions > 1 {
-			several = append(several, fmt.Sprintf("%q (%d)", s.Service, s.Transactions))
+			several = append(several, fmt.Sprintf("%q (%d transactions)", s.Service, s.Transactions))
 		}
 	}
 	what := plural.Count(keys, "key", "keys") + " of " + plural.Count(len(done.Services), "service", "services")

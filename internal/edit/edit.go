@@ -150,7 +150,7 @@ func Find(snap *rollcall.Snapshot, names []string) (all []Key, err error) {
 	slices.SortFunc(all, func(a, b Key) int { return strings.Compare(a.Key, b.Key) })
 	all = slices.CompactFunc(all, func(a, b Key) bool { return a.Key == b.Key })
 	if len(all) > MaxKeys {
-		return nil, fmt.Errorf("%d keys of service %q are more than the %d that one transaction can change; name fewer, by id",
+		return nil, fmt.Errorf("%d keys of service %q are more than the %d that one transaction can change; give at most so many ids at a time",
 			len(all), snap.Service(), MaxKeys)
 	}
 	return all, nil
