@@ -79,6 +79,7 @@ func (r *Registrar) closedLocked(g *Registration) error {
 // successor, and so is one whose last registration is still being removed. What an operator
 // edited during the last registration of the key stays, as it does in an Update. The metadata
 // gets "started" and "host", see RegistrarOptions.NoOrigin. What can never work is an *InputError.
+// Many endpoints are written in batches: Register them all before you Wait for the first.
 func (r *Registrar) Register(service string, ep Endpoint) (*Registration, error) {
 	g, err := r.prepare(service, ep)
 	if err != nil {
