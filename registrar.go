@@ -90,8 +90,15 @@ func (r *Registrar) Register(service string, ep Endpoint) (*Registration, error)
 	if err := r.closedLocked(g); err != nil {
 		return nil, err
 	}
+	if err := r.registerLocked(g); err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+func (r *Registrar) registerLocked(g *Registration) error {
 	if old := r.regs[g.key]; old != nil && !old.desired.removed {
-		return nil, inputError("key", g.key, "this registrar has registered it already")
+		return inputError("key", g.key, "this registrar has registered it already")
 	} else if old != nil {
 		g.observed.revision = old.observed.revision // the key as it is now is not news
 		r.finishLocked(old, nil)
@@ -103,7 +110,35 @@ func (r *Registrar) Register(service string, ep Endpoint) (*Registration, error)
 	r.regs[g.key] = g
 	g.dirtyLocked()
 	backoff.Wake(r.wake)
-	return g, nil
+	return nil
+}
+
+// Replace closes the registration and registers another endpoint under its key, which has a value all the
+// time. The ID of the endpoint is the registration's; it may be left out.
+func (g *Registration) Replace(ep Endpoint) (*Registration, error) {
+	if ep.ID != "" && ep.ID != g.id {
+		return nil, inputError("id", ep.ID, "the registration that is to be replaced has the id %q", g.id)
+	}
+	ep.ID = g.id
+	r := g.registrar
+	next, err := r.prepare(g.service, ep)
+	if err != nil {
+		return nil, err
+	}
+	var sub *Subscription
+	r.mu.Lock()
+	if err = r.closedLocked(next); err == nil {
+		sub = g.removeLocked()
+		err = r.registerLocked(next)
+	}
+	r.mu.Unlock()
+	if sub != nil {
+		sub.Close()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return next, nil
 }
 
 // prepare makes a registration that is not maintained yet.

@@ -137,10 +137,22 @@ func (g *Registration) Shutdown(ctx context.Context) error {
 // removes it in the background; the phase is Closed when that is done.
 func (g *Registration) Close() { g.remove() }
 
-// remove has the endpoint removed. Where there was never a lease there is nothing in etcd.
+// remove has the endpoint removed.
 func (g *Registration) remove() {
 	r := g.registrar
 	r.mu.Lock()
+	sub := g.removeLocked()
+	r.mu.Unlock()
+	if sub != nil {
+		sub.Close()
+	}
+	backoff.Wake(r.wake)
+}
+
+// removeLocked has the endpoint removed once the Registrar is woken, and returns a watch to be closed, nil for
+// none. Where there was never a lease there is nothing in etcd.
+func (g *Registration) removeLocked() (sub *Subscription) {
+	r := g.registrar
 	if !g.desired.removed && g.state.Phase != Closed {
 		if marked, err := g.desired.with(g.desired.plain, true); err == nil {
 			g.desired = marked
@@ -153,12 +165,7 @@ func (g *Registration) remove() {
 			g.dirtyLocked()
 		}
 	}
-	sub := r.unwatchLocked(g)
-	r.mu.Unlock()
-	if sub != nil {
-		sub.Close()
-	}
-	backoff.Wake(r.wake)
+	return r.unwatchLocked(g)
 }
 
 func (g *Registration) awaitRemoved(ctx context.Context) error {

@@ -66,7 +66,7 @@ func TestAgentMoves(t *testing.T) {
 	past := <-client.Watch(t.Context(), key, clientv3.WithRev(first.Header.Revision))
 	for _, ev := range past.Events {
 		if ev.Type == clientv3.EventTypeDelete {
-			t.Errorf("deleted at revision %d", ev.Kv.ModRevision)
+			t.Errorf("deleted at revision %d; stderr %s", ev.Kv.ModRevision, p.stderr.String())
 		}
 	}
 	p.signal(t, syscall.SIGTERM)

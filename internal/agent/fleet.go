@@ -112,12 +112,8 @@ func (f *fleet) check(m *member) error {
 	}
 	opts := s.options()
 	opts.Registrar, opts.FailOpen = registrar, func() bool { return f.failsOpen(m) }
-	opts.Report = func(e healthcheck.Event) {
-		e.Log(f.log)
-		if e.Kind == healthcheck.Registering {
-			m.takeOver()
-		}
-	}
+	opts.Report = func(e healthcheck.Event) { e.Log(f.log) }
+	opts.Before = m.takeOver
 	checked, err := healthcheck.New(opts)
 	if err == nil && was != nil && was.continues(s) {
 		was.stop()

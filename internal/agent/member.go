@@ -64,16 +64,21 @@ func (m *member) continues(now *Service) bool {
 // begun reports whether the endpoint has been registered.
 func (m *member) begun() bool { return m.checked != nil && !m.checked.Status().State.Since.IsZero() }
 
-// takeOver ends what has had the key in etcd, just before the endpoint is registered. A Registrar has a key
-// once, and takes it over from itself with no gap. Under another one the key is this one's as soon as it
-// is written; until then it stays as it is.
-func (m *member) takeOver() {
+// takeOver ends what has had the key in etcd, just before the endpoint is registered, and returns what is to be
+// replaced: a Registrar has a key once. Under another one the key is this one's as soon as it is written; until
+// then it stays as it is.
+func (m *member) takeOver() (replaced *healthcheck.Endpoint) {
 	for was := m.before; was != nil; was = was.before {
 		was.stop()
-		if was.service.TTL == m.service.TTL {
+		switch {
+		case was.service.TTL != m.service.TTL:
+		case replaced == nil && was.begun():
+			replaced = was.checked
+		case was.checked != nil:
 			was.checked.Close()
 		}
 	}
+	return replaced
 }
 
 // landed lets go of what has had the key in etcd, if the key is the member's now.

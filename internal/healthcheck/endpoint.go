@@ -48,6 +48,10 @@ type Options struct {
 	// Report, if set, is called with each change, from Run.
 	Report func(Event)
 
+	// Before, if set, is called from Run before the endpoint is registered. What it returns, nil for nothing,
+	// has had the key with the same Registrar, and is replaced: the key has a value all the time.
+	Before func() *Endpoint
+
 	// FailOpen, if set, is asked from Run whenever the endpoint would go out. If it returns true the
 	// endpoint stays in, until the next failure.
 	FailOpen func() bool
@@ -235,7 +239,19 @@ func begin(change func(context.Context) error) error {
 }
 
 func (e *Endpoint) register() error {
-	reg, err := e.opts.Registrar.Register(e.opts.Service, e.opts.Endpoint)
+	var before *rollcall.Registration
+	if e.opts.Before != nil {
+		if was := e.opts.Before(); was != nil {
+			before = was.registration()
+		}
+	}
+	var reg *rollcall.Registration
+	var err error
+	if before != nil {
+		reg, err = before.Replace(e.opts.Endpoint)
+	} else {
+		reg, err = e.opts.Registrar.Register(e.opts.Service, e.opts.Endpoint)
+	}
 	if err != nil {
 		return err
 	}
