@@ -59,10 +59,10 @@ func (l List) stream(ctx context.Context, rest KeyRange, revision int64, begin f
 			continue
 		}
 		l.Answered()
-		if len(part.Kvs) > 0 { // that the codec has left
-			add(part.Kvs)
+		if kvs := part.GetKvs(); len(kvs) > 0 { // that the codec has left
+			add(kvs)
 		}
-		ended = part.Header.GetRevision() > 0
+		ended = part.GetHeader().GetRevision() > 0
 	}
 	if err := Explain(parent, l.Client, cmp.Or(err, ctx.Err())); err != nil {
 		return err
