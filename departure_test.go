@@ -97,14 +97,8 @@ func TestDeparturesOfWhatDrainedUnseen(t *testing.T) {
 		lease := grant(t, conn, 3600)
 		put(t, conn, "svc/a", `{"Addr":"a:1"}`, clientv3.WithLease(lease))
 		put(t, conn, "svc/b", `{"Addr":"a:2"}`, clientv3.WithLease(lease))
-		sub, err := d.Subscribe("svc")
-		if err != nil {
-			t.Fatal(err)
-		}
-		before, err := sub.First(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		sub := subscribe(t, d, "svc")
+		before := next(t, sub)
 		check := func(want ...rollcall.Departure) {
 			t.Helper()
 			if got := d.Departures(t.Context(), slices.Collect(before.All())...); !slices.Equal(got, want) {
@@ -136,14 +130,8 @@ func TestDeparturesOfManyThatDrainedUnseen(t *testing.T) {
 		for i := range n {
 			store.Put(fmt.Sprintf("svc/%04d", i), `{"Addr":"a:1"}`)
 		}
-		sub, err := d.Subscribe("svc")
-		if err != nil {
-			t.Fatal(err)
-		}
-		before, err := sub.First(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		sub := subscribe(t, d, "svc")
+		before := next(t, sub)
 		for i := range n {
 			key := fmt.Sprintf("svc/%04d", i)
 			store.Put(key, `{"Addr":"a:1","Metadata":{"status":"draining"}}`)
