@@ -25,8 +25,8 @@ func (p *preallocated) take() []grpcresolver.Endpoint {
 	return nil
 }
 
-// refill gets memory for some more than n endpoints, unless there is some. For few more than that: at
-// 1,000 endpoints the memory is less than the 32 KiB from which the allocator takes longer.
+// refill gets memory for some more than n endpoints, unless there is some. They are so few that
+// at 1,000 endpoints it takes less than the 32 KiB from which the allocator takes longer.
 func (p *preallocated) refill(n int) {
 	if p.memory.Load() != nil {
 		return

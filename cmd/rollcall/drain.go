@@ -33,7 +33,7 @@ func newDrain(a *app) *cobra.Command {
 		Short: "Take endpoints out of new calls",
 		Long: "drain sets \"status\": \"draining\" in the endpoints' metadata: clients send them no new\n" +
 			"calls, and running calls go on. If all endpoints of a service drain, clients call them\n" +
-			"nevertheless, so the last one is drained only with --force. Of several names, at most 127,\n" +
+			"nevertheless, so the last one is drained only with --force. Of several names, at most " + strconv.Itoa(edit.MaxKeys) + ",\n" +
 			"all are marked or none.\n\n" +
 			"A running server keeps the mark until rollcall undrain. When its process restarts, after a\n" +
 			"crash too, the server registers anew and takes calls: for a host that must stay out of\n" +

@@ -105,6 +105,6 @@ func (a *app) printEdited(service string, done edit.Change) error {
 	if a.json() {
 		return a.printJSON(e)
 	}
-	_, err := fmt.Fprint(a.stdout, a.fitted(instanceRows(e.Instances, time.Now(), a.output == "wide")))
+	_, err := fmt.Fprint(a.stdout, a.fitted(instanceRows(e.Instances, time.Now(), false)))
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 
 	"github.com/spf13/cobra"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -30,7 +31,7 @@ func newRm(a *app) *cobra.Command {
 		Aliases: []string{"remove", "delete"},
 		Short:   "Remove endpoints",
 		Long: "rm deletes the key SERVICE/ID or, if there is none, every endpoint of SERVICE with that\n" +
-			"address. Of several names, at most 127, all are removed or none; with --all, whatever is\n" +
+			"address. Of several names, at most " + strconv.Itoa(edit.MaxKeys) + ", all are removed or none; with --all, whatever is\n" +
 			"under SERVICE/.\n" +
 			"An id that cannot be printed may be given as rollcall get shows it, such as 'a\\xff'. A server\n" +
 			"that is still running registers again: stop it instead. If there is nothing to remove, the\n" +

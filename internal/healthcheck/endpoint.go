@@ -49,7 +49,7 @@ type Options struct {
 	Report func(Event)
 
 	// Before, if set, is called from Run before the endpoint is registered. What it returns, nil for nothing,
-	// has had the key with the same Registrar, and is replaced: the key has a value all the time.
+	// has registered the key with the same Registrar, and is replaced: the key has a value all the time.
 	Before func() *Endpoint
 
 	// FailOpen, if set, is asked from Run whenever the endpoint would go out. If it returns true the
@@ -239,19 +239,7 @@ func begin(change func(context.Context) error) error {
 }
 
 func (e *Endpoint) register() error {
-	var before *rollcall.Registration
-	if e.opts.Before != nil {
-		if was := e.opts.Before(); was != nil {
-			before = was.registration()
-		}
-	}
-	var reg *rollcall.Registration
-	var err error
-	if before != nil {
-		reg, err = before.Replace(e.opts.Endpoint)
-	} else {
-		reg, err = e.opts.Registrar.Register(e.opts.Service, e.opts.Endpoint)
-	}
+	reg, err := e.registerAnew()
 	if err != nil {
 		return err
 	}
@@ -260,6 +248,15 @@ func (e *Endpoint) register() error {
 	e.reg = reg
 	close(e.begun)
 	return nil
+}
+
+func (e *Endpoint) registerAnew() (*rollcall.Registration, error) {
+	if e.opts.Before != nil {
+		if was := e.opts.Before(); was != nil {
+			return was.registration().Replace(e.opts.Endpoint)
+		}
+	}
+	return e.opts.Registrar.Register(e.opts.Service, e.opts.Endpoint)
 }
 
 // retell is the least time between two reports of one Kind, whose cause has changed.

@@ -7,8 +7,8 @@
 //
 // Only the server is fake. [Conn.Client] is a clientv3.Client whose KV, Watcher and Lease are
 // those of clientv3, on in-memory versions of the generated gRPC clients. So it is clientv3 that
-// gives up keepalives, converts errors, and shares and resumes the watches of its Watcher. That and KV
-// have a method WatchClient or KVClient too, which returns the generated client beneath. gRPC's retry
+// gives up keepalives, converts errors, and shares and resumes the watches of its Watcher. The
+// Watcher has a method WatchClient too, and the KV KVClient: the generated clients beneath. gRPC's retry
 // interceptor is missing: a call that fails with Unavailable is never retried.
 //
 // It differs from etcd as follows: nested transactions fail, leases expire exactly in time, the
