@@ -54,8 +54,8 @@ func silentServers(f *Facts) (found []Finding) {
 			watched, known := f.Watched[row.Lease]
 			return !a.Connected && kind.met(row.Lease != "", known, watched)
 		}) {
-			if f.cutOff() {
-				finding.Fix = "No server that was dialled can be reached from here: see the network between here and there, before anything is removed."
+			if silent, cutOff := f.cutOff(); cutOff {
+				finding.Fix = silent + " can be reached from here: see the network between here and there, before anything is removed."
 			} else {
 				finding.Fix = kind.fix
 				finding.Commands = append(finding.Commands, kind.commands(finding, f)...)
@@ -105,14 +105,19 @@ func (f *Facts) refusing(rows []*inventory.Instance) []*inventory.Instance {
 // fewServers are too few to blame the network if none of them can be reached.
 const fewServers = 2
 
-// cutOff reports whether none of the servers that were dialled can be reached.
-func (f *Facts) cutOff() bool {
+// cutOff reports whether hardly any of the servers that were dialled can be reached, one in ten at most, and says so.
+func (f *Facts) cutOff() (hardlyAny string, _ bool) {
+	reached, dialled := 0, len(f.Answers)
 	for _, a := range f.Answers {
 		if a.Connected {
-			return false
+			reached++
 		}
 	}
-	return len(f.Answers) > fewServers
+	hardlyAny = "No server that was dialled"
+	if reached > 0 {
+		hardlyAny = fmt.Sprintf("Only %d of %d servers that were dialled", reached, dialled)
+	}
+	return hardlyAny, dialled > fewServers && 10*reached <= dialled
 }
 
 func strangeServers(f *Facts) []Finding {

@@ -54,12 +54,20 @@ func TestSilentServers(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("found differs (-want +got):\n%s", diff)
 	}
-	delete(f.Answers, "10.9.9.9:80") // none of them can be reached: that may be due to this host
-	for _, finding := range serverChecks[0].find(f) {
-		if !cmp.Equal(finding.Commands, [][]string{ping}) || !strings.Contains(finding.Fix, "see the network") {
-			t.Errorf("cut off, found %+v", finding)
+	cutOff := func(want string) { // that may be due to this host
+		t.Helper()
+		for _, finding := range serverChecks[0].find(f) {
+			if !cmp.Equal(finding.Commands, [][]string{ping}) || !strings.HasPrefix(finding.Fix, want) || !strings.Contains(finding.Fix, "see the network") {
+				t.Errorf("cut off, found %+v", finding)
+			}
 		}
 	}
+	for i := range 3 {
+		f.Answers[fmt.Sprintf("10.9.9.%d:80", i)] = Answer{Error: "i/o timeout"}
+	}
+	cutOff("Only 1 of 10 servers that were dialled can be reached from here")
+	delete(f.Answers, "10.9.9.9:80")
+	cutOff("No server that was dialled can be reached from here")
 }
 
 // Only what is seen of a lease under one leader tells whether it is renewed: a new one gives every lease its whole TTL.
