@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -14,25 +15,41 @@ import (
 	"github.com/rollcall-grpc/rollcall/internal/edit"
 )
 
-// change writes to all keys that the names select, or to none.
-func (a *app) change(ctx context.Context, client *clientv3.Client, service string, names []string, check edit.Check,
-	write func(edit.Key) (clientv3.Op, error)) (edit.Change, error) {
+// change writes to all keys that are found; see edit.Apply.
+func change(ctx context.Context, client *clientv3.Client, service string, find edit.Finder, check edit.Check, write edit.Write) (edit.Change, error) {
 	dir, err := rollcall.SharedDirectory(client)
 	if err != nil {
 		return edit.Change{}, err
 	}
-	done, err := edit.Apply(ctx, dir, service, names, check, write)
+	done, err := edit.Apply(ctx, dir, service, find, check, write)
 	return done, notFound(ctx, client, err)
 }
 
-// notFound adds the way out, and an exit code, to the error for a name that selects no key.
+// sayDivided tells of a change that was too much for one transaction.
+func (a *app) sayDivided(transactions int) {
+	if transactions > 1 {
+		a.say("it took %d transactions, so that clients may have seen a part of it first", transactions)
+	}
+}
+
+// notFound adds the way out, and an exit code, to the error where no key was found.
 func notFound(ctx context.Context, client *clientv3.Client, err error) error {
 	var missing *edit.NotFoundError
 	switch {
 	case errors.As(err, &missing) && missing.NoService:
 		return fail(exitNotFound, "%w%s; see rollcall ls", err, likeServices(ctx, client, missing.Service))
 	case missing != nil:
-		return fail(exitNotFound, "%w%s; see %s", err, didYouMean(missing.Name, missing.IDs), shellLineWith("rollcall get", missing.Service))
+		hint := didYouMean(missing.Name, missing.IDs)
+		id, isKey := strings.CutPrefix(missing.Name, missing.Service+"/")
+		switch {
+		case missing.Name == "":
+			hint = selectorHint(missing.Selector)
+		case isKey:
+			hint = "; did you mean " + id + "?"
+		case hint == "" && strings.Contains(missing.Name, "="):
+			hint = "; did you mean --selector " + missing.Name + "?"
+		}
+		return fail(exitNotFound, "%w%s; see %s", err, hint, shellLineWith("rollcall get", missing.Service))
 	}
 	return err
 }

@@ -6,12 +6,15 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/edit"
+	"github.com/rollcall-grpc/rollcall/internal/inventory"
 )
 
 func TestAdd(t *testing.T) {
@@ -105,20 +108,31 @@ func TestLsOfAnEmptyEtcd(t *testing.T) {
 	wantIn(t, "stderr", r.stderr, "no services at revision 1")
 }
 
-func TestRmRefusesTooMany(t *testing.T) {
+// What is too much for one transaction takes several.
+func TestDrainAndRmOfMany(t *testing.T) {
 	endpoint := sharedEtcd(t)
 	client := etcdClient(t, endpoint)
-	for i := range edit.MaxKeys {
-		put1(t, client, "t-many/"+string(rune('a'+i)), `{"Addr":"10.0.0.1:80"}`)
+	const n = edit.MaxKeys + 1
+	for i := range n {
+		put1(t, client, fmt.Sprintf("t-many/%03d", i), `{"Addr":"10.0.0.1:80"}`)
 	}
-	put1(t, client, "t-many/one-more", `{"Addr":"10.0.0.1:80"}`)
 	r := rollcallAt(t, endpoint, "rm", "t-many", "10.0.0.1:80")
 	if r.code != exitOther {
 		t.Errorf("exit %d, want %d", r.code, exitOther)
 	}
-	wantIn(t, "stderr", r.stderr, fmt.Sprintf("%d keys", edit.MaxKeys+1), "give at most so many ids at a time")
-	must(t, endpoint, "rm", "t-many", "one-more")
-	must(t, endpoint, "rm", "t-many", "10.0.0.1:80", "--yes")
+	wantIn(t, "stderr", r.stderr, "all endpoints (128)", "--yes")
+	r = must(t, endpoint, "drain", "t-many", "10.0.0.1:80", "--force", "-o", "json")
+	wantIn(t, "stderr", r.stderr, "it took 2 transactions")
+	var done edited
+	if err := json.Unmarshal([]byte(r.stdout), &done); err != nil {
+		t.Fatal(err)
+	}
+	drains := func(i inventory.Instance) bool { return i.Status == rollcall.StatusDraining }
+	if len(done.Instances) != n || slices.ContainsFunc(done.Instances, func(i inventory.Instance) bool { return !drains(i) }) ||
+		done.Transactions != 2 || done.Instances[0].ModRevision >= done.Instances[n-1].ModRevision || done.Instances[n-1].ModRevision != done.Revision {
+		t.Errorf("%d endpoints in %d transactions, the last at revision %d: %+v", len(done.Instances), done.Transactions, done.Revision, done.Instances[n-1])
+	}
+	wantIn(t, "stderr", must(t, endpoint, "rm", "t-many", "10.0.0.1:80", "--yes").stderr, "it took 2 transactions")
 	if r := rollcallAt(t, endpoint, "get", "t-many"); r.code != exitNotFound {
 		t.Errorf("exit %d, want %d", r.code, exitNotFound)
 	}

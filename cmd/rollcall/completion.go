@@ -79,6 +79,9 @@ func (a *app) complete(cmd *cobra.Command) {
 // completeArgument completes the next argument of a command.
 func (a *app) completeArgument(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 	arguments := argumentsOf(cmd)
+	if flag := cmd.Flags().Lookup("selector"); flag != nil && flag.Changed {
+		arguments = slices.DeleteFunc(arguments, func(arg argument) bool { return strings.HasPrefix(arg.name, "ID") })
+	}
 	at := len(args)
 	if last := len(arguments) - 1; at > last && last >= 0 && arguments[last].repeated {
 		at = last
@@ -120,6 +123,8 @@ func (a *app) flagCompletion(flag *pflag.Flag) cobra.CompletionFunc {
 		}
 	case flag.Name == "write-out":
 		return cobra.FixedCompletions([]string{"json", "simple", "table"}, cobra.ShellCompDirectiveNoFileComp)
+	case flag.Name == "selector":
+		return cobra.FixedCompletions([]string{"region=", "status=", "subzone=", "version=", "weight=", "zone="}, cobra.ShellCompDirectiveNoSpace|cobra.ShellCompDirectiveNoFileComp)
 	case flag.Name == "context":
 		return a.completeContexts
 	}

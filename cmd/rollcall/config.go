@@ -137,7 +137,7 @@ func newConfigRm(a *app) *cobra.Command {
 				if resp.Deleted == 0 {
 					return noConfig(service)
 				}
-				return a.printRemoved([]string{rollcall.ConfigPrefix + service}, false, resp.Header.Revision)
+				return a.printRemoved([]string{rollcall.ConfigPrefix + service}, false, resp.Header.Revision, 1)
 			})
 		},
 	}

@@ -25,7 +25,8 @@ func addYes(flags *pflag.FlagSet, yes *bool) {
 func (a *app) confirmed(ctx context.Context, yes bool, change func(yes bool) error) error {
 	err := change(yes)
 	var empties *edit.EmptiesError
-	if !errors.As(err, &empties) {
+	var partial *edit.PartialError
+	if !errors.As(err, &empties) || errors.As(err, &partial) {
 		return err
 	}
 	if !isTerminal(a.stdin) {

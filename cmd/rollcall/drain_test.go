@@ -4,6 +4,7 @@
 package main
 
 import (
+	"fmt"
 	"testing"
 )
 
@@ -37,6 +38,16 @@ func TestDrainPreview(t *testing.T) {
 	if revisionOf(t, client) != before {
 		t.Error("a dry run wrote")
 	}
+	for i := range 60 { // of a zone, half of which drain, and one already; the other zone has few
+		put1(t, client, fmt.Sprintf("large/%02d", i), fmt.Sprintf(`{"Addr":"10.0.1.%d:80","Metadata":{"zone":"eu-1","version":"v%d"}}`, i, i%2))
+	}
+	for i := range 4 {
+		put1(t, client, fmt.Sprintf("large/b%d", i), fmt.Sprintf(`{"Addr":"10.0.2.%d:80","Metadata":{"zone":"eu-2","weight":3,"version":"v%d"}}`, i, i%2))
+	}
+	must(t, server.Endpoint(), "drain", "large", "00", "02")
+	before = revisionOf(t, client)
+	r := must(t, server.Endpoint(), "drain", "large", "-l", "version=v0", "--dry-run")
+	golden(t, "drain-preview-large.txt", r.stderr+r.stdout)
 	for _, args := range [][]string{{"zoned", "a", "b", "c"}, {"zoned", "a", "b", "c", "--dry-run"}} {
 		r := rollcallAt(t, server.Endpoint(), append([]string{"drain"}, args...)...)
 		if r.code != exitOther || r.stdout != "" {

@@ -4,11 +4,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,6 +20,7 @@ import (
 	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/edit"
 	"github.com/rollcall-grpc/rollcall/internal/inventory"
+	"github.com/rollcall-grpc/rollcall/internal/plural"
 )
 
 // edited lists endpoints whose metadata was changed.
@@ -25,26 +28,34 @@ type edited struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
 	serviceName
-	Revision  int64                `json:"revision"`
-	Instances []inventory.Instance `json:"instances"`
+	Revision     int64                `json:"revision"` // of the last transaction
+	Transactions int                  `json:"transactions"`
+	Instances    []inventory.Instance `json:"instances"`
 }
 
 func newUndrain(a *app) *cobra.Command {
-	return &cobra.Command{
+	var which selection
+	cmd := &cobra.Command{
 		Use:   "undrain SERVICE ID|HOST:PORT...",
 		Short: "Let drained endpoints take calls again",
 		Long: "undrain removes \"status\" from the endpoints' metadata; the default is \"serving\". A server\n" +
-			"that drains because it shuts down still deletes its key. A restart undrains an endpoint, too.",
-		Example: "  rollcall undrain my-service blue-1",
-		Args:    usageArgs(cobra.MinimumNArgs(2)),
+			"that drains because it shuts down still deletes its key. A restart undrains an endpoint, too.\n\n" +
+			selectorHelp + " So\n" +
+			"it undrains what others have drained before as well; drain tells of those.",
+		Example: "  rollcall undrain my-service blue-1\n  rollcall undrain my-service -l status=draining -l zone=eu-1",
+		Args:    usageArgs(which.args()),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.edit(cmd.Context(), args[0], args[1:], "status", nil, nil)
+			return a.edit(cmd.Context(), args[0], args[1:], which, metadataEdit{field: "status", already: "serving",
+				was: func(inst *rollcall.Instance) bool { return !inst.Draining() }})
 		},
 	}
+	which.addFlag(cmd.Flags())
+	return cmd
 }
 
 func newWeight(a *app) *cobra.Command {
-	return &cobra.Command{
+	var which selection
+	cmd := &cobra.Command{
 		Use:   "weight SERVICE ID|HOST:PORT N",
 		Short: "Set an endpoint's weight",
 		Long: "weight sets \"weight\" in an endpoint's metadata, a whole number from 1 to 4294967295. An\n" +
@@ -52,59 +63,128 @@ func newWeight(a *app) *cobra.Command {
 			"as rollcall_weighted, follow at once, without a new connection.\n\n" +
 			"A running server keeps the weight until its program sets another one. When its process\n" +
 			"restarts, after a crash too, the server registers with the weight that its program gives, and\n" +
-			"this one is lost: to keep a weight, set it in the program or in its --metadata.",
-		Example: "  rollcall weight my-service blue-1 10",
-		Args:    usageArgs(cobra.ExactArgs(3)),
+			"this one is lost: to keep a weight, set it in the program or in its --metadata.\n\n" +
+			selectorHelp,
+		Example: "  rollcall weight my-service blue-1 10\n  rollcall weight my-service -l version=v2 10",
+		Args: usageArgs(func(cmd *cobra.Command, args []string) error {
+			return cmp.Or(which.args("N")(cmd, args), cobra.MaximumNArgs(3)(cmd, args))
+		}),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			weight, err := strconv.ParseUint(args[2], 10, 32)
+			last := len(args) - 1
+			weight, err := strconv.ParseUint(args[last], 10, 32)
 			if err != nil || weight == 0 {
-				return fail(exitUsage, "weight %q: want a whole number from 1 to 4294967295; to stop calls to an endpoint, see rollcall drain", args[2])
+				return fail(exitUsage, "weight %q: want a whole number from 1 to 4294967295; to stop calls to an endpoint, see rollcall drain", args[last])
 			}
-			return a.edit(cmd.Context(), args[0], args[1:2], "weight", weight, nil)
+			return a.edit(cmd.Context(), args[0], args[1:last], which,
+				metadataEdit{field: "weight", value: weight, already: "of that weight", then: a.sayUnread,
+					was: func(inst *rollcall.Instance) bool { return uint64(inst.Attributes().Weight) == weight }})
 		},
 	}
+	which.addFlag(cmd.Flags())
+	return cmd
 }
 
-// edit sets a field of the endpoints' metadata, or removes it if value is nil, unless
-// check, where it is not nil, refuses. Leases stay.
-func (a *app) edit(ctx context.Context, service string, names []string, field string, value any, check edit.Check) error {
+// metadataEdit sets a field of endpoints' metadata, or removes it.
+type metadataEdit struct {
+	field   string
+	value   any                                                  // nil: it is removed
+	check   edit.Check                                           // that may refuse; nil: none
+	already string                                               // what an endpoint is that has the value, such as "draining"
+	was     func(*rollcall.Instance) bool                        // reports whether one has it
+	then    func(context.Context, *clientv3.Client, edit.Change) // is called in the end; nil: nothing is
+}
+
+// edit makes a change to all endpoints that are found. Leases stay.
+func (a *app) edit(ctx context.Context, service string, names []string, which selection, e metadataEdit) error {
 	service, err := checkNames(service, names)
 	if err != nil {
 		return err
 	}
-	if err := rollcall.CheckKey(rollcall.Key(service, names[0])); err != nil {
+	find, err := which.finder(names)
+	if err != nil {
 		return err
 	}
-	return a.talk(ctx, func(ctx context.Context, client *clientv3.Client) error {
-		done, err := a.change(ctx, client, service, names, check, edit.SetField(field, value))
-		if err != nil {
+	if len(names) > 0 {
+		if err := rollcall.CheckKey(rollcall.Key(service, names[0])); err != nil {
 			return err
 		}
-		return a.printEdited(service, done)
+	}
+	return a.talk(ctx, func(ctx context.Context, client *clientv3.Client) error {
+		done, err := change(ctx, client, service, find, e.check, edit.SetField(e.field, e.value))
+		if err != nil && len(done.Written) == 0 {
+			return err
+		}
+		if err := cmp.Or(a.printEdited(service, done, e), err); err != nil {
+			return err
+		}
+		if e.then != nil {
+			e.then(ctx, client, done)
+		}
+		return nil
 	})
 }
 
-func (a *app) printEdited(service string, done edit.Change) error {
-	e := edited{APIVersion: apiVersion, Kind: "Edit", serviceName: nameOf(service), Revision: done.Revision}
+func (a *app) printEdited(service string, done edit.Change, m metadataEdit) error {
+	e := edited{APIVersion: apiVersion, Kind: "Edit", serviceName: nameOf(service), Revision: done.Revision, Transactions: done.Transactions}
 	serving := make(map[string]bool)
 	for inst := range done.Before.All() {
 		serving[inst.Key] = !inst.Draining()
 	}
-	for i, k := range done.Keys {
-		inst, err := rollcall.Decode(&mvccpb.KeyValue{Key: []byte(k.Key), Value: done.Writes[i].ValueBytes(), Lease: int64(k.Lease),
-			CreateRevision: k.CreateRevision, ModRevision: done.Revision})
+	var same []edit.Key
+	for _, w := range done.Written {
+		if m.was(w.Instance) {
+			same = append(same, w.Key)
+		}
+		inst, err := rollcall.Decode(&mvccpb.KeyValue{Key: []byte(w.Key.Key), Value: w.Op.ValueBytes(), Lease: int64(w.Lease),
+			CreateRevision: w.CreateRevision, ModRevision: w.Revision})
 		if err != nil {
 			return err
 		}
 		serving[inst.Key] = !inst.Draining()
 		e.Instances = append(e.Instances, inventory.Of(inst, inventory.Under(service)))
 	}
-	if !slices.Contains(slices.Collect(maps.Values(serving)), true) {
+	a.sayAlready(same, m.already)
+	a.sayDivided(done.Transactions)
+	if takes := len(slices.DeleteFunc(slices.Collect(maps.Values(serving)), func(serves bool) bool { return !serves })); takes == 0 {
 		a.say("every endpoint of service %q is draining: clients call them nevertheless, rather than none", service)
+	} else if len(done.Written) > 1 {
+		a.say("%d endpoints were written; %d of the %d of service %q are serving", len(done.Written), takes, len(serving), service)
 	}
 	if a.json() {
 		return a.printJSON(e)
 	}
 	_, err := fmt.Fprint(a.stdout, a.fitted(instanceRows(e.Instances, time.Now(), false)))
 	return err
+}
+
+// sayAlready tells of endpoints that were what they are to be.
+func (a *app) sayAlready(same []edit.Key, what string) {
+	if len(same) == 0 {
+		return
+	}
+	keys := make([]string, 0, len(same))
+	for _, k := range same {
+		keys = append(keys, strconv.Quote(k.Key))
+	}
+	a.say("%s %s already: %s", plural.Count(len(same), "endpoint was", "endpoints were"), what, shorten(strings.Join(keys, ", "), 200))
+}
+
+// weightReaders are what a service config has in it whose policy reads weights.
+var weightReaders = []string{"rollcall_weighted", "rollcall_zone", "ring_hash", "shuffleAddressList"}
+
+// sayUnread tells where weights count for nothing, as far as the service config shows.
+func (a *app) sayUnread(ctx context.Context, client *clientv3.Client, done edit.Change) {
+	dir, err := rollcall.SharedDirectory(client)
+	if err != nil {
+		return
+	}
+	config, err := dir.ServiceConfig(ctx, done.Before.Service())
+	if err != nil || slices.ContainsFunc(weightReaders, func(name string) bool { return strings.Contains(string(config.JSON), name) }) {
+		return
+	}
+	why := "its service config names none"
+	if config.JSON == nil {
+		why = "it has no service config, so that each client has its own"
+	}
+	a.say("weights of service %q count under a policy that reads them, such as rollcall_weighted, and %s; see rollcall config set --help", done.Before.Service(), why)
 }

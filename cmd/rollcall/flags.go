@@ -305,7 +305,8 @@ func flagError(cmd *cobra.Command, err error) error {
 			problem = fmt.Sprintf("unknown flag: -%s", err.GetSpecifiedName())
 		}
 	case *pflag.ValueRequiredError:
-		problem = fmt.Sprintf("--%s needs a value: %s", err.GetFlag().Name, err.GetFlag().Usage)
+		_, usage := pflag.UnquoteUsage(err.GetFlag())
+		problem = fmt.Sprintf("--%s needs a value: %s", err.GetFlag().Name, usage)
 	case *pflag.InvalidValueError:
 		problem = fmt.Sprintf("--%s: %v", err.GetFlag().Name, badValue(err.GetFlag(), err.GetValue(), err.Unwrap()))
 	}

@@ -14,33 +14,44 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/edit"
 	"github.com/rollcall-grpc/rollcall/internal/inventory"
 )
 
 func newGet(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:   "get SERVICE",
+	var which selection
+	cmd := &cobra.Command{
+		Use:   "get SERVICE [ID|HOST:PORT]...",
 		Short: "Show the endpoints of a service",
 		Long: "get shows every key under SERVICE/: the endpoints with what is left of their leases, the\n" +
 			"keys that clients leave out, with the cause, and the service config. AGE is that of the\n" +
 			"process, if its metadata has \"started\". If there is no key at all, the exit code is 3.\n" +
 			"On a terminal, what is too wide is cut with a … at its end; -o wide cuts nothing and adds\n" +
 			"leases and revisions. JSON and YAML have all metadata, and keyBase64 beside each key that\n" +
-			"is not UTF-8; -o name has the ids alone.",
-		Example:     "  rollcall get my-service\n  rollcall get my-service -o json | jq -r '.instances[] | select(.status == \"serving\").addr'",
-		Args:        usageArgs(cobra.ExactArgs(1)),
+			"is not UTF-8; -o name has the ids alone.\n\n" +
+			"With ids, addresses or a selector it shows those endpoints alone, without the service config.\n" +
+			selectorHelp,
+		Example:     "  rollcall get my-service\n  rollcall get my-service blue-1 -o wide\n  rollcall get my-service -l zone=eu-1 -l zone=eu-2\n  rollcall get my-service -o json | jq -r '.instances[] | select(.status == \"serving\").addr'",
+		Args:        usageArgs(which.optionalArgs),
 		Annotations: outputs("table", "wide", "json", "yaml", "name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			service, err := rollcall.ParseService(args[0])
+			service, err := checkNames(args[0], args[1:])
 			if err != nil {
 				return err
 			}
-			return a.get(cmd.Context(), service)
+			find, err := which.finder(args[1:])
+			if err != nil {
+				return err
+			}
+			return a.get(cmd.Context(), service, find)
 		},
 	}
+	which.addFlag(cmd.Flags())
+	return cmd
 }
 
-func (a *app) get(ctx context.Context, service string) error {
+// get shows the endpoints that are found; with a nil find all, and the service config.
+func (a *app) get(ctx context.Context, service string, find edit.Finder) error {
 	return a.talk(ctx, func(ctx context.Context, client *clientv3.Client) error {
 		dir, err := rollcall.SharedDirectory(client)
 		if err != nil {
@@ -51,6 +62,9 @@ func (a *app) get(ctx context.Context, service string) error {
 			return err
 		}
 		list := newInstanceList(service, snap)
+		if list.Instances, err = foundRows(ctx, client, snap, find); err != nil {
+			return err
+		}
 		ttls, err := inventory.LookUp(ctx, client, inventory.Leases(list.Instances))
 		if cause := context.Cause(ctx); isSignal(cause) {
 			return cause
@@ -59,6 +73,9 @@ func (a *app) get(ctx context.Context, service string) error {
 			a.say("%s", a.reason(err))
 		}
 		inventory.SetTTLs(list.Instances, ttls)
+		if find != nil {
+			return a.printInstances(list)
+		}
 		if config, err := dir.ServiceConfig(ctx, service); err != nil {
 			a.say("%s", a.reason(err))
 		} else {

@@ -49,6 +49,9 @@ var answers = map[string]shown{
 		command: []string{" blue ", "75.0%"},
 		page:    []string{"75.0 % of the calls would move"},
 	},
+	"What happens if I drain a zone?": {
+		command: []string{" blue ", "75.0%"},
+	},
 	"Does a listed endpoint answer at all?": {
 		command: []string{" blue ", "no health service", "connection refused", "1 of 3 endpoints answer"},
 	},

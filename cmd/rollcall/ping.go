@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/edit"
 	"github.com/rollcall-grpc/rollcall/internal/inventory"
 	"github.com/rollcall-grpc/rollcall/internal/plural"
 )
@@ -44,18 +45,25 @@ type pingFlags struct {
 
 func newPing(a *app) *cobra.Command {
 	var flags pingFlags
+	var which selection
 	cmd := &cobra.Command{
-		Use:   "ping SERVICE",
+		Use:   "ping SERVICE [ID|HOST:PORT]...",
 		Short: "Ask each endpoint of a service whether it answers",
 		Long: "ping dials every endpoint of a service from here: first TCP, then a gRPC call to its health\n" +
 			"service. It prints who answers, how fast (the call on an open connection, beside the time\n" +
 			"to connect), and what the health service says. One without a health service answers all the\n" +
 			"same. Connections are in plaintext unless a --tls flag is given. If an endpoint that is\n" +
-			"listed as serving does not answer, the exit code is 1.",
-		Example: "  rollcall ping my-service\n  rollcall ping my-service --tls-ca ca.pem --timeout 5s",
-		Args:    usageArgs(cobra.ExactArgs(1)),
+			"listed as serving does not answer, the exit code is 1.\n\n" +
+			"With ids, addresses or a selector it dials those endpoints alone.\n" +
+			selectorHelp,
+		Example: "  rollcall ping my-service\n  rollcall ping my-service --tls-ca ca.pem --timeout 5s\n  rollcall ping my-service -l status=draining",
+		Args:    usageArgs(which.optionalArgs),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			service, err := rollcall.ParseService(args[0])
+			service, err := checkNames(args[0], args[1:])
+			if err != nil {
+				return err
+			}
+			find, err := which.finder(args[1:])
 			if err != nil {
 				return err
 			}
@@ -63,9 +71,10 @@ func newPing(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.ping(cmd.Context(), service, flags.timeout, creds)
+			return a.ping(cmd.Context(), service, find, flags.timeout, creds)
 		},
 	}
+	which.addFlag(cmd.Flags())
 	flags.add(cmd)
 	return cmd
 }
@@ -97,7 +106,7 @@ func (f pingFlags) credentials() (credentials.TransportCredentials, error) {
 	return insecure.NewCredentials(), nil
 }
 
-func (a *app) ping(ctx context.Context, service string, timeout time.Duration, creds credentials.TransportCredentials) error {
+func (a *app) ping(ctx context.Context, service string, find edit.Finder, timeout time.Duration, creds credentials.TransportCredentials) error {
 	p := pinged{APIVersion: apiVersion, Kind: "Ping", serviceName: nameOf(service), Endpoints: []answer{}}
 	err := a.talk(ctx, func(ctx context.Context, client *clientv3.Client) error {
 		dir, err := rollcall.SharedDirectory(client)
@@ -109,7 +118,11 @@ func (a *app) ping(ctx context.Context, service string, timeout time.Duration, c
 			return err
 		}
 		p.Revision = snap.Revision()
-		for _, inst := range inventory.Instances(snap, inventory.Under(service)) {
+		rows, err := foundRows(ctx, client, snap, find)
+		if err != nil {
+			return err
+		}
+		for _, inst := range rows {
 			if inst.Cause != "" {
 				p.LeftOut++
 				continue

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,9 +19,10 @@ import (
 )
 
 type deletion struct {
-	APIVersion string `json:"apiVersion"`
-	Kind       string `json:"kind"`
-	Revision   int64  `json:"revision"`
+	APIVersion   string `json:"apiVersion"`
+	Kind         string `json:"kind"`
+	Revision     int64  `json:"revision"` // of the last transaction
+	Transactions int    `json:"transactions"`
 	keyList
 }
 
@@ -31,8 +33,8 @@ func newRm(a *app) *cobra.Command {
 		Aliases: []string{"remove", "delete"},
 		Short:   "Remove endpoints",
 		Long: "rm deletes the key SERVICE/ID or, if there is none, every endpoint of SERVICE with that\n" +
-			"address. Of several names, at most " + strconv.Itoa(edit.MaxKeys) + ", all are removed or none; with --all, whatever is\n" +
-			"under SERVICE/.\n" +
+			"address. Up to " + strconv.Itoa(edit.MaxKeys) + " are removed in one transaction, all or none; a larger change takes several.\n" +
+			"With --all, whatever is under SERVICE/ is removed.\n" +
 			"An id that cannot be printed may be given as rollcall get shows it, such as 'a\\xff'. A server\n" +
 			"that is still running registers again: stop it instead. If there is nothing to remove, the\n" +
 			"exit code is 3.\n\n" +
@@ -52,13 +54,12 @@ func newRm(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			remove := a.removeNamed
-			if all {
-				remove = a.removeAll
-			}
 			return a.confirmed(cmd.Context(), yes, func(yes bool) error {
 				return a.talk(cmd.Context(), func(ctx context.Context, client *clientv3.Client) error {
-					return remove(ctx, client, service, args[1:], yes)
+					if all {
+						return a.removeAll(ctx, client, service, yes)
+					}
+					return a.removeNamed(ctx, client, service, args[1:], yes)
 				})
 			})
 		},
@@ -73,21 +74,21 @@ func (a *app) removeNamed(ctx context.Context, client *clientv3.Client, service 
 	if yes {
 		check = nil
 	}
-	done, err := a.change(ctx, client, service, names, check, func(k edit.Key) (clientv3.Op, error) {
+	done, err := change(ctx, client, service, edit.Named(names...), check, func(k edit.Key) (clientv3.Op, error) {
 		return clientv3.OpDelete(k.Key), nil
 	})
-	if err != nil {
+	if err != nil && len(done.Written) == 0 {
 		return err
 	}
-	leased := slices.ContainsFunc(done.Keys, func(k edit.Key) bool { return k.Lease != 0 })
-	keys := make([]string, 0, len(done.Keys))
-	for _, k := range done.Keys {
-		keys = append(keys, k.Key)
+	leased := slices.ContainsFunc(done.Written, func(w edit.Written) bool { return w.Lease != 0 })
+	keys := make([]string, 0, len(done.Written))
+	for _, w := range done.Written {
+		keys = append(keys, w.Key.Key)
 	}
-	return a.printRemoved(keys, leased, done.Revision)
+	return cmp.Or(a.printRemoved(keys, leased, done.Revision, done.Transactions), err)
 }
 
-func (a *app) removeAll(ctx context.Context, client *clientv3.Client, service string, _ []string, yes bool) error {
+func (a *app) removeAll(ctx context.Context, client *clientv3.Client, service string, yes bool) error {
 	dir, err := rollcall.SharedDirectory(client)
 	if err != nil {
 		return err
@@ -119,16 +120,17 @@ func (a *app) removeAll(ctx context.Context, client *clientv3.Client, service st
 			service, done.Steps, len(steps), err, shellLineWith("rollcall get", service))
 	}
 	slices.Sort(keys)
-	return a.printRemoved(keys, leased, done.Revision)
+	return a.printRemoved(keys, leased, done.Revision, done.Transactions)
 }
 
 // printRemoved prints the keys that were removed; leased: one of them was under a lease.
-func (a *app) printRemoved(keys []string, leased bool, revision int64) error {
+func (a *app) printRemoved(keys []string, leased bool, revision int64, transactions int) error {
+	a.sayDivided(transactions)
 	if leased {
 		a.say("it was under a lease: if its server is still running, it will come back")
 	}
 	if a.json() {
-		return a.printJSON(deletion{APIVersion: apiVersion, Kind: "Deletion", Revision: revision, keyList: listOf(keys)})
+		return a.printJSON(deletion{APIVersion: apiVersion, Kind: "Deletion", Revision: revision, Transactions: transactions, keyList: listOf(keys)})
 	}
 	rows := [][]string{{"REMOVED"}}
 	for _, key := range keys {

@@ -63,7 +63,7 @@ func (a *app) mark(ctx context.Context, client *clientv3.Client, service, id str
 	if drain {
 		value, check = rollcall.StatusDraining, keepServing
 	}
-	_, err := a.change(ctx, client, service, []string{id}, check, edit.SetField("status", value))
+	_, err := change(ctx, client, service, edit.WithID(id), check, edit.SetField("status", value))
 	if grant := a.grant(); notPermitted(err) && grant != "" {
 		return errors.New(grant)
 	}

@@ -62,6 +62,9 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 			return unknownCommand(cmd, args)
 		case len(args) < len(want) && !want[len(args)].optional:
 			problem = want[len(args)].name + " is missing" + meantAsKey(cmd, args)
+			if cmd.Flags().Lookup("selector") != nil && len(args) == 1 {
+				problem += "; or give --selector"
+			}
 		case len(args) > len(want) && (len(want) == 0 || !want[len(want)-1].repeated):
 			problem = fmt.Sprintf("unexpected argument %q", args[len(want)])
 		}

@@ -101,7 +101,7 @@ func (a *asked) preview(ctx context.Context, directory *rollcall.Directory) {
 	if err != nil {
 		return
 	}
-	if keys, err := edit.Find(snap, []string{a.ID}); err == nil {
+	if keys, err := edit.WithID(a.ID)(snap); err == nil {
 		a.Shares, a.Moved = edit.PreviewDrain(snap, keys)
 		a.More = max(len(a.Shares)-maxShares, 0)
 		a.Shares = a.Shares[:len(a.Shares)-a.More]
@@ -144,7 +144,7 @@ func (c *Console) change(w http.ResponseWriter, r *http.Request, v *visitor) {
 	if a.Action != "drain" || r.PostFormValue("last") != "" {
 		check = nil
 	}
-	done, err := edit.Apply(ctx, v.world.directory, a.Service, []string{a.ID}, check, edit.SetField(name, value))
+	done, err := edit.Apply(ctx, v.world.directory, a.Service, edit.WithID(a.ID), check, edit.SetField(name, value))
 	c.record(r, v, a.Action, done.Revision, err, "service", a.Service, "id", a.ID, "value", a.Value)
 	if err != nil {
 		var last *edit.LastServingError

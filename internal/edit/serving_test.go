@@ -32,7 +32,7 @@ func TestKeepServingHoldsForTwoOperators(t *testing.T) {
 	}
 	defer dir.Close()
 	drain := func(id string, check Check) error {
-		_, err := Apply(t.Context(), dir, "s", []string{id}, check, SetField("status", rollcall.StatusDraining))
+		_, err := Apply(t.Context(), dir, "s", Named(id), check, SetField("status", rollcall.StatusDraining))
 		return err
 	}
 	meanwhile := func(snap *rollcall.Snapshot, keys []Key) (*rollcall.Instance, error) {
@@ -65,8 +65,8 @@ func TestKeepServingOfMaxKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dir.Close()
-	done, err := Apply(t.Context(), dir, "s", []string{"a:1"}, KeepServing, SetField("status", rollcall.StatusDraining))
-	if err != nil || len(done.Keys) != MaxKeys {
-		t.Errorf("drained %d keys, want %d: %v", len(done.Keys), MaxKeys, err)
+	done, err := Apply(t.Context(), dir, "s", Named("a:1"), KeepServing, SetField("status", rollcall.StatusDraining))
+	if err != nil || len(done.Written) != MaxKeys || done.Transactions != 1 {
+		t.Errorf("drained %d keys in %d transactions, want %d in one: %v", len(done.Written), done.Transactions, MaxKeys, err)
 	}
 }

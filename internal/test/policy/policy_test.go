@@ -49,7 +49,7 @@ var layers = []struct {
 	{"internal/cluster", "internal/etcdkv internal/plural internal/printable", "it asks etcd's members, and knows nothing of Rollcall"},
 	{"internal/doctor", ". internal/backoff internal/cluster internal/inventory internal/plural internal/printable", "checks judge facts; what outputs know it is handed"},
 	{"internal/timeline", ".", "it dates a history, whoever shows it"},
-	{"internal/edit", ". internal/plural internal/printable", "commands and pages change keys in the same way"},
+	{"internal/edit", ". internal/backoff internal/plural internal/printable", "commands and pages change keys in the same way"},
 	{"internal/healthcheck", ". internal/backoff internal/printable", "it checks and registers, whichever command asks"},
 	{"internal/release", "", "it builds and packs the command, and knows nothing of what it does"},
 	{"internal/endpointattr", ".", "resolver and balancers share it, and nothing else"},

@@ -1,0 +1,108 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/edit"
+	"github.com/rollcall-grpc/rollcall/internal/inventory"
+)
+
+// selection is the endpoints of a service that a command is about: those that its arguments name, or else those that
+// --selector selects.
+type selection struct{ selectors []string }
+
+func (s *selection) addFlag(flags *pflag.FlagSet) {
+	flags.StringArrayVarP(&s.selectors, "selector", "l", nil,
+		"in place of ids, all endpoints with `FIELD=VALUE` in their metadata; may be repeated")
+}
+
+// selectorHelp is what the help of a command tells of --selector.
+const selectorHelp = "--selector, in place of ids, selects endpoints by weight, region, zone, subzone, version or status,\n" +
+	"as the query of a target does: of each field that is given, one of the values must match."
+
+// args checks arguments: SERVICE, ids unless there is a selector, and those that are named here.
+func (s *selection) args(others ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		want := append([]string{"SERVICE"}, others...)
+		switch {
+		case len(s.selectors) == 0:
+			return cobra.MinimumNArgs(len(want)+1)(cmd, args)
+		case len(args) < len(want):
+			return fmt.Errorf("%s is missing", want[len(args)])
+		case len(args) > len(want):
+			return errors.New("--selector selects the endpoints: give no ids with it")
+		}
+		return nil
+	}
+}
+
+// optionalArgs checks arguments: SERVICE, and ids unless there is a selector; with neither, all are meant.
+func (s *selection) optionalArgs(cmd *cobra.Command, args []string) error {
+	if len(args) == 1 {
+		return nil
+	}
+	return s.args()(cmd, args)
+}
+
+// finder finds the endpoints; nil: neither names nor a selector were given.
+func (s *selection) finder(names []string) (edit.Finder, error) {
+	switch {
+	case len(s.selectors) > 0:
+		query := make(url.Values)
+		for _, text := range s.selectors {
+			field, value, ok := strings.Cut(text, "=")
+			if !ok || strings.HasSuffix(field, "!") || strings.HasPrefix(value, "=") {
+				return nil, fail(exitUsage, "--selector %q: write FIELD=VALUE, such as zone=eu-1", text)
+			}
+			query.Add(field, value)
+		}
+		selector, err := rollcall.ParseSelector(query.Encode())
+		if err != nil {
+			return nil, err
+		}
+		return edit.Selected(selector), nil
+	case len(names) > 0:
+		return edit.Named(names...), nil
+	}
+	return nil, nil
+}
+
+// foundRows returns those of a snapshot's rows whose keys are found; with a nil find all.
+func foundRows(ctx context.Context, client *clientv3.Client, snap *rollcall.Snapshot, find edit.Finder) ([]inventory.Instance, error) {
+	rows := inventory.Instances(snap, inventory.Under(snap.Service()))
+	if find == nil {
+		return rows, nil
+	}
+	keys, err := find(snap)
+	if err != nil {
+		return nil, notFound(ctx, client, err)
+	}
+	found := make(map[string]bool, len(keys))
+	for _, k := range keys {
+		found[k.Key] = true
+	}
+	return slices.DeleteFunc(rows, func(i inventory.Instance) bool { return !found[i.Key] }), nil
+}
+
+// selectorHint tells of several values, or fields, that were given as one.
+func selectorHint(selector string) string {
+	query, err := url.ParseQuery(selector)
+	if err == nil && strings.ContainsAny(strings.Join(slices.Concat(slices.Collect(maps.Values(query))...), ""), ",&") {
+		return "; a value is taken as it is: give each field, and each value, a --selector of its own"
+	}
+	return ""
+}
