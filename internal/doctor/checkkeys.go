@@ -354,7 +354,7 @@ func allDraining(f *Facts) []Finding {
 			return nil
 		}
 		finding := ofService(s.Name, rows, "no endpoint is serving; %s draining", addr)
-		finding.Commands = forEach(rows, "rollcall undrain")
+		finding.Commands = calls("rollcall undrain --selector status=draining", s.Name)
 		return []Finding{finding}
 	})
 }

@@ -56,13 +56,20 @@ func TestSilentServers(t *testing.T) {
 	}
 	cutOff := func(want string) { // that may be due to this host
 		t.Helper()
-		for _, finding := range serverChecks[0].find(f) {
+		found := serverChecks[0].find(f)
+		if len(found) != len(got) {
+			t.Errorf("cut off, %d findings, want %d", len(found), len(got))
+		}
+		for _, finding := range found {
 			if !cmp.Equal(finding.Commands, [][]string{ping}) || !strings.HasPrefix(finding.Fix, want) || !strings.Contains(finding.Fix, "see the network") {
 				t.Errorf("cut off, found %+v", finding)
 			}
 		}
 	}
 	for i := range 3 {
+		if found := serverChecks[0].find(f); cmp.Equal(found[0].Commands, [][]string{ping}) {
+			t.Errorf("1 of %d can be reached: that is no cut, found %+v", len(f.Answers), found[0])
+		}
 		f.Answers[fmt.Sprintf("10.9.9.%d:80", i)] = Answer{Error: "i/o timeout"}
 	}
 	cutOff("Only 1 of 10 servers that were dialled can be reached from here")
