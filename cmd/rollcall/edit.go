@@ -148,7 +148,7 @@ func (a *app) printEdited(service string, done edit.Change, m metadataEdit) erro
 	if takes := len(slices.DeleteFunc(slices.Collect(maps.Values(serving)), func(serves bool) bool { return !serves })); takes == 0 {
 		a.say("every endpoint of service %q is draining: clients call them nevertheless, rather than none", service)
 	} else if len(done.Written) > 1 {
-		a.say("%d endpoints were written; %d of the %d of service %q are serving", len(done.Written), takes, len(serving), service)
+		a.say("%d endpoints were changed; %d of %d endpoints of service %q are serving", len(done.Written), takes, len(serving), service)
 	}
 	if a.json() {
 		return a.printJSON(e)
