@@ -49,14 +49,14 @@ func newDrain(a *app) *cobra.Command {
 		Args: usageArgs(which.args()),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if dryRun {
-				return a.previewDrain(cmd.Context(), args[0], args[1:], which, force)
+				return a.previewDrain(cmd.Context(), args, which, force)
 			}
 			var check edit.Check
 			if !force {
 				check = keepServing
 			}
-			return a.edit(cmd.Context(), args[0], args[1:], which,
-				metadataEdit{field: "status", value: rollcall.StatusDraining, check: check, already: "draining", was: (*rollcall.Instance).Draining})
+			return a.edit(cmd.Context(), args, which,
+				metadataEdit{field: "status", value: rollcall.StatusDraining, check: check, already: "draining"})
 		},
 	}
 	which.addFlag(cmd.Flags())
@@ -73,12 +73,8 @@ func keepServing(snap *rollcall.Snapshot, keys []edit.Key) (relied *rollcall.Ins
 	return relied, err
 }
 
-func (a *app) previewDrain(ctx context.Context, service string, names []string, which selection, force bool) error {
-	service, err := checkNames(service, names)
-	if err != nil {
-		return err
-	}
-	find, err := which.finder(names)
+func (a *app) previewDrain(ctx context.Context, args []string, which selection, force bool) error {
+	service, find, err := which.parse(args)
 	if err != nil {
 		return err
 	}

@@ -45,8 +45,7 @@ func newUndrain(a *app) *cobra.Command {
 		Example: "  rollcall undrain my-service blue-1\n  rollcall undrain my-service -l status=draining -l zone=eu-1",
 		Args:    usageArgs(which.args()),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.edit(cmd.Context(), args[0], args[1:], which, metadataEdit{field: "status", already: "serving",
-				was: func(inst *rollcall.Instance) bool { return !inst.Draining() }})
+			return a.edit(cmd.Context(), args, which, metadataEdit{field: "status", already: "serving"})
 		},
 	}
 	which.addFlag(cmd.Flags())
@@ -75,9 +74,8 @@ func newWeight(a *app) *cobra.Command {
 			if err != nil || weight == 0 {
 				return fail(exitUsage, "weight %q: want a whole number from 1 to 4294967295; to stop calls to an endpoint, see rollcall drain", args[last])
 			}
-			return a.edit(cmd.Context(), args[0], args[1:last], which,
-				metadataEdit{field: "weight", value: weight, already: "of that weight", then: a.sayUnread,
-					was: func(inst *rollcall.Instance) bool { return uint64(inst.Attributes().Weight) == weight }})
+			return a.edit(cmd.Context(), args[:last], which,
+				metadataEdit{field: "weight", value: weight, already: "of that weight", then: a.sayUnread})
 		},
 	}
 	which.addFlag(cmd.Flags())
@@ -90,22 +88,17 @@ type metadataEdit struct {
 	value   any                                                  // nil: it is removed
 	check   edit.Check                                           // that may refuse; nil: none
 	already string                                               // what an endpoint is that has the value, such as "draining"
-	was     func(*rollcall.Instance) bool                        // reports whether one has it
 	then    func(context.Context, *clientv3.Client, edit.Change) // is called in the end; nil: nothing is
 }
 
-// edit makes a change to all endpoints that are found. Leases stay.
-func (a *app) edit(ctx context.Context, service string, names []string, which selection, e metadataEdit) error {
-	service, err := checkNames(service, names)
+// edit makes a change to the endpoints that the arguments name, or that are selected. Leases stay.
+func (a *app) edit(ctx context.Context, args []string, which selection, e metadataEdit) error {
+	service, find, err := which.parse(args)
 	if err != nil {
 		return err
 	}
-	find, err := which.finder(names)
-	if err != nil {
-		return err
-	}
-	if len(names) > 0 {
-		if err := rollcall.CheckKey(rollcall.Key(service, names[0])); err != nil {
+	if len(args) > 1 {
+		if err := rollcall.CheckKey(rollcall.Key(service, args[1])); err != nil {
 			return err
 		}
 	}
@@ -114,7 +107,7 @@ func (a *app) edit(ctx context.Context, service string, names []string, which se
 		if err != nil && len(done.Written) == 0 {
 			return err
 		}
-		if err := cmp.Or(a.printEdited(service, done, e), err); err != nil {
+		if err := cmp.Or(a.printEdited(service, done, e.already), err); err != nil {
 			return err
 		}
 		if e.then != nil {
@@ -124,7 +117,7 @@ func (a *app) edit(ctx context.Context, service string, names []string, which se
 	})
 }
 
-func (a *app) printEdited(service string, done edit.Change, m metadataEdit) error {
+func (a *app) printEdited(service string, done edit.Change, already string) error {
 	e := edited{APIVersion: apiVersion, Kind: "Edit", serviceName: nameOf(service), Revision: done.Revision, Transactions: done.Transactions}
 	serving := make(map[string]bool)
 	for inst := range done.Before.All() {
@@ -132,18 +125,18 @@ func (a *app) printEdited(service string, done edit.Change, m metadataEdit) erro
 	}
 	var same []edit.Key
 	for _, w := range done.Written {
-		if m.was(w.Instance) {
-			same = append(same, w.Key)
-		}
 		inst, err := rollcall.Decode(&mvccpb.KeyValue{Key: []byte(w.Key.Key), Value: w.Op.ValueBytes(), Lease: int64(w.Lease),
 			CreateRevision: w.CreateRevision, ModRevision: w.Revision})
 		if err != nil {
 			return err
 		}
+		if was, is := w.Instance.Attributes(), inst.Attributes(); was.Draining == is.Draining && was.Weight == is.Weight {
+			same = append(same, w.Key)
+		}
 		serving[inst.Key] = !inst.Draining()
 		e.Instances = append(e.Instances, inventory.Of(inst, inventory.Under(service)))
 	}
-	a.sayAlready(same, m.already)
+	a.sayAlready(same, already)
 	a.sayDivided(done.Transactions)
 	if takes := len(slices.DeleteFunc(slices.Collect(maps.Values(serving)), func(serves bool) bool { return !serves })); takes == 0 {
 		a.say("every endpoint of service %q is draining: clients call them nevertheless, rather than none", service)

@@ -35,11 +35,7 @@ func newGet(a *app) *cobra.Command {
 		Args:        usageArgs(which.optionalArgs),
 		Annotations: outputs("table", "wide", "json", "yaml", "name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			service, err := checkNames(args[0], args[1:])
-			if err != nil {
-				return err
-			}
-			find, err := which.finder(args[1:])
+			service, find, err := which.parse(args)
 			if err != nil {
 				return err
 			}
@@ -62,7 +58,7 @@ func (a *app) get(ctx context.Context, service string, find edit.Finder) error {
 			return err
 		}
 		list := newInstanceList(service, snap)
-		if list.Instances, err = foundRows(ctx, client, snap, find); err != nil {
+		if list.Instances, err = foundRows(ctx, client, snap, list.Instances, find); err != nil {
 			return err
 		}
 		ttls, err := inventory.LookUp(ctx, client, inventory.Leases(list.Instances))

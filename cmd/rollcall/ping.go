@@ -59,11 +59,7 @@ func newPing(a *app) *cobra.Command {
 		Example: "  rollcall ping my-service\n  rollcall ping my-service --tls-ca ca.pem --timeout 5s\n  rollcall ping my-service -l status=draining",
 		Args:    usageArgs(which.optionalArgs),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			service, err := checkNames(args[0], args[1:])
-			if err != nil {
-				return err
-			}
-			find, err := which.finder(args[1:])
+			service, find, err := which.parse(args)
 			if err != nil {
 				return err
 			}
@@ -118,7 +114,7 @@ func (a *app) ping(ctx context.Context, service string, find edit.Finder, timeou
 			return err
 		}
 		p.Revision = snap.Revision()
-		rows, err := foundRows(ctx, client, snap, find)
+		rows, err := foundRows(ctx, client, snap, inventory.Instances(snap, inventory.Under(service)), find)
 		if err != nil {
 			return err
 		}

@@ -58,7 +58,15 @@ func (s *selection) optionalArgs(cmd *cobra.Command, args []string) error {
 	return s.args()(cmd, args)
 }
 
-// finder finds the endpoints; nil: neither names nor a selector were given.
+// parse returns the service of some arguments, and what finds the endpoints; nil: neither ids nor a selector were given.
+func (s *selection) parse(args []string) (service string, find edit.Finder, err error) {
+	if service, err = checkNames(args[0], args[1:]); err != nil {
+		return "", nil, err
+	}
+	find, err = s.finder(args[1:])
+	return service, find, err
+}
+
 func (s *selection) finder(names []string) (edit.Finder, error) {
 	switch {
 	case len(s.selectors) > 0:
@@ -82,8 +90,7 @@ func (s *selection) finder(names []string) (edit.Finder, error) {
 }
 
 // foundRows returns those of a snapshot's rows whose keys are found; with a nil find all.
-func foundRows(ctx context.Context, client *clientv3.Client, snap *rollcall.Snapshot, find edit.Finder) ([]inventory.Instance, error) {
-	rows := inventory.Instances(snap, inventory.Under(snap.Service()))
+func foundRows(ctx context.Context, client *clientv3.Client, snap *rollcall.Snapshot, rows []inventory.Instance, find edit.Finder) ([]inventory.Instance, error) {
 	if find == nil {
 		return rows, nil
 	}
