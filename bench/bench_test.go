@@ -114,7 +114,7 @@ func TestQuantile(t *testing.T) {
 	for _, row := range []struct {
 		of      []float64
 		q, want float64
-	}{{[]float64{3, 1, 2}, 0.5, 2}, {[]float64{5, 1, 4, 2, 3}, 0, 1}, {[]float64{5, 1, 4, 2, 3}, 1, 5}, {[]float64{7}, 0.99, 7}} {
+	}{{[]float64{3, 1, 2}, 0.5, 2}, {[]float64{5, 1, 4, 2, 3}, 0, 1}, {[]float64{5, 1, 4, 2, 3}, 1, 5}, {[]float64{7}, 0.99, 7}, {[]float64{3, 1}, 0.5, 2}, {[]float64{0, 4}, 0.25, 1}} {
 		if got := quantile(row.of, row.q); got != row.want {
 			t.Errorf("quantile %v of %v is %v, want %v", row.q, row.of, got, row.want)
 		}
@@ -123,7 +123,7 @@ func TestQuantile(t *testing.T) {
 		t.Errorf("the median of nothing is %v", got)
 	}
 	some := measured{Samples: []sample{{"time": 3}, {"time": 1, "ratio": 2}}}
-	if time, ratio, other := some.median("time"), some.median("ratio"), some.median("other"); time != 3 || ratio != 2 || !math.IsNaN(other) {
+	if time, ratio, other := some.median("time"), some.median("ratio"), some.median("other"); time != 2 || ratio != 2 || !math.IsNaN(other) {
 		t.Errorf("the medians are %v and %v, and that of a metric which no sample has %v", time, ratio, other)
 	}
 }

@@ -16,7 +16,7 @@ import (
 func coldStarts(name, ids string, named bool, sizes ...int) (all []scenario) {
 	for _, n := range sizes {
 		of := func(subject string) string { return serviceOf(subject, name, n) }
-		rounds, few := 6, map[string]int{rawGet: 3, rawStream: 2, paged: 2, theirs: 3}
+		rounds, few := 6, map[string]int{rawGet: 3, rawStream: 1, paged: 1, theirs: 3}
 		switch {
 		case n == 1: // its bar is nearest
 			rounds = 10

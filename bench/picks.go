@@ -54,7 +54,7 @@ func picks(sizes ...int) (all []scenario) {
 	for _, n := range sizes {
 		subjects, rounds := barred, 1
 		if n < 10_000 {
-			rounds = 3
+			rounds = 2
 			subjects = append([]string{"pick_first", "weighted_round_robin", "least_request", "ring_hash", "random_subsetting", spilling}, barred...)
 		}
 		all = append(all, scenario{

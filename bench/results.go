@@ -141,13 +141,16 @@ func (m *measured) quantile(metric string, q float64) float64 {
 	return quantile(all, q)
 }
 
-// quantile returns the q-quantile of all, NaN if all is empty.
+// quantile returns the q-quantile of all, between two values in proportion; NaN if all is empty.
 func quantile(all []float64, q float64) float64 {
 	if len(all) == 0 {
 		return math.NaN()
 	}
 	all = slices.Sorted(slices.Values(all))
-	return all[int(math.Round(q*float64(len(all)-1)))]
+	at := q * float64(len(all)-1)
+	below := int(at)
+	above := min(below+1, len(all)-1)
+	return all[below] + (at-float64(below))*(all[above]-all[below])
 }
 
 // median returns the median of a subject's metric in a scenario.

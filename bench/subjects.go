@@ -43,7 +43,7 @@ const (
 )
 
 // extra are subjects without a bar, and their number of rounds.
-var extra = map[string]int{goZero: 2, goKit: 2, "pick_first": 1, "weighted_round_robin": 1, "least_request": 1, "ring_hash": 1,
+var extra = map[string]int{goZero: 1, goKit: 1, "pick_first": 1, "weighted_round_robin": 1, "least_request": 1, "ring_hash": 1,
 	"random_subsetting": 1, spilling: 1}
 
 // seen is the state of a service as a subject shows it. A raw watch shows the number of events
