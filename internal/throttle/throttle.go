@@ -16,7 +16,7 @@ const (
 	// receiving it takes. The scenarios burst, rate and round_robin of module bench show it.
 	burstFactor = 75
 	burstLimit  = 100 * time.Millisecond
-	burstPause  = 5 * time.Millisecond // a burst that pauses for so long, or half of what work takes, is over
+	burstPause  = 5 * time.Millisecond // a burst that pauses for so long, or a quarter of what work takes, is over
 	changeCost  = 5 * time.Microsecond // what each change adds to the cost, which folding does not save
 )
 
@@ -54,7 +54,7 @@ func (t *Throttle) Due(changes int, last time.Time) time.Time {
 	wait, lasted := t.until(0), min(last.Sub(t.ended), maxWait)
 	if changes > 1 || t.burst || lasted < t.cost { // what was published last was not worth it
 		interval := min(t.cost*burstFactor, burstLimit)
-		pause := lasted + max(burstPause, t.cost/2)
+		pause := lasted + max(burstPause, t.cost/4)
 		wait = min(max(wait, min(max(interval, t.until(t.cost)), pause)), maxWait)
 	}
 	return t.ended.Add(wait)

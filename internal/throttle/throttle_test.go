@@ -37,7 +37,7 @@ func TestDue(t *testing.T) {
 		{"overtakes what was published", Throttle{cost: 20 * us, credit: ms}, 1, 10 * us, 1500 * us},
 		{"a burst", Throttle{cost: 20 * us, credit: ms}, 3, ms, 1500 * us},
 		{"a burst that pauses", Throttle{cost: 8 * ms, credit: 20 * ms}, 3, 2 * ms, 7 * ms},
-		{"a burst that pauses, for work that is slow", Throttle{cost: 20 * ms, credit: 20 * ms}, 3, 2 * ms, 12 * ms},
+		{"a burst that pauses, for work that is slow", Throttle{cost: 40 * ms, credit: 20 * ms}, 3, 2 * ms, 12 * ms},
 		{"a burst that goes on", Throttle{cost: 10 * ms, credit: 20 * ms}, 30, 99 * ms, 100 * ms},
 		{"a burst that goes on, with nothing left for its end", Throttle{cost: 30 * ms, credit: -5 * ms}, 30, 174 * ms, 175 * ms},
 		{"a burst that pauses, unpaid", Throttle{cost: 8 * ms, credit: -5 * ms}, 30, 2 * ms, 25 * ms},
