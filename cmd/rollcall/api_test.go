@@ -20,7 +20,7 @@ var documents = map[string]reflect.Type{
 	"ContextList":    reflect.TypeFor[contextList](),
 	"Deletion":       reflect.TypeFor[deletion](),
 	"Diagnosis":      reflect.TypeFor[diagnosis](),
-	"DrainPreview":   reflect.TypeFor[drainPreview](),
+	"DrainPreview":   reflect.TypeFor[editPreview](),
 	"Edit":           reflect.TypeFor[edited](),
 	"History":        reflect.TypeFor[historyDocument](),
 	"Import":         reflect.TypeFor[imported](),
@@ -35,14 +35,16 @@ var documents = map[string]reflect.Type{
 	"ServiceList":    reflect.TypeFor[serviceList](),
 	"Services":       reflect.TypeFor[manifest](),
 	"SettingList":    reflect.TypeFor[settingList](),
+	"UndrainPreview": reflect.TypeFor[editPreview](),
 	"Version":        reflect.TypeFor[versionInfo](),
 	"Wait":           reflect.TypeFor[awaited](),
+	"WeightPreview":  reflect.TypeFor[editPreview](),
 	"XDSClientList":  reflect.TypeFor[xdsClientList](),
 	"XDSExplanation": reflect.TypeFor[xdsExplanation](),
 }
 
 // notFields is what rows name besides fields: commands, a flag and values.
-var notFields = []string{"get", "--endpoints", "ok", "degraded", "bad", "error", "warning", "note", "unchecked", "healthy", "failing", "unhealthy"}
+var notFields = []string{"get", "--endpoints", "ok", "degraded", "bad", "error", "warning", "note", "unchecked", "healthy", "failing", "unhealthy", "alike", "unknown"}
 
 var quoted = regexp.MustCompile("`([^`]+)`")
 
@@ -64,6 +66,7 @@ func TestDocumentsAreInTheAPI(t *testing.T) {
 	}
 	for kind, document := range documents {
 		row := strings.Replace(rows[kind], "the fields of one instance", instance, 1)
+		row = strings.Replace(row, "the fields of DrainPreview", rows["DrainPreview"], 1)
 		for name := range jsonFields(document, false) {
 			if !strings.Contains(row, "`"+name+"`") && !strings.HasSuffix(name, "Base64") && name != "apiVersion" && name != "kind" {
 				t.Errorf("docs/api.md, %s: no field %q; the row is %q", kind, name, rows[kind])

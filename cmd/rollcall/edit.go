@@ -18,6 +18,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/balancer/zone"
 	"github.com/rollcall-grpc/rollcall/internal/edit"
 	"github.com/rollcall-grpc/rollcall/internal/inventory"
 	"github.com/rollcall-grpc/rollcall/internal/plural"
@@ -34,6 +35,7 @@ type edited struct {
 }
 
 func newUndrain(a *app) *cobra.Command {
+	var dryRun bool
 	var which selection
 	cmd := &cobra.Command{
 		Use:   "undrain SERVICE ID|HOST:PORT...",
@@ -41,18 +43,21 @@ func newUndrain(a *app) *cobra.Command {
 		Long: "undrain removes \"status\" from the endpoints' metadata; the default is \"serving\". A server\n" +
 			"that drains because it shuts down still deletes its key. A restart undrains an endpoint, too.\n\n" +
 			selectorHelp + " So\n" +
-			"it undrains what others have drained before as well; drain tells of those.",
+			"it undrains what others have drained before as well; drain tells of those.\n\n" +
+			previewHelp,
 		Example: "  rollcall undrain my-service blue-1\n  rollcall undrain my-service -l status=draining -l zone=eu-1",
 		Args:    usageArgs(which.args()),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.edit(cmd.Context(), args, which, metadataEdit{field: "status", already: "serving"})
+			return a.edit(cmd.Context(), args, which, metadataEdit{preview: "UndrainPreview", field: "status", already: "serving", dryRun: dryRun})
 		},
 	}
 	which.addFlag(cmd.Flags())
+	addDryRun(cmd, &dryRun)
 	return cmd
 }
 
 func newWeight(a *app) *cobra.Command {
+	var dryRun bool
 	var which selection
 	cmd := &cobra.Command{
 		Use:   "weight SERVICE ID|HOST:PORT N",
@@ -63,8 +68,8 @@ func newWeight(a *app) *cobra.Command {
 			"A running server keeps the weight until its program sets another one. When its process\n" +
 			"restarts, after a crash too, the server registers with the weight that its program gives, and\n" +
 			"this one is lost: to keep a weight, set it in the program or in its --metadata.\n\n" +
-			selectorHelp,
-		Example: "  rollcall weight my-service blue-1 10\n  rollcall weight my-service -l version=v2 10",
+			selectorHelp + "\n\n" + previewHelp,
+		Example: "  rollcall weight my-service blue-1 10 --dry-run\n  rollcall weight my-service blue-1 10\n  rollcall weight my-service -l version=v2 10",
 		Args: usageArgs(func(cmd *cobra.Command, args []string) error {
 			return cmp.Or(which.args("N")(cmd, args), cobra.MaximumNArgs(3)(cmd, args))
 		}),
@@ -75,20 +80,23 @@ func newWeight(a *app) *cobra.Command {
 				return fail(exitUsage, "weight %q: want a whole number from 1 to 4294967295; to stop calls to an endpoint, see rollcall drain", args[last])
 			}
 			return a.edit(cmd.Context(), args[:last], which,
-				metadataEdit{field: "weight", value: weight, already: "of that weight", then: a.sayUnread})
+				metadataEdit{preview: "WeightPreview", field: "weight", value: weight, already: "of that weight", then: a.sayUnread, dryRun: dryRun})
 		},
 	}
 	which.addFlag(cmd.Flags())
+	addDryRun(cmd, &dryRun)
 	return cmd
 }
 
 // metadataEdit sets a field of endpoints' metadata, or removes it.
 type metadataEdit struct {
+	preview string // the kind of the document of --dry-run
 	field   string
 	value   any                                                  // nil: it is removed
 	check   edit.Check                                           // that may refuse; nil: none
 	already string                                               // what an endpoint is that has the value, such as "draining"
 	then    func(context.Context, *clientv3.Client, edit.Change) // is called in the end; nil: nothing is
+	dryRun  bool                                                 // show what it would do to the calls, and write nothing
 }
 
 // edit makes a change to the endpoints that the arguments name, or that are selected. Leases stay.
@@ -103,6 +111,9 @@ func (a *app) edit(ctx context.Context, args []string, which selection, e metada
 		}
 	}
 	return a.talk(ctx, func(ctx context.Context, client *clientv3.Client) error {
+		if e.dryRun {
+			return a.preview(ctx, client, service, find, e)
+		}
 		done, err := change(ctx, client, service, find, e.check, edit.SetField(e.field, e.value))
 		if err != nil && len(done.Written) == 0 {
 			return err
@@ -123,14 +134,14 @@ func (a *app) printEdited(service string, done edit.Change, already string) erro
 	for inst := range done.Before.All() {
 		serving[inst.Key] = !inst.Draining()
 	}
-	var same []edit.Key
+	var same []edit.Key // which are written all the same: an operator's mark outlasts a health check's
 	for _, w := range done.Written {
 		inst, err := rollcall.Decode(&mvccpb.KeyValue{Key: []byte(w.Key.Key), Value: w.Op.ValueBytes(), Lease: int64(w.Lease),
 			CreateRevision: w.CreateRevision, ModRevision: w.Revision})
 		if err != nil {
 			return err
 		}
-		if was, is := w.Instance.Attributes(), inst.Attributes(); was.Draining == is.Draining && was.Weight == is.Weight {
+		if edit.SameShare(w.Instance, inst) {
 			same = append(same, w.Key)
 		}
 		serving[inst.Key] = !inst.Draining()
@@ -141,7 +152,7 @@ func (a *app) printEdited(service string, done edit.Change, already string) erro
 	if takes := len(slices.DeleteFunc(slices.Collect(maps.Values(serving)), func(serves bool) bool { return !serves })); takes == 0 {
 		a.say("every endpoint of service %q is draining: clients call them nevertheless, rather than none", service)
 	} else if len(done.Written) > 1 {
-		a.say("%d endpoints were changed; %d of %d endpoints of service %q are serving", len(done.Written), takes, len(serving), service)
+		a.say("%d endpoints were changed; %d of %d endpoints of service %q are serving", len(done.Written)-len(same), takes, len(serving), service)
 	}
 	if a.json() {
 		return a.printJSON(e)
@@ -162,9 +173,6 @@ func (a *app) sayAlready(same []edit.Key, what string) {
 	a.say("%s %s already: %s", plural.Count(len(same), "endpoint was", "endpoints were"), what, shorten(strings.Join(keys, ", "), 200))
 }
 
-// weightReaders are what a service config has in it whose policy reads weights.
-var weightReaders = []string{"rollcall_weighted", "rollcall_zone", "ring_hash", "shuffleAddressList"}
-
 // sayUnread tells where weights count for nothing, as far as the service config shows.
 func (a *app) sayUnread(ctx context.Context, client *clientv3.Client, done edit.Change) {
 	dir, err := rollcall.SharedDirectory(client)
@@ -172,12 +180,17 @@ func (a *app) sayUnread(ctx context.Context, client *clientv3.Client, done edit.
 		return
 	}
 	config, err := dir.ServiceConfig(ctx, done.Before.Service())
-	if err != nil || slices.ContainsFunc(weightReaders, func(name string) bool { return strings.Contains(string(config.JSON), name) }) {
+	if err != nil {
 		return
 	}
-	why := "its service config names none"
-	if config.JSON == nil {
+	why := "its service config names another"
+	switch policy := edit.PolicyOf(config); {
+	case policy.Weighting == edit.ByWeight, policy.Name == zone.Name: // which goes by weights among zones
+		return
+	case config.JSON == nil:
 		why = "it has no service config, so that each client has its own"
+	case policy.Weighting == edit.UnknownWeighting:
+		why = "its service config does not tell which it has"
 	}
 	a.say("weights of service %q count under a policy that reads them, such as rollcall_weighted, and %s; see rollcall config set --help", done.Before.Service(), why)
 }

@@ -20,7 +20,7 @@ import (
 // writeTime bounds a change of etcd.
 const writeTime = 10 * time.Second
 
-// maxShares bounds the endpoints in the preview of a drain.
+// maxShares bounds the endpoints in the preview of a change.
 const maxShares = 50
 
 // asked is a change that somebody asks for.
@@ -32,9 +32,10 @@ type asked struct {
 	Problem string // why it was not done
 	Last    bool   // a drain would leave no endpoint serving, which is to be confirmed again
 
-	Shares []edit.CallShare // of the calls, before and after a drain; the first maxShares
-	More   int              // endpoints beyond
-	Moved  float64          // the part of all calls that the drain would move
+	Shares  []edit.CallShare // of the calls, before and after the change; the first maxShares
+	More    int              // endpoints beyond
+	Moved   float64          // the part of all calls that the change would move
+	Assumed bool             // that weights count: the service config does not tell
 
 	Modified int64 // the revision of the service config that the form was made from
 	Self     string
@@ -89,10 +90,11 @@ func (c *Console) askChange(w http.ResponseWriter, r *http.Request, v *visitor) 
 	c.ask(w, r, http.StatusOK, a, "change")
 }
 
-// preview fills in what a drain would do to the calls. Without an answer of etcd there is nothing
-// to show; the change itself tells why.
+// preview fills in what the change would do to the calls, unless a weight is yet to be given. Without an
+// answer of etcd there is nothing to show; the change itself tells why.
 func (a *asked) preview(ctx context.Context, directory *rollcall.Directory) {
-	if a.Action != "drain" {
+	name, value, err := a.field()
+	if err != nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, writeTime)
@@ -101,10 +103,16 @@ func (a *asked) preview(ctx context.Context, directory *rollcall.Directory) {
 	if err != nil {
 		return
 	}
-	if keys, err := edit.WithID(a.ID)(snap); err == nil {
-		a.Shares, a.Moved = edit.PreviewDrain(snap, keys)
-		a.More = max(len(a.Shares)-maxShares, 0)
-		a.Shares = a.Shares[:len(a.Shares)-a.More]
+	keys, err := edit.WithID(a.ID)(snap)
+	if err != nil {
+		return
+	}
+	config, _ := directory.ServiceConfig(ctx, a.Service)
+	by := edit.PolicyOf(config).Weighting
+	if p, err := edit.PreviewField(snap, keys, name, value, by); err == nil && len(p.Same) == 0 {
+		a.Moved, a.Assumed = p.Moved, by == edit.UnknownWeighting
+		a.More = max(len(p.Rows)-maxShares, 0)
+		a.Shares = p.Rows[:len(p.Rows)-a.More]
 	}
 }
 
@@ -136,6 +144,11 @@ func (c *Console) change(w http.ResponseWriter, r *http.Request, v *visitor) {
 	if err != nil {
 		a.Problem = err.Error()
 		c.ask(w, r, http.StatusBadRequest, a, "change")
+		return
+	}
+	if r.PostFormValue("preview") != "" {
+		a.preview(r.Context(), v.world.directory)
+		c.ask(w, r, http.StatusOK, a, "change")
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), writeTime)

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"testing"
 )
 
@@ -21,6 +22,37 @@ func (b *bench) value(key string) string {
 		return ""
 	}
 	return string(resp.Kvs[0].Value)
+}
+
+// A form shows what a change would do to the calls, by the weights that the service's policy reads.
+func TestPreviewOfChange(t *testing.T) {
+	b := newBench(t, Options{Writes: true})
+	b.put("shop/a", `{"Addr":"10.0.0.1:1","Metadata":{"weight":12}}`)
+	b.put("shop/b", `{"Addr":"10.0.0.2:1","Metadata":{"weight":36}}`)
+	b.put("shop/c", `{"Addr":"10.0.0.3:1","Metadata":{"weight":48,"status":"draining"}}`)
+	for _, row := range []struct {
+		policy, change string
+		want           []string
+	}{
+		{"", "id=a&do=drain", []string{"25.0 % of the calls would move, where the balancing policy follows weights.", `<td class="n">75.0 %</td><td class="n">100.0 %</td>`}},
+		{"round_robin", "id=a&do=drain", []string{"50.0 % of the calls would move.", `<td class="n">50.0 %</td><td class="n">100.0 %</td>`}},
+		{"rollcall_weighted", "id=a&do=weight&weight=4", []string{"15.0 % of the calls would move.", "12 &rarr; 4"}},
+		{"rollcall_weighted", "id=c&do=undrain", []string{"50.0 % of the calls would move.", `<td class="n">0.0 %</td><td class="n">50.0 %</td>`}},
+	} {
+		if row.policy != "" {
+			b.put("_grpc_config/shop", `{"loadBalancingConfig":[{"`+row.policy+`":{}}]}`)
+		}
+		wantIn(t, b.get("/change?service=shop&"+row.change).body, row.want...)
+	}
+	const page = "/change?service=shop&id=a&do=weight&weight=12" // as a service's page links to it
+	if body := b.get(page).body; strings.Contains(body, "would move") {
+		t.Error("a weight that it has is previewed")
+	}
+	before := b.value("shop/a")
+	wantIn(t, b.submit(page, page, url.Values{"weight": {"4"}, "preview": {"yes"}}).body, "would move", "12 &rarr; 4", `value="4"`)
+	if got := b.value("shop/a"); got != before {
+		t.Errorf("the preview wrote %s", got)
+	}
 }
 
 // TestChanges: what a form asks about is done once it is confirmed, and logged.
@@ -61,7 +93,7 @@ func TestChanges(t *testing.T) {
 		}
 	}
 	b.put("shop/b", `{"Addr":"10.0.0.2:1","Metadata":{"weight":36}}`)
-	wantIn(t, b.get("/change?service=shop&id=a&do=drain").body, "25.0 % of the calls would move", `<td class="n">75.0 %</td><td class="n">100.0 %</td>`)
+	wantIn(t, b.get("/change?service=shop&id=a&do=drain").body, "25.0 % of the calls would move, where the balancing policy follows weights", `<td class="n">75.0 %</td><td class="n">100.0 %</td>`)
 	for _, bad := range []struct {
 		path, weight, want string
 		status             int

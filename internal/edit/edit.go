@@ -54,14 +54,11 @@ type Key struct {
 // value is nil, and leaves the rest of the value and the lease as they are.
 func SetField(field string, value any) Write {
 	return func(k Key) (op clientv3.Op, err error) {
-		if k.Instance == nil {
-			return op, fmt.Errorf("%q cannot be edited: %v; replace it with rollcall add --force", k.Key, k.Cause)
+		metadata, err := withField(k, field, value)
+		if err != nil {
+			return op, err
 		}
-		metadata, err := rollcall.WithField(k.Instance.Metadata, field, value)
-		var data []byte
-		if err == nil {
-			data, err = rollcall.Encode(k.Instance.Addr, metadata)
-		}
+		data, err := rollcall.Encode(k.Instance.Addr, metadata)
 		if err == nil {
 			data, err = withOthers(data, k.Value)
 		}
@@ -70,6 +67,18 @@ func SetField(field string, value any) Write {
 		}
 		return clientv3.OpPut(k.Key, string(data), clientv3.WithIgnoreLease()), nil
 	}
+}
+
+// withField returns the metadata of a key with a field set, or removed.
+func withField(k Key, field string, value any) (json.RawMessage, error) {
+	if k.Instance == nil {
+		return nil, fmt.Errorf("%q cannot be edited: %v; replace it with rollcall add --force", k.Key, k.Cause)
+	}
+	metadata, err := rollcall.WithField(k.Instance.Metadata, field, value)
+	if err != nil {
+		return nil, fmt.Errorf("%q cannot be edited: %v", k.Key, err)
+	}
+	return metadata, nil
 }
 
 // withOthers adds to an endpoint's value the fields of an older value that gRPC naming does

@@ -5,6 +5,7 @@ package edit
 
 import (
 	"fmt"
+	"iter"
 	"slices"
 	"strconv"
 	"strings"
@@ -112,13 +113,13 @@ func TakingCalls(snap *rollcall.Snapshot, drained []Key) []*rollcall.Instance {
 	for _, k := range drained {
 		drains[k.Key] = true
 	}
-	return newest(snap, func(inst *rollcall.Instance) bool { return !drains[inst.Key] && !inst.Draining() })
+	return newest(snap.All(), func(inst *rollcall.Instance) bool { return !drains[inst.Key] && !inst.Draining() })
 }
 
 // newest returns the instances that clients could call, of those that are wanted: one an address and sorted by key.
-func newest(snap *rollcall.Snapshot, want func(*rollcall.Instance) bool) []*rollcall.Instance {
+func newest(instances iter.Seq[*rollcall.Instance], want func(*rollcall.Instance) bool) []*rollcall.Instance {
 	newest := make(map[string]*rollcall.Instance)
-	for inst := range snap.All() {
+	for inst := range instances {
 		if !want(inst) || rollcall.HostPort(inst.Addr) != nil {
 			continue
 		}

@@ -5,10 +5,11 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 )
 
-func TestDrainPreview(t *testing.T) {
+func TestPreview(t *testing.T) {
 	server := freshEtcd(t)
 	client := etcdClient(t, server.Endpoint())
 	put1(t, client, "zoned/a", `{"Addr":"10.0.0.1:80","Metadata":{"zone":"eu-1","weight":2}}`)
@@ -24,7 +25,10 @@ func TestDrainPreview(t *testing.T) {
 	before := revisionOf(t, client)
 	preview := func(name string, args ...string) {
 		t.Helper()
-		args = append([]string{"drain"}, append(args, "--dry-run")...)
+		if strings.HasPrefix(name, "drain") {
+			args = append([]string{"drain"}, args...)
+		}
+		args = append(args, "--dry-run")
 		r := must(t, server.Endpoint(), args...)
 		golden(t, name+".txt", r.stderr+r.stdout)
 		golden(t, name+".json", must(t, server.Endpoint(), append(args, "-o", "json")...).stdout)
@@ -35,8 +39,23 @@ func TestDrainPreview(t *testing.T) {
 	preview("drain-preview-none-serving", "down", "a")
 	preview("drain-preview-last", "zoned", "a", "b", "c", "--force")
 	preview("drain-preview-all", "plain", "a", "b", "c", "--force")
+	preview("undrain-preview", "undrain", "zoned", "d", "a")
+	preview("weight-preview", "weight", "zoned", "-l", "zone=eu-1", "2")
 	if revisionOf(t, client) != before {
 		t.Error("a dry run wrote")
+	}
+	put1(t, client, "_grpc_config/zoned", `{"loadBalancingConfig":[{"round_robin":{}}]}`)
+	preview("weight-preview-alike", "weight", "zoned", "b", "7")
+	put1(t, client, "_grpc_config/zoned", `{"loadBalancingConfig":[{"rollcall_weighted":{}}]}`)
+	preview("weight-preview-weighted", "weight", "zoned", "b", "7")
+	put1(t, client, "_grpc_config/zoned", `{"loadBalancingConfig":[{"rollcall_zone":{"zone":"eu-1","childPolicy":[{"rollcall_weighted":{}}]}}]}`)
+	preview("weight-preview-zone", "weight", "zoned", "b", "7")
+	preview("undrain-preview-all", "undrain", "down", "a")
+	for _, args := range [][]string{{"weight", "zoned", "e", "2"}, {"undrain", "zoned", "a", "e"}, {"drain", "zoned", "a", "e"}} {
+		dry := rollcallAt(t, server.Endpoint(), append(args, "--dry-run")...)
+		if wet := rollcallAt(t, server.Endpoint(), args...); dry.code != wet.code || dry.stderr != wet.stderr || dry.code == 0 {
+			t.Errorf("%v: exit %d, %q; with --dry-run %d, %q", args, wet.code, wet.stderr, dry.code, dry.stderr)
+		}
 	}
 	for i := range 60 { // of a zone, half of which drain, and one already; the other zone has few
 		put1(t, client, fmt.Sprintf("large/%02d", i), fmt.Sprintf(`{"Addr":"10.0.1.%d:80","Metadata":{"zone":"eu-1","version":"v%d"}}`, i, i%2))
