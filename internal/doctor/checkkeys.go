@@ -5,6 +5,7 @@ package doctor
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -63,6 +64,8 @@ var keyChecks = []check{
 		"Start its servers, and see what they log; rollcall history tells what became of them.", empty},
 	{"service-draining", Warning, "There is no endpoint left to drain to: clients call the draining ones.",
 		"Undrain those that are to stay.", allDraining},
+	{"zone-draining", Note, "Under rollcall_zone its clients call other zones. Those whose target selects the zone go on to call what drains: they have no other.",
+		"If the zone is out of use on purpose, nothing; otherwise undrain its endpoints.", drainingZones},
 }
 
 func is(status inventory.Status) func(*inventory.Instance) bool {
@@ -356,5 +359,29 @@ func allDraining(f *Facts) []Finding {
 		finding := ofService(s.Name, rows, "no endpoint is serving; %s draining", addr)
 		finding.Commands = calls("rollcall undrain --selector status=draining", s.Name)
 		return []Finding{finding}
+	})
+}
+
+func drainingZones(f *Facts) []Finding {
+	return f.eachService(func(s Service) (found []Finding) {
+		serving, draining := make(map[string]bool), make(map[string][]*inventory.Instance)
+		for _, row := range s.Rows {
+			switch row.Status {
+			case inventory.Serving:
+				serving[row.Zone] = true
+			case inventory.Draining:
+				draining[row.Zone] = append(draining[row.Zone], row)
+			}
+		}
+		for _, zone := range slices.Sorted(maps.Keys(draining)) {
+			if zone == "" || serving[zone] || len(serving) == 0 { // service-draining tells where none serves
+				continue
+			}
+			finding := ofService(s.Name, draining[zone], fmt.Sprintf("no endpoint in zone %s is serving; %%s draining", escapePercent(fmt.Sprintf("%q", zone))), addr)
+			command := call("rollcall undrain --selector status=draining", s.Name)
+			finding.Commands = [][]string{slices.Insert(command, 2, "--selector", "zone="+zone)}
+			found = append(found, finding)
+		}
+		return found
 	})
 }

@@ -153,6 +153,7 @@ var faults = map[string]func(*Facts){
 	"config-orphan":    func(f *Facts) { f.Configs = []*rollcall.ServiceConfig{{Service: "sho"}} },
 	"service-empty":    func(f *Facts) { f.Services = append(f.Services, Service{Name: "gone"}) },
 	"service-draining": func(f *Facts) { f.Services[0].Rows[0].Status = inventory.Draining },
+	"zone-draining":    func(f *Facts) { add(f, row("shop/b", inventory.Draining)).Zone = "eu-1" },
 
 	"server-silent":  func(f *Facts) { f.Answers["10.0.0.1:80"] = Answer{Error: "refused"} },
 	"server-no-grpc": func(f *Facts) { f.Answers["10.0.0.1:80"] = Answer{Connected: true, Error: "EOF"} },
@@ -287,6 +288,12 @@ func TestWhatIsSaid(t *testing.T) {
 				f.Bare = append(f.Bare, row(key, inventory.Serving))
 			}
 		}, "warning key-without-service", "etcdctl del e"},
+		"a zone that drains": {func(f *Facts) { add(f, row("shop/b", inventory.Draining)).Zone = "eu 1" },
+			"note zone-draining", "rollcall undrain --selector zone=eu 1 --selector status=draining shop"},
+		"zones that all drain": {func(f *Facts) {
+			add(f, row("shop/b", inventory.Draining)).Zone = "eu-1"
+			f.Services[0].Rows[0].Status = inventory.Draining
+		}, "warning service-draining", "rollcall undrain --selector status=draining shop"},
 		"no lease, and alive": {func(f *Facts) { add(f, row("shop/b", inventory.Serving)).Lease = "" }, "warning lease-none", "rollcall get shop"},
 	} {
 		f := healthy()
@@ -334,6 +341,11 @@ func TestNoFaults(t *testing.T) {
 		"a config of an outer name": func(f *Facts) {
 			f.Services[0].Rows[0].Key = "shop/x/a"
 			f.Configs = []*rollcall.ServiceConfig{{Service: "shop/x"}, {Service: "shop"}}
+		},
+		"a zone that half drains": func(f *Facts) {
+			add(f, row("shop/b", inventory.Draining)).Zone = "eu-1"
+			add(f, row("shop/c", inventory.Serving)).Zone = "eu-1"
+			f.Services[0].Rows[2].Addr = "10.0.2.9:80"
 		},
 		"health unknown":       func(f *Facts) { f.Answers["10.0.0.1:80"] = Answer{Connected: true, Answers: true} },
 		"a version of its own": func(f *Facts) { setVersion(f, "main") },

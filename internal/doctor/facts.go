@@ -152,6 +152,16 @@ func (f *Facts) eachService(find func(Service) []Finding) (all []Finding) {
 	return all
 }
 
+// Missing returns the services that were asked for and have no key.
+func (f *Facts) Missing() (names []string) {
+	for _, s := range f.Services {
+		if len(s.Rows) == 0 {
+			names = append(names, s.Name)
+		}
+	}
+	return names
+}
+
 // where returns the keys of a service for which met holds.
 func (s Service) where(met func(*inventory.Instance) bool) (rows []*inventory.Instance) {
 	for _, row := range s.Rows {
