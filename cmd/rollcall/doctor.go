@@ -127,6 +127,9 @@ func (a *app) doctor(ctx context.Context, services []string, flags doctorFlags) 
 			}
 		}
 	}
+	if facts.Cluster.Err == nil {
+		a.sayLike(ctx, opts.Client, facts.Missing()...)
+	}
 	if err := a.printDiagnosis(d); err != nil {
 		return err
 	}

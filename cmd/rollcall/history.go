@@ -10,11 +10,13 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/edit"
 	"github.com/rollcall-grpc/rollcall/internal/plural"
 	"github.com/rollcall-grpc/rollcall/internal/timeline"
 )
@@ -27,10 +29,20 @@ type historyFlags struct {
 	asked    bool // the user has given admin
 }
 
+// historyQuery is what a history is asked for.
+type historyQuery struct {
+	historyFlags
+	service string
+	names   []string // of endpoints; none: see which
+	which   selection
+	shows   changeFilter // nil: everything
+}
+
 func newHistory(a *app) *cobra.Command {
-	var f historyFlags
+	var q historyQuery
+	f, which := &q.historyFlags, &q.which
 	cmd := &cobra.Command{
-		Use:   "history SERVICE",
+		Use:   "history SERVICE [ID|HOST:PORT]...",
 		Short: "Show what happened to a service, as far as etcd remembers",
 		Long: "history shows what came, changed, drained, left (it was draining), expired (its lease is\n" +
 			"gone) or was deleted by hand, out of etcd's own memory, which reaches back to its last\n" +
@@ -38,25 +50,33 @@ func newHistory(a *app) *cobra.Command {
 			"rollcall serve, or the page of a rollcall dev, has seen and what \"started\" in the metadata\n" +
 			"tells, as 12:03:04, or within 12:03:04..12:09:10, or before (<) or after (>) a time, or\n" +
 			"unknown (-). --since leaves out what is known to be older. The etcd member reads all that it\n" +
-			"remembers from the revision on, so on a large store give --revision.",
-		Example: "  rollcall history my-service\n  rollcall history my-service --since 30m\n  rollcall history my-service --revision 812 -o json",
-		Args:    usageArgs(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			service, err := rollcall.ParseService(args[0])
-			if err != nil {
+			"remembers from the revision on, so on a large store give --revision.\n\n" +
+			"With ids, addresses or a selector it shows what happened to those endpoints alone, without\n" +
+			"the service config. A change is shown if its endpoint matches before it or after it; a name\n" +
+			"stands for the endpoint of that id and for all at that address.\n" + selectorHelp,
+		Example: "  rollcall history my-service\n  rollcall history my-service blue-1 --since 30m\n  rollcall history my-service -l zone=eu-1\n" +
+			"  rollcall history my-service --revision 812 -o json",
+		Args: usageArgs(which.optionalArgs),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			q.names = args[1:]
+			if q.service, err = checkNames(args[0], q.names); err != nil {
+				return err
+			}
+			if q.shows, err = which.changes(q.service, q.names); err != nil {
 				return err
 			}
 			f.asked = cmd.Flags().Changed("admin")
 			if err := f.validate(cmd.Flags().Changed("since"), cmd.Flags().Changed("revision")); err != nil {
 				return err
 			}
-			return a.history(cmd.Context(), service, f)
+			return a.history(cmd.Context(), q)
 		},
 	}
+	which.addFlag(cmd.Flags())
 	cmd.Flags().DurationVar(&f.since, "since", 0, "leave out what is known to have happened longer ago")
 	cmd.Flags().Int64Var(&f.revision, "revision", 0, "begin with this revision (default: as far back as etcd remembers)")
 	cmd.Flags().DurationVar(&f.timeout, "timeout", time.Minute, "time within which etcd must have told its history")
-	cmd.Flags().StringVar(&f.admin, "admin", defaultAdminAddr, `a rollcall serve or dev on the same etcd, for times; "" for none`)
+	cmd.Flags().StringVar(&f.admin, "admin", defaultAdminAddr, `a rollcall serve or dev on that etcd, for times; "" for none`)
 	return cmd
 }
 
@@ -76,29 +96,29 @@ func (f *historyFlags) validate(since, revision bool) error {
 	return checkAdmin(&f.admin)
 }
 
-func (a *app) history(ctx context.Context, service string, f historyFlags) error {
-	h, err := a.replay(ctx, service, f)
+func (a *app) history(ctx context.Context, q historyQuery) error {
+	h, err := a.replay(ctx, q)
 	if err != nil {
 		return err
 	}
-	points, err := a.points(ctx, f, h.Cluster)
+	points, err := a.points(ctx, q.historyFlags, h.Cluster)
 	if err != nil {
 		return err
 	}
 	now := time.Now()
-	rows, doubtful := datedEvents(h, points, now, f.since)
-	a.remark(h, f, doubtful)
+	rows, doubtful := datedEvents(h, points, now, q)
+	a.remark(h, q.historyFlags, doubtful)
 	if a.json() {
 		return a.printJSON(newHistoryDocument(h, rows))
 	}
 	a.explainTimes(rows, len(points) > 0)
-	_, err = fmt.Fprint(a.stdout, historyTable(service, rows, now))
+	_, err = fmt.Fprint(a.stdout, historyTable(q.service, rows, now))
 	return err
 }
 
 // replay connects to etcd within the dial timeout, and reads its history within a longer one: on a
-// large store that takes time. A service without any is an error.
-func (a *app) replay(ctx context.Context, service string, f historyFlags) (*rollcall.History, error) {
+// large store that takes time. A service without any is an error, and so are endpoints that are neither there nor in it.
+func (a *app) replay(ctx context.Context, q historyQuery) (*rollcall.History, error) {
 	client, err := a.client()
 	if err != nil {
 		return nil, err
@@ -114,17 +134,53 @@ func (a *app) replay(ctx context.Context, service string, f historyFlags) (*roll
 	if err != nil {
 		return nil, err
 	}
-	reading, cancel := context.WithTimeout(ctx, f.timeout)
+	reading, cancel := context.WithTimeout(ctx, q.timeout)
 	defer cancel()
-	h, err := dir.History(reading, service, rollcall.HistoryOptions{From: f.revision})
-	if err != nil && reading.Err() != nil && ctx.Err() == nil {
-		return nil, fail(exitTimeout, "etcd has not told its history within %v: give a later --revision, or a longer --timeout", f.timeout)
-	}
+	h, err := dir.History(reading, q.service, rollcall.HistoryOptions{From: q.revision})
 	if err == nil && len(h.Events) == 0 && h.Keys == 0 {
 		return nil, fail(exitNotFound, "service %q not found: no key under %q now, and none that etcd remembers from revision %d on%s; see rollcall ls",
-			service, service+"/", h.First, likeServices(reading, client, service))
+			q.service, q.service+"/", h.First, likeServices(reading, client, q.service))
 	}
-	return h, err
+	if err == nil {
+		err = q.known(reading, dir, h)
+	}
+	if err != nil && reading.Err() != nil && ctx.Err() == nil {
+		return nil, fail(exitTimeout, "etcd has not told its history within %v: give a later --revision, or a longer --timeout", q.timeout)
+	}
+	return h, notFound(reading, client, err)
+}
+
+// known returns an error where neither an event nor a present endpoint has one of the names, or is selected.
+func (q historyQuery) known(ctx context.Context, dir *rollcall.Directory, h *rollcall.History) error {
+	happened := func(to changeFilter) bool {
+		return slices.ContainsFunc(h.Events, func(e rollcall.HistoryEvent) bool { return to(e.Change) })
+	}
+	names := slices.DeleteFunc(slices.Clone(q.names), func(name string) bool { return happened(ofNames(q.service, []string{name})) })
+	if len(names) == 0 && (q.shows == nil || happened(q.shows)) {
+		return nil
+	}
+	find, err := q.which.finder(names)
+	if err != nil {
+		return err
+	}
+	snap, err := dir.List(ctx, q.service)
+	if err != nil {
+		return fmt.Errorf("list service %q: %w", q.service, err)
+	}
+	_, err = find(snap)
+	var missing *edit.NotFoundError
+	if errors.As(err, &missing) {
+		missing.NoService = false // it has a history
+		for _, e := range h.Events {
+			if e.Config == nil {
+				missing.IDs = append(missing.IDs, strings.TrimPrefix(e.Key, q.service+"/"))
+			}
+		}
+		slices.Sort(missing.IDs)
+		missing.IDs = slices.Compact(missing.IDs)
+		err = fmt.Errorf("%w, nor had it since revision %d", err, h.First)
+	}
+	return err
 }
 
 // points asks a rollcall serve when etcd told which revision. None needs to be at the default address; what is
@@ -165,15 +221,18 @@ type datedEvent struct {
 	span timeline.Span
 }
 
-// datedEvents returns the events that may have happened since, 0 for all, and of how many of
+// datedEvents returns the events that are asked for and may have happened since, and of how many of
 // these it is not known whether they have.
-func datedEvents(h *rollcall.History, points []timeline.Point, now time.Time, since time.Duration) (rows []datedEvent, doubtful int) {
-	limit := now.Add(-since)
+func datedEvents(h *rollcall.History, points []timeline.Point, now time.Time, q historyQuery) (rows []datedEvent, doubtful int) {
+	limit := now.Add(-q.since)
 	for i, span := range timeline.Spans(h.Events, points, now) {
-		if since > 0 && !span.Before.IsZero() && span.Before.Before(limit) {
+		switch {
+		case q.shows != nil && !q.shows(h.Events[i].Change):
+			continue
+		case q.since > 0 && !span.Before.IsZero() && span.Before.Before(limit):
 			continue
 		}
-		if since > 0 && span.After.Before(limit) {
+		if q.since > 0 && span.After.Before(limit) {
 			doubtful++
 		}
 		rows = append(rows, datedEvent{h.Events[i], span})

@@ -35,6 +35,10 @@ var answers = map[string]shown{
 		page:    []string{"expired", "it was draining", "no lease ended"},
 		metric:  []string{"rollcall_service_instances{"},
 	},
+	"What became of this one?": {
+		command: []string{" came dead ", " expired dead "},
+		page:    []string{"dead", "expired"},
+	},
 	"Which clients use a service?": {
 		command: []string{"the node", "accepted"},
 		page:    []string{"the node"},
@@ -51,6 +55,10 @@ var answers = map[string]shown{
 	},
 	"What happens if I drain a zone?": {
 		command: []string{" blue ", "75.0%"},
+	},
+	"What happens if I give it another weight?": {
+		command: []string{"25.0%", " 3 -> 1 "},
+		page:    []string{"25.0 % of the calls would move", "3 &rarr; 1"},
 	},
 	"Does a listed endpoint answer at all?": {
 		command: []string{" blue ", "no health service", "connection refused", "1 of 3 endpoints answer"},

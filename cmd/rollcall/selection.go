@@ -19,6 +19,7 @@ import (
 	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/edit"
 	"github.com/rollcall-grpc/rollcall/internal/inventory"
+	"github.com/rollcall-grpc/rollcall/internal/printable"
 )
 
 // selection is the endpoints of a service that a command is about: those that its arguments name, or else those that
@@ -70,15 +71,7 @@ func (s *selection) parse(args []string) (service string, find edit.Finder, err 
 func (s *selection) finder(names []string) (edit.Finder, error) {
 	switch {
 	case len(s.selectors) > 0:
-		query := make(url.Values)
-		for _, text := range s.selectors {
-			field, value, ok := strings.Cut(text, "=")
-			if !ok || strings.HasSuffix(field, "!") || strings.HasPrefix(value, "=") {
-				return nil, fail(exitUsage, "--selector %q: write FIELD=VALUE, such as zone=eu-1", text)
-			}
-			query.Add(field, value)
-		}
-		selector, err := rollcall.ParseSelector(query.Encode())
+		selector, err := s.selector()
 		if err != nil {
 			return nil, err
 		}
@@ -87,6 +80,54 @@ func (s *selection) finder(names []string) (edit.Finder, error) {
 		return edit.Named(names...), nil
 	}
 	return nil, nil
+}
+
+func (s *selection) selector() (rollcall.Selector, error) {
+	query := make(url.Values)
+	for _, text := range s.selectors {
+		field, value, ok := strings.Cut(text, "=")
+		if !ok || strings.HasSuffix(field, "!") || strings.HasPrefix(value, "=") {
+			return rollcall.Selector{}, fail(exitUsage, "--selector %q: write FIELD=VALUE, such as zone=eu-1", text)
+		}
+		query.Add(field, value)
+	}
+	return rollcall.ParseSelector(query.Encode())
+}
+
+// changeFilter reports whether a change is of an endpoint that a command is about, before or after it.
+type changeFilter func(rollcall.Change) bool
+
+// changes returns which changes are of endpoints that are named, by their ids or addresses, or selected; nil: neither
+// names nor a selector was given.
+func (s *selection) changes(service string, names []string) (changeFilter, error) {
+	switch {
+	case len(s.selectors) > 0:
+		selector, err := s.selector()
+		return ofInstances(selector.Matches), err
+	case len(names) > 0:
+		return ofNames(service, names), nil
+	}
+	return nil, nil
+}
+
+func ofInstances(match func(*rollcall.Instance) bool) changeFilter {
+	return func(c rollcall.Change) bool { return c.Old != nil && match(c.Old) || c.New != nil && match(c.New) }
+}
+
+// ofNames takes ids also as they are shown where they have characters that cannot be printed.
+func ofNames(service string, names []string) changeFilter {
+	keys, escaped := make(map[string]bool), make(map[string]bool)
+	for _, name := range names {
+		key := rollcall.Key(service, name)
+		keys[key] = true
+		if strings.Contains(name, `\`) {
+			escaped[key] = true
+		}
+	}
+	atAddress := ofInstances(func(inst *rollcall.Instance) bool { return slices.Contains(names, inst.Addr) })
+	return func(c rollcall.Change) bool {
+		return keys[c.Key] || len(escaped) > 0 && escaped[printable.Escape(c.Key)] || atAddress(c)
+	}
 }
 
 // foundRows returns those of a snapshot's rows whose keys are found; with a nil find all.

@@ -26,11 +26,31 @@ func didYouMean(name string, known []string) string {
 
 // likeServices is didYouMean for a service that etcd does not have; "" as well where the user may not read all keys.
 func likeServices(ctx context.Context, client *clientv3.Client, service string) string {
+	keys, _ := keysUnder(ctx, client, "")
+	return likeService(service, keys)
+}
+
+func likeService(service string, keys []string) string {
 	if name, ok := strings.CutPrefix(service, "etcd:///"); ok {
 		return "; did you mean " + name + ", without etcd:///?"
 	}
-	keys, _ := keysUnder(ctx, client, "")
 	return didYouMean(service, serviceNames(keys))
+}
+
+// sayLike says which services are like some that have no key, where there are any. It is for commands that go on, and waits
+// for etcd as long as their calls do.
+func (a *app) sayLike(ctx context.Context, client *clientv3.Client, services ...string) {
+	if len(services) == 0 {
+		return
+	}
+	ctx, cancel := a.deadline(ctx)
+	defer cancel()
+	keys, _ := keysUnder(ctx, client, "")
+	for _, service := range services {
+		if hint := likeService(service, keys); hint != "" {
+			a.say("service %q has no key%s", service, hint)
+		}
+	}
 }
 
 // similar returns the known names that somebody who typed name may have meant, the most similar first: those

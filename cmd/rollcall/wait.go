@@ -71,7 +71,10 @@ func (a *app) wait(ctx context.Context, service string, f waitFlags) error {
 	waiting, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
 	subscribe := func(dir *rollcall.Directory) (*rollcall.Subscription, error) { return dir.Subscribe(service) }
-	return a.follow(ctx, fmt.Sprintf("service %q", service), subscribe, func(_ *rollcall.Directory, sub *rollcall.Subscription, snap *rollcall.Snapshot) error {
+	return a.follow(ctx, fmt.Sprintf("service %q", service), subscribe, func(dir *rollcall.Directory, sub *rollcall.Subscription, snap *rollcall.Snapshot) error {
+		if f.gone && f.met(snap) {
+			a.sayLike(ctx, dir.Client(), service)
+		}
 		told := ""
 		for !f.met(snap) {
 			if text := f.text(service, snap); text != told && isTerminal(a.stderr) {
@@ -82,6 +85,9 @@ func (a *app) wait(ctx context.Context, service string, f waitFlags) error {
 			switch {
 			case waiting.Err() != nil && ctx.Err() == nil:
 				a.say("not within %v: %s", f.timeout, f.text(service, snap))
+				if snap.Staleness() == nil && snap.Len()+len(snap.Invalid()) == 0 {
+					a.sayLike(ctx, dir.Client(), service)
+				}
 				return &exitError{code: exitTimeout}
 			case err != nil:
 				return err

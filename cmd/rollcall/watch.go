@@ -6,12 +6,14 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/edit"
 	"github.com/rollcall-grpc/rollcall/internal/inventory"
 	"github.com/rollcall-grpc/rollcall/internal/printable"
 )
@@ -20,32 +22,42 @@ import (
 const reasonTimeout = 500 * time.Millisecond
 
 func newWatch(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:   "watch SERVICE",
+	var which selection
+	cmd := &cobra.Command{
+		Use:   "watch SERVICE [ID|HOST:PORT]...",
 		Short: "Follow the endpoints of a service",
 		Long: "watch shows the endpoints of a service and then every change until it is interrupted:\n" +
 			"= was there, + added, ~ changed (and what), - removed. What was removed has left (it was\n" +
 			"draining), expired (its lease is gone) or was deleted by hand (no lease ended), as far as etcd\n" +
 			"can tell. JSON has the endpoints on the first line, then an event a line. Changes in quick\n" +
 			"succession may be shown as one. While etcd is unreachable, watch says so on stderr, waits and\n" +
-			"goes on.",
-		Example: "  rollcall watch my-service\n  rollcall watch my-service -o json | jq -r 'select(.type == \"PUT\").instance.addr'",
-		Args:    usageArgs(cobra.ExactArgs(1)),
+			"goes on.\n\n" +
+			"With ids, addresses or a selector it shows those endpoints alone, whether they are there yet or\n" +
+			"not. A change is shown if its endpoint matches before it or after it; a name stands for the\n" +
+			"endpoint of that id and for all at that address.\n" + selectorHelp,
+		Example: "  rollcall watch my-service\n  rollcall watch my-service blue-1\n  rollcall watch my-service -l zone=eu-1\n  rollcall watch my-service -o json | jq -r 'select(.type == \"PUT\").instance.addr'",
+		Args:    usageArgs(which.optionalArgs),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			service, err := rollcall.ParseService(args[0])
+			service, find, err := which.parse(args)
 			if err != nil {
 				return err
 			}
-			return a.watch(cmd.Context(), service)
+			filter, err := which.changes(service, args[1:])
+			if err != nil {
+				return err
+			}
+			return a.watch(cmd.Context(), watching{a: a, service: service, find: find, filter: filter})
 		},
 	}
+	which.addFlag(cmd.Flags())
+	return cmd
 }
 
-func (a *app) watch(ctx context.Context, service string) error {
-	subscribe := func(dir *rollcall.Directory) (*rollcall.Subscription, error) { return dir.Subscribe(service) }
-	return a.follow(ctx, fmt.Sprintf("service %q", service), subscribe, func(dir *rollcall.Directory, sub *rollcall.Subscription, snap *rollcall.Snapshot) error {
-		w := watching{a: a, dir: dir, service: service}
-		if err := w.start(snap); err != nil {
+func (a *app) watch(ctx context.Context, w watching) error {
+	subscribe := func(dir *rollcall.Directory) (*rollcall.Subscription, error) { return dir.Subscribe(w.service) }
+	return a.follow(ctx, fmt.Sprintf("service %q", w.service), subscribe, func(dir *rollcall.Directory, sub *rollcall.Subscription, snap *rollcall.Snapshot) error {
+		w.dir = dir
+		if err := w.start(ctx, snap); err != nil {
 			return err
 		}
 		for {
@@ -108,17 +120,30 @@ type watching struct {
 	a        *app
 	dir      *rollcall.Directory
 	service  string
-	id, addr int // widths of the columns so far
+	find     edit.Finder  // what is to be there, to begin with; nil: anything
+	filter   changeFilter // what it shows; nil: everything
+	id, addr int          // widths of the columns so far
 }
 
-func (w *watching) start(snap *rollcall.Snapshot) error {
+// events returns the changes from old to snap that it shows.
+func (w *watching) events(old, snap *rollcall.Snapshot) []inventory.Event {
+	return slices.DeleteFunc(inventory.Events(old, snap, inventory.Under(w.service)), func(e inventory.Event) bool { return !w.shows(e.Change) })
+}
+
+func (w *watching) shows(c rollcall.Change) bool { return w.filter == nil || w.filter(c) }
+
+func (w *watching) start(ctx context.Context, snap *rollcall.Snapshot) error {
 	if w.a.json() {
-		if err := w.a.printLine(newInstanceList(w.service, snap)); err != nil {
+		list := newInstanceList(w.service, snap)
+		list.Instances = slices.DeleteFunc(list.Instances, func(i inventory.Instance) bool {
+			return !w.shows(rollcall.Change{Key: i.Key, New: snap.Instance(i.Key)})
+		})
+		if err := w.a.printLine(list); err != nil {
 			return err
 		}
 	} else {
-		w.a.say("following %q from revision %d; endpoints now: %d", w.service, snap.Revision(), snap.Len())
-		events := inventory.Events(nil, snap, inventory.Under(w.service))
+		events := w.events(nil, snap)
+		w.a.say("following %q from revision %d; endpoints now: %d", w.service, snap.Revision(), len(events))
 		for i := range events {
 			events[i].Sign = "=" // it has been there
 		}
@@ -127,14 +152,30 @@ func (w *watching) start(snap *rollcall.Snapshot) error {
 		}
 	}
 	w.notices(&rollcall.Snapshot{}, snap)
+	if snap.Staleness() == nil {
+		w.sayMissing(ctx, snap)
+	}
 	return nil
+}
+
+// sayMissing tells what is not there yet, and may be misspelt.
+func (w *watching) sayMissing(ctx context.Context, snap *rollcall.Snapshot) {
+	if snap.Len()+len(snap.Invalid()) == 0 {
+		w.a.sayLike(ctx, w.dir.Client(), w.service)
+		return
+	}
+	if w.find != nil {
+		if _, err := w.find(snap); err != nil {
+			w.a.say("%s", plain(notFound(ctx, w.dir.Client(), err)))
+		}
+	}
 }
 
 func (w *watching) step(ctx context.Context, old, snap *rollcall.Snapshot) error {
 	if snap.NewEpoch(old) {
 		w.a.say("etcd lost its data or was restored from a backup; following its new content from revision %d", snap.Revision())
 	}
-	events := inventory.Events(old, snap, inventory.Under(w.service))
+	events := w.events(old, snap)
 	asking, cancel := context.WithTimeout(ctx, reasonTimeout)
 	inventory.Explain(asking, w.dir, events)
 	cancel()
@@ -193,7 +234,7 @@ func (w *watching) notices(old, snap *rollcall.Snapshot) {
 		known[r.Key] = r.ModRevision
 	}
 	for _, r := range snap.Invalid() {
-		if known[r.Key] != r.ModRevision {
+		if known[r.Key] != r.ModRevision && w.shows(rollcall.Change{Key: r.Key}) {
 			w.a.say("invalid %q: %v", r.Key, r.Cause)
 		}
 	}
