@@ -100,7 +100,8 @@ func (r *Registrar) registerLocked(g *Registration) error {
 	if old := r.regs[g.key]; old != nil && !old.desired.removed {
 		return inputError("key", g.key, "this registrar has registered it already")
 	} else if old != nil {
-		g.observed.revision = old.observed.revision // the key as it is now is not news
+		g.observed.revision = old.observed.revision                     // the key as it is now is not news
+		g.observed.unconfirmed = slices.Clone(old.observed.unconfirmed) // which may still happen, a mark among them
 		r.finishLocked(old, nil)
 	}
 	if v, ok := r.edits[g.key]; ok {
