@@ -35,7 +35,7 @@ type historyQuery struct {
 	service string
 	names   []string // of endpoints; none: see which
 	which   selection
-	shows   changeFilter // nil: everything
+	filter  changeFilter // the events that it shows; nil: all
 }
 
 func newHistory(a *app) *cobra.Command {
@@ -62,7 +62,7 @@ func newHistory(a *app) *cobra.Command {
 			if q.service, err = checkNames(args[0], q.names); err != nil {
 				return err
 			}
-			if q.shows, err = which.changes(q.service, q.names); err != nil {
+			if q.filter, err = which.changes(q.service, q.names); err != nil {
 				return err
 			}
 			f.asked = cmd.Flags().Changed("admin")
@@ -76,7 +76,7 @@ func newHistory(a *app) *cobra.Command {
 	cmd.Flags().DurationVar(&f.since, "since", 0, "leave out what is known to have happened longer ago")
 	cmd.Flags().Int64Var(&f.revision, "revision", 0, "begin with this revision (default: as far back as etcd remembers)")
 	cmd.Flags().DurationVar(&f.timeout, "timeout", time.Minute, "time within which etcd must have told its history")
-	cmd.Flags().StringVar(&f.admin, "admin", defaultAdminAddr, `a rollcall serve or dev on that etcd, for times; "" for none`)
+	cmd.Flags().StringVar(&f.admin, "admin", defaultAdminAddr, `rollcall serve or dev on the same etcd, for times; none: ""`)
 	return cmd
 }
 
@@ -156,7 +156,7 @@ func (q historyQuery) known(ctx context.Context, dir *rollcall.Directory, h *rol
 		return slices.ContainsFunc(h.Events, func(e rollcall.HistoryEvent) bool { return to(e.Change) })
 	}
 	names := slices.DeleteFunc(slices.Clone(q.names), func(name string) bool { return happened(ofNames(q.service, []string{name})) })
-	if len(names) == 0 && (q.shows == nil || happened(q.shows)) {
+	if len(names) == 0 && (q.filter == nil || happened(q.filter)) {
 		return nil
 	}
 	find, err := q.which.finder(names)
@@ -227,7 +227,7 @@ func datedEvents(h *rollcall.History, points []timeline.Point, now time.Time, q 
 	limit := now.Add(-q.since)
 	for i, span := range timeline.Spans(h.Events, points, now) {
 		switch {
-		case q.shows != nil && !q.shows(h.Events[i].Change):
+		case !q.filter.matches(h.Events[i].Change):
 			continue
 		case q.since > 0 && !span.Before.IsZero() && span.Before.Before(limit):
 			continue

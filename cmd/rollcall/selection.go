@@ -97,6 +97,9 @@ func (s *selection) selector() (rollcall.Selector, error) {
 // changeFilter reports whether a change is of an endpoint that a command is about, before or after it.
 type changeFilter func(rollcall.Change) bool
 
+// matches is the filter's answer; with a nil filter, true.
+func (f changeFilter) matches(c rollcall.Change) bool { return f == nil || f(c) }
+
 // changes returns which changes are of endpoints that are named, by their ids or addresses, or selected; nil: neither
 // names nor a selector was given.
 func (s *selection) changes(service string, names []string) (changeFilter, error) {
@@ -144,6 +147,20 @@ func foundRows(ctx context.Context, client *clientv3.Client, snap *rollcall.Snap
 		found[k.Key] = true
 	}
 	return slices.DeleteFunc(rows, func(i inventory.Instance) bool { return !found[i.Key] }), nil
+}
+
+// sayMissing tells what is not there, and may be misspelt: the service, or what find looks for in it; nil: nothing.
+func (a *app) sayMissing(ctx context.Context, client *clientv3.Client, snap *rollcall.Snapshot, find edit.Finder) {
+	if snap.Len()+len(snap.Invalid()) == 0 {
+		a.sayLike(ctx, client, snap.Service())
+		return
+	}
+	if find == nil {
+		return
+	}
+	if _, err := find(snap); err != nil {
+		a.say("%s", plain(notFound(ctx, client, err)))
+	}
 }
 
 // selectorHint tells of several values, or fields, that were given as one.

@@ -145,6 +145,39 @@ func TestWatchOfEndpoints(t *testing.T) {
 	}
 }
 
+// wait counts some endpoints alone.
+func TestWaitForEndpoints(t *testing.T) {
+	server := freshEtcd(t)
+	client := etcdClient(t, server.Endpoint())
+	put1(t, client, "shop/a", `{"Addr":"10.0.0.1:80","Metadata":{"version":"v1"}}`)
+	put1(t, client, "shop/b", `{"Addr":"10.0.0.2:80","Metadata":{"version":"v2","status":"draining"}}`)
+	put1(t, client, "shop/c", `garbage`)
+	for _, row := range []struct {
+		args, want string
+		code       int
+	}{
+		{"-l version=v2", " 1 0 ", 0},
+		{"a b --count 2", " 2 1 ", 0},
+		{"10.0.0.2:80 --gone", `what is asked for of service "shop" to be gone; it has 1 key`, exitTimeout},
+		{"-l version=v2 --serving", `1 serving endpoint of what is asked for of service "shop"; it has 0`, exitTimeout},
+		{"c --gone", "it has 1 key", exitTimeout},
+		{"d --gone", `neither an id nor an address "d"`, 0},
+		{"-l version=v3", "has no endpoint with version=v3", exitTimeout},
+	} {
+		r := rollcallAt(t, server.Endpoint(), append([]string{"wait", "shop", "--timeout", "200ms"}, strings.Fields(row.args)...)...)
+		text := strings.Join(strings.Fields(r.stderr+r.stdout), " ")
+		if r.code != row.code || !strings.Contains(text, row.want) {
+			t.Errorf("wait %s: exit %d, %q; want %d, %q", row.args, r.code, text, row.code, row.want)
+		}
+	}
+	w := begin(t, []string{"ROLLCALL_ENDPOINTS=" + server.Endpoint()}, "wait", "shop", "-l", "version=v2", "--serving", "--count", "2")
+	put1(t, client, "shop/b", `{"Addr":"10.0.0.2:80","Metadata":{"version":"v2"}}`)
+	put1(t, client, "shop/d", `{"Addr":"10.0.0.4:80","Metadata":{"version":"v2"}}`)
+	if code := w.end(t); code != 0 {
+		t.Errorf("wait for two of a version: exit %d", code)
+	}
+}
+
 // Commands that go on without a service ask whether another one was meant.
 func TestLikeServices(t *testing.T) {
 	server := freshEtcd(t)

@@ -6,6 +6,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"iter"
+	"slices"
 	"strconv"
 	"time"
 
@@ -32,21 +34,29 @@ type waitFlags struct {
 	serving bool
 	gone    bool
 	timeout time.Duration
+	find    edit.Finder  // the endpoints that count, as they are now; nil: all
+	filter  changeFilter // the same, whenever they come
 }
 
 func newWait(a *app) *cobra.Command {
 	var f waitFlags
+	var which selection
 	cmd := &cobra.Command{
-		Use:   "wait SERVICE",
+		Use:   "wait SERVICE [ID|HOST:PORT]...",
 		Short: "Wait until a service has endpoints, or none",
 		Long: "wait returns as soon as SERVICE has --count endpoints or more; with --serving, as many that are\n" +
 			"not draining and whose address clients may call; with --gone, no key at all. On a terminal it\n" +
 			"says what it waits for. If that has not come after --timeout, the exit code is 6. While etcd is\n" +
-			"unreachable wait goes on; at its start etcd must answer, else the exit code is 4.",
-		Example: "  rollcall wait my-service --count 3 --serving --timeout 60s\n  rollcall wait my-service --gone --timeout 30s",
-		Args:    usageArgs(cobra.ExactArgs(1)),
+			"unreachable wait goes on; at its start etcd must answer, else the exit code is 4.\n\n" +
+			"With ids, addresses or a selector those endpoints alone count.\n" + selectorHelp,
+		Example: "  rollcall wait my-service --count 3 --serving --timeout 60s\n  rollcall wait my-service -l version=v2 --count 3 --serving\n" +
+			"  rollcall wait my-service --gone --timeout 30s",
+		Args: usageArgs(which.optionalArgs),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			service, err := rollcall.ParseService(args[0])
+			service, find, err := which.parse(args)
+			if f.find = find; err == nil {
+				f.filter, err = which.changes(service, args[1:])
+			}
 			switch {
 			case err != nil:
 				return err
@@ -60,6 +70,7 @@ func newWait(a *app) *cobra.Command {
 			return a.wait(cmd.Context(), service, f)
 		},
 	}
+	which.addFlag(cmd.Flags())
 	cmd.Flags().IntVar(&f.count, "count", 1, "how many endpoints to wait for")
 	cmd.Flags().BoolVar(&f.serving, "serving", false, "count those alone that clients send new calls to")
 	cmd.Flags().BoolVar(&f.gone, "gone", false, "wait until there is no key of the service")
@@ -73,7 +84,7 @@ func (a *app) wait(ctx context.Context, service string, f waitFlags) error {
 	subscribe := func(dir *rollcall.Directory) (*rollcall.Subscription, error) { return dir.Subscribe(service) }
 	return a.follow(ctx, fmt.Sprintf("service %q", service), subscribe, func(dir *rollcall.Directory, sub *rollcall.Subscription, snap *rollcall.Snapshot) error {
 		if f.gone && f.met(snap) {
-			a.sayLike(ctx, dir.Client(), service)
+			a.sayMissing(ctx, dir.Client(), snap, f.find)
 		}
 		told := ""
 		for !f.met(snap) {
@@ -85,8 +96,8 @@ func (a *app) wait(ctx context.Context, service string, f waitFlags) error {
 			switch {
 			case waiting.Err() != nil && ctx.Err() == nil:
 				a.say("not within %v: %s", f.timeout, f.text(service, snap))
-				if snap.Staleness() == nil && snap.Len()+len(snap.Invalid()) == 0 {
-					a.sayLike(ctx, dir.Client(), service)
+				if snap.Staleness() == nil && !f.gone {
+					a.sayMissing(ctx, dir.Client(), snap, f.find)
 				}
 				return &exitError{code: exitTimeout}
 			case err != nil:
@@ -95,7 +106,7 @@ func (a *app) wait(ctx context.Context, service string, f waitFlags) error {
 			snap = next
 		}
 		return a.printAwaited(awaited{APIVersion: apiVersion, Kind: "Wait", serviceName: nameOf(service), Revision: snap.Revision(),
-			Instances: snap.Len(), Serving: len(edit.TakingCalls(snap, nil))})
+			Instances: f.instances(snap), Serving: f.servingOf(snap)})
 	})
 }
 
@@ -105,16 +116,42 @@ func (f waitFlags) met(snap *rollcall.Snapshot) bool {
 	case snap.Staleness() != nil:
 		return false
 	case f.gone:
-		return snap.Len()+len(snap.Invalid()) == 0
+		return f.keys(snap) == 0
 	}
 	return f.counted(snap) >= f.count
 }
 
+// countOf returns how many of some instances count.
+func (f waitFlags) countOf(instances iter.Seq[*rollcall.Instance]) (n int) {
+	for inst := range instances {
+		if f.filter.matches(rollcall.Change{Key: inst.Key, New: inst}) {
+			n++
+		}
+	}
+	return n
+}
+
+func (f waitFlags) instances(snap *rollcall.Snapshot) int { return f.countOf(snap.All()) }
+
+func (f waitFlags) servingOf(snap *rollcall.Snapshot) int {
+	return f.countOf(slices.Values(edit.TakingCalls(snap, nil)))
+}
+
+func (f waitFlags) keys(snap *rollcall.Snapshot) int {
+	n := f.instances(snap)
+	for _, invalid := range snap.Invalid() {
+		if f.filter.matches(rollcall.Change{Key: invalid.Key}) {
+			n++
+		}
+	}
+	return n
+}
+
 func (f waitFlags) counted(snap *rollcall.Snapshot) int {
 	if f.serving {
-		return len(edit.TakingCalls(snap, nil))
+		return f.servingOf(snap)
 	}
-	return snap.Len()
+	return f.instances(snap)
 }
 
 // text tells what is waited for and how far it is.
@@ -123,14 +160,18 @@ func (f waitFlags) text(service string, snap *rollcall.Snapshot) string {
 	if s := snap.Staleness(); s != nil {
 		stale = ", as far as is known: " + plain(s.Cause)
 	}
+	of := fmt.Sprintf("service %q", service)
+	if f.filter != nil {
+		of = "what is asked for of " + of
+	}
 	if f.gone {
-		return fmt.Sprintf("service %q to be gone; it has %s%s", service, plural.Count(snap.Len()+len(snap.Invalid()), "key", "keys"), stale)
+		return fmt.Sprintf("%s to be gone; it has %s%s", of, plural.Count(f.keys(snap), "key", "keys"), stale)
 	}
 	what := plural.Count(f.count, "endpoint", "endpoints")
 	if f.serving {
 		what = plural.Count(f.count, "serving endpoint", "serving endpoints")
 	}
-	return fmt.Sprintf("%s of service %q; it has %d%s", what, service, f.counted(snap), stale)
+	return fmt.Sprintf("%s of %s; it has %d%s", what, of, f.counted(snap), stale)
 }
 
 func (a *app) printAwaited(w awaited) error {

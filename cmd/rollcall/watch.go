@@ -127,16 +127,14 @@ type watching struct {
 
 // events returns the changes from old to snap that it shows.
 func (w *watching) events(old, snap *rollcall.Snapshot) []inventory.Event {
-	return slices.DeleteFunc(inventory.Events(old, snap, inventory.Under(w.service)), func(e inventory.Event) bool { return !w.shows(e.Change) })
+	return slices.DeleteFunc(inventory.Events(old, snap, inventory.Under(w.service)), func(e inventory.Event) bool { return !w.filter.matches(e.Change) })
 }
-
-func (w *watching) shows(c rollcall.Change) bool { return w.filter == nil || w.filter(c) }
 
 func (w *watching) start(ctx context.Context, snap *rollcall.Snapshot) error {
 	if w.a.json() {
 		list := newInstanceList(w.service, snap)
 		list.Instances = slices.DeleteFunc(list.Instances, func(i inventory.Instance) bool {
-			return !w.shows(rollcall.Change{Key: i.Key, New: snap.Instance(i.Key)})
+			return !w.filter.matches(rollcall.Change{Key: i.Key, New: snap.Instance(i.Key)})
 		})
 		if err := w.a.printLine(list); err != nil {
 			return err
@@ -153,22 +151,9 @@ func (w *watching) start(ctx context.Context, snap *rollcall.Snapshot) error {
 	}
 	w.notices(&rollcall.Snapshot{}, snap)
 	if snap.Staleness() == nil {
-		w.sayMissing(ctx, snap)
+		w.a.sayMissing(ctx, w.dir.Client(), snap, w.find)
 	}
 	return nil
-}
-
-// sayMissing tells what is not there yet, and may be misspelt.
-func (w *watching) sayMissing(ctx context.Context, snap *rollcall.Snapshot) {
-	if snap.Len()+len(snap.Invalid()) == 0 {
-		w.a.sayLike(ctx, w.dir.Client(), w.service)
-		return
-	}
-	if w.find != nil {
-		if _, err := w.find(snap); err != nil {
-			w.a.say("%s", plain(notFound(ctx, w.dir.Client(), err)))
-		}
-	}
 }
 
 func (w *watching) step(ctx context.Context, old, snap *rollcall.Snapshot) error {
@@ -234,7 +219,7 @@ func (w *watching) notices(old, snap *rollcall.Snapshot) {
 		known[r.Key] = r.ModRevision
 	}
 	for _, r := range snap.Invalid() {
-		if known[r.Key] != r.ModRevision && w.shows(rollcall.Change{Key: r.Key}) {
+		if known[r.Key] != r.ModRevision && w.filter.matches(rollcall.Change{Key: r.Key}) {
 			w.a.say("invalid %q: %v", r.Key, r.Cause)
 		}
 	}
