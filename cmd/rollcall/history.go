@@ -59,10 +59,7 @@ func newHistory(a *app) *cobra.Command {
 		Args: usageArgs(which.optionalArgs),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			q.names = args[1:]
-			if q.service, err = checkNames(args[0], q.names); err != nil {
-				return err
-			}
-			if q.filter, err = which.changes(q.service, q.names); err != nil {
+			if q.service, _, q.filter, err = which.parseChanges(args); err != nil {
 				return err
 			}
 			f.asked = cmd.Flags().Changed("admin")

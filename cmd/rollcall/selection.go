@@ -113,6 +113,14 @@ func (s *selection) changes(service string, names []string) (changeFilter, error
 	return nil, nil
 }
 
+// parseChanges is parse for a command that follows the endpoints: filter is which changes are of them.
+func (s *selection) parseChanges(args []string) (service string, find edit.Finder, filter changeFilter, err error) {
+	if service, find, err = s.parse(args); err == nil {
+		filter, err = s.changes(service, args[1:])
+	}
+	return service, find, filter, err
+}
+
 func ofInstances(match func(*rollcall.Instance) bool) changeFilter {
 	return func(c rollcall.Change) bool { return c.Old != nil && match(c.Old) || c.New != nil && match(c.New) }
 }

@@ -27,7 +27,7 @@ func fillZones(t *testing.T, client *clientv3.Client) {
 	put1(t, client, "shop/c", "garbage")                                          // 9
 }
 
-// history shows what happened to some endpoints, be they gone, and says when there are none.
+// A history of some endpoints has those that are gone; a name that nothing in it has is an error.
 func TestHistoryOfEndpoints(t *testing.T) {
 	server := freshEtcd(t)
 	client := etcdClient(t, server.Endpoint())

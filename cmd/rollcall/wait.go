@@ -53,10 +53,8 @@ func newWait(a *app) *cobra.Command {
 			"  rollcall wait my-service --gone --timeout 30s",
 		Args: usageArgs(which.optionalArgs),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			service, find, err := which.parse(args)
-			if f.find = find; err == nil {
-				f.filter, err = which.changes(service, args[1:])
-			}
+			service, find, filter, err := which.parseChanges(args)
+			f.find, f.filter = find, filter
 			switch {
 			case err != nil:
 				return err

@@ -38,11 +38,7 @@ func newWatch(a *app) *cobra.Command {
 		Example: "  rollcall watch my-service\n  rollcall watch my-service blue-1\n  rollcall watch my-service -l zone=eu-1\n  rollcall watch my-service -o json | jq -r 'select(.type == \"PUT\").instance.addr'",
 		Args:    usageArgs(which.optionalArgs),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			service, find, err := which.parse(args)
-			if err != nil {
-				return err
-			}
-			filter, err := which.changes(service, args[1:])
+			service, find, filter, err := which.parseChanges(args)
 			if err != nil {
 				return err
 			}
