@@ -26,7 +26,8 @@ type Delivery[T any] struct {
 	seen   int           // topic.changes when it was
 	news   bool          // something has changed since it was looked at
 	closed bool          // nothing more is delivered
-	ended  chan struct{} // closed when the delivery that is due or under way has ended; nil: none
+	busy   bool          // a delivery is due or under way
+	done   chan struct{} // closed when it has ended; nil: nobody waits for that
 	later  *time.Timer   // of the delivery that is to wait; nil: none
 	lag
 }
@@ -48,10 +49,10 @@ func (t *Topic[T]) Deliver(deliver func(*T, error)) *Delivery[T] {
 func (d *Delivery[T]) Close() (last bool) {
 	last = d.topic.unsubscribe(d.element)
 	d.topic.mu.Lock()
-	ended := d.ended
+	done := d.doneLocked()
 	d.topic.mu.Unlock()
-	if ended != nil {
-		Await([]<-chan struct{}{ended})
+	if done != nil {
+		Await([]<-chan struct{}{done})
 	}
 	return last
 }
@@ -65,8 +66,8 @@ func (d *Delivery[T]) closeLocked() {
 
 func (d *Delivery[T]) wakeLocked(received time.Time) {
 	d.noteLocked(received)
-	if d.news = true; d.ended == nil && d.later == nil && !d.closed {
-		d.ended = make(chan struct{})
+	if d.news = true; !d.busy && d.later == nil && !d.closed {
+		d.busy = true
 		d.topic.due = append(d.topic.due, d)
 		d.topic.startLocked()
 	}
@@ -80,9 +81,25 @@ func (d *Delivery[T]) resume() {
 	d.wakeLocked(time.Time{})
 }
 
+// doneLocked returns what closes when the delivery that is due or under way has ended, nil where there is
+// none.
+func (d *Delivery[T]) doneLocked() <-chan struct{} {
+	if d.busy && d.done == nil {
+		d.done = make(chan struct{})
+	}
+	return d.done
+}
+
+// restLocked notes that a delivery has ended.
+func (d *Delivery[T]) restLocked() {
+	if d.busy = false; d.done != nil {
+		close(d.done)
+		d.done = nil
+	}
+}
+
 // run delivers what is due.
-func (d *Delivery[T]) run(ended chan<- struct{}) {
-	defer close(ended)
+func (d *Delivery[T]) run() {
 	for d.next(d.unreported()) {
 	}
 }
@@ -109,13 +126,14 @@ func (d *Delivery[T]) next(why error) bool {
 		t.mu.Unlock()
 		return true
 	case d.closed, !fresh && (value != nil || why == nil):
-		d.ended = nil
+		d.restLocked()
 		t.mu.Unlock()
 		return false
 	case fresh:
 		why = nil
 		if wait := time.Until(d.throttle.Due(changes, t.changedAt)); wait > 0 {
-			d.ended, d.later = nil, time.AfterFunc(wait, d.resume)
+			d.later = time.AfterFunc(wait, d.resume)
+			d.restLocked()
 			t.mu.Unlock()
 			return false
 		}

@@ -227,8 +227,8 @@ func (t *Topic[T]) Close(reason error) (ended []<-chan struct{}) {
 		if t.closed == nil {
 			s.closeLocked()
 		}
-		if d, ok := s.(*Delivery[T]); ok && d.ended != nil {
-			ended = append(ended, d.ended)
+		if d, ok := s.(*Delivery[T]); ok && d.busy {
+			ended = append(ended, d.doneLocked())
 		}
 	}
 	t.closed = cmp.Or(t.closed, reason)
@@ -280,9 +280,8 @@ func (t *Topic[T]) deliverDue() {
 			t.due = nil
 		}
 		t.startLocked()
-		ended := d.ended
 		t.mu.Unlock()
-		d.run(ended)
+		d.run()
 		t.mu.Lock()
 	}
 	t.mu.Unlock()
