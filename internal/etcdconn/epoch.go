@@ -73,9 +73,9 @@ func (m *Monitor) ObserveRevision(revision int64, epoch int) {
 	}
 }
 
-// ObserveMessage takes in the header of a message on the watch stream of a generation. It comes from one
+// observeMessage takes in the header of a message on the watch stream of a generation. It comes from one
 // member and is not linearizable: a revision below the floor is only a hint.
-func (m *Monitor) ObserveMessage(generation uint64, header *pb.ResponseHeader) {
+func (m *Monitor) observeMessage(generation uint64, header *pb.ResponseHeader) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if generation == m.watches.Generation() {

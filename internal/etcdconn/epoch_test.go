@@ -119,7 +119,7 @@ func TestHint(t *testing.T) {
 			if lost {
 				e.store.Wipe()
 			}
-			e.monitor.ObserveMessage(e.generation(), &etcdserverpb.ResponseHeader{ClusterId: fakeetcd.ClusterID, Revision: 3})
+			e.monitor.observeMessage(e.generation(), &etcdserverpb.ResponseHeader{ClusterId: fakeetcd.ClusterID, Revision: 3})
 			sleep(2)
 			want := 1
 			if lost {

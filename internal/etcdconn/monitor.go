@@ -92,8 +92,10 @@ type Floor struct {
 
 // New returns a Monitor, which does nothing until Start.
 func New(opts Options) *Monitor {
-	return &Monitor{opts: opts, watches: etcdkv.NewWatches(opts.Client), wake: make(chan struct{}, 1), status: Status{Epoch: 1},
+	m := &Monitor{opts: opts, wake: make(chan struct{}, 1), status: Status{Epoch: 1},
 		changed: make(chan struct{}), recovered: make(chan struct{}), checked: make(chan struct{}), conn: connectivity.Idle}
+	m.watches = etcdkv.NewWatches(opts.Client, m.observeMessage)
+	return m
 }
 
 // Watch watches a range on the watch stream, from a revision on.

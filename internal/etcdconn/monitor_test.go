@@ -240,7 +240,7 @@ func TestSilentStream(t *testing.T) {
 		sleep(11) // the first probe also finds out whether there is a proxy
 		before := e.conn.Calls(fakeetcd.Watch)
 		for range 5 {
-			e.monitor.ObserveMessage(stream, &etcdserverpb.ResponseHeader{})
+			e.monitor.observeMessage(stream, &etcdserverpb.ResponseHeader{})
 			sleep(9)
 		}
 		if n := e.conn.Calls(fakeetcd.Watch); n != before {
@@ -462,7 +462,7 @@ func TestMonitorStartsAgain(t *testing.T) {
 		sleep(3600)
 		e.start()
 		before := e.conn.Calls(fakeetcd.Watch)
-		e.monitor.ObserveMessage(e.generation(), &etcdserverpb.ResponseHeader{})
+		e.monitor.observeMessage(e.generation(), &etcdserverpb.ResponseHeader{})
 		sleep(9)
 		if n := e.conn.Calls(fakeetcd.Watch); n != before {
 			e.Errorf("%d probes right after the start", n-before)

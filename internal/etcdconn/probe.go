@@ -105,7 +105,9 @@ func (m *Monitor) probeStream(ctx context.Context) error {
 	resp, err := probe.First(pctx)
 	switch {
 	case err == nil || etcdkv.IsAnswer(err) && (m.proven(probe.Generation()) || !etcdkv.TokenRefused(err)):
-		m.ObserveMessage(probe.Generation(), resp.Header)
+		if err != nil { // a refusal is a message as well
+			m.observeMessage(probe.Generation(), resp.Header)
+		}
 		if err == nil && m.proxied(pctx, key, resp.Header.GetRevision()) {
 			m.verifyAll()
 		}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -29,18 +30,22 @@ var (
 // The scenarios services, restart and burst of module bench show what that saves beside clientv3's
 // watches.
 type Watches struct {
-	client *clientv3.Client
+	client     *clientv3.Client
+	observe    func(generation uint64, header *pb.ResponseHeader)
+	generation atomic.Uint64 // of the stream; grows when one is replaced
 
-	mu         sync.Mutex
-	generation uint64       // of the stream; grows when one is replaced
-	stream     *watchStream // nil: none is open
-	notBefore  time.Time    // when the next may be opened, after one that broke
-	users      int          // watches that were not closed, and those who hold the stream
-	held       bool         // by somebody, once
+	mu        sync.Mutex
+	stream    *watchStream // nil: none is open
+	notBefore time.Time    // when the next may be opened, after one that broke
+	users     int          // watches that were not closed, and those who hold the stream
+	held      bool         // by somebody, once
 }
 
-// NewWatches returns the watches of a client.
-func NewWatches(client *clientv3.Client) *Watches { return &Watches{client: client} }
+// NewWatches returns the watches of a client. Observe is called with the header of each message that
+// does not end a watch, before who watches is woken, and with the generation of its stream.
+func NewWatches(client *clientv3.Client, observe func(generation uint64, header *pb.ResponseHeader)) *Watches {
+	return &Watches{client: client, observe: observe}
+}
 
 // Open watches a range from a revision on, 0 for from now on, and waits for nothing.
 func (all *Watches) Open(keys KeyRange, revision int64) *Watch {
@@ -89,20 +94,15 @@ func (all *Watches) release() {
 }
 
 // Generation returns that of the stream, which a watch has that is opened next.
-func (all *Watches) Generation() uint64 {
-	all.mu.Lock()
-	defer all.mu.Unlock()
-	return all.generation
-}
+func (all *Watches) Generation() uint64 { return all.generation.Load() }
 
 // Replace gives up the stream, if it is of that generation, and ends its watches.
 func (all *Watches) Replace(generation uint64) {
 	all.mu.Lock()
 	defer all.mu.Unlock()
-	if all.generation != generation {
+	if !all.generation.CompareAndSwap(generation, generation+1) {
 		return
 	}
-	all.generation++
 	if all.stream != nil {
 		all.stream.endLocked(ErrStreamReplaced)
 	}
@@ -117,10 +117,12 @@ type Watch struct {
 	closed   bool
 
 	// Guarded by Watches.mu.
-	id     int64 // that was asked for, then the server's
-	ended  bool  // nothing more comes
-	queue  []WatchResponse
+	id     int64              // that was asked for, then the server's
+	ended  bool               // nothing more comes
 	cancel context.CancelFunc // where the client's own Watcher serves it
+
+	mu    sync.Mutex // taken after Watches.mu; else who takes would wait for who receives: see the scenario restart of module bench
+	queue []WatchResponse
 }
 
 // WatchResponse is a message of a watch.
@@ -140,8 +142,8 @@ func (w *Watch) Ready() <-chan struct{} { return w.ready }
 
 // Take returns what has arrived since it was called last.
 func (w *Watch) Take() []WatchResponse {
-	w.stream.all.mu.Lock()
-	defer w.stream.all.mu.Unlock()
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	queue := w.queue
 	w.queue = nil
 	return queue
@@ -182,8 +184,10 @@ func (w *Watch) Close() {
 	all.release()
 }
 
-func (w *Watch) pushLocked(resp WatchResponse) {
+func (w *Watch) push(resp WatchResponse) {
+	w.mu.Lock()
 	w.queue = append(w.queue, resp)
+	w.mu.Unlock()
 	backoff.Wake(w.ready)
 }
 

@@ -23,6 +23,9 @@ import (
 	"github.com/rollcall-grpc/rollcall/internal/test/fakeetcd"
 )
 
+// ignore observes nothing.
+func ignore(uint64, *etcdserverpb.ResponseHeader) {}
+
 // watching runs a test on watches by a stream, and on watches by a client's own Watcher.
 func watching(t *testing.T, test func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn, all *Watches)) {
 	for _, own := range []bool{false, true} {
@@ -31,7 +34,7 @@ func watching(t *testing.T, test func(t *testing.T, store *fakeetcd.Store, conn 
 				if own {
 					conn.Client.Watcher = struct{ clientv3.Watcher }{conn.Client.Watcher}
 				}
-				all := NewWatches(conn.Client)
+				all := NewWatches(conn.Client, ignore)
 				test(t, store, conn, all)
 				synctest.Wait()
 				if all.stream != nil || conn.Watches() > 0 {
@@ -216,10 +219,31 @@ func TestWatchStreamEnds(t *testing.T) {
 	})
 }
 
+// The headers of messages are observed, before who watches hears of them, but for those that end a watch.
+func TestWatchesObserve(t *testing.T) {
+	watching(t, func(t *testing.T, store *fakeetcd.Store, _ *fakeetcd.Conn, all *Watches) {
+		var observed []string
+		all.observe = func(generation uint64, header *etcdserverpb.ResponseHeader) {
+			observed = append(observed, fmt.Sprintf("%d@%d", generation, header.Revision))
+		}
+		w := all.Open(SingleKey("a"), 0)
+		expect(t, "opened", tell(w), "created")
+		store.Put("a", "")
+		store.Put("a", "")
+		expect(t, "changed", tell(w), "a@2 a@3")
+		w.Close()
+		store.Compact(3)
+		refused := all.Open(SingleKey("a"), 1)
+		expect(t, "compacted", tell(refused), "created "+rpctypes.ErrCompacted.Error())
+		refused.Close()
+		expect(t, "observed", strings.Join(observed, " "), "0@1 0@2 0@3 0@3")
+	})
+}
+
 // Streams that bring nothing are opened with pauses, however many watches ask for one.
 func TestWatchStreamsFailingToOpen(t *testing.T) {
 	bubble(t, func(t *testing.T, _ *fakeetcd.Store, conn *fakeetcd.Conn) {
-		all := NewWatches(conn.Client)
+		all := NewWatches(conn.Client, ignore)
 		conn.Fail(fakeetcd.WatchStream, rpctypes.ErrGRPCUnhealthy)
 		const seconds = 5
 		ctx, cancel := context.WithTimeout(t.Context(), seconds*time.Second)
@@ -315,7 +339,7 @@ func onServer(t *testing.T, test func(all *Watches, s *server, sent func() strin
 		s := &server{sent: make(chan *etcdserverpb.WatchRequest, 100), says: make(chan *etcdserverpb.WatchResponse)}
 		client := clientv3.NewCtxClient(ctx)
 		client.Watcher = serverWatcher{nil, s}
-		test(NewWatches(client), s, func() string {
+		test(NewWatches(client, ignore), s, func() string {
 			synctest.Wait()
 			var said []string
 			for len(s.sent) > 0 {
@@ -423,7 +447,7 @@ func TestHoldLogsIn(t *testing.T) {
 		t.Run("password "+password, func(t *testing.T) {
 			bubble(t, func(t *testing.T, _ *fakeetcd.Store, conn *fakeetcd.Conn) {
 				conn.Client.Username, conn.Client.Password = "user", password
-				all := NewWatches(conn.Client)
+				all := NewWatches(conn.Client, ignore)
 				release := all.Hold()
 				synctest.Wait()
 				held := all.stream

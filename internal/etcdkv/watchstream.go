@@ -53,7 +53,7 @@ type watchStream struct {
 }
 
 func newWatchStream(all *Watches) *watchStream {
-	s := &watchStream{all: all, generation: all.generation, wake: make(chan struct{}, 1), created: make(map[int64]*Watch)}
+	s := &watchStream{all: all, generation: all.generation.Load(), wake: make(chan struct{}, 1), created: make(map[int64]*Watch)}
 	s.ctx, s.cancel = context.WithCancel(clientv3.WithRequireLeader(all.client.Ctx()))
 	if remote := watchClient(all.client); remote != nil {
 		wait := time.Until(all.notBefore)
@@ -108,7 +108,7 @@ func (s *watchStream) finishLocked(w *Watch) {
 // failLocked ends a watch that etcd has ended, unless nobody wants it any more.
 func (s *watchStream) failLocked(w *Watch, header *pb.ResponseHeader, err error) {
 	if !w.ended {
-		w.pushLocked(WatchResponse{Header: header, Err: err})
+		w.push(WatchResponse{Header: header, Err: err})
 		s.finishLocked(w)
 	}
 }
@@ -153,9 +153,11 @@ func (s *watchStream) run(remote pb.WatchClient, wait time.Duration) {
 
 func (s *watchStream) send(stream pb.Watch_WatchClient) {
 	for {
-		for req := s.next(); req != nil; req = s.next() {
-			if stream.Send(req) != nil {
-				return // Recv tells why
+		for reqs := s.next(); len(reqs) > 0; reqs = s.next() {
+			for _, req := range reqs {
+				if stream.Send(req) != nil {
+					return // Recv tells why
+				}
 			}
 		}
 		select {
@@ -166,25 +168,24 @@ func (s *watchStream) send(stream pb.Watch_WatchClient) {
 	}
 }
 
-// next returns what is to be sent, nil for nothing now.
-func (s *watchStream) next() *pb.WatchRequest {
+// next returns what is to be sent now.
+func (s *watchStream) next() (reqs []*pb.WatchRequest) {
 	s.all.mu.Lock()
 	defer s.all.mu.Unlock()
-	if last := len(s.closed) - 1; last >= 0 {
-		id := s.closed[last]
-		s.closed = s.closed[:last]
-		return &pb.WatchRequest{RequestUnion: &pb.WatchRequest_CancelRequest{CancelRequest: &pb.WatchCancelRequest{WatchId: id}}}
+	for _, id := range s.closed {
+		reqs = append(reqs, &pb.WatchRequest{RequestUnion: &pb.WatchRequest_CancelRequest{CancelRequest: &pb.WatchCancelRequest{WatchId: id}}})
 	}
-	if len(s.unsent) == 0 || len(s.unanswered) > 0 && !s.ordered {
-		return nil
+	s.closed = nil
+	for len(s.unsent) > 0 && (s.ordered || len(s.unanswered) == 0) {
+		w := s.unsent[0]
+		s.unsent, s.unanswered = s.unsent[1:], append(s.unanswered, w)
+		s.lastID++
+		w.id = s.lastID
+		reqs = append(reqs, &pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: &pb.WatchCreateRequest{
+			Key: []byte(w.keys.Key), RangeEnd: []byte(w.keys.End), StartRevision: w.revision, WatchId: w.id,
+			ProgressNotify: true, Fragment: true}}})
 	}
-	w := s.unsent[0]
-	s.unsent, s.unanswered = s.unsent[1:], append(s.unanswered, w)
-	s.lastID++
-	w.id = s.lastID
-	return &pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: &pb.WatchCreateRequest{
-		Key: []byte(w.keys.Key), RangeEnd: []byte(w.keys.End), StartRevision: w.revision, WatchId: w.id,
-		ProgressNotify: true, Fragment: true}}}
+	return reqs
 }
 
 func (s *watchStream) receive(stream pb.Watch_WatchClient) error {
@@ -192,6 +193,9 @@ func (s *watchStream) receive(stream pb.Watch_WatchClient) error {
 		resp, err := stream.Recv()
 		if err != nil {
 			return err
+		}
+		if !resp.Canceled {
+			s.all.observe(s.generation, resp.Header)
 		}
 		s.all.mu.Lock()
 		s.takeLocked(resp)
@@ -218,7 +222,7 @@ func (s *watchStream) takeLocked(resp *pb.WatchResponse) {
 		s.cancelLocked(w)
 		s.failLocked(w, resp.Header, cancelCause(resp.CompactRevision, resp.CancelReason))
 	default:
-		w.pushLocked(WatchResponse{Header: resp.Header, Events: resp.Events})
+		w.push(WatchResponse{Header: resp.Header, Events: resp.Events})
 	}
 }
 
@@ -239,7 +243,7 @@ func (s *watchStream) takeAnswerLocked(resp *pb.WatchResponse) {
 		s.ordered = resp.WatchId == w.id
 		w.id = resp.WatchId
 		s.created[w.id] = w
-		w.pushLocked(WatchResponse{Header: resp.Header, Created: true})
+		w.push(WatchResponse{Header: resp.Header, Created: true})
 	}
 	if len(s.unsent) > 0 {
 		backoff.Wake(s.wake)
@@ -270,9 +274,10 @@ func (s *watchStream) adoptLocked(w *Watch) {
 			if err = Typed(resp.Err()); err != nil {
 				break
 			}
+			s.all.observe(s.generation, resp.Header)
 			s.all.mu.Lock()
 			if !w.ended {
-				w.pushLocked(WatchResponse{Header: resp.Header, Events: resp.Events, Created: resp.Created})
+				w.push(WatchResponse{Header: resp.Header, Events: resp.Events, Created: resp.Created})
 			}
 			s.all.mu.Unlock()
 		}

@@ -52,9 +52,10 @@ type Reflector struct {
 	opened      time.Time        // when etcd confirmed the watch; zero: it has not
 	askedDuring *etcdconn.Outage // the last outage in which a member without a leader was asked
 	throttle    throttle.Throttle
-	applied     time.Time // when events last were
-	checked     time.Time // when a check was last begun
-	nextCheck   time.Time // when everything is to be compared again
+	timer       *time.Timer // of what a watch does at its time
+	applied     time.Time   // when events last were
+	checked     time.Time   // when a check was last begun
+	nextCheck   time.Time   // when everything is to be compared again
 
 	mu       sync.Mutex
 	answered time.Time // last answer to a list, or the start
@@ -88,6 +89,8 @@ func (r *Reflector) run(ctx context.Context) {
 	defer r.giveUpTurn()
 	defer r.monitor.HoldStream()()
 	r.nextCheck = time.Now().Add(r.checkPause())
+	r.timer = time.NewTimer(backoff.Never)
+	defer r.timer.Stop()
 	status, _ := r.monitor.Status()
 	r.epoch = status.Epoch
 	for r.awaitConnection(ctx) == nil {

@@ -70,21 +70,19 @@ func (r *Reflector) watch(ctx context.Context) error {
 	if err := r.heedStatus(s); err != nil {
 		return err
 	}
-	timer := time.NewTimer(backoff.Never)
-	defer timer.Stop()
 	for {
 		due := r.nextCheck
 		if r.unpublished > 0 {
 			due = backoff.Earlier(due, r.publishDue())
 		}
-		timer.Reset(max(time.Until(due), 1)) // go1.26 may crash on one of the past, in synctest with -race
+		r.timer.Reset(max(time.Until(due), 1)) // go1.26 may crash on one of the past, in synctest with -race
 		var err error
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-s.watch.Ready():
 			err = r.receive(s)
-		case <-timer.C:
+		case <-r.timer.C:
 			r.publishIfDue()
 			r.checkIfDue(s)
 		case <-s.changed:
@@ -123,7 +121,6 @@ func (r *Reflector) take(s *session, resp etcdkv.WatchResponse) error {
 		}
 		return r.errorOf("watch", err)
 	}
-	r.monitor.ObserveMessage(s.watch.Generation(), resp.Header)
 	switch {
 	case resp.Created:
 		s.created, r.opened = true, time.Now()
