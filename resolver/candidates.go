@@ -53,11 +53,16 @@ func (c *candidates) follow(snap *rollcall.Snapshot) (d disallowedChanges) {
 	if c.snap == nil || c.fallback || len(snap.Retained()) > 0 {
 		return c.replace(snap)
 	}
+	changes := snap.Diff(c.snap)
+	c.snap = snap
+	if len(changes) == 0 { // it is only stale, or no longer
+		return d
+	}
 	c.selection.buildIndex()
 	var touched []string
-	for _, change := range snap.Diff(c.snap) {
+	for _, change := range changes {
 		_, was := c.disallowed[change.Key]
-		if change.Old != nil && c.remove(change.Old) {
+		if change.Old != nil && c.remove(change.Old, change.New) {
 			touched = append(touched, change.Old.Addr)
 		}
 		if change.New != nil && c.add(change.New) {
@@ -73,7 +78,6 @@ func (c *candidates) follow(snap *rollcall.Snapshot) (d disallowedChanges) {
 	for _, addr := range touched {
 		c.elect(addr)
 	}
-	c.snap = snap
 	if len(c.selection.instances) == 0 && len(c.several) > 0 { // all are draining
 		c.replace(snap)
 	} else {
@@ -134,13 +138,19 @@ func (c *candidates) add(inst *rollcall.Instance) bool {
 	return true
 }
 
-// remove takes out an instance, and reports whether its address needs an election.
-func (c *candidates) remove(inst *rollcall.Instance) bool {
+// remove takes out an instance, in whose place next comes, and reports whether its address needs an
+// election.
+func (c *candidates) remove(inst, next *rollcall.Instance) bool {
 	if !c.selector.Matches(inst) {
 		return false
 	}
 	if _, ok := c.disallowed[inst.Key]; ok {
 		delete(c.disallowed, inst.Key)
+		return false
+	}
+	if _, ok := c.several[inst.Addr]; !ok && (next == nil || next.Addr != inst.Addr) { // nearly always; see the scenario restart of module bench
+		c.selection.set(inst.Addr, nil)
+		c.version++
 		return false
 	}
 	c.several[inst.Addr] = slices.DeleteFunc(c.at(inst.Addr), func(i *rollcall.Instance) bool { return i.Key == inst.Key })
