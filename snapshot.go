@@ -5,7 +5,6 @@ package rollcall
 
 import (
 	"iter"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -211,17 +210,22 @@ func decodeEvent(ev *clientv3.Event, prefix string) entry {
 	return decodeEntry(ev.Kv, prefix)
 }
 
-// next returns the snapshot after changes by key, live and at the given revision. Its
-// instances are in preallocated where that is large enough, which is then no longer the
+// update is what an event has made of a key.
+type update struct {
+	key string
+	entry
+}
+
+// next returns the snapshot after updates of different keys, sorted by key, live and at the given
+// revision. Its instances are in preallocated where that is large enough, which is then no longer the
 // caller's.
-func (s *Snapshot) next(changes map[string]entry, revision int64, preallocated []*Instance) *Snapshot {
-	keys := slices.Sorted(maps.Keys(changes))
+func (s *Snapshot) next(updates []update, revision int64, preallocated []*Instance) *Snapshot {
 	n := *s
 	n.revision = max(revision, s.revision)
 	n.stale, n.retained = nil, nil
-	n.instances = merge(s.instances, keys, func(key string) *Instance { return changes[key].instance }, preallocated)
-	n.invalid = merge(s.invalid, keys, func(key string) *Invalid { return changes[key].invalid }, nil)
-	n.configs = merge(s.configs, keys, func(key string) *ServiceConfig { return changes[key].config }, nil)
+	n.instances = merge(s.instances, updates, func(e entry) *Instance { return e.instance }, preallocated)
+	n.invalid = merge(s.invalid, updates, func(e entry) *Invalid { return e.invalid }, nil)
+	n.configs = merge(s.configs, updates, func(e entry) *ServiceConfig { return e.config }, nil)
 	return &n
 }
 
@@ -282,17 +286,20 @@ func find[E keyed](sorted []E, key string) (int, bool) {
 	return slices.BinarySearchFunc(sorted, key, func(e E, key string) int { return strings.Compare(e.key(), key) })
 }
 
-// merge returns old with the given keys replaced by what at returns for them, or
-// left out where that is nil. Both inputs are sorted; old is not changed.
-func merge[E keyed](old []E, keys []string, at func(key string) E, preallocated []E) []E {
-	merged := preallocated[:0]
-	if cap(merged) < len(old)+len(keys) {
-		merged = make([]E, 0, len(old)+len(keys))
+// merge returns old with the keys of updates replaced by what of returns for them, or left out where that
+// is nil. Both inputs are sorted; old is not changed.
+func merge[E keyed](old []E, updates []update, of func(entry) E, preallocated []E) []E {
+	if len(old) == 0 && !slices.ContainsFunc(updates, func(u update) bool { return of(u.entry) != nil }) {
+		return nil
 	}
-	for _, key := range keys {
-		i, found := find(old, key)
+	merged := preallocated[:0]
+	if cap(merged) < len(old)+len(updates) {
+		merged = make([]E, 0, len(old)+len(updates))
+	}
+	for _, u := range updates {
+		i, found := find(old, u.key)
 		merged = append(merged, old[:i]...)
-		if e := at(key); e != nil {
+		if e := of(u.entry); e != nil {
 			merged = append(merged, e)
 		}
 		if found {

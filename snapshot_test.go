@@ -41,7 +41,7 @@ func TestP1SnapshotEqualsList(t *testing.T) {
 				write(t, store, changes, revision)
 			}
 			older, was := snap, render(snap)
-			snap = snap.next(changes, revision, preallocateFor(len(snap.instances)))
+			snap = snap.next(sorted(changes), revision, preallocateFor(len(snap.instances)))
 			if got := render(older); got != was {
 				t.Fatalf("a snapshot changed from\n%s to\n%s", was, got)
 			}
@@ -73,6 +73,14 @@ func TestP1SnapshotEqualsList(t *testing.T) {
 			}
 		}
 	})
+}
+
+// sorted returns changes by key as updates.
+func sorted(changes map[string]entry) (updates []update) {
+	for _, key := range slices.Sorted(maps.Keys(changes)) {
+		updates = append(updates, update{key, changes[key]})
+	}
+	return updates
 }
 
 // write makes one change in the model and notes it.
@@ -137,7 +145,7 @@ func TestSnapshotShares(t *testing.T) {
 	if first.Instance("s/a") != again.Instance("s/a") {
 		t.Error("a list that found nothing new made a new instance")
 	}
-	next := first.next(map[string]entry{"s/b": {}}, 10, nil)
+	next := first.next([]update{{key: "s/b"}}, 10, nil)
 	if first.Instance("s/a") != next.Instance("s/a") || next.Instance("s/b") != nil {
 		t.Error("a change of b touched a, or b is still there")
 	}
@@ -233,7 +241,7 @@ func BenchmarkApply(b *testing.B) {
 		for _, advance := range []bool{true, false} {
 			b.Run(fmt.Sprintf("%d/preallocated=%v", n, advance), func(b *testing.B) {
 				snap, kvs := benchmarkSnapshot(b, n)
-				change := map[string]entry{string(kvs[n/2].Key): decodeEntry(kvs[n/2], "s/")}
+				change := []update{{string(kvs[n/2].Key), decodeEntry(kvs[n/2], "s/")}}
 				for b.Loop() {
 					var preallocated []*Instance
 					if advance {
@@ -252,7 +260,7 @@ func BenchmarkDiff(b *testing.B) {
 	for _, n := range sizes {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			snap, kvs := benchmarkSnapshot(b, n)
-			next := snap.next(map[string]entry{string(kvs[n/2].Key): {}}, int64(n+1), nil)
+			next := snap.next([]update{{key: string(kvs[n/2].Key)}}, int64(n+1), nil)
 			for b.Loop() {
 				_ = next.Diff(snap)
 			}

@@ -11,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,21 +41,20 @@ type store struct {
 	// mu guards the content, which the Reflector or the expiry of a retained instance
 	// changes. Readers use the topic.
 	mu           sync.Mutex
-	pending      map[string]entry // applied and not published
-	unpublished  int              // events that made pending
-	received     time.Time        // when the first of them was
-	preallocated []*Instance      // for the next snapshot; see BenchmarkApply
-	synced       bool             // a list was published
-	lost         losses           // nil without SelfPreservation
-	expiry       *time.Timer      // when what is retained changes; nil: nothing is
-	began        *Snapshot        // with which self-preservation began, to be logged; nil: none
-	changes      []Change         // published, to be logged; nil unless such details are
+	pending      []update    // applied and not published, in their order
+	received     time.Time   // when the first of them was
+	preallocated []*Instance // for the next snapshot; see BenchmarkApply
+	synced       bool        // a list was published
+	lost         losses      // nil without SelfPreservation
+	expiry       *time.Timer // when what is retained changes; nil: nothing is
+	began        *Snapshot   // with which self-preservation began, to be logged; nil: none
+	changes      []Change    // published, to be logged; nil unless such details are
 	drained      drainedKeys
 	stopped      bool
 }
 
 func newStore(snapshots *topic.Topic[Snapshot], prefix string, preservation SelfPreservation, log *slog.Logger) *store {
-	s := &store{topic: snapshots, empty: &Snapshot{prefix: prefix}, preservation: preservation, log: log, pending: make(map[string]entry)}
+	s := &store{topic: snapshots, empty: &Snapshot{prefix: prefix}, preservation: preservation, log: log}
 	if preservation.Share > 0 {
 		s.lost = make(losses)
 	}
@@ -134,8 +135,7 @@ func (l *storeList) Replace(at reflector.Version, stale error) bool {
 		return false
 	}
 	old := s.topic.Known()
-	clear(s.pending)
-	s.unpublished = 0
+	s.dropPendingLocked()
 	snap := cmp.Or(old, s.empty).replacedBy(&l.listing, at)
 	if s.synced { // what went before is long gone
 		for _, c := range snap.Diff(old) {
@@ -203,27 +203,46 @@ func (s *store) Apply(events []*clientv3.Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.counts.events.Add(uint64(len(events)))
-	if s.unpublished == 0 {
+	if len(s.pending) == 0 {
 		s.received = time.Now()
 	}
-	s.unpublished += len(events)
-	shown := s.topic.Latest()
 	for _, ev := range events {
-		key, now := string(ev.Kv.Key), decodeEvent(ev, s.empty.prefix)
-		if s.lost != nil || ev.Type == clientv3.EventTypeDelete {
-			old, pending := s.pending[key]
-			if !pending {
-				old.instance = shown.Instance(key)
-			}
-			if ev.Type == clientv3.EventTypeDelete {
-				s.drained.observe(old.instance)
-			}
-			if s.lost != nil {
-				s.observeLocked(key, old.instance, now)
-			}
-		}
-		s.pending[key] = now
+		s.pending = append(s.pending, update{textOf(ev.Kv.Key), decodeEvent(ev, s.empty.prefix)})
 	}
+}
+
+// foldLocked returns the last of the pending updates of each key, sorted by key, and records what went
+// after the snapshot that is shown. It leaves pending to be dropped.
+func (s *store) foldLocked(shown *Snapshot) []update {
+	slices.SortStableFunc(s.pending, func(a, b update) int { return strings.Compare(a.key, b.key) })
+	folded := s.pending[:0]
+	for _, u := range s.pending {
+		last := len(folded) - 1
+		again, gone := last >= 0 && folded[last].key == u.key, u.entry == entry{}
+		if s.lost != nil || gone {
+			var old *Instance
+			if again {
+				old = folded[last].instance
+			} else {
+				old = shown.Instance(u.key)
+			}
+			if gone {
+				s.drained.observe(old)
+			}
+			s.observeLocked(u.key, old, u.entry)
+		}
+		if again {
+			folded[last] = u
+		} else {
+			folded = append(folded, u)
+		}
+	}
+	return folded
+}
+
+func (s *store) dropPendingLocked() {
+	clear(s.pending)
+	s.pending = s.pending[:0]
 }
 
 // lastValue returns what an instance that has gone was when its key was deleted, as far as is known.
@@ -240,13 +259,13 @@ func (s *store) lastValue(was *Instance) *Instance {
 func (s *store) Publish(revision int64) {
 	s.mu.Lock()
 	defer s.unlock()
-	snap := s.topic.Latest().next(s.pending, revision, s.preallocated)
+	shown, events := s.topic.Latest(), len(s.pending)
+	snap := shown.next(s.foldLocked(shown), revision, s.preallocated)
 	s.retainLocked(snap)
 	s.publishChangeLocked(snap, s.received)
 	s.drained.forget()
-	s.counts.conflated.Add(uint64(max(s.unpublished-1, 0)))
-	s.unpublished = 0
-	clear(s.pending)
+	s.counts.conflated.Add(uint64(max(events-1, 0)))
+	s.dropPendingLocked()
 	s.preallocated = preallocateFor(len(snap.instances))
 }
 

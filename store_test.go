@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"testing"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -54,6 +55,53 @@ func TestStorePublishes(t *testing.T) {
 	}
 	if events, published := s.counts.events.Load(), s.counts.published.Load(); events != 3 || published != 2 {
 		t.Errorf("%d events, %d publications, want 3, 2", events, published)
+	}
+}
+
+// What is applied and not published yet is still there: it is not retained as well.
+func TestStoreRetainsWhatIsPublished(t *testing.T) {
+	s := newStore(topic.New(topic.Options[Snapshot]{Reason: func() error { return nil }}), "s/", SelfPreservation{Share: 0.3, Retain: time.Minute}, slog.New(slog.DiscardHandler))
+	defer s.stop()
+	fill(s, 3)
+	for i := range 3 {
+		s.Apply([]*clientv3.Event{{Type: clientv3.EventTypeDelete, Kv: &mvccpb.KeyValue{Key: fmt.Appendf(nil, "s/%06d", i), ModRevision: int64(4 + i)}}})
+	}
+	s.expire()
+	if snap := s.topic.Latest(); snap.Len() != 3 || len(snap.retained) != 0 {
+		t.Errorf("before it was published: %d, %d retained", snap.Len(), len(snap.retained))
+	}
+	s.Publish(6)
+	if snap := s.topic.Latest(); snap.Len() != 0 || len(snap.retained) != 3 {
+		t.Errorf("afterwards: %d, %d retained", snap.Len(), len(snap.retained))
+	}
+}
+
+// Of several changes of a key that are published together the last one holds, and one that it made
+// while draining is remembered.
+func TestStoreFolds(t *testing.T) {
+	s := newTestStore()
+	fill(s, 2)
+	put := func(id, value string, revision int64) *clientv3.Event {
+		return &clientv3.Event{Type: clientv3.EventTypePut, Kv: &mvccpb.KeyValue{Key: []byte("s/" + id), Value: []byte(value), ModRevision: revision}}
+	}
+	del := func(id string, revision int64) *clientv3.Event {
+		return &clientv3.Event{Type: clientv3.EventTypeDelete, Kv: &mvccpb.KeyValue{Key: []byte("s/" + id), ModRevision: revision}}
+	}
+	was := s.topic.Latest().Instance("s/000001")
+	s.Apply([]*clientv3.Event{
+		put("000001", `{"Addr":"a:1","Metadata":{"status":"draining"}}`, 3), put("x", `{"Addr":"x:1"}`, 4), del("000000", 5),
+		put("x", `{"Addr":"x:2"}`, 6), del("000001", 7), put("000000", `{"Addr":"b:1"}`, 8),
+	})
+	s.Publish(8)
+	snap := s.topic.Latest()
+	if snap.Len() != 2 || snap.Instance("s/x").Addr != "x:2" || snap.Instance("s/000000").Addr != "b:1" {
+		t.Errorf("got %s", render(snap))
+	}
+	if last := s.lastValue(was); !last.Draining() || last.ModRevision != 3 {
+		t.Errorf("deleted as %+v", last)
+	}
+	if totals := s.totals(); totals.Events != 6 || totals.Conflated != 5 || len(s.pending) != 0 {
+		t.Errorf("totals %+v, %d pending", totals, len(s.pending))
 	}
 }
 
