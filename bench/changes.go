@@ -49,8 +49,8 @@ func closedLoops(sizes ...int) (all []scenario) {
 			subjects: []string{ours, theirs, goZero, goKit},
 			metrics: []metric{{name: "since the put, p50", unit: "us"}, {name: "since the put, p99", unit: "us"},
 				{name: "raw event since the put, p50", unit: "us", note: true}, {name: "ratio"}, {name: "changes", unit: "a second", more: true}},
-			run:  func(address, subject string) sample { return closedLoop(address, subject, n) },
-			few:  map[string]int{goZero: 1, goKit: 1},
+			run:    func(address, subject string) sample { return closedLoop(address, subject, n) },
+			rounds: 2, few: map[string]int{goZero: 1, goKit: 1},
 			slow: n != 1000,
 		})
 	}

@@ -52,18 +52,17 @@ var barred = []string{"round_robin", weighted.Name, zone.Name}
 
 func picks(sizes ...int) (all []scenario) {
 	for _, n := range sizes {
-		subjects, rounds := barred, 1
+		subjects := barred
 		if n < 10_000 {
-			rounds = 2
 			subjects = append([]string{"pick_first", "weighted_round_robin", "least_request", "ring_hash", "random_subsetting", spilling}, barred...)
 		}
 		all = append(all, scenario{
 			name: fmt.Sprintf("picks/%d", n), title: fmt.Sprintf("A pick among %s", thousands(n)),
-			about:    "Endpoints that Rollcall resolved, all connected, with weights from 1 to 10. A call that spills out of its zone takes two picks: one among the groups of servers, and one within a group. Figures are the lower quartile of 40 batches in one process; there is one process only for 10,000, whose connections take long.",
+			about:    "Endpoints that Rollcall resolved, all connected, with weights from 1 to 10. A call that spills out of its zone takes two picks: one among the groups of servers, and one within a group. Figures are the lower quartile of 40 batches in one process; there is one process for each policy.",
 			subjects: subjects,
 			metrics:  []metric{{name: "picks", unit: "million a second", more: true}, {name: "time", unit: "ns"}, {name: "allocations"}},
 			run:      func(address, policy string) sample { return pick(address, policy, n) },
-			rounds:   rounds,
+			rounds:   1,
 			slow:     true,
 		})
 	}

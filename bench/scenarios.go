@@ -74,8 +74,8 @@ var scenarios = slices.Concat(
 			subjects: []string{ours, theirs},
 			metrics:  []metric{{name: "CPU", unit: "%"}, {name: "lag", unit: "ms"}, {name: "states", note: true}},
 			run:      rollout,
-			few:      map[string]int{theirs: 1},
-			slow:     true,
+			rounds:   2, few: map[string]int{theirs: 1},
+			slow: true,
 		},
 		{
 			name: "channels/1", title: "1,000 channels to one service of 100",
@@ -84,7 +84,7 @@ var scenarios = slices.Concat(
 			metrics: []metric{{name: "watches"}, {name: "memory", unit: "KiB a channel"}, {name: "goroutines", unit: "a channel"},
 				{name: "ready", unit: "ms"}, {name: "one change", unit: "ms to all"}},
 			run:    func(address, subject string) sample { return channels(address, subject, 1000, 1, 100) },
-			rounds: 5, // a bar is near
+			rounds: 5, few: map[string]int{theirs: 3}, // a bar is near
 		},
 		{
 			name: "channels/100", title: "1,000 channels to 100 services of 10",
@@ -93,7 +93,7 @@ var scenarios = slices.Concat(
 			metrics: []metric{{name: "watches"}, {name: "memory", unit: "KiB a channel"}, {name: "goroutines", unit: "a channel"},
 				{name: "ready", unit: "ms"}, {name: "one change", unit: "ms to all"}},
 			run:    func(address, subject string) sample { return channels(address, subject, 1000, 100, 10) },
-			rounds: 2,
+			rounds: 1,
 			slow:   true,
 		},
 		{
@@ -121,7 +121,7 @@ var scenarios = slices.Concat(
 			subjects: []string{instant, ours, theirs},
 			metrics:  []metric{{name: "ready", unit: "ms"}, {name: "memory", unit: "KiB a channel"}},
 			run:      connections,
-			rounds:   20, few: map[string]int{theirs: 2}, // the bars of the others need a precision of a few per cent
+			rounds:   15, few: map[string]int{theirs: 2}, // the bars of the others need a precision of a few per cent
 		},
 		{
 			name: "again", title: "1,000 puts that change nothing",
@@ -129,6 +129,7 @@ var scenarios = slices.Concat(
 			subjects: append([]string{raw}, all...),
 			metrics:  []metric{{name: "states"}, {name: "CPU", unit: "ms"}},
 			run:      again,
+			rounds:   1,
 		},
 		{
 			name: "registering", title: "Registering endpoints in one process",
