@@ -152,7 +152,7 @@ func (s *Snapshot) Diff(old *Snapshot) []Change {
 		before = old.instances
 	}
 	after := s.instances
-	if len(after) > 0 && len(after) == len(before) && &after[0] == &before[0] { // only the staleness differs
+	if len(after) > 0 && len(after) == len(before) && &after[0] == &before[0] { // one slice
 		return nil
 	}
 	changes := make([]Change, 0, max(len(after)-len(before), 1)) // enough where some only came

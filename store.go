@@ -24,6 +24,9 @@ import (
 	"github.com/rollcall-grpc/rollcall/internal/topic"
 )
 
+// maxPending is how many updates have memory that is kept for the next ones.
+const maxPending = 1000
+
 // maxLogged is how many changes are logged one by one where many are published at once.
 const maxLogged = 20
 
@@ -211,8 +214,8 @@ func (s *store) Apply(events []*clientv3.Event) {
 	}
 }
 
-// foldLocked returns the last of the pending updates of each key, sorted by key, and records what went
-// after the snapshot that is shown. It leaves pending to be dropped.
+// foldLocked returns the last of the pending updates of each key, sorted by key, and records which
+// instances went since a snapshot. What it returns is in the memory of pending, which is to be dropped.
 func (s *store) foldLocked(shown *Snapshot) []update {
 	slices.SortStableFunc(s.pending, func(a, b update) int { return strings.Compare(a.key, b.key) })
 	folded := s.pending[:0]
@@ -242,7 +245,9 @@ func (s *store) foldLocked(shown *Snapshot) []update {
 
 func (s *store) dropPendingLocked() {
 	clear(s.pending)
-	s.pending = s.pending[:0]
+	if s.pending = s.pending[:0]; cap(s.pending) > maxPending {
+		s.pending = nil
+	}
 }
 
 // lastValue returns what an instance that has gone was when its key was deleted, as far as is known.

@@ -34,10 +34,8 @@ func TestStorePublishes(t *testing.T) {
 	s := newTestStore()
 	fill(s, 3)
 	before := s.topic.Latest()
-	put := &clientv3.Event{Type: clientv3.EventTypePut, Kv: &mvccpb.KeyValue{Key: []byte("s/x"), Value: []byte(`{"Addr":"x:1"}`), ModRevision: 4}}
-	del := &clientv3.Event{Type: clientv3.EventTypeDelete, Kv: &mvccpb.KeyValue{Key: []byte("s/000001"), ModRevision: 5}}
 	config := &clientv3.Event{Type: clientv3.EventTypePut, Kv: &mvccpb.KeyValue{Key: []byte(ConfigPrefix + "s"), Value: []byte("{}"), ModRevision: 6}}
-	s.Apply([]*clientv3.Event{put, del})
+	s.Apply([]*clientv3.Event{put("x", `{"Addr":"x:1"}`, 4), del("000001", 5)})
 	s.Apply([]*clientv3.Event{config})
 	if s.topic.Latest() != before {
 		t.Error("shown before it was published")
@@ -58,14 +56,24 @@ func TestStorePublishes(t *testing.T) {
 	}
 }
 
+func newRetainingStore(share float64) *store {
+	return newStore(topic.New(topic.Options[Snapshot]{Reason: func() error { return nil }}), "s/", SelfPreservation{Share: share, Retain: time.Minute}, slog.New(slog.DiscardHandler))
+}
+
+func put(id, value string, revision int64) *clientv3.Event {
+	return &clientv3.Event{Type: clientv3.EventTypePut, Kv: &mvccpb.KeyValue{Key: []byte("s/" + id), Value: []byte(value), ModRevision: revision}}
+}
+
+func del(id string, revision int64) *clientv3.Event {
+	return &clientv3.Event{Type: clientv3.EventTypeDelete, Kv: &mvccpb.KeyValue{Key: []byte("s/" + id), ModRevision: revision}}
+}
+
 // What is applied and not published yet is still there: it is not retained as well.
 func TestStoreRetainsWhatIsPublished(t *testing.T) {
-	s := newStore(topic.New(topic.Options[Snapshot]{Reason: func() error { return nil }}), "s/", SelfPreservation{Share: 0.3, Retain: time.Minute}, slog.New(slog.DiscardHandler))
+	s := newRetainingStore(0.3)
 	defer s.stop()
 	fill(s, 3)
-	for i := range 3 {
-		s.Apply([]*clientv3.Event{{Type: clientv3.EventTypeDelete, Kv: &mvccpb.KeyValue{Key: fmt.Appendf(nil, "s/%06d", i), ModRevision: int64(4 + i)}}})
-	}
+	s.Apply([]*clientv3.Event{del("000000", 4), del("000001", 5), del("000002", 6)})
 	s.expire()
 	if snap := s.topic.Latest(); snap.Len() != 3 || len(snap.retained) != 0 {
 		t.Errorf("before it was published: %d, %d retained", snap.Len(), len(snap.retained))
@@ -76,17 +84,42 @@ func TestStoreRetainsWhatIsPublished(t *testing.T) {
 	}
 }
 
+// Of what is published together the last change of a key tells whether its endpoint is retained, and as
+// what.
+func TestStoreRetainsTheLast(t *testing.T) {
+	const moved, draining = `{"Addr":"moved:1"}`, `{"Addr":"a:1","Metadata":{"status":"draining"}}`
+	for _, row := range []struct {
+		name   string
+		events []*clientv3.Event
+		want   string // the address that is retained
+	}{
+		{"deleted", []*clientv3.Event{del("000000", 2)}, "10.0.0.1:0"},
+		{"put, deleted", []*clientv3.Event{put("000000", moved, 2), del("000000", 3)}, "moved:1"},
+		{"deleted, put", []*clientv3.Event{del("000000", 2), put("000000", moved, 3)}, ""},
+		{"deleted, put, deleted", []*clientv3.Event{del("000000", 2), put("000000", moved, 3), del("000000", 4)}, "moved:1"},
+		{"draining, deleted", []*clientv3.Event{put("000000", draining, 2), del("000000", 3)}, ""},
+		{"deleted, invalid", []*clientv3.Event{del("000000", 2), put("000000", "-", 3)}, ""},
+	} {
+		s := newRetainingStore(0.3)
+		fill(s, 1)
+		s.Apply(row.events)
+		s.Publish(9)
+		got := ""
+		for _, inst := range s.topic.Latest().retained {
+			got += inst.Addr
+		}
+		if got != row.want {
+			t.Errorf("%s: %q is retained, want %q", row.name, got, row.want)
+		}
+		s.stop()
+	}
+}
+
 // Of several changes of a key that are published together the last one holds, and one that it made
 // while draining is remembered.
 func TestStoreFolds(t *testing.T) {
 	s := newTestStore()
 	fill(s, 2)
-	put := func(id, value string, revision int64) *clientv3.Event {
-		return &clientv3.Event{Type: clientv3.EventTypePut, Kv: &mvccpb.KeyValue{Key: []byte("s/" + id), Value: []byte(value), ModRevision: revision}}
-	}
-	del := func(id string, revision int64) *clientv3.Event {
-		return &clientv3.Event{Type: clientv3.EventTypeDelete, Kv: &mvccpb.KeyValue{Key: []byte("s/" + id), ModRevision: revision}}
-	}
 	was := s.topic.Latest().Instance("s/000001")
 	s.Apply([]*clientv3.Event{
 		put("000001", `{"Addr":"a:1","Metadata":{"status":"draining"}}`, 3), put("x", `{"Addr":"x:1"}`, 4), del("000000", 5),

@@ -55,7 +55,7 @@ func (c *candidates) follow(snap *rollcall.Snapshot) (d disallowedChanges) {
 	}
 	changes := snap.Diff(c.snap)
 	c.snap = snap
-	if len(changes) == 0 { // it is only stale, or no longer
+	if len(changes) == 0 { // of instances, which are all that counts here
 		return d
 	}
 	c.selection.buildIndex()
@@ -138,8 +138,8 @@ func (c *candidates) add(inst *rollcall.Instance) bool {
 	return true
 }
 
-// remove takes out an instance, in whose place next comes, and reports whether its address needs an
-// election.
+// remove takes out an instance, whose key holds next now, nil for none, and reports whether its address
+// needs an election.
 func (c *candidates) remove(inst, next *rollcall.Instance) bool {
 	if !c.selector.Matches(inst) {
 		return false
@@ -148,7 +148,7 @@ func (c *candidates) remove(inst, next *rollcall.Instance) bool {
 		delete(c.disallowed, inst.Key)
 		return false
 	}
-	if _, ok := c.several[inst.Addr]; !ok && (next == nil || next.Addr != inst.Addr) { // nearly always; see the scenario restart of module bench
+	if _, ok := c.several[inst.Addr]; !ok && (next == nil || next.Addr != inst.Addr) { // the only candidate; see the scenario restart of module bench
 		c.selection.set(inst.Addr, nil)
 		c.version++
 		return false

@@ -65,7 +65,7 @@ type Monitor struct {
 	lastCheck    time.Time // when a check last ended
 	nextCheck    time.Time // when a check is due again after a failed one
 	floor        Floor     // of the present epoch
-	seen         Seen      // by the last message that told more than was known
+	seen         Seen      // by the last message of a member that was not behind
 	termFellAt   time.Time // since when responses have a lower raft term; zero: they have not
 	replacedAt   time.Time // when a watch stream was last replaced
 }

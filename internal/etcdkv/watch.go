@@ -32,7 +32,7 @@ var (
 type Watches struct {
 	client     *clientv3.Client
 	observe    func(generation uint64, header *pb.ResponseHeader)
-	generation atomic.Uint64 // of the stream; grows when one is replaced
+	generation atomic.Uint64 // of the stream; grows, under mu, when one is replaced
 
 	mu        sync.Mutex
 	stream    *watchStream // nil: none is open
@@ -42,7 +42,9 @@ type Watches struct {
 }
 
 // NewWatches returns the watches of a client. Observe is called with the header of each message that
-// does not end a watch, before who watches is woken, and with the generation of its stream.
+// does not end a watch, and the generation of its stream, before who watches is told. It is called under
+// no lock, perhaps by several goroutines, which may be joined by who closes a watch: it must not, and
+// nobody may close one under a lock that it takes.
 func NewWatches(client *clientv3.Client, observe func(generation uint64, header *pb.ResponseHeader)) *Watches {
 	return &Watches{client: client, observe: observe}
 }
@@ -121,7 +123,9 @@ type Watch struct {
 	ended  bool               // nothing more comes
 	cancel context.CancelFunc // where the client's own Watcher serves it
 
-	mu    sync.Mutex // taken after Watches.mu; else who takes would wait for who receives: see the scenario restart of module bench
+	// Guards queue. It is taken after Watches.mu, which thousands of watches would wait for: see the
+	// scenario restart of module bench.
+	mu    sync.Mutex
 	queue []WatchResponse
 }
 

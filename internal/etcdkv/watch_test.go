@@ -221,16 +221,22 @@ func TestWatchStreamEnds(t *testing.T) {
 
 // The headers of messages are observed, before who watches hears of them, but for those that end a watch.
 func TestWatchesObserve(t *testing.T) {
-	watching(t, func(t *testing.T, store *fakeetcd.Store, _ *fakeetcd.Conn, all *Watches) {
+	watching(t, func(t *testing.T, store *fakeetcd.Store, conn *fakeetcd.Conn, all *Watches) {
+		conn.Freeze()
+		w := all.Open(SingleKey("a"), 0)
 		var observed []string
 		all.observe = func(generation uint64, header *etcdserverpb.ResponseHeader) {
 			observed = append(observed, fmt.Sprintf("%d@%d", generation, header.Revision))
+			if len(w.Take()) > 0 {
+				t.Error("told before")
+			}
 		}
-		w := all.Open(SingleKey("a"), 0)
+		conn.Thaw()
 		expect(t, "opened", tell(w), "created")
-		store.Put("a", "")
-		store.Put("a", "")
-		expect(t, "changed", tell(w), "a@2 a@3")
+		for _, want := range []string{"a@2", "a@3"} {
+			store.Put("a", "")
+			expect(t, "changed", tell(w), want)
+		}
 		w.Close()
 		store.Compact(3)
 		refused := all.Open(SingleKey("a"), 1)

@@ -24,8 +24,8 @@
 //
 // # Concurrency
 //
-// Each Reflector has one goroutine between Start and the stop that it returns, and one more each
-// while a watch is opened and while a check is made. A check calls the Store's NewList and Size,
+// Each Reflector has one goroutine between Start and the stop that it returns, and one more while a
+// check is made. A check calls the Store's NewList and Size,
 // and the List's Add and Differences, beside whatever else is called; all other methods are
 // called from one goroutine at a time. The Group's monitor runs while there is a Reflector.
 package reflector

@@ -52,7 +52,7 @@ type Reflector struct {
 	opened      time.Time        // when etcd confirmed the watch; zero: it has not
 	askedDuring *etcdconn.Outage // the last outage in which a member without a leader was asked
 	throttle    throttle.Throttle
-	timer       *time.Timer // of what a watch does at its time
+	timer       *time.Timer // fires when something is to be published or checked
 	applied     time.Time   // when events last were
 	checked     time.Time   // when a check was last begun
 	nextCheck   time.Time   // when everything is to be compared again

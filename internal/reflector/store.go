@@ -13,7 +13,7 @@ type Store interface {
 	// NewList returns an empty list, for the range to be read into.
 	NewList() List
 	// Apply takes in the events of one response, in order. They may stay unpublished until
-	// Publish.
+	// Publish, and their keys and values may be kept.
 	Apply(events []*clientv3.Event)
 	// Publish publishes all that was applied, as the content at a revision, live.
 	Publish(revision int64)
