@@ -21,7 +21,7 @@ type reason struct{ scenario, metric, peer, why, worth string }
 // reasons are all that are known. The first that matches is taken.
 var reasons = []reason{
 	{`closed/.*|rate/(250|1000|2000)|rate-round_robin/250|rolling`, `.*p50|.*p99|ratio|lag|changes`, `.*`,
-		"A burst is published less often than it changes, so some changes wait for those after them.", "No: within the bars, and it saves the CPU of bursts."},
+		"A burst is published less often than it changes, so some changes wait for those after them.", "No: it is some milliseconds, and saves the CPU of bursts."},
 	{`cold.*|rate/1|rate/10|again`, `time|CPU`, goZero + "|" + goKit,
 		"They decode nothing, keep no metadata and build no gRPC state.", "No."},
 	{`cold.*/(1|100)`, `time`, theirs,
