@@ -17,12 +17,16 @@ import (
 //
 // etcd's events do not say why a key went. An instance that was last seen draining left on
 // purpose and is never retained. A Registrar marks what it deregisters so, where the metadata
-// is an object or nothing and etcd takes writes.
+// is an object or nothing and etcd takes writes. Servers that deregister without the mark, as
+// those of etcd's package do, look lost when they are restarted under other ids: leave
+// SelfPreservation off until they are gone.
 type SelfPreservation struct {
-	// Share is the part of a service's instances, above 0 and below 1, that must have
-	// vanished within Retain for those to be retained. 0 retains nothing.
+	// Share is a part of a service's instances, above 0 and below 1. While those that have
+	// vanished within Retain are more than that part of them and of the present ones together,
+	// all of them are retained. 0 retains nothing.
 	Share float64
-	// Retain is how long an instance is retained after it vanished. Default 5 min.
+	// Retain is how long an instance is retained after it vanished, unless its key is written
+	// again. Default 5 min.
 	Retain time.Duration
 }
 
