@@ -124,7 +124,7 @@ func keepRegistered(ctx context.Context, client *clientv3.Client) error {
 func careful(client *clientv3.Client) (grpcresolver.Builder, error) {
 	directory, err := rollcall.NewDirectory(client, rollcall.DirectoryOptions{
 		CacheDir:         "/var/cache/my-program",               // a process that starts while etcd is down begins with this
-		SelfPreservation: rollcall.SelfPreservation{Share: 0.5}, // when more than half vanish at once, call them for 5 min more
+		SelfPreservation: rollcall.SelfPreservation{Share: 0.5}, // more than half vanished within 5 min and did not drain: call them for 5 min more
 		Logger:           slog.Default(),
 	})
 	if err != nil {
