@@ -152,7 +152,7 @@ func (s *Snapshot) Diff(old *Snapshot) []Change {
 		before = old.instances
 	}
 	after := s.instances
-	if len(after) > 0 && len(after) == len(before) && &after[0] == &before[0] { // one slice
+	if len(after) > 0 && len(after) == len(before) && &after[0] == &before[0] { // they share them
 		return nil
 	}
 	changes := make([]Change, 0, max(len(after)-len(before), 1)) // enough where some only came
@@ -213,9 +213,10 @@ func decodeEvent(ev *clientv3.Event, prefix string) entry {
 	return decodeEntry(ev.Kv, prefix)
 }
 
-// update is what an event has made of a key.
+// update is what an event has made of a key, at a revision.
 type update struct {
-	key string
+	key      string
+	revision int64
 	entry
 }
 

@@ -78,7 +78,7 @@ func TestP1SnapshotEqualsList(t *testing.T) {
 // sorted returns changes by key as updates.
 func sorted(changes map[string]entry) (updates []update) {
 	for _, key := range slices.Sorted(maps.Keys(changes)) {
-		updates = append(updates, update{key, changes[key]})
+		updates = append(updates, update{key: key, entry: changes[key]})
 	}
 	return updates
 }
@@ -241,7 +241,7 @@ func BenchmarkApply(b *testing.B) {
 		for _, advance := range []bool{true, false} {
 			b.Run(fmt.Sprintf("%d/preallocated=%v", n, advance), func(b *testing.B) {
 				snap, kvs := benchmarkSnapshot(b, n)
-				change := []update{{string(kvs[n/2].Key), decodeEntry(kvs[n/2], "s/")}}
+				change := []update{{key: string(kvs[n/2].Key), entry: decodeEntry(kvs[n/2], "s/")}}
 				for b.Loop() {
 					var preallocated []*Instance
 					if advance {

@@ -210,14 +210,19 @@ func (s *store) Apply(events []*clientv3.Event) {
 		s.received = time.Now()
 	}
 	for _, ev := range events {
-		s.pending = append(s.pending, update{textOf(ev.Kv.Key), decodeEvent(ev, s.empty.prefix)})
+		s.pending = append(s.pending, update{textOf(ev.Kv.Key), ev.Kv.ModRevision, decodeEvent(ev, s.empty.prefix)})
 	}
 }
 
 // foldLocked returns the last of the pending updates of each key, sorted by key, and records which
 // instances went since a snapshot. What it returns is in the memory of pending, which is to be dropped.
 func (s *store) foldLocked(shown *Snapshot) []update {
-	slices.SortStableFunc(s.pending, func(a, b update) int { return strings.Compare(a.key, b.key) })
+	slices.SortFunc(s.pending, func(a, b update) int { // a stable sort takes twice as long for keys in random order
+		if order := strings.Compare(a.key, b.key); order != 0 {
+			return order
+		}
+		return cmp.Compare(a.revision, b.revision)
+	})
 	folded := s.pending[:0]
 	for _, u := range s.pending {
 		last := len(folded) - 1

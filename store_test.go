@@ -138,6 +138,24 @@ func TestStoreFolds(t *testing.T) {
 	}
 }
 
+// However many changes of however many keys are published together, the last one of each holds.
+func TestStoreFoldsMany(t *testing.T) {
+	s := newTestStore()
+	fill(s, 0)
+	last := make(map[string]string)
+	for i := range 1000 {
+		id, addr := fmt.Sprint(i*7%20), fmt.Sprintf("host:%d", i)
+		s.Apply([]*clientv3.Event{put(id, fmt.Sprintf(`{"Addr":%q}`, addr), int64(2+i))})
+		last["s/"+id] = addr
+	}
+	s.Publish(1001)
+	for key, addr := range last {
+		if got := s.topic.Latest().Instance(key); got.Addr != addr {
+			t.Errorf("%s is at %s, want %s", key, got.Addr, addr)
+		}
+	}
+}
+
 // A consistency check finds every kind of value that differs.
 func TestStoreDifferences(t *testing.T) {
 	s := newTestStore()

@@ -74,7 +74,7 @@ func fanOut(address, subject string, services, size, streams int) sample {
 		took = append(took, ms(wait().Sub(began)))
 		time.Sleep(100 * time.Millisecond) // until all is acknowledged
 		spent = append(spent, (srv.ask("cpu")-before)/1e6)
-		time.Sleep(300 * time.Millisecond)
+		time.Sleep(300 * time.Millisecond) // so that the next one comes alone
 	}
 	srv.stop(f)
 	return sample{"CPU": quantile(spent, 0.5), "time": quantile(took, 0.5), "memory": memory / 1024}
