@@ -41,7 +41,7 @@ var reasons = []reason{
 }
 
 // ahead returns where a peer is ahead by more than a tenth, and by more than the noise: the
-// quartiles do not overlap. Single samples do not show noise: there it is more than a half.
+// quartiles do not overlap. Fewer than three samples do not show noise: there it is more than a half.
 func (r *results) ahead() (all []lead) {
 	for _, o := range r.Scenarios {
 		for _, metric := range o.scenario.metrics {
@@ -65,10 +65,11 @@ func (m *measured) beats(o *measured, metric metric) bool {
 		less, more = o, m
 	}
 	factor := 0.9
-	if len(m.Samples) < 2 || len(o.Samples) < 2 && !o.Unended {
+	if len(m.Samples) < 3 || len(o.Samples) < 3 && !o.Unended {
 		factor = 1 / 1.5
 	}
-	return less.median(metric.name) < more.median(metric.name)*factor && less.quantile(metric.name, 0.75) < more.quantile(metric.name, 0.25)
+	low, high := less.median(metric.name), more.median(metric.name)
+	return low < high*factor && high-low > metric.least && less.quantile(metric.name, 0.75) < more.quantile(metric.name, 0.25)
 }
 
 func reasonOf(names ...string) reason {

@@ -140,18 +140,21 @@ func TestReport(t *testing.T) {
 		res.add(sc, raw, sample{"CPU": 10, "lag": 0.25, "states": 10})
 	}
 	res.add(sc, goKit, nil)
-	lone := scenario{name: "lone/1", title: "A lone change", about: "Of a key.", subjects: []string{ours, theirs, goZero}, metrics: []metric{{name: "ratio"}, {name: "more, p50", unit: "us"}}}
-	rolling := scenario{name: "rolling", title: "A rolling restart", about: "Of all.", subjects: []string{ours, theirs, goZero}, metrics: []metric{{name: "lag", unit: "ms"}}}
+	lone := scenario{name: "lone/1", title: "A lone change", about: "Of a key.", subjects: []string{ours, theirs, goZero}, metrics: []metric{{name: "ratio"}, {name: "more, p50", unit: "us"}, {name: "more, p99", unit: "us", least: 50}}}
+	rolling := scenario{name: "rolling", title: "A rolling restart", about: "Of all.", subjects: []string{ours, theirs, goZero, goKit}, metrics: []metric{{name: "lag", unit: "ms"}}}
 	for _, i := range []float64{0, 1, 2} {
-		res.add(lone, ours, sample{"ratio": 1.2, "more, p50": 45 + 2*i})
-		res.add(lone, theirs, sample{"ratio": 1.1, "more, p50": 20 + 20*i})  // less than a tenth; quartiles that overlap
-		res.add(lone, goZero, sample{"ratio": 1.05, "more, p50": 20 + 10*i}) // both
+		res.add(lone, ours, sample{"ratio": 1.2, "more, p50": 45 + 2*i, "more, p99": 100})
+		res.add(lone, theirs, sample{"ratio": 1.1, "more, p50": 20 + 20*i})                   // less than a tenth; quartiles that overlap
+		res.add(lone, goZero, sample{"ratio": 1.05, "more, p50": 20 + 10*i, "more, p99": 60}) // the first and the last, by less than counts
 	}
 	for _, i := range []float64{0, 1, 2} {
 		res.add(rolling, ours, sample{"lag": 4 + i})
 		res.add(rolling, theirs, sample{"lag": 1 + i})
 	}
 	res.add(rolling, goZero, nil)
+	for range 2 { // too few to tell that it is no chance
+		res.add(rolling, goKit, sample{"lag": 3.5})
+	}
 	got := res.markdown()
 	const file = "testdata/report.md"
 	if os.Getenv("UPDATE") != "" {

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -74,11 +75,11 @@ func (r *results) markdown() string {
 	for _, module := range []string{"google.golang.org/grpc", "go.etcd.io/etcd/client/v3", "github.com/zeromicro/go-zero", "github.com/go-kit/kit", "github.com/envoyproxy/go-control-plane"} {
 		fmt.Fprintf(&b, ", %s %s", module, m.Modules[module])
 	}
-	fmt.Fprintf(&b, ". The run took %s.\n\n## Bars\n\nLimits that Rollcall must stay within.\n\n| | at most | measured | |\n|---|---|---|---|\n", r.Took)
+	fmt.Fprintf(&b, ". The run took %s.\n\n%s## Bars\n\nLimits that Rollcall must stay within.\n\n| | at most | measured | |\n|---|---|---|---|\n", r.Took, r.summary())
 	for _, bar := range r.bars() {
 		result := "met"
 		if !bar.met() {
-			result = "**missed**"
+			result = "**missed**: " + cmp.Or(whyMissed[bar.what], "no reason known")
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", bar.what, figure(bar.most, bar.unit), figure(bar.measured, bar.unit), result)
 	}
@@ -96,7 +97,7 @@ func (r *results) markdown() string {
 			}
 		}
 	}
-	b.WriteString("\n## Ahead of Rollcall\n\nEvery figure in which a peer is ahead by more than a tenth and by more than the noise: the quartiles do not overlap, or, where there is one sample only, by more than a half.\n\n" +
+	b.WriteString("\n## Ahead of Rollcall\n\nEvery figure in which a peer is ahead by more than a tenth and by more than the noise: the quartiles do not overlap, or, where there are fewer than three samples, by more than a half. A delay after the raw event counts from 50 us on.\n\n" +
 		"| | figure | peer | its | Rollcall's | reason | worth mending |\n|---|---|---|---|---|---|---|\n")
 	for _, l := range r.ahead() {
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s |\n", l.title, l.metric, l.peer, l.theirs, l.mine, l.why, l.worth)
