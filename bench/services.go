@@ -70,7 +70,7 @@ func channels(address, subject string, count, services, n int) sample {
 		"goroutines": float64(runtime.NumGoroutine()-goroutines) / float64(count)}
 	got["watches a service"] = got["watches"] / float64(services)
 	var took []float64
-	for i := range 20 {
+	for i := range 10 {
 		all.next.Store(int64(i))
 		sent := write(address, subject, service(0), "change", 0, 1, 0, i)[0]
 		took = append(took, ms((<-all.told).at.Sub(sent)))

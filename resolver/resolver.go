@@ -20,16 +20,16 @@ import (
 
 // etcdResolver updates one channel from its subscriptions.
 type etcdResolver struct {
-	cc         grpcresolver.ClientConn
-	sub        *rollcall.Delivery       // of the endpoints
-	configs    *rollcall.ConfigDelivery // of the service config; nil: the channel wants none
-	selection  *sharedSelection
-	emptyState []grpcresolver.Endpoint // what the channel gets when the last endpoint has left
-	name       name
-	log        *onceLog
-	order      order
-	builder    *builder
-	closed     atomic.Bool
+	cc        grpcresolver.ClientConn
+	sub       *rollcall.Delivery       // of the endpoints
+	configs   *rollcall.ConfigDelivery // of the service config; nil: the channel wants none
+	selection *sharedSelection
+	endpoint  string // of the target
+	name      name
+	log       *onceLog
+	order     order
+	builder   *builder
+	closed    atomic.Bool
 
 	turn     chan struct{}      // full while the channel is told, which may take long; guards what follows
 	snap     *rollcall.Snapshot // the last; nil before the first
@@ -110,7 +110,7 @@ func (r *etcdResolver) show() {
 	if version != has && (len(state) > 0 || r.shown > 0) {
 		r.shown, r.callable, r.reported, r.config.changed = version, len(state) > 0, "", false
 		if !r.callable {
-			state = r.emptyState
+			state = emptyState(r.endpoint)
 		}
 		// The error is a balancer's opinion of the state. The watch brings the next
 		// state when there is one; asking again would bring the same.
@@ -128,10 +128,10 @@ func (r *etcdResolver) show() {
 // is reported next. gRFC A61 allows such endpoints.
 var noEndpoints = []grpcresolver.Endpoint{ringhash.SetHashKey(grpcresolver.Endpoint{}, "nobody")}
 
-// emptyStateFor returns noEndpoints for a target, or an empty list if the channel uses a proxy:
+// emptyState returns noEndpoints for a target's endpoint, or an empty list if the channel uses a proxy:
 // gRPC then loses the hash key, and ring_hash requires an address.
-func emptyStateFor(target grpcresolver.Target) []grpcresolver.Endpoint {
-	proxy, err := http.ProxyFromEnvironment(&http.Request{URL: &url.URL{Scheme: "https", Host: target.Endpoint()}})
+func emptyState(endpoint string) []grpcresolver.Endpoint {
+	proxy, err := http.ProxyFromEnvironment(&http.Request{URL: &url.URL{Scheme: "https", Host: endpoint}})
 	if proxy != nil || err != nil {
 		return []grpcresolver.Endpoint{}
 	}

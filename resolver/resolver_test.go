@@ -186,7 +186,7 @@ func TestStates(t *testing.T) {
 func TestNobodyForProxies(t *testing.T) {
 	const proxy = "http://127.0.0.1:1"
 	if os.Getenv("HTTPS_PROXY") == proxy {
-		if got := emptyStateFor(target("etcd:///svc")); got == nil || len(got) != 0 {
+		if got := emptyState("svc"); got == nil || len(got) != 0 {
 			t.Errorf("got %v, want an empty list", got)
 		}
 		return
