@@ -23,8 +23,8 @@ func loneChanges(sizes ...int) (all []scenario) {
 			metrics: []metric{{name: "more, p50", unit: "us", least: 50}, {name: "more, p99", unit: "us", least: 50}, {name: "since the put, p50", unit: "us"},
 				{name: "raw event since the put, p50", unit: "us", note: true}, {name: "ratio"}},
 			run:    func(address, subject string) sample { return loneChange(address, subject, n) },
-			rounds: map[int]int{1000: 5}[n], // the bar is near
-			slow:   n != 1000,
+			rounds: map[int]int{1000: 5}[n], few: map[string]int{theirs: 3}, // the bar of 1,000 is near
+			slow: n != 1000,
 		})
 	}
 	return all

@@ -19,7 +19,7 @@ func coldStarts(name, ids string, named bool, sizes ...int) (all []scenario) {
 		rounds, few := 6, map[string]int{rawGet: 3, rawStream: 1, paged: 1, theirs: 3}
 		switch {
 		case n == 1: // its bar is nearest
-			rounds = 16
+			rounds = 14
 		case n == 10_000 && named:
 			rounds, few = 20, map[string]int{rawStream: 3, paged: 3, theirs: 5}
 		case n == 10_000:

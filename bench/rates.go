@@ -22,7 +22,7 @@ func rates(rates ...int) (all []scenario) {
 				{name: "never shown", unit: "%", note: true}, {name: "sent", unit: "a second", note: true}},
 			run:    func(address, subject string) sample { return steady(newFollower(subject, address), rate) },
 			rounds: cmp.Or(map[int]int{1: 2, 250: 3, 1000: 5}[rate], 1), // those with near bars, and that with the fewest changes
-			few:    map[string]int{raw: 1},
+			few:    map[string]int{raw: 1, theirs: 3},
 			slow:   rate != 250,
 		})
 	}
