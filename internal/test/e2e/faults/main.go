@@ -123,11 +123,26 @@ func (o *outcome) verdict() string {
 		return "skipped: " + shorten(o.reason)
 	case !o.ran:
 		return "no test ran"
+	case o.late():
+		return "holds, over its bound"
 	}
 	return "holds"
 }
 
-var figure = regexp.MustCompile(`^(.*): ([^ ]+), bound [^ ]+$`)
+var figure = regexp.MustCompile(`^(.*): ([^ ]+), bound ([^ ]+)$`)
+
+// late reports whether something took longer than its bound, by more than a twentieth.
+func (o *outcome) late() bool {
+	return slices.ContainsFunc(o.measured, func(m string) bool {
+		match := figure.FindStringSubmatch(m)
+		if match == nil {
+			return false
+		}
+		took, err := time.ParseDuration(match[2])
+		bound, err2 := time.ParseDuration(match[3])
+		return err == nil && err2 == nil && took > bound+bound/20
+	})
+}
 
 // figures returns what was measured; of times that several tests took for the same thing,
 // the longest.

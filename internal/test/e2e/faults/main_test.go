@@ -61,6 +61,10 @@ go: downloading something
 {"Action":"pass","Test":"TestW1Compacted"}
 {"Action":"output","Test":"TestW2Between","Output":"    watch_test.go:60: no snapshot | live\n"}
 {"Action":"fail","Test":"TestW2Between"}
+{"Action":"output","Test":"TestW5DataLost","Output":"    watch_test.go:80: measured: the new set: 1.04s, bound 1s\n"}
+{"Action":"pass","Test":"TestW5DataLost"}
+{"Action":"output","Test":"TestW6Restored","Output":"    watch_test.go:90: measured: found: 1.2s, bound 1s\n"}
+{"Action":"pass","Test":"TestW6Restored"}
 {"Action":"output","Test":"TestW3Partition","Output":"    partition.go:9: not root\n"}
 {"Action":"skip","Test":"TestW3Partition"}
 {"Action":"pass","Test":"TestProxyW1Compacted"}
@@ -74,7 +78,7 @@ func TestTable(t *testing.T) {
 	}
 	for id, want := range map[string]string{
 		"W1": "holds", "W1/etcd": "FAILS: the watch channel was closed", "W2": "FAILS: no snapshot | live",
-		"W3": "skipped: not root", "ProxyW1": "holds", "W4": "no test ran", "W4/etcd": "not asked",
+		"W3": "skipped: not root", "ProxyW1": "holds", "W4": "no test ran", "W5": "holds", "W6": "holds, over its bound", "W4/etcd": "not asked",
 	} {
 		o := all[id]
 		if o == nil && !strings.Contains(id, "/") {
