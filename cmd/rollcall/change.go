@@ -39,7 +39,7 @@ func notFound(ctx context.Context, client *clientv3.Client, err error) error {
 	case errors.As(err, &missing) && missing.NoService:
 		return fail(exitNotFound, "%w%s; see rollcall ls", err, likeServices(ctx, client, missing.Service))
 	case missing != nil:
-		hint := didYouMean(missing.Name, missing.IDs)
+		hint, gone := didYouMean(missing.Name, missing.IDs), ""
 		id, isKey := strings.CutPrefix(missing.Name, missing.Service+"/")
 		switch {
 		case missing.Name == "":
@@ -48,8 +48,10 @@ func notFound(ctx context.Context, client *clientv3.Client, err error) error {
 			hint = "; did you mean " + id + "?"
 		case hint == "" && strings.Contains(missing.Name, "="):
 			hint = "; did you mean --selector " + missing.Name + "?"
+		case hint == "":
+			gone = ", or " + shellLineWith("rollcall history", missing.Service, missing.Name) + " if it has gone"
 		}
-		return fail(exitNotFound, "%w%s; see %s", err, hint, shellLineWith("rollcall get", missing.Service))
+		return fail(exitNotFound, "%w%s; see %s%s", err, hint, shellLineWith("rollcall get", missing.Service), gone)
 	}
 	return err
 }

@@ -28,29 +28,34 @@ type deletion struct {
 
 func newRm(a *app) *cobra.Command {
 	var all, yes bool
+	var which selection
 	cmd := &cobra.Command{
 		Use:     "rm SERVICE ID|HOST:PORT...",
 		Aliases: []string{"remove", "delete"},
 		Short:   "Remove endpoints",
 		Long: "rm deletes the key SERVICE/ID or, if there is none, every endpoint of SERVICE with that\n" +
 			"address. Up to " + strconv.Itoa(edit.MaxKeys) + " are removed in one transaction, all or none; a larger change takes several.\n" +
-			"With --all, whatever is under SERVICE/ is removed.\n" +
+			"With --all, whatever is under SERVICE/ is removed.\n\n" +
+			selectorHelp + "\n" +
+			"rollcall get shows what a selector selects.\n\n" +
 			"An id that cannot be printed may be given as rollcall get shows it, such as 'a\\xff'. A server\n" +
 			"that is still running registers again: stop it instead. If there is nothing to remove, the\n" +
 			"exit code is 3.\n\n" +
 			"Before a service is left without an endpoint, rm asks on a terminal, and elsewhere wants --yes.",
-		Example: "  rollcall rm my-service blue-1\n  rollcall rm my-service 10.0.0.7:50051\n  rollcall rm my-service --all --yes",
+		Example: "  rollcall rm my-service blue-1\n  rollcall rm my-service 10.0.0.7:50051\n  rollcall rm my-service -l version=v1\n  rollcall rm my-service --all --yes",
 		Args: usageArgs(func(cmd *cobra.Command, args []string) error {
 			switch {
+			case all && len(which.selectors) > 0:
+				return errors.New("--all removes all endpoints of a service, --selector some: give one of them")
 			case all && len(args) == 1:
 				return nil
 			case all:
 				return errors.New("--all removes all endpoints of one service: give its name alone")
 			}
-			return cobra.MinimumNArgs(2)(cmd, args)
+			return which.args()(cmd, args)
 		}),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			service, err := checkNames(args[0], args[1:])
+			service, find, err := which.parse(args)
 			if err != nil {
 				return err
 			}
@@ -59,22 +64,23 @@ func newRm(a *app) *cobra.Command {
 					if all {
 						return a.removeAll(ctx, client, service, yes)
 					}
-					return a.removeNamed(ctx, client, service, args[1:], yes)
+					return a.remove(ctx, client, service, find, yes)
 				})
 			})
 		},
 	}
+	which.addFlag(cmd.Flags())
 	cmd.Flags().BoolVar(&all, "all", false, "remove all keys under SERVICE/")
 	addYes(cmd.Flags(), &yes)
 	return cmd
 }
 
-func (a *app) removeNamed(ctx context.Context, client *clientv3.Client, service string, names []string, yes bool) error {
+func (a *app) remove(ctx context.Context, client *clientv3.Client, service string, find edit.Finder, yes bool) error {
 	check := edit.KeepOne
 	if yes {
 		check = nil
 	}
-	done, err := change(ctx, client, service, edit.Named(names...), check, func(k edit.Key) (clientv3.Op, error) {
+	done, err := change(ctx, client, service, find, check, func(k edit.Key) (clientv3.Op, error) {
 		return clientv3.OpDelete(k.Key), nil
 	})
 	if err != nil && len(done.Written) == 0 {
