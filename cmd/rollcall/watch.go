@@ -29,9 +29,9 @@ func newWatch(a *app) *cobra.Command {
 		Long: "watch shows the endpoints of a service and then every change until it is interrupted:\n" +
 			"= was there, + added, ~ changed (and what), - removed. What was removed has left (it was\n" +
 			"draining), expired (its lease is gone) or was deleted by hand (no lease ended), as far as etcd\n" +
-			"can tell. JSON has the endpoints on the first line, then an event a line. Changes in quick\n" +
-			"succession may be shown as one. While etcd is unreachable, watch says so on stderr, waits and\n" +
-			"goes on.\n\n" +
+			"can tell. JSON has the endpoints on the first line, then an event a line, with what a changed\n" +
+			"endpoint was before. Changes in quick succession may be shown as one. While etcd is unreachable,\n" +
+			"watch says so on stderr, waits and goes on.\n\n" +
 			"With ids, addresses or a selector it shows those endpoints alone, whether they are there yet or\n" +
 			"not. A change is shown if its endpoint matches before it or after it; a name stands for the\n" +
 			"endpoint of that id and for all at that address.\n" + selectorHelp,
