@@ -41,7 +41,7 @@ var reasons = []reason{
 }
 
 // ahead returns where a peer is ahead by more than a tenth, and by more than the noise: the
-// quartiles do not overlap. Fewer than three samples do not show noise: there it is more than a half.
+// quartiles do not overlap, and metric.least. Fewer than three samples do not show noise: there it is more than a half.
 func (r *results) ahead() (all []lead) {
 	for _, o := range r.Scenarios {
 		for _, metric := range o.scenario.metrics {
@@ -69,7 +69,12 @@ func (m *measured) beats(o *measured, metric metric) bool {
 		factor = 1 / 1.5
 	}
 	low, high := less.median(metric.name), more.median(metric.name)
-	return low < high*factor && high-low > metric.least && less.quantile(metric.name, 0.75) < more.quantile(metric.name, 0.25)
+	return low < high*factor && high-low > metric.least && less.apart(more, metric.name)
+}
+
+// apart reports whether a metric is less than another's, and the quartiles do not overlap.
+func (m *measured) apart(o *measured, metric string) bool {
+	return m.quantile(metric, 0.75) < o.quantile(metric, 0.25)
 }
 
 func reasonOf(names ...string) reason {

@@ -108,14 +108,23 @@ var limits = []limited{
 	{"decode", "decode", "allocations", 1, "allocations", "", ""},
 }
 
-// whyMissed has why those bars that are near may be missed.
+// whyMissed explains why bars that are near may be missed.
 var whyMissed = map[string]string{
 	"cold start of one over a raw Get":                                coldOfOne,
 	"cold start of one over a raw Get, ids are names":                 coldOfOne,
 	"burst of 2,000 joins under round_robin: lag over etcd's package": "gRPC takes 50 to 80 ms for each state of so many, and the last change may come while it is busy with the one before",
 }
 
-const coldOfOne = "0.3 ms of a new client, whose first service asks for the service configs as well: etcd takes a tenth longer for both than for a Get"
+// why explains why a bar is missed. What explains a near miss explains no other.
+func (b bar) why() string {
+	why := whyMissed[b.what]
+	if why == "" || b.measured > 1.25*b.most {
+		return "no reason known"
+	}
+	return why
+}
+
+const coldOfOne = "a new client's first service asks for the service configs in the same request, which takes etcd a tenth longer than a Get"
 
 // bars returns the bars that the run has measured.
 func (r *results) bars() (bars []bar) {

@@ -9,6 +9,7 @@ import (
 	"math"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -128,6 +129,41 @@ func TestQuantile(t *testing.T) {
 	}
 }
 
+// What the report names is measured.
+func TestReportNames(t *testing.T) {
+	units := make(map[string]string) // of the metrics, by scenario and name
+	for _, sc := range scenarios {
+		for _, m := range sc.metrics {
+			units[sc.name+": "+m.name] = m.unit
+		}
+	}
+	all := make(map[string]bool) // bars
+	for _, l := range slices.Concat(limits, pickLimits(10, 1000, 10_000)) {
+		all[l.what] = true
+		if _, ok := units[l.scenario+": "+l.metric]; !ok {
+			t.Errorf("bar %q is of %s: %s, which is not measured", l.what, l.scenario, l.metric)
+		}
+	}
+	for what := range whyMissed {
+		if !all[what] {
+			t.Errorf("no bar is called %q", what)
+		}
+	}
+	for _, c := range compared {
+		if unit, ok := units[c.scenario+": "+c.metric]; !ok || unit != c.unit {
+			t.Errorf("%q is of %s: %s in %s, and the scenario has it in %q, %v", c.what, c.scenario, c.metric, c.unit, unit, ok)
+		}
+	}
+}
+
+// The reason of a near miss is not that of any other.
+func TestWhyMissed(t *testing.T) {
+	near, far := bar{what: "cold start of one over a raw Get", most: 1.3, measured: 1.35}, bar{what: "cold start of one over a raw Get", most: 1.3, measured: 2}
+	if near.why() != coldOfOne || far.why() == coldOfOne {
+		t.Errorf("reasons %q and %q", near.why(), far.why())
+	}
+}
+
 // A page has the figures, the subjects that did not finish, and where others are ahead by more than
 // the noise, and why.
 func TestReport(t *testing.T) {
@@ -145,7 +181,7 @@ func TestReport(t *testing.T) {
 	for _, i := range []float64{0, 1, 2} {
 		res.add(lone, ours, sample{"ratio": 1.2, "more, p50": 45 + 2*i, "more, p99": 100})
 		res.add(lone, theirs, sample{"ratio": 1.1, "more, p50": 20 + 20*i})                   // less than a tenth; quartiles that overlap
-		res.add(lone, goZero, sample{"ratio": 1.05, "more, p50": 20 + 10*i, "more, p99": 60}) // the first and the last, by less than counts
+		res.add(lone, goZero, sample{"ratio": 1.05, "more, p50": 20 + 10*i, "more, p99": 60}) // the first two; the last by less than counts
 	}
 	for _, i := range []float64{0, 1, 2} {
 		res.add(rolling, ours, sample{"lag": 4 + i})
@@ -155,6 +191,9 @@ func TestReport(t *testing.T) {
 	for range 2 { // too few to tell that it is no chance
 		res.add(rolling, goKit, sample{"lag": 3.5})
 	}
+	restart := scenario{name: "restart", title: "A restart", about: "Of etcd.", subjects: []string{ours, theirs}, metrics: []metric{{name: "time", unit: "ms"}}}
+	res.add(restart, ours, sample{"time": 300})
+	res.add(restart, theirs, nil)
 	got := res.markdown()
 	const file = "testdata/report.md"
 	if os.Getenv("UPDATE") != "" {

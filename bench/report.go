@@ -4,12 +4,12 @@
 package main
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 )
@@ -20,7 +20,7 @@ func (o *outcome) cells() (rows [][]string) {
 	for _, m := range o.scenario.metrics {
 		header = append(header, strings.TrimSuffix(m.name+", "+m.unit, ", "))
 	}
-	rows = append(rows, header)
+	rows = append(rows, append(header, "rounds"))
 	for _, m := range o.ordered() {
 		row := []string{m.Subject}
 		for _, metric := range o.scenario.metrics {
@@ -30,6 +30,7 @@ func (o *outcome) cells() (rows [][]string) {
 			}
 			row = append(row, cell)
 		}
+		row = append(row, strconv.Itoa(len(m.Samples)))
 		if m.Unended {
 			row[1] = fmt.Sprintf("did not finish in %v", limit)
 		}
@@ -79,7 +80,7 @@ func (r *results) markdown() string {
 	for _, bar := range r.bars() {
 		result := "met"
 		if !bar.met() {
-			result = "**missed**: " + cmp.Or(whyMissed[bar.what], "no reason known")
+			result = "**missed**: " + bar.why()
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", bar.what, figure(bar.most, bar.unit), figure(bar.measured, bar.unit), result)
 	}
@@ -97,7 +98,7 @@ func (r *results) markdown() string {
 			}
 		}
 	}
-	b.WriteString("\n## Ahead of Rollcall\n\nEvery figure in which a peer is ahead by more than a tenth and by more than the noise: the quartiles do not overlap, or, where there are fewer than three samples, by more than a half. A delay after the raw event counts from 50 us on.\n\n" +
+	b.WriteString("\n## Ahead of Rollcall\n\nEvery figure in which a peer is ahead by more than a tenth and by more than the noise: the quartiles do not overlap, and where there are fewer than three rounds it is more than a half. With three rounds a row may still be chance. In a delay after the raw event, less than 50 us is noise, and in the lag of a rolling restart less than 1 ms.\n\n" +
 		"| | figure | peer | its | Rollcall's | reason | worth mending |\n|---|---|---|---|---|---|---|\n")
 	for _, l := range r.ahead() {
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s |\n", l.title, l.metric, l.peer, l.theirs, l.mine, l.why, l.worth)

@@ -153,12 +153,19 @@ func quantile(all []float64, q float64) float64 {
 	return all[below] + (at-float64(below))*(all[above]-all[below])
 }
 
-// median returns the median of a subject's metric in a scenario.
+// of returns the measurements of a scenario, nil where the run has none.
+func (r *results) of(name string) *outcome {
+	i := slices.IndexFunc(r.Scenarios, func(o *outcome) bool { return o.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return r.Scenarios[i]
+}
+
+// median returns the median of a subject's metric in a scenario, NaN where the run has none.
 func (r *results) median(name, subject, metric string) float64 {
-	for _, o := range r.Scenarios {
-		if o.Name == name {
-			return o.of(subject).median(metric)
-		}
+	if o := r.of(name); o != nil {
+		return o.of(subject).median(metric)
 	}
 	return math.NaN()
 }

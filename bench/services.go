@@ -87,7 +87,6 @@ func services(count, n int) scenario {
 		subjects: all,
 		metrics:  []metric{{name: "watches a service"}, {name: "memory", unit: "KiB a service"}, {name: "ready", unit: "ms"}, {name: "one change", unit: "ms"}},
 		run:      func(address, subject string) sample { return channels(address, subject, count, count, n) },
-		rounds:   2,
 		slow:     true,
 	}
 }
