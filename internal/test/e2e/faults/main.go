@@ -123,25 +123,34 @@ func (o *outcome) verdict() string {
 		return "skipped: " + shorten(o.reason)
 	case !o.ran:
 		return "no test ran"
-	case o.late():
-		return "holds, over its bound"
+	}
+	if late := o.late(); len(late) > 0 {
+		return "holds, late: " + strings.Join(late, "; ")
 	}
 	return "holds"
 }
 
 var figure = regexp.MustCompile(`^(.*): ([^ ]+), bound ([^ ]+)$`)
 
-// late reports whether something took longer than its bound, by more than a twentieth.
-func (o *outcome) late() bool {
-	return slices.ContainsFunc(o.measured, func(m string) bool {
-		match := figure.FindStringSubmatch(m)
-		if match == nil {
-			return false
+// timed parses a figure that has a bound.
+func timed(measured string) (what string, took, bound time.Duration, ok bool) {
+	match := figure.FindStringSubmatch(measured)
+	if match == nil {
+		return "", 0, 0, false
+	}
+	took, err := time.ParseDuration(match[2])
+	bound, err2 := time.ParseDuration(match[3])
+	return match[1], took, bound, err == nil && err2 == nil
+}
+
+// late returns what took longer than its bound, by more than a twentieth.
+func (o *outcome) late() (late []string) {
+	for _, m := range o.measured {
+		if _, took, bound, ok := timed(m); ok && took > bound+bound/20 {
+			late = append(late, fmt.Sprintf("%v of %v", took, bound.Round(time.Millisecond)))
 		}
-		took, err := time.ParseDuration(match[2])
-		bound, err2 := time.ParseDuration(match[3])
-		return err == nil && err2 == nil && took > bound+bound/20
-	})
+	}
+	return late
 }
 
 // figures returns what was measured; of times that several tests took for the same thing,
@@ -151,19 +160,18 @@ func (o *outcome) figures() string {
 	longest := make(map[string]time.Duration)
 	at := make(map[string]int)
 	for _, m := range o.measured {
-		match := figure.FindStringSubmatch(m)
-		if match == nil {
+		what, took, _, ok := timed(m)
+		i, again := at[what]
+		switch {
+		case !ok:
 			all = append(all, m)
-			continue
-		}
-		took, err := time.ParseDuration(match[2])
-		if i, again := at[match[1]]; !again || err != nil {
-			at[match[1]] = len(all)
+		case !again:
+			at[what] = len(all)
 			all = append(all, m)
-		} else if took > longest[match[1]] {
+		case took > longest[what]:
 			all[i] = m
 		}
-		longest[match[1]] = max(longest[match[1]], took)
+		longest[what] = max(longest[what], took)
 	}
 	return strings.Join(all, "; ")
 }

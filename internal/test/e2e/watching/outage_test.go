@@ -45,7 +45,7 @@ func TestW3PartitionedMemberStillAnswers(t *testing.T) {
 	lab.Within(t, fmt.Sprintf("all %d clients moved on", len(followers)), isolated, 7*time.Second)
 	t.Logf("%v after the write", time.Since(written))
 	stale := pinned.GoesStale()
-	lab.Note(t, "a client of that member alone: marked stale after %v, bound 5s", stale.Since.Sub(isolated).Round(time.Millisecond))
+	lab.Note(t, "a client of that member alone, until it is marked stale: %v, bound 5s", stale.Since.Sub(isolated).Round(time.Millisecond))
 	if got := pinned.Sub.Latest(); got.Len() != 1 {
 		t.Errorf("the client of that member alone holds %d endpoints", got.Len())
 	}
