@@ -129,7 +129,7 @@ func (b *builder) Build(target grpcresolver.Target, cc grpcresolver.ClientConn, 
 		return nil, status.Errorf(codes.Unavailable, "rollcall: %v", err)
 	}
 	n, cc := name{service, selector.String()}, counted(cc, target, opts)
-	r := &etcdResolver{cc: cc, builder: b, selection: b.acquire(n, selector), endpoint: target.Endpoint(),
+	r := &etcdResolver{cc: cc, builder: b, selection: b.acquire(n, selector), host: target.Endpoint(),
 		name: n, log: b.log, order: newOrder(), turn: make(chan struct{}, 1)}
 	r.turn <- struct{}{} // deliveries wait until all is set
 	defer func() { <-r.turn }()
@@ -162,7 +162,7 @@ func ParseTarget(u url.URL) (service string, selector rollcall.Selector, err err
 	if u.Fragment != "" {
 		return "", selector, targetError(u, `a fragment has no meaning here; write "#" as %23 if it is part of the name`)
 	}
-	if u.RawQuery != "" { // parsing takes more of a stack than all else here: see the scenario connections of module bench
+	if u.RawQuery != "" { // parsing needs more stack than anything else here: see the scenario connections of module bench
 		if selector, err = rollcall.ParseSelector(u.RawQuery); err != nil {
 			return "", selector, targetError(u, err.Error()+`; write "?" as %3F if it is part of the name`)
 		}

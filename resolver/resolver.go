@@ -24,7 +24,7 @@ type etcdResolver struct {
 	sub       *rollcall.Delivery       // of the endpoints
 	configs   *rollcall.ConfigDelivery // of the service config; nil: the channel wants none
 	selection *sharedSelection
-	endpoint  string // of the target
+	host      string // the target's endpoint: it decides whether there is a proxy
 	name      name
 	log       *onceLog
 	order     order
@@ -110,7 +110,7 @@ func (r *etcdResolver) show() {
 	if version != has && (len(state) > 0 || r.shown > 0) {
 		r.shown, r.callable, r.reported, r.config.changed = version, len(state) > 0, "", false
 		if !r.callable {
-			state = emptyState(r.endpoint)
+			state = emptyState(r.host)
 		}
 		// The error is a balancer's opinion of the state. The watch brings the next
 		// state when there is one; asking again would bring the same.
@@ -128,10 +128,10 @@ func (r *etcdResolver) show() {
 // is reported next. gRFC A61 allows such endpoints.
 var noEndpoints = []grpcresolver.Endpoint{ringhash.SetHashKey(grpcresolver.Endpoint{}, "nobody")}
 
-// emptyState returns noEndpoints for a target's endpoint, or an empty list if the channel uses a proxy:
+// emptyState returns noEndpoints for a target's host, or an empty list if the channel uses a proxy:
 // gRPC then loses the hash key, and ring_hash requires an address.
-func emptyState(endpoint string) []grpcresolver.Endpoint {
-	proxy, err := http.ProxyFromEnvironment(&http.Request{URL: &url.URL{Scheme: "https", Host: endpoint}})
+func emptyState(host string) []grpcresolver.Endpoint {
+	proxy, err := http.ProxyFromEnvironment(&http.Request{URL: &url.URL{Scheme: "https", Host: host}})
 	if proxy != nil || err != nil {
 		return []grpcresolver.Endpoint{}
 	}
