@@ -35,25 +35,39 @@ func (a *app) sayDivided(transactions int) {
 // notFound adds the way out, and an exit code, to the error where no key was found.
 func notFound(ctx context.Context, client *clientv3.Client, err error) error {
 	var missing *edit.NotFoundError
-	switch {
-	case errors.As(err, &missing) && missing.NoService:
-		return fail(exitNotFound, "%w%s; see rollcall ls", err, likeServices(ctx, client, missing.Service))
-	case missing != nil:
-		hint, gone := didYouMean(missing.Name, missing.IDs), ""
-		id, isKey := strings.CutPrefix(missing.Name, missing.Service+"/")
-		switch {
-		case missing.Name == "":
-			hint = selectorHint(missing.Selector)
-		case isKey:
-			hint = "; did you mean " + id + "?"
-		case hint == "" && strings.Contains(missing.Name, "="):
-			hint = "; did you mean --selector " + missing.Name + "?"
-		case hint == "":
-			gone = ", or " + shellLineWith("rollcall history", missing.Service, missing.Name) + " if it has gone"
-		}
-		return fail(exitNotFound, "%w%s; see %s%s", err, hint, shellLineWith("rollcall get", missing.Service), gone)
+	if !errors.As(err, &missing) {
+		return err
 	}
-	return err
+	return fail(exitNotFound, "%w%s, or %s if it has gone", err, nearMiss(ctx, client, missing), pastOf(missing))
+}
+
+// nearMiss says what may have been meant by a name that is not found, and where to see what there is.
+func nearMiss(ctx context.Context, client *clientv3.Client, missing *edit.NotFoundError) string {
+	if missing.NoService {
+		return likeServices(ctx, client, missing.Service) + "; see rollcall ls"
+	}
+	hint := didYouMean(missing.Name, missing.IDs)
+	id, isKey := strings.CutPrefix(missing.Name, missing.Service+"/")
+	switch {
+	case missing.Name == "":
+		hint = selectorHint(missing.Selector)
+	case isKey:
+		hint = "; did you mean " + id + "?"
+	case hint == "" && strings.Contains(missing.Name, "="):
+		hint = "; did you mean --selector " + missing.Name + "?"
+	}
+	return hint + "; see " + shellLineWith("rollcall get", missing.Service)
+}
+
+// pastOf is the command that shows what became of what is not found.
+func pastOf(missing *edit.NotFoundError) string {
+	switch {
+	case missing.Name != "":
+		return shellLineWith("rollcall history", missing.Service, missing.Name)
+	case missing.Selector != "":
+		return shellLineWith("rollcall history", missing.Service) + " with that selector"
+	}
+	return shellLineWith("rollcall history", missing.Service)
 }
 
 // checkNames checks the names of a service and of its endpoints.

@@ -16,6 +16,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/edit"
 	"github.com/rollcall-grpc/rollcall/internal/inventory"
 	"github.com/rollcall-grpc/rollcall/internal/printable"
 	"github.com/rollcall-grpc/rollcall/resolver"
@@ -137,7 +138,7 @@ func newConfigRm(a *app) *cobra.Command {
 				if resp.Deleted == 0 {
 					return noConfig(service)
 				}
-				return a.printRemoved([]string{rollcall.ConfigPrefix + service}, false, resp.Header.Revision, 1)
+				return a.printRemoved([]edit.Key{{Key: rollcall.ConfigPrefix + service}}, deletion{Revision: resp.Header.Revision, Transactions: 1})
 			})
 		},
 	}

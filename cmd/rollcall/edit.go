@@ -101,7 +101,7 @@ type metadataEdit struct {
 
 // edit makes a change to the endpoints that the arguments name, or that are selected. Leases stay.
 func (a *app) edit(ctx context.Context, args []string, which selection, e metadataEdit) error {
-	service, find, err := which.parse(args)
+	service, find, err := which.parseForWrite(args)
 	if err != nil {
 		return err
 	}

@@ -144,7 +144,11 @@ func (a *app) replay(ctx context.Context, q historyQuery) (*rollcall.History, er
 	if err != nil && reading.Err() != nil && ctx.Err() == nil {
 		return nil, fail(exitTimeout, "etcd has not told its history within %v: give a later --revision, or a longer --timeout", q.timeout)
 	}
-	return h, notFound(reading, client, err)
+	var missing *edit.NotFoundError
+	if errors.As(err, &missing) {
+		err = fail(exitNotFound, "%w%s", err, nearMiss(reading, client, missing))
+	}
+	return h, err
 }
 
 // known returns an error where neither an event nor a present endpoint has one of the names, or is selected.

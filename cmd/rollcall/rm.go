@@ -16,18 +16,21 @@ import (
 
 	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/edit"
+	"github.com/rollcall-grpc/rollcall/internal/plural"
 )
 
 type deletion struct {
 	APIVersion   string `json:"apiVersion"`
 	Kind         string `json:"kind"`
+	DryRun       bool   `json:"dryRun"`
 	Revision     int64  `json:"revision"` // of the last transaction
 	Transactions int    `json:"transactions"`
 	keyList
 }
 
 func newRm(a *app) *cobra.Command {
-	var all, yes bool
+	var all bool
+	var r removal
 	var which selection
 	cmd := &cobra.Command{
 		Use:     "rm SERVICE ID|HOST:PORT...",
@@ -37,12 +40,13 @@ func newRm(a *app) *cobra.Command {
 			"address. Up to " + strconv.Itoa(edit.MaxKeys) + " are removed in one transaction, all or none; a larger change takes several.\n" +
 			"With --all, whatever is under SERVICE/ is removed.\n\n" +
 			selectorHelp + "\n" +
-			"rollcall get shows what a selector selects.\n\n" +
+			"--dry-run shows what that is.\n\n" +
 			"An id that cannot be printed may be given as rollcall get shows it, such as 'a\\xff'. A server\n" +
 			"that is still running registers again: stop it instead. If there is nothing to remove, the\n" +
 			"exit code is 3.\n\n" +
-			"Before a service is left without an endpoint, rm asks on a terminal, and elsewhere wants --yes.",
-		Example: "  rollcall rm my-service blue-1\n  rollcall rm my-service 10.0.0.7:50051\n  rollcall rm my-service -l version=v1\n  rollcall rm my-service --all --yes",
+			"Before a service is left without an endpoint, or without one that is serving, rm asks on a terminal,\n" +
+			"and elsewhere wants --yes.",
+		Example: "  rollcall rm my-service blue-1\n  rollcall rm my-service 10.0.0.7:50051\n  rollcall rm my-service -l version=v1 --dry-run\n  rollcall rm my-service -l version=v1\n  rollcall rm my-service --all --yes",
 		Args: usageArgs(func(cmd *cobra.Command, args []string) error {
 			switch {
 			case all && len(which.selectors) > 0:
@@ -54,91 +58,123 @@ func newRm(a *app) *cobra.Command {
 			}
 			return which.args()(cmd, args)
 		}),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			service, find, err := which.parse(args)
-			if err != nil {
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if r.service, r.find, err = which.parseForWrite(args); err != nil {
 				return err
 			}
-			return a.confirmed(cmd.Context(), yes, func(yes bool) error {
+			return a.confirmed(cmd.Context(), r.yes, func(yes bool) error {
+				r.yes = yes
 				return a.talk(cmd.Context(), func(ctx context.Context, client *clientv3.Client) error {
-					if all {
-						return a.removeAll(ctx, client, service, yes)
+					switch {
+					case r.dryRun:
+						return a.previewRemoval(ctx, client, r)
+					case all:
+						return a.removeAll(ctx, client, r)
 					}
-					return a.remove(ctx, client, service, find, yes)
+					return a.remove(ctx, client, r)
 				})
 			})
 		},
 	}
 	which.addFlag(cmd.Flags())
 	cmd.Flags().BoolVar(&all, "all", false, "remove all keys under SERVICE/")
-	addYes(cmd.Flags(), &yes)
+	cmd.Flags().BoolVar(&r.dryRun, "dry-run", false, "write nothing; show what would be removed")
+	addYes(cmd.Flags(), &r.yes)
 	return cmd
 }
 
-func (a *app) remove(ctx context.Context, client *clientv3.Client, service string, find edit.Finder, yes bool) error {
+// removal is what rm is to do.
+type removal struct {
+	service     string
+	find        edit.Finder // nil: all keys
+	yes, dryRun bool
+}
+
+// previewRemoval shows what a removal would remove.
+func (a *app) previewRemoval(ctx context.Context, client *clientv3.Client, r removal) error {
+	dir, err := rollcall.SharedDirectory(client)
+	if err != nil {
+		return err
+	}
+	snap, err := list(ctx, dir, r.service)
+	if err != nil {
+		return err
+	}
+	keys := edit.Everything(snap)
+	if r.find != nil {
+		if keys, err = r.find(snap); err != nil {
+			return notFound(ctx, client, err)
+		}
+	}
+	if _, err := edit.KeepOne(snap, keys); err != nil {
+		a.say("%v", err)
+	}
+	return a.printRemoved(keys, deletion{DryRun: true, Revision: snap.Revision()})
+}
+
+func (a *app) remove(ctx context.Context, client *clientv3.Client, r removal) error {
 	check := edit.KeepOne
-	if yes {
+	if r.yes {
 		check = nil
 	}
-	done, err := change(ctx, client, service, find, check, func(k edit.Key) (clientv3.Op, error) {
+	done, err := change(ctx, client, r.service, r.find, check, func(k edit.Key) (clientv3.Op, error) {
 		return clientv3.OpDelete(k.Key), nil
 	})
 	if err != nil && len(done.Written) == 0 {
 		return err
 	}
-	leased := slices.ContainsFunc(done.Written, func(w edit.Written) bool { return w.Lease != 0 })
-	keys := make([]string, 0, len(done.Written))
+	keys := make([]edit.Key, 0, len(done.Written))
 	for _, w := range done.Written {
-		keys = append(keys, w.Key.Key)
+		keys = append(keys, w.Key)
 	}
-	return cmp.Or(a.printRemoved(keys, leased, done.Revision, done.Transactions), err)
+	return cmp.Or(a.printRemoved(keys, deletion{Revision: done.Revision, Transactions: done.Transactions}), err)
 }
 
-func (a *app) removeAll(ctx context.Context, client *clientv3.Client, service string, yes bool) error {
+func (a *app) removeAll(ctx context.Context, client *clientv3.Client, r removal) error {
 	dir, err := rollcall.SharedDirectory(client)
 	if err != nil {
 		return err
 	}
-	snap, err := list(ctx, dir, service)
+	snap, err := list(ctx, dir, r.service)
 	if err != nil {
 		return err
 	}
-	if !yes && snap.Len() > 0 {
+	if !r.yes && snap.Len() > 0 {
 		return edit.Emptied(snap)
 	}
-	leased := false
-	var steps []edit.Step
-	var keys []string
-	remove := func(key string, lease clientv3.LeaseID, modRevision int64) {
-		leased = leased || lease != 0
-		keys = append(keys, key)
-		steps = append(steps, edit.Step{Unchanged: map[string]int64{key: modRevision}, Writes: []clientv3.Op{clientv3.OpDelete(key)}})
-	}
-	for inst := range snap.All() {
-		remove(inst.Key, inst.Lease, inst.ModRevision)
-	}
-	for _, r := range snap.Invalid() {
-		remove(r.Key, r.Lease, r.ModRevision)
+	keys := edit.Everything(snap)
+	steps := make([]edit.Step, 0, len(keys))
+	for _, k := range keys {
+		steps = append(steps, edit.Step{Unchanged: map[string]int64{k.Key: k.ModRevision}, Writes: []clientv3.Op{clientv3.OpDelete(k.Key)}})
 	}
 	done, err := edit.Commit(ctx, client, steps)
 	if err != nil {
 		return fmt.Errorf("remove the keys of service %q, of which %d of %d have gone: %w; see %s, and try again",
-			service, done.Steps, len(steps), err, shellLineWith("rollcall get", service))
+			r.service, done.Steps, len(steps), err, shellLineWith("rollcall get", r.service))
 	}
-	slices.Sort(keys)
-	return a.printRemoved(keys, leased, done.Revision, done.Transactions)
+	return a.printRemoved(keys, deletion{Revision: done.Revision, Transactions: done.Transactions})
 }
 
-// printRemoved prints the keys that were removed; leased: one of them was under a lease.
-func (a *app) printRemoved(keys []string, leased bool, revision int64, transactions int) error {
-	a.sayDivided(transactions)
-	if leased {
-		a.say("it was under a lease: if its server is still running, it will come back")
+// printRemoved prints the keys that were removed, or would be.
+func (a *app) printRemoved(removed []edit.Key, d deletion) error {
+	keys := make([]string, 0, len(removed))
+	for _, k := range removed {
+		keys = append(keys, k.Key)
+	}
+	title := "REMOVED"
+	if d.DryRun {
+		title = "KEY"
+		a.say("%s would be removed: this is a dry run", plural.Count(len(keys), "key", "keys"))
+	}
+	a.sayDivided(d.Transactions)
+	if slices.ContainsFunc(removed, func(k edit.Key) bool { return k.Lease != 0 }) {
+		a.say("what is under a lease comes back if its server is still running")
 	}
 	if a.json() {
-		return a.printJSON(deletion{APIVersion: apiVersion, Kind: "Deletion", Revision: revision, Transactions: transactions, keyList: listOf(keys)})
+		d.APIVersion, d.Kind, d.keyList = apiVersion, "Deletion", listOf(keys)
+		return a.printJSON(d)
 	}
-	rows := [][]string{{"REMOVED"}}
+	rows := [][]string{{title}}
 	for _, key := range keys {
 		rows = append(rows, []string{key})
 	}

@@ -68,6 +68,17 @@ func (s *selection) parse(args []string) (service string, find edit.Finder, err 
 	return service, find, err
 }
 
+// parseForWrite is parse for a command that writes. An empty value, as of a variable that is not set, selects what has no
+// such field: that is seldom meant, and much is written.
+func (s *selection) parseForWrite(args []string) (service string, find edit.Finder, err error) {
+	for _, text := range s.selectors {
+		if field, ok := strings.CutSuffix(text, "="); ok {
+			return "", nil, fail(exitUsage, "--selector %q: the value is empty, which selects endpoints without %s; give them by their ids", text, field)
+		}
+	}
+	return s.parse(args)
+}
+
 func (s *selection) finder(names []string) (edit.Finder, error) {
 	switch {
 	case len(s.selectors) > 0:

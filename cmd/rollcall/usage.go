@@ -64,6 +64,9 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 			problem = want[len(args)].name + " is missing" + meantAsKey(cmd, args)
 			if cmd.Flags().Lookup("selector") != nil && len(args) == 1 {
 				problem += "; or give --selector"
+				if cmd.Flags().Lookup("all") != nil {
+					problem += " or --all"
+				}
 			}
 		case len(args) > len(want) && (len(want) == 0 || !want[len(want)-1].repeated):
 			problem = fmt.Sprintf("unexpected argument %q", args[len(want)])

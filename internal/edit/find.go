@@ -57,6 +57,18 @@ func Selected(selector rollcall.Selector) Finder {
 	}
 }
 
+// Everything returns all keys of a service, sorted.
+func Everything(snap *rollcall.Snapshot) (all []Key) {
+	for i := range snap.All() {
+		all = append(all, keyOf(i))
+	}
+	for _, r := range snap.Invalid() {
+		all = append(all, invalidKey(r))
+	}
+	slices.SortFunc(all, func(a, b Key) int { return strings.Compare(a.Key, b.Key) })
+	return all
+}
+
 func notFound(snap *rollcall.Snapshot, missing NotFoundError) error {
 	missing.Service, missing.Revision, missing.NoService = snap.Service(), snap.Revision(), snap.Len()+len(snap.Invalid()) == 0
 	for i := range snap.All() {

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/rollcall-grpc/rollcall"
+	"github.com/rollcall-grpc/rollcall/internal/plural"
 )
 
 // LastServingError is returned where a drain would leave a service without a serving endpoint.
@@ -34,10 +35,11 @@ func KeepServing(snap *rollcall.Snapshot, keys []Key) (relied *rollcall.Instance
 	return after[0], nil
 }
 
-// EmptiesError is returned where a change would leave a service without an endpoint.
+// EmptiesError is returned where a change would leave a service without an endpoint, or without one that is serving.
 type EmptiesError struct {
 	Service   string
-	Endpoints int      // that it has now, with those of services within it
+	Endpoints int      // that it has now, with those of services within it; where some stay, those that are serving
+	Stay      int      // that are not serving
 	Nested    []string // services within it, which lose theirs as well
 	To        string   // the service that they move to; "": they are removed
 }
@@ -66,6 +68,10 @@ func nested(service string, keys []string) (services []string) {
 const maxNested = 5
 
 func (e *EmptiesError) Error() string {
+	if e.Stay > 0 {
+		return fmt.Sprintf("this removes %s of service %q: clients would go on to call what is drained, rather than nothing; %s",
+			plural.Count(e.Endpoints, "serving endpoint, the last", "serving endpoints, the last"), e.Service, plural.Count(e.Stay, "endpoint stays", "endpoints stay"))
+	}
 	verb, what, among, to, lost := "removes", fmt.Sprintf("all endpoints (%d)", e.Endpoints), "among them all", "", "it"
 	if e.Endpoints == 1 {
 		what, among = "the only endpoint", "which is that"
@@ -88,22 +94,31 @@ func (e *EmptiesError) Error() string {
 	return fmt.Sprintf("this %s %s%s: calls to %s will fail", verb, what, to, lost)
 }
 
-// KeepOne is a Check: it refuses to remove the last endpoints of a service, with an *EmptiesError, and relies on
-// one that stays.
+// KeepOne is a Check: it refuses to remove the last endpoints of a service, or the last that are serving, with an
+// *EmptiesError, and relies on one that stays.
 func KeepOne(snap *rollcall.Snapshot, keys []Key) (relied *rollcall.Instance, err error) {
+	if serving := TakingCalls(snap, keys); len(serving) > 0 {
+		return serving[0], nil
+	}
 	removed := make(map[string]bool, len(keys))
 	for _, k := range keys {
 		removed[k.Key] = true
 	}
+	var stay []*rollcall.Instance
 	for inst := range snap.All() {
 		if !removed[inst.Key] {
-			return inst, nil
+			stay = append(stay, inst)
 		}
 	}
-	if snap.Len() == 0 { // only values that are no endpoints
+	switch serving := TakingCalls(snap, nil); {
+	case snap.Len() == 0: // only values that are no endpoints
 		return nil, nil
+	case len(stay) == 0:
+		return nil, Emptied(snap)
+	case len(serving) > 0:
+		return nil, &EmptiesError{Service: snap.Service(), Endpoints: len(serving), Stay: len(stay)}
 	}
-	return nil, Emptied(snap)
+	return stay[0], nil
 }
 
 // TakingCalls returns the instances that clients send new calls to, one an address and sorted by
