@@ -4,9 +4,16 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/test/etcdtest"
 )
 
@@ -21,4 +28,47 @@ func TestRegisterOverALease(t *testing.T) {
 			t.Errorf("exit %d, %q", code, s.stderr.String())
 		}
 	})
+}
+
+// An endpoint that is registered stays so where etcd cannot be asked what it has, as while a password is changed.
+func TestRegisteredButUnreadable(t *testing.T) {
+	etcd := freshEtcd(t)
+	connect := func() *clientv3.Client {
+		client, err := clientv3.New(clientv3.Config{Endpoints: []string{etcd.Endpoint()}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = client.Close() })
+		return client
+	}
+	directory, err := rollcall.SharedDirectory(connect())
+	if err != nil {
+		t.Fatal(err)
+	}
+	registrar, err := rollcall.NewRegistrar(directory, rollcall.RegistrarOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer registrar.Close()
+	reg, err := registrar.Register("shop", rollcall.Endpoint{Addr: "10.0.0.1:80"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := reg.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	state, _ := reg.State()
+	var stdout, stderr strings.Builder
+	s := &registerSession{a: &app{stderr: &stderr, settings: settings{dialTimeout: 5 * time.Second}}, client: connect(), out: &stdout}
+	_ = s.client.Close()
+	lease, err := s.printRegistered(t.Context(), reg)
+	want := fmt.Sprintf("rollcall: \"shop/10.0.0.1:80\" is registered, under lease %x, but cannot be read: ", state.Lease)
+	if err != nil || lease != state.Lease || stdout.String() != "" || !strings.HasPrefix(stderr.String(), want) {
+		t.Errorf("lease %x, %v; stdout %q, stderr %q; want lease %x, and %q", lease, err, stdout.String(), stderr.String(), state.Lease, want)
+	}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if _, err := s.printRegistered(ended, reg); !errors.Is(err, context.Canceled) {
+		t.Errorf("with a context that has ended: %v", err)
+	}
 }

@@ -179,7 +179,7 @@ func (s *registerSession) follow(ctx context.Context) error {
 	if err := s.awaitRegistered(starting, reg); err != nil {
 		return err
 	}
-	lease, err := s.printRegistered(starting, reg)
+	lease, err := s.printRegistered(ctx, reg)
 	if err != nil {
 		return err
 	}
@@ -217,13 +217,20 @@ func (s *registerSession) awaitRegistered(ctx context.Context, reg *rollcall.Reg
 	}
 }
 
-// printRegistered prints the endpoint as it is in etcd, and returns its lease.
+// printRegistered prints the endpoint as it is in etcd, and returns its lease. That it cannot be read ends nothing: it is
+// registered.
 func (s *registerSession) printRegistered(ctx context.Context, reg *rollcall.Registration) (clientv3.LeaseID, error) {
-	resp, err := s.client.Get(ctx, reg.Key())
-	if err != nil {
-		return 0, fmt.Errorf("read %q: %w", reg.Key(), err)
-	}
-	if len(resp.Kvs) == 0 {
+	reading, cancel := s.a.deadline(ctx)
+	defer cancel()
+	resp, err := s.client.Get(reading, reg.Key())
+	switch {
+	case ctx.Err() != nil:
+		return 0, ctx.Err()
+	case err != nil:
+		state, _ := reg.State()
+		s.a.say("%q is registered, under lease %s, but cannot be read: %s", reg.Key(), inventory.LeaseText(state.Lease), plain(s.connectionCause(err)))
+		return state.Lease, nil
+	case len(resp.Kvs) == 0:
 		return 0, fail(exitOther, "%q was removed as soon as it was registered", reg.Key())
 	}
 	inst, err := rollcall.Decode(resp.Kvs[0])
