@@ -23,7 +23,7 @@ type deletion struct {
 	APIVersion   string `json:"apiVersion"`
 	Kind         string `json:"kind"`
 	DryRun       bool   `json:"dryRun"`
-	Revision     int64  `json:"revision"` // of the last transaction
+	Revision     int64  `json:"revision"` // of the last transaction; of a dry run, at which it looked
 	Transactions int    `json:"transactions"`
 	keyList
 }
@@ -40,7 +40,7 @@ func newRm(a *app) *cobra.Command {
 			"address. Up to " + strconv.Itoa(edit.MaxKeys) + " are removed in one transaction, all or none; a larger change takes several.\n" +
 			"With --all, whatever is under SERVICE/ is removed.\n\n" +
 			selectorHelp + "\n" +
-			"--dry-run shows what that is.\n\n" +
+			"--dry-run writes nothing and shows what would be removed.\n\n" +
 			"An id that cannot be printed may be given as rollcall get shows it, such as 'a\\xff'. A server\n" +
 			"that is still running registers again: stop it instead. If there is nothing to remove, the\n" +
 			"exit code is 3.\n\n" +

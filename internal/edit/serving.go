@@ -69,8 +69,9 @@ const maxNested = 5
 
 func (e *EmptiesError) Error() string {
 	if e.Stay > 0 {
-		return fmt.Sprintf("this removes %s of service %q: clients would go on to call what is drained, rather than nothing; %s",
-			plural.Count(e.Endpoints, "serving endpoint, the last", "serving endpoints, the last"), e.Service, plural.Count(e.Stay, "endpoint stays", "endpoints stay"))
+		return fmt.Sprintf("this removes %s of service %q: %s draining or cannot be called",
+			plural.Count(e.Endpoints, "serving endpoint, the last", "serving endpoints, the last"), e.Service,
+			plural.Count(e.Stay, "endpoint that stays is", "endpoints that stay are"))
 	}
 	verb, what, among, to, lost := "removes", fmt.Sprintf("all endpoints (%d)", e.Endpoints), "among them all", "", "it"
 	if e.Endpoints == 1 {

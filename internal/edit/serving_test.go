@@ -6,6 +6,7 @@ package edit
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -68,5 +69,49 @@ func TestKeepServingOfMaxKeys(t *testing.T) {
 	done, err := Apply(t.Context(), dir, "s", Named("a:1"), KeepServing, SetField("status", rollcall.StatusDraining))
 	if err != nil || len(done.Written) != MaxKeys || done.Transactions != 1 {
 		t.Errorf("drained %d keys in %d transactions, want %d in one: %v", len(done.Written), done.Transactions, MaxKeys, err)
+	}
+}
+
+// What is left of a service is one that is serving, or else what there was without one.
+func TestKeepOne(t *testing.T) {
+	const serving, draining, local, broken = `{"Addr":"a:1"}`, `{"Addr":"b:1","Metadata":{"status":"draining"}}`, `{"Addr":"unix:/c"}`, `broken`
+	client := etcdtest.New(t, etcdtest.Options{}).Client(t)
+	dir, err := rollcall.NewDirectory(client, rollcall.DirectoryOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	for i, row := range []struct {
+		removed, others []string // values
+		want            string   // how the removal is refused
+	}{
+		{[]string{serving}, []string{`{"Addr":"d:1"}`, draining}, ""},
+		{[]string{serving}, []string{draining, local, broken}, `this removes 1 serving endpoint, the last of service "s": 2 endpoints that stay are draining or cannot be called`},
+		{[]string{serving, draining}, []string{broken}, `this removes all endpoints (2) of service "s": calls to it will fail`},
+		{[]string{draining}, []string{local}, ""},
+		{[]string{draining}, []string{serving}, ""},
+		{[]string{draining}, nil, `this removes the only endpoint of service "s": calls to it will fail`},
+		{[]string{broken}, nil, ""},
+	} {
+		if _, err := client.Delete(t.Context(), "s/", clientv3.WithPrefix()); err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for j, value := range append(slices.Clone(row.removed), row.others...) {
+			name := fmt.Sprint(j)
+			if j < len(row.removed) {
+				names = append(names, name)
+			}
+			if _, err := client.Put(t.Context(), "s/"+name, value); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got := ""
+		if _, err := Apply(t.Context(), dir, "s", Named(names...), KeepOne, func(k Key) (clientv3.Op, error) { return clientv3.OpDelete(k.Key), nil }); err != nil {
+			got = err.Error()
+		}
+		if got != row.want {
+			t.Errorf("row %d: %q, want %q", i, got, row.want)
+		}
 	}
 }
