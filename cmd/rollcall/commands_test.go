@@ -93,7 +93,7 @@ func TestRm(t *testing.T) {
 		t.Error("rm took an address where an id was named")
 	}
 	r = must(t, endpoint, "rm", "t-rm", "leased")
-	wantIn(t, "stderr", r.stderr, "will come back")
+	wantIn(t, "stderr", r.stderr, "comes back if its server is still running")
 	if r := rollcallAt(t, endpoint, "rm", "t-rm", "leased"); r.code != exitNotFound {
 		t.Errorf("second rm: exit %d, want %d", r.code, exitNotFound)
 	}
