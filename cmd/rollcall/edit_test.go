@@ -78,7 +78,7 @@ func TestEdit(t *testing.T) {
 
 	r := must(t, endpoint, "drain", "t-edit", "a", "b", "twin")
 	wantIn(t, "stderr", r.stderr, `3 endpoints were changed; 1 of 4 endpoints of service "t-edit" are serving`) // "text" has no status, and serves
-	must(t, endpoint, "rm", "t-edit", "text", "garbage", "--yes") // "text" is the last that is serving
+	must(t, endpoint, "rm", "t-edit", "text", "garbage", "--yes")                                               // "text" is the last that is serving
 	r = must(t, endpoint, "drain", "t-edit", "a", "--force")
 	wantIn(t, "stderr", r.stderr, "every endpoint", "rather than none")
 }
