@@ -90,13 +90,17 @@ type removal struct {
 	yes, dryRun bool
 }
 
-// previewRemoval shows what a removal would remove.
-func (a *app) previewRemoval(ctx context.Context, client *clientv3.Client, r removal) error {
+func (r removal) list(ctx context.Context, client *clientv3.Client) (*rollcall.Snapshot, error) {
 	dir, err := rollcall.SharedDirectory(client)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	snap, err := list(ctx, dir, r.service)
+	return list(ctx, dir, r.service)
+}
+
+// previewRemoval shows what a removal would remove.
+func (a *app) previewRemoval(ctx context.Context, client *clientv3.Client, r removal) error {
+	snap, err := r.list(ctx, client)
 	if err != nil {
 		return err
 	}
@@ -131,11 +135,7 @@ func (a *app) remove(ctx context.Context, client *clientv3.Client, r removal) er
 }
 
 func (a *app) removeAll(ctx context.Context, client *clientv3.Client, r removal) error {
-	dir, err := rollcall.SharedDirectory(client)
-	if err != nil {
-		return err
-	}
-	snap, err := list(ctx, dir, r.service)
+	snap, err := r.list(ctx, client)
 	if err != nil {
 		return err
 	}
