@@ -41,7 +41,7 @@ func notFound(ctx context.Context, client *clientv3.Client, err error) error {
 	return fail(exitNotFound, "%w%s, or %s if it has gone", err, nearMiss(ctx, client, missing), pastOf(missing))
 }
 
-// nearMiss says what may have been meant by a name that is not found, and where to see what there is.
+// nearMiss returns hints: what else a name that is not found may stand for, and the command that shows what there is.
 func nearMiss(ctx context.Context, client *clientv3.Client, missing *edit.NotFoundError) string {
 	if missing.NoService {
 		return likeServices(ctx, client, missing.Service) + "; see rollcall ls"

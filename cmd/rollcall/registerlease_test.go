@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
-
 	"github.com/rollcall-grpc/rollcall"
 	"github.com/rollcall-grpc/rollcall/internal/test/etcdtest"
 )
@@ -33,15 +31,7 @@ func TestRegisterOverALease(t *testing.T) {
 // An endpoint that is registered stays so where etcd cannot be asked what it has, as while a password is changed.
 func TestRegisteredButUnreadable(t *testing.T) {
 	etcd := freshEtcd(t)
-	connect := func() *clientv3.Client {
-		client, err := clientv3.New(clientv3.Config{Endpoints: []string{etcd.Endpoint()}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = client.Close() })
-		return client
-	}
-	directory, err := rollcall.SharedDirectory(connect())
+	directory, err := rollcall.SharedDirectory(etcdClient(t, etcd.Endpoint()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +49,7 @@ func TestRegisteredButUnreadable(t *testing.T) {
 	}
 	state, _ := reg.State()
 	var stdout, stderr strings.Builder
-	s := &registerSession{a: &app{stderr: &stderr, settings: settings{dialTimeout: 5 * time.Second}}, client: connect(), out: &stdout}
+	s := &registerSession{a: &app{stderr: &stderr, settings: settings{dialTimeout: 5 * time.Second}}, client: etcdClient(t, etcd.Endpoint()), out: &stdout}
 	_ = s.client.Close()
 	lease, err := s.printRegistered(t.Context(), reg)
 	want := fmt.Sprintf("rollcall: \"shop/10.0.0.1:80\" is registered, under lease %x, but cannot be read: ", state.Lease)
