@@ -205,6 +205,6 @@ func TestWatchGolden(t *testing.T) {
 		}
 	}
 	golden(t, "watch.txt", regexp.MustCompile(`(?m)^\d\d:\d\d:\d\d`).ReplaceAllString(asTable.stdout.String(), "HH:MM:SS"))
-	golden(t, "watch.json", asJSON.stdout.String())
+	golden(t, "watch.json", regexp.MustCompile(`"time":"[^"]+Z"`).ReplaceAllString(asJSON.stdout.String(), `"time":"TIME"`))
 	golden(t, "watch.stderr", asTable.stderr.String())
 }

@@ -40,10 +40,27 @@ type historyEntry struct {
 	Config   *string             `json:"serviceConfig,omitempty"`
 }
 
+// fieldChange is a rollcall.FieldChange as JSON.
 type fieldChange struct {
 	Field string          `json:"field"`
 	Old   json.RawMessage `json:"old"`
 	New   json.RawMessage `json:"new"`
+}
+
+func fieldChanges(c rollcall.Change) (all []fieldChange) {
+	for _, f := range c.Fields() {
+		all = append(all, fieldChange(f))
+	}
+	return all
+}
+
+// instanceOf returns an instance as commands show it, nil for none.
+func instanceOf(i *rollcall.Instance, split inventory.Splitter) *inventory.Instance {
+	if i == nil {
+		return nil
+	}
+	of := inventory.Of(i, split)
+	return &of
 }
 
 func newHistoryDocument(h *rollcall.History, rows []datedEvent) historyDocument {
@@ -52,19 +69,7 @@ func newHistoryDocument(h *rollcall.History, rows []datedEvent) historyDocument 
 	split := inventory.Under(h.Service)
 	for _, row := range rows {
 		e := historyEntry{Revision: row.Revision, After: row.span.After.UTC(), Before: row.span.Before.UTC(), Event: inventory.EventText(row.HistoryEvent),
-			Key: row.Key, Base64: inventory.Base64(row.Key)}
-		for _, side := range []struct {
-			from *rollcall.Instance
-			to   **inventory.Instance
-		}{{row.Old, &e.Old}, {row.New, &e.New}} {
-			if side.from != nil {
-				shown := inventory.Of(side.from, split)
-				*side.to = &shown
-			}
-		}
-		for _, c := range row.Fields() {
-			e.Changes = append(e.Changes, fieldChange(c))
-		}
+			Key: row.Key, Base64: inventory.Base64(row.Key), Old: instanceOf(row.Old, split), New: instanceOf(row.New, split), Changes: fieldChanges(row.Change)}
 		switch {
 		case row.Config == nil:
 			_, e.ID = split(row.Key)

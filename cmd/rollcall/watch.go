@@ -29,8 +29,8 @@ func newWatch(a *app) *cobra.Command {
 		Long: "watch shows the endpoints of a service and then every change until it is interrupted:\n" +
 			"= was there, + added, ~ changed (and what), - removed. What was removed has left (it was\n" +
 			"draining), expired (its lease is gone) or was deleted by hand (no lease ended), as far as etcd\n" +
-			"can tell. JSON has the endpoints on the first line, then an event a line, with what a changed\n" +
-			"endpoint was before. Changes in quick succession may be shown as one. While etcd is unreachable,\n" +
+			"can tell. JSON has the endpoints on the first line, then an event a line, with its time and what\n" +
+			"a changed endpoint was before. Changes in quick succession may be shown as one. While etcd is unreachable,\n" +
 			"watch says so on stderr, waits and goes on.\n\n" +
 			"With ids, addresses or a selector it shows those endpoints alone, whether they are there yet or\n" +
 			"not. A change is shown if its endpoint matches before it or after it; a name stands for the\n" +
@@ -167,15 +167,27 @@ func (w *watching) step(ctx context.Context, old, snap *rollcall.Snapshot) error
 	return nil
 }
 
-func (w *watching) print(events []inventory.Event) error {
+// watchLine is an event as a line of JSON.
+type watchLine struct {
+	inventory.Event
+	Time    time.Time           `json:"time"`          // when it was seen
+	Old     *inventory.Instance `json:"old,omitempty"` // for PUT, what it was before; nil: no endpoint
+	Changes []fieldChange       `json:"changes,omitempty"`
+}
+
+func (w *watching) print(events []inventory.Event) (err error) {
+	now := time.Now()
 	for _, e := range events {
 		if w.a.json() {
-			if err := w.a.printLine(e); err != nil {
-				return err
+			line := watchLine{Event: e, Time: now.UTC(), Changes: fieldChanges(e.Change)}
+			if e.Change.New != nil {
+				line.Old = instanceOf(e.Change.Old, inventory.Under(w.service))
 			}
-			continue
+			err = w.a.printLine(line)
+		} else {
+			_, err = fmt.Fprintln(w.a.stdout, w.line(now, e))
 		}
-		if _, err := fmt.Fprintln(w.a.stdout, w.line(time.Now(), e)); err != nil {
+		if err != nil {
 			return err
 		}
 	}

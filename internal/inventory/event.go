@@ -15,11 +15,10 @@ import (
 
 // Event is an instance that was added, changed or removed.
 type Event struct {
-	Type     string    `json:"type"`            // PUT or DELETE
-	Revision int64     `json:"revision"`        // of the snapshot that has the change
-	Instance Instance  `json:"instance"`        // for DELETE, as it was
-	Old      *Instance `json:"old,omitempty"`   // for PUT, what it was before; nil: no endpoint
-	Cause    string    `json:"cause,omitempty"` // why clients leave it out although the key exists
+	Type     string   `json:"type"`            // PUT or DELETE
+	Revision int64    `json:"revision"`        // of the snapshot that has the change
+	Instance Instance `json:"instance"`        // for DELETE, as it was
+	Cause    string   `json:"cause,omitempty"` // why clients leave it out although the key exists
 
 	Reason rollcall.Departure `json:"reason,omitempty"` // for DELETE where the key is gone, why: see Explain
 	Sign   string             `json:"-"`                // "+" added, "~" changed, "-" removed
@@ -48,8 +47,7 @@ func Events(old, snap *rollcall.Snapshot, split Splitter) []Event {
 			}
 		default:
 			if c.Old != nil {
-				old := Of(c.Old, split)
-				e.Sign, e.Old = "~", &old
+				e.Sign = "~"
 			}
 			e.Instance = Of(c.New, split)
 			if err := rollcall.HostPort(c.New.Addr); err != nil {
