@@ -101,6 +101,18 @@ func TestRm(t *testing.T) {
 	wantIn(t, "stdout", r.stdout, "t-rm     1          1        -         -        -")
 	r = must(t, endpoint, "ls", "t-nothing")
 	wantIn(t, "stderr", r.stderr, `no services start with "t-nothing" at revision `)
+
+	put1(t, client, "t-rm/bad", `garbage`)
+	if r := rollcallAt(t, endpoint, "rm", "t-rm", "--all"); r.code != exitOther || valueOf(t, client, "t-rm/bad") == "" {
+		t.Errorf("rm --all without --yes: exit %d, want %d", r.code, exitOther)
+	}
+	r = must(t, endpoint, "rm", "t-rm", "--all", "--yes")
+	wantIn(t, "stdout", r.stdout, "t-rm/bad\n", "t-rm/c\n")
+	r = rollcallAt(t, endpoint, "rm", "t-rm", "--all", "--yes")
+	if r.code != exitNotFound {
+		t.Errorf("second rm --all: exit %d, want %d", r.code, exitNotFound)
+	}
+	wantIn(t, "stderr", r.stderr, `service "t-rm" not found`, "rollcall history t-rm if it has gone")
 }
 
 func TestLsOfAnEmptyEtcd(t *testing.T) {

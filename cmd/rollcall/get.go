@@ -88,8 +88,7 @@ func list(ctx context.Context, dir *rollcall.Directory, service string) (*rollca
 		return nil, fmt.Errorf("list service %q: %w", service, err)
 	}
 	if snap.Len()+len(snap.Invalid()) == 0 {
-		return nil, fail(exitNotFound, "service %q not found: no key under %q at revision %d%s; see rollcall ls, or %s if it has gone",
-			service, snap.Prefix(), snap.Revision(), likeServices(ctx, dir.Client(), service), shellLineWith("rollcall history", service))
+		return nil, notFound(ctx, dir.Client(), &edit.NotFoundError{Service: service, Revision: snap.Revision(), NoService: true})
 	}
 	return snap, nil
 }

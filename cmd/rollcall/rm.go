@@ -62,14 +62,14 @@ func newRm(a *app) *cobra.Command {
 			if r.service, r.find, err = which.parseForWrite(args); err != nil {
 				return err
 			}
+			if all {
+				r.find = edit.Everything
+			}
 			return a.confirmed(cmd.Context(), r.yes, func(yes bool) error {
 				r.yes = yes
 				return a.talk(cmd.Context(), func(ctx context.Context, client *clientv3.Client) error {
-					switch {
-					case r.dryRun:
+					if r.dryRun {
 						return a.previewRemoval(ctx, client, r)
-					case all:
-						return a.removeAll(ctx, client, r)
 					}
 					return a.remove(ctx, client, r)
 				})
@@ -86,29 +86,23 @@ func newRm(a *app) *cobra.Command {
 // removal is what rm is to do.
 type removal struct {
 	service     string
-	find        edit.Finder // nil: all keys
+	find        edit.Finder
 	yes, dryRun bool
-}
-
-func (r removal) list(ctx context.Context, client *clientv3.Client) (*rollcall.Snapshot, error) {
-	dir, err := rollcall.SharedDirectory(client)
-	if err != nil {
-		return nil, err
-	}
-	return list(ctx, dir, r.service)
 }
 
 // previewRemoval shows what a removal would remove.
 func (a *app) previewRemoval(ctx context.Context, client *clientv3.Client, r removal) error {
-	snap, err := r.list(ctx, client)
+	dir, err := rollcall.SharedDirectory(client)
 	if err != nil {
 		return err
 	}
-	keys := edit.Everything(snap)
-	if r.find != nil {
-		if keys, err = r.find(snap); err != nil {
-			return notFound(ctx, client, err)
-		}
+	snap, err := list(ctx, dir, r.service)
+	if err != nil {
+		return err
+	}
+	keys, err := r.find(snap)
+	if err != nil {
+		return notFound(ctx, client, err)
 	}
 	if _, err := edit.KeepOne(snap, keys); err != nil {
 		a.say("%v", err)
@@ -132,27 +126,6 @@ func (a *app) remove(ctx context.Context, client *clientv3.Client, r removal) er
 		keys = append(keys, w.Key)
 	}
 	return cmp.Or(a.printRemoved(keys, deletion{Revision: done.Revision, Transactions: done.Transactions}), err)
-}
-
-func (a *app) removeAll(ctx context.Context, client *clientv3.Client, r removal) error {
-	snap, err := r.list(ctx, client)
-	if err != nil {
-		return err
-	}
-	if !r.yes && snap.Len() > 0 {
-		return edit.Emptied(snap)
-	}
-	keys := edit.Everything(snap)
-	steps := make([]edit.Step, 0, len(keys))
-	for _, k := range keys {
-		steps = append(steps, edit.Step{Unchanged: map[string]int64{k.Key: k.ModRevision}, Writes: []clientv3.Op{clientv3.OpDelete(k.Key)}})
-	}
-	done, err := edit.Commit(ctx, client, steps)
-	if err != nil {
-		return fmt.Errorf("remove the keys of service %q, of which %d of %d have gone: %w; see %s, and try again",
-			r.service, done.Steps, len(steps), err, shellLineWith("rollcall get", r.service))
-	}
-	return a.printRemoved(keys, deletion{Revision: done.Revision, Transactions: done.Transactions})
 }
 
 // printRemoved prints the keys that were removed, or would be.

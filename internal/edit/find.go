@@ -57,16 +57,19 @@ func Selected(selector rollcall.Selector) Finder {
 	}
 }
 
-// Everything returns all keys of a service, sorted.
-func Everything(snap *rollcall.Snapshot) (all []Key) {
+// Everything is a Finder of all keys of a service.
+func Everything(snap *rollcall.Snapshot) (all []Key, err error) {
 	for i := range snap.All() {
 		all = append(all, keyOf(i))
 	}
 	for _, r := range snap.Invalid() {
 		all = append(all, invalidKey(r))
 	}
+	if len(all) == 0 {
+		return nil, notFound(snap, NotFoundError{})
+	}
 	slices.SortFunc(all, func(a, b Key) int { return strings.Compare(a.Key, b.Key) })
-	return all
+	return all, nil
 }
 
 func notFound(snap *rollcall.Snapshot, missing NotFoundError) error {
