@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -22,15 +21,13 @@ import (
 const (
 	fleetSpread = 500 * time.Millisecond // a fleet that lost its leases together does not come back together
 	maxFormer   = 8                      // earlier leases that are remembered
-	// firstRenewal is less than what clientv3 waits for the answer to a first keepalive: its
-	// DialTimeout and a second more.
-	firstRenewal = time.Second
+	leaderPause = 20 * time.Millisecond  // before another member is asked
 )
 
 // ensureLease leaves the Registrar with a lease that etcd has: the one it had, if that
 // still lives, else a new one.
 func (r *Registrar) ensureLease(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, etcdkv.CallTimeout)
+	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), etcdkv.CallTimeout)
 	defer cancel()
 	if r.lease != 0 {
 		left, err := r.client.TimeToLive(ctx, r.lease)
@@ -86,50 +83,6 @@ func (r *Registrar) leased(lease clientv3.LeaseID, ttl time.Duration) {
 	}
 }
 
-// keepAlive renews the lease, and those that are retired and may still have keys, until
-// the context ends; it cancels when the lease was not renewed for its whole time.
-func (r *Registrar) keepAlive(ctx context.Context, renewals *sync.WaitGroup, cancel context.CancelCauseFunc) error {
-	for _, lease := range append(slices.Clone(r.retired), r.lease) {
-		present, ttl := lease == r.lease, r.ttl
-		// Never with a required leader: the client would go on renewing a lease that no
-		// longer exists (etcd#22094).
-		alive, err := r.client.KeepAlive(ctx, lease)
-		if err != nil {
-			return fmt.Errorf("keep lease %x alive: %w", int64(lease), err)
-		}
-		renewals.Go(func() {
-			if err := r.countRenewals(ctx, alive, present, ttl); err != nil && present {
-				cancel(fmt.Errorf("lease %x: %w", int64(lease), err))
-			}
-		})
-	}
-	return nil
-}
-
-// countRenewals returns why a lease is not renewed any more, nil where the context has ended. clientv3
-// says no more than that: much sooner than a lease could expire, it is because etcd does not have it.
-// Much, as a renewal may be received later than clientv3 received it.
-func (r *Registrar) countRenewals(ctx context.Context, alive <-chan *clientv3.LeaseKeepAliveResponse, present bool, ttl time.Duration) error {
-	last, patience := time.Now(), min(ttl, firstRenewal)
-	for {
-		select {
-		case _, ok := <-alive:
-			switch {
-			case !ok && time.Since(last) < patience:
-				return rpctypes.ErrLeaseNotFound
-			case !ok:
-				return fmt.Errorf("%w within %v", errNotRenewed, ttl)
-			}
-			last, patience = time.Now(), ttl*3/4
-			if present {
-				r.counts.renewals.Add(1)
-			}
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
 // forget records that etcd does not have a lease: no key is under it, and no create that
 // was sent under it can happen.
 func (r *Registrar) forget(lease clientv3.LeaseID) {
@@ -157,12 +110,17 @@ func (r *Registrar) forget(lease clientv3.LeaseID) {
 	}
 }
 
-// revoke ends a lease; that etcd does not have it is no error.
+// revoke ends a lease; that etcd does not have it is no error. A member without a leader has another one asked.
 func (r *Registrar) revoke(ctx context.Context, lease clientv3.LeaseID) error {
-	if _, err := r.client.Revoke(ctx, lease); err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
-		return fmt.Errorf("revoke lease %x: %w", int64(lease), err)
+	for {
+		_, err := r.client.Revoke(clientv3.WithRequireLeader(ctx), lease)
+		switch {
+		case err == nil, errors.Is(err, rpctypes.ErrLeaseNotFound):
+			return nil
+		case !errors.Is(err, rpctypes.ErrNoLeader) || backoff.Sleep(ctx, leaderPause, nil) != nil:
+			return fmt.Errorf("revoke lease %x: %w", int64(lease), err)
+		}
 	}
-	return nil
 }
 
 var errNotMoved = errors.New("it has not been moved yet")

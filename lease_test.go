@@ -600,39 +600,3 @@ func TestCloseAfterAPlainPut(t *testing.T) {
 		}
 	})
 }
-
-// clientv3 closes the channel of a lease that etcd does not have, and of one that it could not renew in
-// time, which it counts from when it received a renewal: a busy process may have it later.
-func TestWhyNotRenewed(t *testing.T) {
-	const ttl = 10 * time.Second
-	for _, c := range []struct {
-		name     string
-		received []time.Duration // renewals
-		closed   time.Duration
-		want     error
-	}{
-		{"missing at the first renewal", nil, ttl / 30, rpctypes.ErrLeaseNotFound},
-		{"missing at a later renewal", []time.Duration{0, ttl / 3}, 2 * ttl / 3, rpctypes.ErrLeaseNotFound},
-		{"first renewal not answered", nil, 5 * time.Second, errNotRenewed},
-		{"later renewals not answered", []time.Duration{0, ttl / 3}, ttl/3 + ttl, errNotRenewed},
-		{"renewal received late", []time.Duration{0, ttl/3 + ttl/5}, ttl/3 + ttl, errNotRenewed},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				began := time.Now()
-				alive := make(chan *clientv3.LeaseKeepAliveResponse)
-				go func() {
-					for _, at := range c.received {
-						time.Sleep(at - time.Since(began))
-						alive <- &clientv3.LeaseKeepAliveResponse{}
-					}
-					time.Sleep(c.closed - time.Since(began))
-					close(alive)
-				}()
-				if err := new(Registrar).countRenewals(t.Context(), alive, true, ttl); !errors.Is(err, c.want) {
-					t.Errorf("%v, want %v", err, c.want)
-				}
-			})
-		})
-	}
-}

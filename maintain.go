@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/rollcall-grpc/rollcall/internal/backoff"
 	"github.com/rollcall-grpc/rollcall/internal/etcdconn"
@@ -118,6 +119,7 @@ func (r *Registrar) maintain(ctx context.Context) error {
 	if err := r.keepAlive(ctx, &renewals, cancel); err != nil {
 		return err
 	}
+	ctx = clientv3.WithRequireLeader(ctx) // a member without one says so at once, and the next is asked
 	chores := r.newChores()
 	defer chores.stop()
 	var retry backoff.Backoff

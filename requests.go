@@ -110,7 +110,7 @@ func (d *Directory) writeConfig(ctx context.Context, config ServiceConfig, write
 		return 0, err
 	}
 	key := ConfigPrefix + config.Service // taken as it is, as by Subscribe
-	call, cancel := context.WithTimeout(ctx, etcdkv.CallTimeout)
+	call, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), etcdkv.CallTimeout)
 	defer cancel()
 	done, err := d.client.Txn(call).If(clientv3.Compare(clientv3.ModRevision(key), "=", config.ModRevision)).Then(write(key)).Commit()
 	switch err := etcdkv.Explain(ctx, d.client, err); {

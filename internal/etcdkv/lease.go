@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"sync"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -67,4 +68,31 @@ func ttlOf(ctx context.Context, client clientv3.Lease, lease clientv3.LeaseID) (
 		return TTL{}, fmt.Errorf("look up lease %x: %w", int64(lease), err)
 	}
 	return TTL{resp.GrantedTTL, resp.TTL, resp.RaftTerm}, nil
+}
+
+// Renew renews a lease once, on a stream of its own. It tries once: clientv3's KeepAliveOnce goes on without a pause
+// while etcd is unavailable.
+func Renew(ctx context.Context, client *clientv3.Client, lease clientv3.LeaseID) error {
+	conn := client.ActiveConnection()
+	if conn == nil { // a client made of parts
+		_, err := client.KeepAliveOnce(ctx, lease)
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := pb.NewLeaseClient(conn).LeaseKeepAlive(ctx)
+	if err == nil {
+		err = stream.Send(&pb.LeaseKeepAliveRequest{ID: int64(lease)})
+	}
+	if err != nil {
+		return rpctypes.Error(err)
+	}
+	resp, err := stream.Recv()
+	switch {
+	case err != nil:
+		return rpctypes.Error(err)
+	case resp.TTL <= 0:
+		return rpctypes.ErrLeaseNotFound
+	}
+	return nil
 }

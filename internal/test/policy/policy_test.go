@@ -114,7 +114,7 @@ var floors = []struct{ files, reason string }{
 	{"store fallback informer configs", "how snapshots come about, for one key range"},
 	{"directory requests past stats subscription", "what a program reads with"},
 	{"edits origin reconcile", "one registration: pure decisions"},
-	{"registrarstate outcome step writer keywatch lease maintain", "many registrations under one lease"},
+	{"registrarstate outcome step writer keywatch renewal lease maintain", "many registrations under one lease"},
 	{"registration registrar", "what a program registers with"},
 }
 

@@ -67,6 +67,8 @@ var catalogue = []section{
 		{"L16", "keys of a large registrar with a long TTL are deleted", "back within 10 s"},
 		{"L17", "closed while etcd is away", "in bounded time; only what is known is said"},
 		{"L18", "a whole fleet comes back at once", "at a bounded rate, nothing twice, within 5 s"},
+		{"L19", "a member hangs, with the keepalives of a third of the fleet", "no endpoint goes"},
+		{"L20", "a member is cut off from its leader while servers leave", "drained and deregistered within 1 s"},
 	}},
 	{"Access", []row{
 		{"A1", "the token expires, simple and JWT", "a running watch goes on; re-connection works"},

@@ -1,0 +1,114 @@
+// SPDX-FileCopyrightText: The Rollcall Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rollcall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
+)
+
+// firstRenewal is not more than what clientv3 waits for the answer to a first keepalive: its DialTimeout and
+// a second more, or 5 s where there is no DialTimeout.
+const firstRenewal = time.Second
+
+// renewal keeps one lease alive, by clientv3's stream of keepalives. All leases of a client share that stream,
+// and it stays with one member: if that hangs, the stream ends later than the lease. So a lease that was not
+// renewed for half its time is renewed on a stream of its own, which gRPC opens to another member.
+type renewal struct {
+	lease     clientv3.LeaseID
+	ttl       time.Duration
+	keepAlive func(context.Context, clientv3.LeaseID) (<-chan *clientv3.LeaseKeepAliveResponse, error)
+	once      func(context.Context, clientv3.LeaseID) error // renews it on a stream of its own
+	renewed   func()                                        // is told of each renewal
+}
+
+// keepAlive renews the lease, and those that are retired and may still have keys, until
+// the context ends; it cancels when the lease was not renewed for its whole time.
+func (r *Registrar) keepAlive(ctx context.Context, renewals *sync.WaitGroup, cancel context.CancelCauseFunc) error {
+	once := func(ctx context.Context, lease clientv3.LeaseID) error { return etcdkv.Renew(ctx, r.client, lease) }
+	for _, lease := range append(slices.Clone(r.retired), r.lease) {
+		l := renewal{lease: lease, ttl: r.ttl, keepAlive: r.client.KeepAlive, once: once, renewed: func() {}}
+		present := lease == r.lease
+		if present {
+			l.renewed = func() { r.counts.renewals.Add(1) }
+		}
+		// Never with a required leader: the client would go on renewing a lease that no
+		// longer exists (etcd#22094).
+		alive, err := l.keepAlive(ctx, lease)
+		if err != nil {
+			return fmt.Errorf("keep lease %x alive: %w", int64(lease), err)
+		}
+		renewals.Go(func() {
+			if err := l.follow(ctx, alive); err != nil && present {
+				cancel(fmt.Errorf("lease %x: %w", int64(lease), err))
+			}
+		})
+	}
+	return nil
+}
+
+// follow returns why the lease is not renewed any more, nil where the context has ended. clientv3
+// says no more than that: much sooner than a lease could expire, it is because etcd does not have it.
+// Much, as a renewal may be received later than clientv3 received it.
+func (l *renewal) follow(ctx context.Context, alive <-chan *clientv3.LeaseKeepAliveResponse) (err error) {
+	last, patience := time.Now(), min(l.ttl, firstRenewal)
+	own := last // the last renewal on a stream of its own
+	late := time.NewTimer(l.ttl / 2)
+	defer late.Stop()
+	for {
+		select {
+		case _, ok := <-alive:
+			switch {
+			case ok:
+				last, patience = time.Now(), l.ttl*3/4
+				late.Reset(l.ttl / 2)
+				l.renewed()
+			case time.Since(last) < patience:
+				return rpctypes.ErrLeaseNotFound
+			case !own.After(last):
+				return fmt.Errorf("%w within %v", errNotRenewed, l.ttl)
+			default: // clientv3 does not know that it lives
+				if alive, err = l.keepAlive(ctx, l.lease); err != nil {
+					return err
+				}
+				last, patience = time.Now(), min(l.ttl, firstRenewal)
+			}
+		case <-late.C:
+			switch err := l.renew(ctx); {
+			case err == nil:
+				own = time.Now()
+				late.Reset(l.ttl / 2)
+			case errors.Is(err, rpctypes.ErrLeaseNotFound):
+				return err
+			default:
+				late.Reset(l.pause())
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// pause is the time between two tries, and that of one: several fit into what is left of the lease.
+func (l *renewal) pause() time.Duration { return l.ttl * 3 / 20 }
+
+// renew renews the lease once, on a stream of its own.
+func (l *renewal) renew(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), l.pause())
+	defer cancel()
+	err := l.once(ctx, l.lease)
+	if err == nil {
+		l.renewed()
+	}
+	return err
+}
