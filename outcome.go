@@ -146,7 +146,7 @@ func causeOf(err error) string {
 	switch {
 	case errors.Is(err, ErrSuperseded):
 		return ErrSuperseded.Error()
-	case errors.Is(err, errNotRenewed), concernsAll(err):
+	case errors.Is(err, errNotRenewed), concernsAll(err) && !errors.Is(err, rpctypes.ErrTooManyRequests): // reads go on then
 		return causeConnection
 	case errors.As(err, &etcd):
 		return etcd.Error()

@@ -20,6 +20,8 @@ const (
 	maxUnderWay = 8  // transactions under way at once
 	maxSteps    = 32 // of a batch in a round, lest keys that others go on changing keep the rest waiting
 	parts       = 4  // into which a refused transaction is divided: halves would be sent twice as often as there are keys
+
+	refusedPeriod = 250 * time.Millisecond // on average, between tries of all registrations that etcd refuses together
 )
 
 // round reconciles the registrations that are dirty at one time.
@@ -28,7 +30,10 @@ type round struct {
 	ctx     context.Context // ends with the maintenance of the lease
 	slots   chan struct{}   // one for each transaction under way
 	batches sync.WaitGroup
-	err     error // which concerns all, a lost lease before any other; guarded by r.mu
+
+	// Guarded by r.mu.
+	err     error           // which concerns all, a lost lease before any other
+	refused []*Registration // by etcd, each by itself
 }
 
 // reconcileAll reconciles every dirty registration, those of a batch by common transactions. It
@@ -45,7 +50,25 @@ func (r *Registrar) reconcileAll(ctx context.Context) (due time.Time, err error)
 	round.batches.Wait()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	round.postponeLocked()
 	return r.dueLocked(), round.err
+}
+
+// postponeLocked spaces the next tries of what etcd has refused. The more there are the longer each waits, so that
+// all together ask no more often. When one of them gets through, the others of the same cause are due.
+func (o *round) postponeLocked() {
+	refused := 0
+	for _, g := range o.r.dirty {
+		if !g.notBefore.IsZero() {
+			refused++
+		}
+	}
+	average := time.Duration(refused) * refusedPeriod
+	for _, g := range o.refused {
+		if later := time.Now().Add(backoff.Jitter(2 * average)); later.After(g.notBefore) {
+			g.notBefore = later
+		}
+	}
 }
 
 // takeDirtyLocked returns the registrations that must be looked at now.
@@ -144,33 +167,46 @@ func (o *round) step(batch []*Registration, left int) (rest []*Registration) {
 	for _, s := range steps {
 		r.unansweredLocked(s, err)
 	}
-	switch {
-	case len(steps) > 1 && !concernsAll(err): // at least one of them is refused
-		o.divideLocked(steps, err)
-	case steps[0].act == actMark && !concernsAll(err): // a full etcd refuses the mark and takes the deletion
-		steps[0].g.observed.tried = true
-		rest = append(rest, steps[0].g)
-	default:
-		for _, s := range steps {
+	if divided := r.divideLocked(steps, err); len(divided) > 1 {
+		for _, part := range divided {
+			o.start(part, maxSteps)
+		}
+		return rest
+	}
+	for _, s := range steps {
+		if s.act == actMark && !concernsAll(err) { // a full etcd refuses the mark and takes the deletion
+			s.g.observed.tried = true
+			rest = append(rest, s.g)
+		} else {
 			o.failedLocked(s, err)
 		}
 	}
 	return rest
 }
 
-// divideLocked has a refused transaction's steps taken in several.
-func (o *round) divideLocked(steps []step, err error) {
-	size := (len(steps) + parts - 1) / parts
-	if errors.Is(err, rpctypes.ErrTooManyOps) {
-		size = o.r.lowerBatchLocked(len(steps))
-	}
-	for part := range slices.Chunk(steps, size) {
-		batch := make([]*Registration, len(part))
-		for i, s := range part {
-			batch[i] = s.g
+// divideLocked returns the registrations of a failed transaction in parts, of which some may get through; one part
+// where none would.
+func (r *Registrar) divideLocked(steps []step, err error) [][]*Registration {
+	all := make([]*Registration, len(steps))
+	var deletions, others []*Registration
+	for i, s := range steps {
+		if all[i] = s.g; s.act == actDelete {
+			deletions = append(deletions, s.g)
+		} else {
+			others = append(others, s.g)
 		}
-		o.start(batch, maxSteps)
 	}
+	size := len(all)
+	switch {
+	case len(all) == 1, concernsAll(err):
+	case errors.Is(err, rpctypes.ErrNoSpace): // which refuses no deletion
+		return slices.DeleteFunc([][]*Registration{deletions, others}, func(part []*Registration) bool { return len(part) == 0 })
+	case errors.Is(err, rpctypes.ErrTooManyOps):
+		size = r.lowerBatchLocked(len(all))
+	default:
+		size = (len(all) + parts - 1) / parts
+	}
+	return slices.Collect(slices.Chunk(all, size))
 }
 
 // lowerBatchLocked takes in that a server allows fewer operations than were sent, and returns how
@@ -186,6 +222,7 @@ func (o *round) failedLocked(s step, err error) {
 	s.g.dirtyLocked()
 	if !concernsAll(err) {
 		s.g.notBefore = time.Now().Add(s.g.retry.Next())
+		o.refused = append(o.refused, s.g)
 	} else if !errors.Is(o.err, rpctypes.ErrLeaseNotFound) {
 		o.err = err
 	}

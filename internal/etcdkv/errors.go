@@ -72,7 +72,7 @@ func AccessDenied(err error) bool {
 func IsTemporary(err error) bool {
 	var etcd rpctypes.EtcdError
 	if errors.As(err, &etcd) {
-		return etcd.Code() == codes.Unavailable
+		return etcd.Code() == codes.Unavailable || errors.Is(err, rpctypes.ErrTooManyRequests)
 	}
 	return status.Code(err) == codes.Unavailable || errors.Is(err, ErrNoAnswer) || errors.Is(err, context.DeadlineExceeded)
 }
