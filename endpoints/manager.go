@@ -9,8 +9,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync/atomic"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/codes"
@@ -23,6 +26,7 @@ type manager struct {
 	client    *clientv3.Client
 	directory *rollcall.Directory
 	target    string
+	written   atomic.Int64 // revision of the last write
 }
 
 // NewManager returns the manager of a target, such as "foo/bar/my-service", whose endpoints
@@ -86,11 +90,30 @@ func (m *manager) Update(ctx context.Context, updates []*UpdateWithOpts) error {
 		}
 		ops = append(ops, op)
 	}
-	_, err := m.client.Txn(ctx).Then(ops...).Commit()
-	if overLimit(err) {
+	resp, err := m.client.Txn(ctx).Then(ops...).Commit()
+	switch {
+	case overLimit(err):
 		return &LimitError{Operations: len(ops), Bytes: size, Cause: err}
+	case err != nil:
+		return err
 	}
-	return err
+	m.noteWrites(resp)
+	return nil
+}
+
+// noteWrites notes the revision of a transaction, if it has changed anything.
+func (m *manager) noteWrites(resp *clientv3.TxnResponse) {
+	wrote := func(op *etcdserverpb.ResponseOp) bool {
+		return op.GetResponsePut() != nil || op.GetResponseDeleteRange().GetDeleted() > 0
+	}
+	if !slices.ContainsFunc(resp.Responses, wrote) {
+		return
+	}
+	for was := m.written.Load(); was < resp.Header.Revision; was = m.written.Load() {
+		if m.written.CompareAndSwap(was, resp.Header.Revision) {
+			return
+		}
+	}
 }
 
 // overLimit reports whether the server or the client found a request too large.

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/rollcall-grpc/rollcall"
 )
@@ -24,7 +25,7 @@ func (m *manager) NewWatchChannel(ctx context.Context) (WatchChannel, error) {
 		cancel(nil)
 		sub.Close()
 	}
-	first, err := sub.First(ctx)
+	first, err := m.first(ctx, sub)
 	if err != nil {
 		err = withCause(ctx, err)
 		end()
@@ -37,6 +38,28 @@ func (m *manager) NewWatchChannel(ctx context.Context) (WatchChannel, error) {
 		send(ctx, sub, first, updates)
 	}()
 	return updates, nil
+}
+
+// ownWrites bounds the wait for what the manager has written itself, which the watch brings a moment later.
+const ownWrites = time.Second
+
+// first returns a subscription's first snapshot that has what the manager has written, unless that does not come in
+// time: etcd may have lost its data since.
+func (m *manager) first(ctx context.Context, sub *rollcall.Subscription) (*rollcall.Snapshot, error) {
+	snap, err := sub.First(ctx)
+	if err != nil {
+		return nil, err
+	}
+	waiting, cancel := context.WithTimeout(ctx, ownWrites)
+	defer cancel()
+	for snap.Revision() < m.written.Load() && snap.Staleness() == nil {
+		next, err := sub.Next(waiting)
+		if err != nil {
+			break
+		}
+		snap = next
+	}
+	return snap, ctx.Err()
 }
 
 // withCause adds the cause of the context's end, if it has ended.

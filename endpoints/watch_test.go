@@ -76,6 +76,32 @@ func put(t *testing.T, m endpoints.Manager, key, addr string) {
 	must(t, m.AddEndpoint(deadline(t), key, endpoints.Endpoint{Addr: addr}))
 }
 
+// The first message of a watch has what its manager wrote before, also where another watch of the target has not brought
+// it yet.
+func TestFirstMessageHasOwnWrites(t *testing.T) {
+	m := newManager(t, etcdtest.New(t, etcdtest.Options{}).Client(t), "foo")
+	put(t, m, "foo/first", "a:1")
+	watch(t, m).next() // is not read any more
+	for i := range 200 {
+		key := fmt.Sprintf("foo/%d", i)
+		put(t, m, key, "a:1")
+		w := watch(t, m)
+		if w.next(); w.set[key] == "" {
+			t.Fatalf("%s is not in the first of the messages", key)
+		}
+		must(t, m.DeleteEndpoint(deadline(t), key))
+		must(t, m.DeleteEndpoint(deadline(t), key)) // of no effect, so that no event has its revision
+		began := time.Now()
+		w = watch(t, m)
+		if w.next(); w.set[key] != "" {
+			t.Fatalf("%s was deleted, and is in the first of the messages", key)
+		}
+		if took := time.Since(began); took > 500*time.Millisecond {
+			t.Errorf("the first message took %v", took)
+		}
+	}
+}
+
 func TestWatchSurvivesMemberRestart(t *testing.T) {
 	etcd := etcdtest.New(t, etcdtest.Options{})
 	m := newManager(t, etcd.Client(t), "foo")
