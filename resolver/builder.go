@@ -140,9 +140,7 @@ func (b *builder) Build(target grpcresolver.Target, cc grpcresolver.ClientConn, 
 		r.sub, r.configs, err = b.directory.SubscribeServiceFunc(service, r.deliver, r.deliverConfig)
 	}
 	if err != nil {
-		r.closed.Store(true)
 		b.release(n)
-		go r.Close() // a delivery may be waiting
 		return nil, status.Errorf(codes.Unavailable, "rollcall: resolve %q: %v", service, err)
 	}
 	return r, nil

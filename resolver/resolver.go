@@ -158,16 +158,14 @@ func (r *etcdResolver) ResolveNow(grpcresolver.ResolveNowOptions) { r.sub.Refres
 // Close ends the resolver and joins it; etcd is not waited for. An update that the
 // channel is still busy with ends on its own.
 func (r *etcdResolver) Close() {
-	first := !r.closed.Swap(true)
+	if !r.closed.Swap(true) {
+		// Before the subscription ends: a channel that is opened meanwhile shares both, or has others.
+		r.builder.release(r.name)
+	}
 	var configs sync.WaitGroup
 	if r.configs != nil {
 		configs.Go(r.configs.Close)
 	}
-	if r.sub != nil {
-		r.sub.Close()
-	}
+	r.sub.Close()
 	configs.Wait()
-	if first {
-		r.builder.release(r.name)
-	}
 }
