@@ -88,6 +88,9 @@ func NewDirectory(client *clientv3.Client, opts DirectoryOptions) (*Directory, e
 	if client == nil {
 		return nil, errors.New("rollcall: the etcd client is nil")
 	}
+	if client.Ctx() == nil {
+		return nil, errors.New("rollcall: the etcd client has no context; make one with clientv3.New, or of parts with clientv3.NewCtxClient")
+	}
 	if err := opts.validate(); err != nil {
 		return nil, err
 	}
@@ -97,7 +100,7 @@ func NewDirectory(client *clientv3.Client, opts DirectoryOptions) (*Directory, e
 	d.group = reflector.NewGroup(client, d.log, d.lastKnown)
 	d.configs = &configs{source: &d.source, services: make(map[string]*configTopic)}
 	var err error
-	if d.fallbacks, err = newFallbacks(opts.CacheDir, d.log); err != nil {
+	if d.fallbacks, err = newFallbacks(opts.CacheDir, d.log, &d.mu); err != nil {
 		return nil, err
 	}
 	return d, nil
@@ -111,8 +114,8 @@ var shared struct {
 // SharedDirectory returns the client's own Directory, the same at every call, which is closed
 // with the client: do not close it. If somebody has, another one is returned.
 func SharedDirectory(client *clientv3.Client) (*Directory, error) {
-	if client == nil {
-		return NewDirectory(client, DirectoryOptions{})
+	if client == nil || client.Ctx() == nil {
+		return NewDirectory(client, DirectoryOptions{}) // which says what is wrong
 	}
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
@@ -182,7 +185,7 @@ func (d *Directory) Close() {
 		d.endedLocked(in)
 	}
 	d.informers = make(map[etcdkv.KeyRange]*informer)
-	clear(d.fallbacks.memory)
+	d.fallbacks.forgetLocked()
 	d.mu.Unlock()
 	deliveries := d.configs.close()
 	for _, in := range informers {

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"sync"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -40,7 +41,9 @@ type fallbacks struct {
 	disk *diskcache.Cache // nil: none
 	log  *slog.Logger
 
-	memory map[etcdkv.KeyRange]remembered // guarded by Directory.mu
+	mu     *sync.Mutex // Directory.mu; guards what follows
+	memory map[etcdkv.KeyRange]remembered
+	expiry *time.Timer // drops what is too old
 }
 
 // remembered is a stale snapshot in memory.
@@ -49,8 +52,13 @@ type remembered struct {
 	at   time.Time
 }
 
-func newFallbacks(dir string, log *slog.Logger) (*fallbacks, error) {
-	f := &fallbacks{log: log, memory: make(map[etcdkv.KeyRange]remembered)}
+func newFallbacks(dir string, log *slog.Logger, mu *sync.Mutex) (*fallbacks, error) {
+	f := &fallbacks{log: log, mu: mu, memory: make(map[etcdkv.KeyRange]remembered)}
+	f.expiry = time.AfterFunc(backoff.Never, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.expireLocked()
+	})
 	if dir == "" {
 		return f, nil
 	}
@@ -72,23 +80,39 @@ func (f *fallbacks) close() {
 	}
 }
 
-// rememberLocked adds a snapshot, stale from now on, and drops those too old or too many.
+// forgetLocked drops what is in memory.
+func (f *fallbacks) forgetLocked() {
+	clear(f.memory)
+	f.expiry.Stop()
+}
+
+// rememberLocked adds a snapshot, stale from now on, and drops the oldest of too many.
 func (f *fallbacks) rememberLocked(keys etcdkv.KeyRange, snap *Snapshot) {
 	now := time.Now()
 	snap = snap.withStaleness(cmp.Or(snap.stale, &Staleness{Since: now, Cause: errNotConfirmed}))
 	snap.retained = nil // their expiry is not watched here
 	f.memory[keys] = remembered{snap, now}
-	oldest := keys
-	for k, r := range f.memory {
-		if now.Sub(r.at) > rememberFor {
-			delete(f.memory, k)
-		} else if r.at.Before(f.memory[oldest].at) {
-			oldest = k
-		}
-	}
-	if len(f.memory) > maxRemembered {
+	if oldest := f.expireLocked(); len(f.memory) > maxRemembered {
 		delete(f.memory, oldest)
 	}
+}
+
+// expireLocked drops what is too old, has the rest dropped in time, and returns the oldest of it.
+func (f *fallbacks) expireLocked() (oldest etcdkv.KeyRange) {
+	now := time.Now()
+	next := rememberFor
+	for keys, r := range f.memory {
+		switch left := r.at.Add(rememberFor).Sub(now); {
+		case left <= 0:
+			delete(f.memory, keys)
+		case left <= next:
+			oldest, next = keys, left
+		}
+	}
+	if len(f.memory) > 0 {
+		f.expiry.Reset(next)
+	}
+	return oldest
 }
 
 // takeLocked removes and returns the snapshot of a range, or nil.

@@ -154,18 +154,29 @@ func causeOf(err error) string {
 	return err.Error()
 }
 
+// rememberOf remembers something of a deregistered key, for maxDeregistered keys at most: of more, any one is dropped.
+func rememberOf[T any](all map[string]T, key string, value T) {
+	for other := range all {
+		if len(all) < maxDeregistered {
+			break
+		}
+		delete(all, other)
+	}
+	all[key] = value
+}
+
 // finishLocked ends a registration. Its key may have another one already.
 func (r *Registrar) finishLocked(g *Registration, err error) {
 	if r.regs[g.key] == g {
 		delete(r.regs, g.key)
 	}
-	if r.lease != 0 && len(r.deregistered) < maxDeregistered {
-		r.deregistered[g.key] = true
+	if r.lease != 0 {
+		rememberOf(r.deregistered, g.key, true)
 	}
 	if !g.observed.edited() {
 		delete(r.edits, g.key)
-	} else if len(r.edits) < maxDeregistered {
-		r.edits[g.key] = g.observed.values
+	} else {
+		rememberOf(r.edits, g.key, g.observed.values)
 	}
 	if g.desired.removed && g.observed.fresh && g.observed.state == keyAbsent && g.state.Phase != Closed {
 		r.noteLocked(slog.LevelInfo, "deregistered", g, nil)

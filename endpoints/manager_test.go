@@ -60,6 +60,9 @@ func TestNewManagerRefusesNothing(t *testing.T) {
 	if _, err := endpoints.NewManager(nil, "svc"); err == nil {
 		t.Error("no error without a client")
 	}
+	if _, err := endpoints.NewManager(&clientv3.Client{}, "svc"); err == nil || !strings.Contains(err.Error(), "NewCtxClient") {
+		t.Errorf("a client without a context: %v, want an error that names what makes one", err)
+	}
 	client := clientv3.NewCtxClient(deadline(t))
 	defer client.Close()
 	if _, err := endpoints.NewManager(client, ""); err == nil {
