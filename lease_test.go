@@ -513,8 +513,8 @@ func TestLateWritesAreNoOperatorsEdit(t *testing.T) {
 	withRegistrar(t, RegistrarOptions{TTL: time.Minute}, func(d *registrarEnv) {
 		a := d.registered("a", nil)
 		d.conn.DelayWrites(2)
-		d.noError("drain", ignore(a.Drain(d.within(4*time.Second)), context.DeadlineExceeded))
-		d.noError("update", ignore(a.Update(d.within(5*time.Second), map[string]int{"weight": 1}), context.DeadlineExceeded))
+		d.noError("drain", ignore(a.Drain(d.within(firstTry/2)), context.DeadlineExceeded))
+		d.noError("update", ignore(a.Update(d.within(firstTry), map[string]int{"weight": 1}), context.DeadlineExceeded))
 		d.conn.Land()
 		time.Sleep(time.Minute)
 		d.holds(a, `{"Op":0,"Addr":"host-a:80","Metadata":{"status":"draining","weight":1}}`)

@@ -21,13 +21,15 @@ const (
 	maxSteps    = 32 // of a batch in a round, lest keys that others go on changing keep the rest waiting
 	parts       = 4  // into which a refused transaction is divided: halves would be sent twice as often as there are keys
 
-	refusedPeriod = 250 * time.Millisecond // on average, between tries of all registrations that etcd refuses together
+	firstTry      = 1500 * time.Millisecond // what a write may take at first, where another one in its place does no harm
+	refusedPeriod = 250 * time.Millisecond  // on average, between tries of all registrations that etcd refuses together
 )
 
 // round reconciles the registrations that are dirty at one time.
 type round struct {
 	r       *Registrar
 	ctx     context.Context // ends with the maintenance of the lease
+	bound   time.Duration   // of writes, but for creates: a late one would have to be fenced
 	slots   chan struct{}   // one for each transaction under way
 	batches sync.WaitGroup
 
@@ -38,9 +40,10 @@ type round struct {
 
 // reconcileAll reconciles every dirty registration, those of a batch by common transactions. It
 // returns when those that etcd refuses are due again, and an error that concerns all of them, a
-// lost lease before any other. It stops at such an error, so that a lost lease is soon noticed.
-func (r *Registrar) reconcileAll(ctx context.Context) (due time.Time, err error) {
-	round := &round{r: r, ctx: ctx, slots: make(chan struct{}, maxUnderWay)}
+// lost lease before any other. It stops at such an error, so that a lost lease is soon noticed. Failures is how many
+// rounds have ended so in a row: a member that hangs is soon given up for another one, and slow ones are waited for.
+func (r *Registrar) reconcileAll(ctx context.Context, failures int) (due time.Time, err error) {
+	round := &round{r: r, ctx: ctx, bound: min(firstTry<<min(failures, 2), etcdkv.CallTimeout), slots: make(chan struct{}, maxUnderWay)}
 	r.mu.Lock()
 	dirty, size := r.takeDirtyLocked(), r.batch
 	r.mu.Unlock()
@@ -143,7 +146,11 @@ func (o *round) step(batch []*Registration, left int) (rest []*Registration) {
 	if len(steps) == 0 {
 		return rest
 	}
-	ctx, cancel := context.WithTimeout(o.ctx, etcdkv.CallTimeout)
+	bound := o.bound
+	if slices.ContainsFunc(steps, func(s step) bool { return s.create() }) {
+		bound = etcdkv.CallTimeout
+	}
+	ctx, cancel := context.WithTimeout(o.ctx, bound)
 	defer cancel()
 	answers, err := r.send(ctx, steps)
 	r.mu.Lock()

@@ -74,25 +74,37 @@ func TestL19MemberHangs(t *testing.T) {
 	})
 }
 
-// A member that has lost the others, and so its leader, keeps no server from leaving.
-func TestL20MemberWithoutLeader(t *testing.T) {
-	t.Parallel()
-	etcd := etcdtest.NewPartitionable(t, etcdtest.Options{})
-	all := fleet(t, etcd, 9, 10*time.Second)
-	etcd.Isolate(followerOf(etcd))
-	time.Sleep(5 * time.Second) // until the member knows
-	began := time.Now()
-	var leaving sync.WaitGroup
-	for _, g := range all {
-		leaving.Go(func() {
-			if err := g.Drain(lab.Context(t)); err != nil {
-				t.Errorf("drain %s: %v", g.Key(), err)
+// A member that has lost its leader, or hangs, keeps no server from leaving.
+func TestL20LeavingBesideABrokenMember(t *testing.T) {
+	for _, fault := range []struct {
+		name  string
+		start func(testing.TB, etcdtest.Options) *etcdtest.Cluster
+		of    func(etcd *etcdtest.Cluster, member int)
+		bound time.Duration
+	}{
+		{"without a leader", etcdtest.NewPartitionable, (*etcdtest.Cluster).Isolate, time.Second},
+		{"that hangs", etcdtest.New, func(etcd *etcdtest.Cluster, member int) { etcd.Member(member).Pause() }, 4 * time.Second},
+	} {
+		t.Run(fault.name, func(t *testing.T) {
+			t.Parallel()
+			etcd := fault.start(t, etcdtest.Options{Members: 3})
+			all := fleet(t, etcd, 9, 10*time.Second)
+			fault.of(etcd, followerOf(etcd))
+			time.Sleep(5 * time.Second) // until the member knows
+			began := time.Now()
+			var leaving sync.WaitGroup
+			for _, g := range all {
+				leaving.Go(func() {
+					if err := g.Drain(lab.Context(t)); err != nil {
+						t.Errorf("drain %s: %v", g.Key(), err)
+					}
+					if err := g.Shutdown(lab.Context(t)); err != nil {
+						t.Errorf("deregister %s: %v", g.Key(), err)
+					}
+				})
 			}
-			if err := g.Shutdown(lab.Context(t)); err != nil {
-				t.Errorf("deregister %s: %v", g.Key(), err)
-			}
+			leaving.Wait()
+			lab.Within(t, "all have left", began, fault.bound)
 		})
 	}
-	leaving.Wait()
-	lab.Within(t, "all have left", began, time.Second)
 }
