@@ -90,6 +90,8 @@ func (a *app) completeArgument(cmd *cobra.Command, args []string, typed string) 
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	switch name := arguments[at].name; {
+	case strings.Contains(name, "SERVICE") && isSet(cmd, "prefix"):
+		return a.completePrefixes(cmd, typed), cobra.ShellCompDirectiveNoSpace | cobra.ShellCompDirectiveNoFileComp
 	case strings.Contains(name, "SERVICE"), name == "TARGET", name == "PREFIX":
 		return a.completeServices(cmd, typed), cobra.ShellCompDirectiveNoFileComp
 	case strings.HasPrefix(name, "ID") && len(args) > 0:
@@ -143,6 +145,25 @@ func (a *app) completeContexts(*cobra.Command, []string, string) ([]string, cobr
 func (a *app) completeServices(cmd *cobra.Command, typed string) []string {
 	keys := a.completionKeys(cmd, typed)
 	return offered(serviceNames(keys))
+}
+
+// completePrefixes returns the prefixes of services, each with its "/", that begin with what was typed.
+func (a *app) completePrefixes(cmd *cobra.Command, typed string) (prefixes []string) {
+	for _, service := range a.completeServices(cmd, typed) {
+		for at, c := range service {
+			if c == '/' && at >= len(typed)-1 {
+				prefixes = append(prefixes, service[:at+1])
+			}
+		}
+	}
+	slices.Sort(prefixes)
+	return slices.Compact(prefixes)
+}
+
+// isSet reports whether a command has a flag that is on.
+func isSet(cmd *cobra.Command, name string) bool {
+	flag := cmd.Flags().Lookup(name)
+	return flag != nil && flag.Value.String() == "true"
 }
 
 // completeIDs returns the ids of a service that begin with what was typed, but for those that were given.

@@ -109,6 +109,7 @@ func TestGoldens(t *testing.T) {
 		{"roles-operator", "roles operator shop/cart"},
 		{"roles-viewer", "roles viewer shop/cart --grant-to bob"},
 		{"roles-console", "roles console shop/cart"},
+		{"roles-prefix", "roles operator --prefix shop/ team-a/eu/ --grant-to alice"},
 	} {
 		t.Run(row.file, func(t *testing.T) {
 			before := revisionOf(t, client)

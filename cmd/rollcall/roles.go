@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,9 @@ var roleKinds = []string{"registrar", "resolver", "viewer", "operator", "bridge"
 // wholeStore reports whether a kind of role without services is for the whole store.
 func wholeStore(kind string) bool { return kind == "viewer" || kind == "bridge" || kind == "console" }
 
+// writes reports whether a kind of role writes the services that it is for.
+func writes(kind string) bool { return kind == "registrar" || kind == "operator" || kind == "console" }
+
 // permission is an etcd permission on the keys from Key up to, not including, RangeEnd; on Key
 // alone if RangeEnd is empty.
 type permission struct {
@@ -40,19 +44,24 @@ type role struct {
 	Applied     bool         `json:"applied"`
 }
 
-// permissions returns the least permissions that a kind of client needs for the services.
-func permissions(kind string, services []string) (all []permission) {
-	if kind == "console" || wholeStore(kind) && len(services) == 0 {
+// permissions returns the least permissions that a kind of client needs for the services, or with prefix for all
+// services that have one of the names and "/" before their own.
+func permissions(kind string, names []string, prefix bool) (all []permission) {
+	if kind == "console" || wholeStore(kind) && len(names) == 0 {
 		all = append(all, under("read", ""))
 	}
-	for _, s := range services {
-		switch kind {
-		case "registrar":
-			all = append(all, under("readwrite", s+"/"))
-		case "operator", "console":
-			all = append(all, under("readwrite", s+"/"), permission{Access: "readwrite", Key: rollcall.ConfigPrefix + s})
+	access := "read"
+	if writes(kind) {
+		access = "readwrite"
+	}
+	for _, name := range names {
+		all = append(all, under(access, name+"/"))
+		switch {
+		case kind == "registrar":
+		case prefix:
+			all = append(all, under(access, rollcall.ConfigPrefix+name+"/"))
 		default:
-			all = append(all, under("read", s+"/"), permission{Access: "read", Key: rollcall.ConfigPrefix + s})
+			all = append(all, permission{Access: access, Key: rollcall.ConfigPrefix + name})
 		}
 	}
 	return all
@@ -67,8 +76,8 @@ func under(access, prefix string) permission {
 }
 
 type rolesFlags struct {
-	name, to string
-	apply    bool
+	name, to      string
+	prefix, apply bool
 }
 
 func newRoles(a *app) *cobra.Command {
@@ -87,8 +96,11 @@ func newRoles(a *app) *cobra.Command {
 			"              may change: rollcall serve --console\n\n" +
 			"By default it prints the etcdctl commands that create the role and changes nothing.\n" +
 			"With --apply it creates the role, as a --user who may do so; permissions that the role\n" +
-			"already has stay, and are reported. SERVICE is a full name, not a prefix.",
+			"already has stay, and are reported.\n\n" +
+			"SERVICE is a full name. With --prefix it is a prefix that ends in \"/\": the role is for all\n" +
+			"services under it and their configs, and for services that are added later.",
 		Example: "  rollcall roles resolver my-service\n" +
+			"  rollcall roles operator --prefix team-a/ --grant-to alice\n" +
 			"  rollcall roles registrar my-service --name my-service-server --grant-to my-server --apply --user root:secret",
 		ValidArgs: roleKinds,
 		Args:      usageArgs(cobra.MinimumNArgs(1)),
@@ -109,6 +121,7 @@ func newRoles(a *app) *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&f.name, "name", "", `name of the role (default "rollcall-", the kind and, with --grant-to, the user)`)
 	flags.StringVar(&f.to, "grant-to", "", "an existing etcd user who gets the role")
+	flags.BoolVar(&f.prefix, "prefix", false, `the names are prefixes of services, such as "team-a/"`)
 	flags.BoolVar(&f.apply, "apply", false, "create the role instead of printing the commands")
 	return cmd
 }
@@ -117,23 +130,11 @@ func (f rolesFlags) role(kind string, names []string) (role, error) {
 	if !slices.Contains(roleKinds, kind) {
 		return role{}, fail(exitUsage, "unknown kind of role %q: want one of %s", kind, strings.Join(roleKinds, ", "))
 	}
-	var services []string
-	for _, name := range names {
-		service, err := rollcall.ParseService(name)
-		if err != nil {
-			return role{}, err
-		}
-		if kind == "registrar" || kind == "operator" || kind == "console" {
-			if err := rollcall.CheckKey(rollcall.Key(service, "")); err != nil {
-				return role{}, err
-			}
-		}
-		services = append(services, service)
+	services, err := f.services(kind, names)
+	if err != nil {
+		return role{}, err
 	}
-	if len(services) == 0 && !wholeStore(kind) {
-		return role{}, fail(exitUsage, "a %s needs a service; usage: rollcall roles %s SERVICE...", kind, kind)
-	}
-	r := role{APIVersion: apiVersion, Kind: "Role", Name: f.name, User: f.to, Permissions: permissions(kind, services)}
+	r := role{APIVersion: apiVersion, Kind: "Role", Name: f.name, User: f.to, Permissions: permissions(kind, services, f.prefix)}
 	if r.Name == "" {
 		r.Name = "rollcall-" + kind
 		if r.User != "" { // what one user is granted is not for others who have the role
@@ -141,6 +142,39 @@ func (f rolesFlags) role(kind string, names []string) (role, error) {
 		}
 	}
 	return r, nil
+}
+
+// services returns the names without a "/" at their end: of services, or of prefixes.
+func (f rolesFlags) services(kind string, names []string) (services []string, err error) {
+	if len(names) == 0 && f.prefix {
+		return nil, fail(exitUsage, "--prefix needs a prefix; usage: rollcall roles %s --prefix PREFIX/...", kind)
+	}
+	if len(names) == 0 && !wholeStore(kind) {
+		return nil, fail(exitUsage, "a %s needs a service; usage: rollcall roles %s SERVICE...", kind, kind)
+	}
+	for _, name := range names {
+		stem, _, wildcard := strings.Cut(name, "*")
+		switch {
+		case wildcard:
+			stem = stem[:strings.LastIndex(stem, "/")+1]
+			return nil, fail(exitUsage, "%q: \"*\" is no wildcard; for all services under a prefix: %s", name,
+				shellLineWith("rollcall roles "+kind+" --prefix", cmp.Or(stem, "PREFIX/")))
+		case f.prefix && name != "" && !strings.HasSuffix(name, "/"):
+			return nil, fail(exitUsage, "--prefix: %q does not end in \"/\", and so would include %q; give %s, or for the service of that name leave out --prefix",
+				name, name+"b/", shellQuote(name+"/"))
+		}
+		service, err := rollcall.ParseService(name)
+		if err != nil {
+			return nil, err
+		}
+		if writes(kind) {
+			if err := rollcall.CheckKey(rollcall.Key(service, "")); err != nil {
+				return nil, err
+			}
+		}
+		services = append(services, service)
+	}
+	return services, nil
 }
 
 // applyRole creates the role, or adds the permissions that it lacks.
