@@ -174,7 +174,7 @@ func rolesKeepWhatIs(t *testing.T, endpoint string) {
 		if _, err := root.RoleGrantPermission(t.Context(), name, "svc/", "svc0", row.had); err != nil {
 			t.Fatal(err)
 		}
-		s := must(t, endpoint, "roles", row.kind, "svc", "--name", name, "--apply", "--user", "root:secret")
+		s := must(t, endpoint, "roles", row.kind, "svc", "--name", name, "--apply", "--extend", "--user", "root:secret")
 		if row.tells == "" != (s.stderr == "") || !strings.Contains(s.stderr, row.tells) {
 			t.Errorf("%s: told %q, want %q", name, s.stderr, row.tells)
 		}

@@ -105,6 +105,8 @@ func TestBadInput(t *testing.T) {
 		{"role for all by a prefix", "roles viewer --prefix /", "names no service", exitUsage},
 		{"role for an empty prefix", "roles viewer --prefix |", "names no service", exitUsage},
 		{"role that registers service configs by a prefix", "roles operator --prefix _grpc_config/", "use rollcall config set", exitUsage},
+		{"role to extend without applying", "roles viewer --extend", "--extend needs --apply", exitUsage},
+		{"role of etcd's own", "roles viewer svc --name root --grant-to bob", "give another name", exitUsage},
 		{"unknown shell", "completion tcsh", "usage: rollcall completion", exitUsage},
 		{"unknown output", "get svc -o xml", `rollcall get has no output "xml": want table, wide, json, yaml or name`, exitUsage},
 		{"output of another command", "resolve svc -o yaml", `rollcall resolve has no output "yaml": want table or json`, exitUsage},

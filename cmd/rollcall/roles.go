@@ -5,15 +5,11 @@ package main
 
 import (
 	"cmp"
-	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"go.etcd.io/etcd/api/v3/authpb"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/rollcall-grpc/rollcall"
@@ -76,8 +72,8 @@ func under(access, prefix string) permission {
 }
 
 type rolesFlags struct {
-	name, to      string
-	prefix, apply bool
+	name, to              string
+	prefix, apply, extend bool
 }
 
 func newRoles(a *app) *cobra.Command {
@@ -95,8 +91,10 @@ func newRoles(a *app) *cobra.Command {
 			"  console     reads the whole store, and writes as an operator what --console-writes\n" +
 			"              may change: rollcall serve --console\n\n" +
 			"By default it prints the etcdctl commands that create the role and changes nothing.\n" +
-			"With --apply it creates the role, as a --user who may do so; permissions that the role\n" +
-			"already has stay, and are reported.\n\n" +
+			"With --apply it creates the role, as a --user who may do so. A role that is there already and\n" +
+			"permits more is refused, since whoever has it would be permitted both: give another --name,\n" +
+			"or --extend to add to it. A role that has its name from --grant-to is that user's own, and is\n" +
+			"added to. What it permits stays, and is reported.\n\n" +
 			"SERVICE is a full name. With --prefix it is a prefix that ends in \"/\": the role is for all\n" +
 			"services under it and their configs, and for services that are added later.",
 		Example: "  rollcall roles resolver my-service\n" +
@@ -110,7 +108,7 @@ func newRoles(a *app) *cobra.Command {
 				return err
 			}
 			if f.apply {
-				if err := a.applyRole(cmd.Context(), r); err != nil {
+				if err := a.applyRole(cmd.Context(), r, f); err != nil {
 					return err
 				}
 				r.Applied = true
@@ -123,12 +121,19 @@ func newRoles(a *app) *cobra.Command {
 	flags.StringVar(&f.to, "grant-to", "", "an existing etcd user who gets the role")
 	flags.BoolVar(&f.prefix, "prefix", false, `the names are prefixes of services, such as "team-a/"`)
 	flags.BoolVar(&f.apply, "apply", false, "create the role instead of printing the commands")
+	flags.BoolVar(&f.extend, "extend", false, "with --apply, add to a role that permits more already")
 	return cmd
 }
 
 func (f rolesFlags) role(kind string, names []string) (role, error) {
 	if !slices.Contains(roleKinds, kind) {
 		return role{}, fail(exitUsage, "unknown kind of role %q: want one of %s", kind, strings.Join(roleKinds, ", "))
+	}
+	switch {
+	case f.extend && !f.apply:
+		return role{}, fail(exitUsage, "--extend needs --apply")
+	case f.name == "root": // etcd's own
+		return role{}, fail(exitUsage, "--name root: etcd permits that role everything; give another name")
 	}
 	services, err := f.services(kind, names)
 	if err != nil {
@@ -175,61 +180,6 @@ func (f rolesFlags) services(kind string, names []string) (services []string, er
 		services = append(services, service)
 	}
 	return services, nil
-}
-
-// applyRole creates the role, or adds the permissions that it lacks.
-func (a *app) applyRole(ctx context.Context, r role) error {
-	return a.talk(ctx, func(ctx context.Context, client *clientv3.Client) error {
-		if _, err := client.RoleAdd(ctx, r.Name); err != nil && !errors.Is(err, rpctypes.ErrRoleAlreadyExist) {
-			return fmt.Errorf("add role %q: %w", r.Name, err)
-		}
-		had, err := client.RoleGet(ctx, r.Name)
-		if err != nil {
-			return fmt.Errorf("read role %q: %w", r.Name, err)
-		}
-		for _, p := range r.Permissions {
-			kind, more := p.merge(had.Perm)
-			if more {
-				a.say("role %q may also write %q to %q, as before; to revoke that, see etcdctl role revoke-permission", r.Name, p.Key, p.RangeEnd)
-			}
-			if _, err := client.RoleGrantPermission(ctx, r.Name, p.Key, p.RangeEnd, kind); err != nil {
-				return fmt.Errorf("grant role %q %s on %q: %w", r.Name, p.Access, p.Key, err)
-			}
-		}
-		for _, p := range had.Perm {
-			if !slices.ContainsFunc(r.Permissions, func(q permission) bool {
-				return q.Key == string(p.Key) && q.RangeEnd == string(p.RangeEnd)
-			}) {
-				a.say("role %q may also %s %q to %q, as before; to revoke that, see etcdctl role revoke-permission",
-					r.Name, strings.ToLower(p.PermType.String()), p.Key, p.RangeEnd)
-			}
-		}
-		if r.User == "" {
-			return nil
-		}
-		if _, err := client.UserGrantRole(ctx, r.User, r.Name); err != nil {
-			if errors.Is(err, rpctypes.ErrUserNotFound) {
-				return fail(exitNotFound, "--grant-to %s: etcd has no such user; role %q was created; see etcdctl user add", r.User, r.Name)
-			}
-			return fmt.Errorf("grant role %q to user %q: %w", r.Name, r.User, err)
-		}
-		return nil
-	})
-}
-
-// merge returns the type that includes p and the permission that a role already has on the same
-// range, which a grant would replace. It reports whether that is more than p.
-func (p permission) merge(had []*authpb.Permission) (kind clientv3.PermissionType, more bool) {
-	if p.Access == "readwrite" {
-		return clientv3.PermissionType(authpb.READWRITE), false
-	}
-	writes := slices.ContainsFunc(had, func(q *authpb.Permission) bool {
-		return string(q.Key) == p.Key && string(q.RangeEnd) == p.RangeEnd && q.PermType != authpb.READ
-	})
-	if writes {
-		return clientv3.PermissionType(authpb.READWRITE), true
-	}
-	return clientv3.PermissionType(authpb.READ), false
 }
 
 func (a *app) printRole(r role) error {

@@ -127,3 +127,97 @@ func TestPrefixRoleFollows(t *testing.T) {
 		}
 	}
 }
+
+// TestRolesDoNotAddUp: a role that permits more is added to only where that is said, or where it is one user's own;
+// what is applied again succeeds.
+func TestRolesDoNotAddUp(t *testing.T) {
+	t.Parallel()
+	endpoint := etcdWithUsers(t, "alice", "bob")
+	root := rootClient(t, endpoint)
+	keysOf := func(name string) (keys []string) {
+		t.Helper()
+		got, err := root.RoleGet(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range got.Perm {
+			keys = append(keys, p.PermType.String()+" "+string(p.Key))
+		}
+		return keys
+	}
+	first := []string{"READWRITE _grpc_config/orders", "READWRITE orders/"}
+	both := []string{"READWRITE _grpc_config/orders", "READWRITE _grpc_config/users", "READWRITE orders/", "READWRITE users/"}
+	for _, row := range []struct {
+		args string
+		want string // "" for success without a word
+		code int
+		name string   // of a role
+		keys []string // of it, afterwards; nil: any
+	}{
+		{"operator orders", "", 0, "rollcall-operator", first},
+		{"operator orders", "", 0, "rollcall-operator", first},
+		{"operator users", `permits more: to read and write key "_grpc_config/orders", to read and write keys "orders/" to "orders0"; nothing was changed`, exitOther, "rollcall-operator", first},
+		{"operator users --grant-to bob --name rollcall-operator", "give another --name, or --extend to add to it", exitOther, "rollcall-operator", first},
+		{"viewer orders --name rollcall-operator", `permits more: to write key "_grpc_config/orders", to write keys "orders/" to "orders0"`, exitOther, "rollcall-operator", first},
+		{"operator users --name other", "", 0, "other", []string{"READWRITE _grpc_config/users", "READWRITE users/"}},
+		{"operator users orders", "", 0, "rollcall-operator", both},
+		{"operator users orders", "", 0, "rollcall-operator", both},
+		{"operator users", "permits more", exitOther, "rollcall-operator", both},
+		{"operator users --extend", `may also read and write keys "orders/" to "orders0", as before`, 0, "rollcall-operator", both},
+		{"operator orders --grant-to alice", "", 0, "rollcall-operator-alice", first},
+		{"operator users --grant-to alice", "as before", 0, "rollcall-operator-alice", both},
+		{"operator team-a/users --name team", "", 0, "team", nil},
+		{"operator --prefix team-a/ --name team", "", 0, "team", nil},
+		{"operator team-a/users --name team", `to read and write keys "team-a/" to "team-a0"`, exitOther, "team", nil},
+		{"viewer --name all", "", 0, "all", nil},
+		{"viewer --name all", "", 0, "all", nil},
+		{"viewer orders --name all", `permits more: to read all keys from "\x00" on`, exitOther, "all", []string{"READ \x00"}},
+	} {
+		r := rollcallAt(t, endpoint, append(strings.Fields("roles "+row.args), "--apply", "--user", "root:secret")...)
+		if r.code != row.code || row.want == "" && r.stderr != "" {
+			t.Errorf("%s: exit %d, want %d; stderr %q", row.args, r.code, row.code, r.stderr)
+		}
+		wantIn(t, row.args, r.stderr, row.want)
+		if diff := cmp.Diff(row.keys, keysOf(row.name)); row.keys != nil && diff != "" {
+			t.Errorf("%s: role %s differs (-want +got):\n%s", row.args, row.name, diff)
+		}
+	}
+	bob, err := root.UserGet(t.Context(), "bob")
+	if err != nil || len(bob.Roles) > 0 {
+		t.Errorf("bob has the roles %q (%v), want none: what was refused granted nothing", bob.Roles, err)
+	}
+}
+
+// TestPermissionIncludes compares what a permission includes with the keys that it is on.
+func TestPermissionIncludes(t *testing.T) {
+	keys := []string{"a", "a/", "a/b", "a/b/c", "a0", "b"}
+	ends := append([]string{"", "\x00"}, keys...)
+	on := func(key, start, end string) bool {
+		switch end {
+		case "":
+			return key == start
+		case "\x00":
+			return key >= start
+		}
+		return key >= start && key < end
+	}
+	for _, start := range keys {
+		for _, end := range ends {
+			p := permission{Key: start, RangeEnd: end}
+			for _, key := range keys {
+				for _, rangeEnd := range ends {
+					if end > "\x00" && end <= start || rangeEnd > "\x00" && rangeEnd <= key {
+						continue // no range
+					}
+					want := true
+					for _, probe := range append([]string{"a\x00", "a/\x00", "a/b\x00", "a/b/c\x00", "a0\x00", "b\x00", "z"}, keys...) {
+						want = want && (!on(probe, key, rangeEnd) || on(probe, start, end))
+					}
+					if got := p.includes(key, rangeEnd); got != want {
+						t.Errorf("%q to %q includes %q to %q: %v, want %v", start, end, key, rangeEnd, got, want)
+					}
+				}
+			}
+		}
+	}
+}
