@@ -92,7 +92,9 @@ func (a *app) doctor(ctx context.Context, services []string, flags doctorFlags) 
 		Services: services, Timeout: a.dialTimeout, CheckConfig: resolver.CheckServiceConfig, MaxDials: flags.maxDials, Progress: a.progress(),
 		Settings: doctor.Settings{Endpoints: a.endpoints, DialTimeout: a.dialTimeout, User: a.user,
 			Getenv: func(name string) string { value, _ := a.getenv(name); return value },
-			Permit: func(services []string) (string, []string) { return a.who(), a.permit(roleFor(a.command), services...) }},
+			Permit: func(services []string) (string, []string) {
+				return a.who(), a.permit(roleFor(a.command), services, a.filesOfRoot()...)
+			}},
 	}
 	for _, name := range settingNames {
 		opts.Settings.Variables = append(opts.Settings.Variables,
@@ -119,14 +121,7 @@ func (a *app) doctor(ctx context.Context, services []string, flags doctorFlags) 
 		return cause
 	}
 	d := newDiagnosis(facts)
-	given := a.givenFlags()
-	for _, f := range d.Findings {
-		for i, command := range f.Commands {
-			if command[0] == "rollcall" { // the same cluster, wherever it is run
-				f.Commands[i] = slices.Concat(command[:1], given, command[1:])
-			}
-		}
-	}
+	a.nameCluster(d.Findings)
 	if facts.Cluster.Err == nil {
 		a.sayLike(ctx, opts.Client, facts.Missing()...)
 	}
@@ -138,6 +133,23 @@ func (a *app) doctor(ctx context.Context, services []string, flags doctorFlags) 
 		return noStatus(err)
 	}
 	return d.exit()
+}
+
+// nameCluster gives the commands of findings the flags of the connection: they are for the same cluster, wherever they
+// are run, and by the same user, but for those that grant rights.
+func (a *app) nameCluster(findings []doctor.Finding) {
+	same, others := a.givenFlags(), a.givenFlags(callerFlags...)
+	for _, f := range findings {
+		for i, command := range f.Commands {
+			switch {
+			case command[0] != "rollcall":
+			case command[1] == "roles":
+				f.Commands[i] = slices.Concat(command[:1], others, command[1:])
+			default:
+				f.Commands[i] = slices.Concat(command[:1], same, command[1:])
+			}
+		}
+	}
 }
 
 // identify sets what doctor dials etcd's HTTP with, and the client's certificate.

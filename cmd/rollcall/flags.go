@@ -239,9 +239,12 @@ func (a *app) nearer(one, other string) (string, error) {
 	return "", nil
 }
 
+// callerFlags are the flags of the connection that tell etcd who asks.
+var callerFlags = append([]string{"cert", "key"}, credentialNames...)
+
 // givenFlags returns the flags of the connection that were given, without what is secret: a command to be run
-// later needs them, too. What is set elsewhere it finds there.
-func (a *app) givenFlags() (given []string) {
+// later needs them, too, but for those to be left out. What is set elsewhere it finds there.
+func (a *app) givenFlags(leaveOut ...string) (given []string) {
 	if a.context != "" {
 		given = append(given, "--context", a.context)
 	}
@@ -258,7 +261,7 @@ func (a *app) givenFlags() (given []string) {
 			continue
 		}
 		switch {
-		case !flag.Changed || a.origins[name].label != "--"+name || value == "":
+		case !a.isGiven(name) || value == "" || slices.Contains(leaveOut, name):
 		case flag.Value.Type() == "bool":
 			given = append(given, "--"+name+"="+value)
 		default:
@@ -266,6 +269,21 @@ func (a *app) givenFlags() (given []string) {
 		}
 	}
 	return given
+}
+
+// isGiven reports whether a setting is that of its own flag.
+func (a *app) isGiven(name string) bool {
+	return a.command.Root().PersistentFlags().Changed(name) && a.origins[name].label == "--"+name
+}
+
+// filesOfRoot returns flags with a placeholder for each file that tells etcd who asks, where the caller gave one of his.
+func (a *app) filesOfRoot() (flags []string) {
+	for _, name := range []string{"password-file", "cert", "key"} {
+		if a.isGiven(name) {
+			flags = append(flags, "--"+name, "FILE")
+		}
+	}
+	return flags
 }
 
 // label names where a setting comes from.

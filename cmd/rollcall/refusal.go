@@ -86,12 +86,12 @@ func (a *app) grant() string {
 	} else if !wholeStore(kind) {
 		services = []string{"SERVICE"}
 	}
-	return fmt.Sprintf("user %s may not %s %s; to permit it: %s", strconv.Quote(user), verb, r, shellLine(a.permit(kind, services...)))
+	return fmt.Sprintf("user %s may not %s %s; to permit it: %s", strconv.Quote(user), verb, r, shellLine(a.permit(kind, services)))
 }
 
-// permit returns the command that grants the user a role, for some services or for all.
-func (a *app) permit(kind string, services ...string) []string {
-	return commandWith("rollcall roles "+kind, services, "--grant-to", a.who(), "--apply", "--user", "root")
+// permit returns the command by which root grants the user a role, for some services or for all. It ends with flags.
+func (a *app) permit(kind string, services []string, flags ...string) []string {
+	return commandWith("rollcall roles "+kind, services, append([]string{"--grant-to", a.who(), "--apply", "--user", "root"}, flags...)...)
 }
 
 // refusal is what etcd did not permit: to read or write the keys from key up to, not including,
