@@ -80,16 +80,29 @@ func (a *app) grant() string {
 	if kind == "" {
 		return ""
 	}
-	var services []string
-	if service := r.service(); service != "" {
-		services = []string{service}
-	} else if !wholeStore(kind) {
-		services = []string{"SERVICE"}
-	}
-	return fmt.Sprintf("user %s may not %s %s; to permit it: %s", strconv.Quote(user), verb, r, shellLine(a.permit(kind, services)))
+	return fmt.Sprintf("user %s may not %s %s; %s", strconv.Quote(user), verb, r, a.wayIn(kind, r))
 }
 
-// permit returns the command by which root grants the user a role, for some services or for all. It ends with flags.
+// wayIn names the command that permits what was refused, the narrowest where there are several.
+func (a *app) wayIn(kind string, r *refusal) string {
+	service, prefix := r.service(), r.prefix()
+	whole := shellLine(a.permit(kind, nil))
+	switch takes := argumentsOf(a.command); {
+	case service != "" && (prefix == "" || len(takes) == 0 || takes[0].name != "PREFIX"):
+		return "to permit it: " + shellLine(a.permit(kind, []string{service}))
+	case prefix != "" && strings.HasPrefix(r.key, prefix):
+		return "to permit it: " + shellLine(a.permit(kind+" --prefix", []string{prefix}))
+	case prefix != "" && wholeStore(kind):
+		return fmt.Sprintf("to permit %s: %s; to permit all keys: %s", shellLineWith(a.command.CommandPath(), prefix),
+			shellLine(a.permit(kind+" --prefix", []string{prefix})), whole)
+	case wholeStore(kind):
+		return "to permit it: " + whole
+	}
+	return "to permit it: " + shellLine(a.permit(kind, []string{"SERVICE"}))
+}
+
+// permit returns the command by which root grants the user a role, for some services or for all; for prefixes of services
+// where kind ends with " --prefix". The command ends with flags.
 func (a *app) permit(kind string, services []string, flags ...string) []string {
 	return commandWith("rollcall roles "+kind, services, append([]string{"--grant-to", a.who(), "--apply", "--user", "root"}, flags...)...)
 }
@@ -123,8 +136,29 @@ func (r refusal) service() string {
 			return ""
 		}
 	}
-	if _, err := rollcall.ParseService(service); err != nil {
+	return roleName(service)
+}
+
+// prefix returns the narrowest prefix for roles --prefix that has all of the keys or, where none has, that has those of
+// them which somebody who left out the "/" at the end may have meant; "" if there is neither.
+func (r refusal) prefix() string {
+	if r.rangeEnd == "" || clientv3.GetPrefixRangeEnd(r.key) != r.rangeEnd || strings.HasPrefix(r.key, rollcall.ConfigPrefix) {
 		return ""
 	}
-	return service
+	name, _ := rollcall.SplitKey(r.key)
+	if name == "" {
+		name = r.key
+	}
+	if name = roleName(name); name == "" {
+		return ""
+	}
+	return name + "/"
+}
+
+// roleName returns the name of a service or prefix if roles takes it, else "".
+func roleName(name string) string {
+	if _, err := rollcall.ParseService(name); err != nil || strings.Contains(name, "*") {
+		return ""
+	}
+	return name
 }

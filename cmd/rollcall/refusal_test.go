@@ -63,8 +63,8 @@ var grantCommand = regexp.MustCompile(`rollcall (roles [^\n]*--apply) --user roo
 func TestRefusals(t *testing.T) {
 	for _, row := range []struct{ args, keys, grant string }{
 		{"ls", `read all keys from "\x00" on`, "roles viewer --grant-to USER"},
-		{"ls shop/", `read keys "shop/" to "shop0"`, "roles viewer shop --grant-to USER"},
-		{"ls sh", `read keys "sh" to "si"`, "roles viewer --grant-to USER"},
+		{"ls shop/", `read keys "shop/" to "shop0"`, "roles viewer --prefix shop/ --grant-to USER"},
+		{"ls shop/a", `read keys "shop/a" to "shop/b"`, "roles viewer --prefix shop/ --grant-to USER"},
 		{"get shop", `read keys "shop/" to "shop0"`, "roles viewer shop --grant-to USER"},
 		{"history shop", `read keys "shop/" to "shop0"`, "roles viewer shop --grant-to USER"},
 		{"resolve shop", `read keys "shop/" to "shop0"`, "roles resolver shop --grant-to USER"},
@@ -95,6 +95,22 @@ func TestRefusals(t *testing.T) {
 			must(t, endpoint, command...)
 		})
 	}
+}
+
+// TestRefusalOfPrefixWithoutSlash: the narrow role is named first, and what it is for; then the one for all keys.
+func TestRefusalOfPrefixWithoutSlash(t *testing.T) {
+	t.Parallel()
+	endpoint := etcdWithUsers(t, "bob")
+	r := rollcallAt(t, endpoint, asUser("ls shop")...)
+	wantIn(t, "stderr", r.stderr, `may not read keys "shop" to "shoq"; to permit rollcall ls shop/: rollcall roles viewer --prefix shop/ --grant-to bob --apply --user root; `+
+		"to permit all keys: rollcall roles viewer --grant-to bob --apply --user root\n")
+	must(t, endpoint, strings.Fields("roles viewer --prefix shop/ --grant-to bob --apply --user root:secret")...)
+	must(t, endpoint, asUser("ls shop/")...)
+	if r := rollcallAt(t, endpoint, asUser("ls shop")...); r.code != exitNotPermitted {
+		t.Errorf("exit %d, want %d", r.code, exitNotPermitted)
+	}
+	must(t, endpoint, strings.Fields("roles viewer --grant-to bob --apply --user root:secret")...)
+	must(t, endpoint, asUser("ls shop")...)
 }
 
 // TestRefusalOfPartOfTransaction: of a transaction that touches several services, the one that is refused is named.
@@ -216,17 +232,21 @@ func TestRefusedBy(t *testing.T) {
 		{Request: &pb.RequestOp_RequestTxn{RequestTxn: &pb.TxnRequest{Success: []*pb.RequestOp{{Request: &pb.RequestOp_RequestPut{RequestPut: put}}}}}},
 	}}
 	for _, row := range []struct {
-		request       any
-		text, service string // "" for none
+		request               any
+		text, service, prefix string // "" for none
 	}{
-		{read, `keys "pay/" to "pay0"`, "pay"},
-		{put, `key "shop/a"`, "shop"},
-		{txn, `key "shop/a"`, "shop"},
-		{&pb.RangeRequest{Key: []byte("_grpc_config/shop/cart")}, `key "_grpc_config/shop/cart"`, "shop/cart"},
-		{&pb.RangeRequest{Key: []byte("_grpc_config/"), RangeEnd: []byte("_grpc_config0")}, `keys "_grpc_config/" to "_grpc_config0"`, ""},
-		{&pb.RangeRequest{Key: []byte("shop/"), RangeEnd: []byte("shop9")}, `keys "shop/" to "shop9"`, ""},
-		{&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: &pb.WatchCreateRequest{Key: []byte{0}, RangeEnd: []byte{0}}}}, `all keys from "\x00" on`, ""},
-		{&pb.LeaseGrantRequest{}, "", ""},
+		{read, `keys "pay/" to "pay0"`, "pay", "pay/"},
+		{put, `key "shop/a"`, "shop", ""},
+		{txn, `key "shop/a"`, "shop", ""},
+		{&pb.RangeRequest{Key: []byte("_grpc_config/shop/cart")}, `key "_grpc_config/shop/cart"`, "shop/cart", ""},
+		{&pb.RangeRequest{Key: []byte("_grpc_config/"), RangeEnd: []byte("_grpc_config0")}, `keys "_grpc_config/" to "_grpc_config0"`, "", ""},
+		{&pb.RangeRequest{Key: []byte("shop/"), RangeEnd: []byte("shop9")}, `keys "shop/" to "shop9"`, "", ""},
+		{&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: &pb.WatchCreateRequest{Key: []byte{0}, RangeEnd: []byte{0}}}}, `all keys from "\x00" on`, "", ""},
+		{&pb.LeaseGrantRequest{}, "", "", ""},
+		{&pb.RangeRequest{Key: []byte("team-a"), RangeEnd: []byte("team-b")}, `keys "team-a" to "team-b"`, "", "team-a/"},
+		{&pb.RangeRequest{Key: []byte("team-a/us"), RangeEnd: []byte("team-a/ut")}, `keys "team-a/us" to "team-a/ut"`, "", "team-a/"},
+		{&pb.RangeRequest{Key: []byte("a*/"), RangeEnd: []byte("a*0")}, `keys "a*/" to "a*0"`, "", ""},
+		{&pb.RangeRequest{Key: []byte("/"), RangeEnd: []byte("0")}, `keys "/" to "0"`, "", ""},
 	} {
 		r := refusedBy(row.request)
 		if r == nil {
@@ -235,8 +255,8 @@ func TestRefusedBy(t *testing.T) {
 			}
 			continue
 		}
-		if r.String() != row.text || r.service() != row.service {
-			t.Errorf("%v: %s of %q, want %s of %q", row.request, r, r.service(), row.text, row.service)
+		if r.String() != row.text || r.service() != row.service || r.prefix() != row.prefix {
+			t.Errorf("%v: %s of %q and %q, want %s of %q and %q", row.request, r, r.service(), r.prefix(), row.text, row.service, row.prefix)
 		}
 	}
 }
