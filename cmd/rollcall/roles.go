@@ -149,6 +149,12 @@ func (f rolesFlags) role(kind string, names []string) (role, error) {
 	return r, nil
 }
 
+// errNoSlash is the error of a --prefix that other names begin with as well.
+func errNoSlash(name string) error {
+	return fail(exitUsage, "--prefix: %q does not end in \"/\", and so would include %q; give %s, or for the service of that name leave out --prefix",
+		name, name+"b/", shellQuote(name+"/"))
+}
+
 // services returns the names without a "/" at their end: of services, or of prefixes.
 func (f rolesFlags) services(kind string, names []string) (services []string, err error) {
 	if len(names) == 0 && f.prefix {
@@ -165,8 +171,7 @@ func (f rolesFlags) services(kind string, names []string) (services []string, er
 			return nil, fail(exitUsage, "%q: \"*\" is no wildcard; for all services under a prefix: %s", name,
 				shellLineWith("rollcall roles "+kind+" --prefix", cmp.Or(stem, "PREFIX/")))
 		case f.prefix && name != "" && !strings.HasSuffix(name, "/"):
-			return nil, fail(exitUsage, "--prefix: %q does not end in \"/\", and so would include %q; give %s, or for the service of that name leave out --prefix",
-				name, name+"b/", shellQuote(name+"/"))
+			return nil, errNoSlash(name)
 		}
 		service, err := rollcall.ParseService(name)
 		if err != nil {

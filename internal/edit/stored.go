@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -82,6 +83,29 @@ func Read(ctx context.Context, client *clientv3.Client, services []string) (all 
 		stored.Keys = slices.DeleteFunc(stored.Keys, func(kv *mvccpb.KeyValue) bool { return longest(string(kv.Key), all) != service })
 	}
 	return all, revision, nil
+}
+
+// ReadUnder reads all services under prefixes that end in "/", at one revision.
+func ReadUnder(ctx context.Context, client *clientv3.Client, prefixes []string) (all map[string]*Stored, revision int64, err error) {
+	stored := make(map[string]*mvccpb.KeyValue) // prefixes may overlap
+	for _, prefix := range prefixes {
+		resp, err := client.Txn(ctx).Then(clientv3.OpGet(prefix, clientv3.WithPrefix(), clientv3.WithRev(revision)),
+			clientv3.OpGet(rollcall.ConfigPrefix+prefix, clientv3.WithPrefix(), clientv3.WithRev(revision))).Commit()
+		if err != nil {
+			return nil, 0, fmt.Errorf("read services under %q: %w", prefix, err)
+		}
+		if revision == 0 {
+			revision = resp.Header.Revision
+		}
+		for _, r := range resp.Responses {
+			for _, kv := range r.GetResponseRange().Kvs {
+				stored[string(kv.Key)] = kv
+			}
+		}
+	}
+	kvs := slices.Collect(maps.Values(stored))
+	slices.SortFunc(kvs, func(a, b *mvccpb.KeyValue) int { return bytes.Compare(a.Key, b.Key) })
+	return Group(kvs), revision, nil
 }
 
 // longest returns the longest name of a service that a key is under.
