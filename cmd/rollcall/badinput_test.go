@@ -41,7 +41,7 @@ func TestBadInput(t *testing.T) {
 		{"get of slashes", "get /", "names no service", exitUsage},
 		{"watch of slashes", "watch /", "names no service", exitUsage},
 		{"history of slashes", "history /", "names no service", exitUsage},
-		{"history since nothing", "history svc --since 0s", "--since 0s: must be more than 0", exitUsage},
+		{"history since nothing", "history svc --since 0s", `--since: "0s" must be more than 0`, exitUsage},
 		{"history of revision 0", "history svc --revision 0", "--revision 0: must be at least 1", exitUsage},
 		{"history with a bad admin address", "history svc --admin 1", "write HOST:PORT", exitUsage},
 		{"rm of slashes", "rm / x", "names no service", exitUsage},

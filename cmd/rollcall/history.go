@@ -22,7 +22,7 @@ import (
 )
 
 type historyFlags struct {
-	since    time.Duration
+	since    since
 	revision int64
 	admin    string
 	timeout  time.Duration
@@ -54,7 +54,7 @@ func newHistory(a *app) *cobra.Command {
 			"With ids, addresses or a selector it shows what happened to those endpoints alone, without\n" +
 			"the service config. A change is shown if its endpoint matches before it or after it; a name\n" +
 			"stands for the endpoint of that id and for all at that address.\n" + selectorHelp,
-		Example: "  rollcall history my-service\n  rollcall history my-service blue-1 --since 30m\n  rollcall history my-service -l zone=eu-1\n" +
+		Example: "  rollcall history my-service\n  rollcall history my-service blue-1 --since 30m\n  rollcall history my-service --since 10:42\n  rollcall history my-service -l zone=eu-1\n" +
 			"  rollcall history my-service --revision 812 -o json",
 		Args: usageArgs(which.optionalArgs),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
@@ -63,24 +63,21 @@ func newHistory(a *app) *cobra.Command {
 				return err
 			}
 			f.asked = cmd.Flags().Changed("admin")
-			if err := f.validate(cmd.Flags().Changed("since"), cmd.Flags().Changed("revision")); err != nil {
+			if err := f.validate(cmd.Flags().Changed("revision")); err != nil {
 				return err
 			}
 			return a.history(cmd.Context(), q)
 		},
 	}
 	which.addFlag(cmd.Flags())
-	cmd.Flags().DurationVar(&f.since, "since", 0, "leave out what is known to have happened longer ago")
+	cmd.Flags().Var(&f.since, "since", "leave out what is known to be older: 30m, 10:42")
 	cmd.Flags().Int64Var(&f.revision, "revision", 0, "begin with this revision (default: as far back as etcd remembers)")
 	cmd.Flags().DurationVar(&f.timeout, "timeout", time.Minute, "time within which etcd must have told its history")
 	cmd.Flags().StringVar(&f.admin, "admin", defaultAdminAddr, `rollcall serve or dev on the same etcd, for times; none: ""`)
 	return cmd
 }
 
-func (f *historyFlags) validate(since, revision bool) error {
-	if since && f.since <= 0 {
-		return fail(exitUsage, "--since %v: must be more than 0", f.since)
-	}
+func (f *historyFlags) validate(revision bool) error {
 	if f.timeout <= 0 {
 		return fail(exitUsage, "--timeout %v: must be positive, such as 1m", f.timeout)
 	}
@@ -225,15 +222,15 @@ type datedEvent struct {
 // datedEvents returns the events that are asked for and may have happened since, and of how many of
 // these it is not known whether they have.
 func datedEvents(h *rollcall.History, points []timeline.Point, now time.Time, q historyQuery) (rows []datedEvent, doubtful int) {
-	limit := now.Add(-q.since)
+	limit := q.since.at
 	for i, span := range timeline.Spans(h.Events, points, now) {
 		switch {
 		case !q.filter.matches(h.Events[i].Change):
 			continue
-		case q.since > 0 && !span.Before.IsZero() && span.Before.Before(limit):
+		case !limit.IsZero() && !span.Before.IsZero() && span.Before.Before(limit):
 			continue
 		}
-		if q.since > 0 && span.After.Before(limit) {
+		if span.After.Before(limit) {
 			doubtful++
 		}
 		rows = append(rows, datedEvent{h.Events[i], span})
@@ -270,7 +267,7 @@ func (a *app) remark(h *rollcall.History, f historyFlags, doubtful int) {
 		a.say("%s", covers)
 	}
 	if doubtful > 0 {
-		a.say("%d of the events may have happened more than %v ago: when is not known", doubtful, f.since)
+		a.say("%d of the events may have happened %s: when is not known", doubtful, f.since.before())
 	}
 	if h.ConfigErr != nil {
 		a.say("without the service config: %s", a.reason(h.ConfigErr))
