@@ -130,11 +130,16 @@ func instanceRows(instances []inventory.Instance, now time.Time, wide bool) [][]
 			row[len(row)-1] = i.TTLText()
 			row = append(row, i.Lease, strconv.FormatInt(i.ModRevision, 10))
 		}
-		var fields []string
-		for _, field := range i.OtherFields() {
-			fields = append(fields, field.String())
-		}
-		rows = append(rows, append(row, strings.Join(fields, " ")))
+		rows = append(rows, append(row, otherFields(i)))
 	}
 	return rows
+}
+
+// otherFields is the metadata that has no column of its own.
+func otherFields(i inventory.Instance) string {
+	var fields []string
+	for _, field := range i.OtherFields() {
+		fields = append(fields, field.String())
+	}
+	return strings.Join(fields, " ")
 }

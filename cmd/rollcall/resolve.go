@@ -218,11 +218,14 @@ func (a *app) printResolution(target string, seen *channel, snap *rollcall.Snaps
 	if a.json() {
 		return a.printJSON(r)
 	}
-	rows := [][]string{{"ADDRESS", "KEY", "METADATA"}}
-	for _, i := range r.Instances {
-		rows = append(rows, []string{i.Addr, i.Key, inventory.MetadataText(i.Metadata)})
+	if !slices.ContainsFunc(r.Instances, func(i inventory.Instance) bool { return i.Status != rollcall.StatusDraining }) {
+		a.say("every endpoint of service %q that the target selects is draining: clients call them nevertheless, rather than none", snap.Service())
 	}
-	text := table(rows...)
+	rows := [][]string{{"ADDRESS", "KEY", "STATUS", "WEIGHT", "ZONE", "VERSION", "METADATA"}}
+	for _, i := range r.Instances {
+		rows = append(rows, []string{i.Addr, i.Key, string(i.Status), dash(int(i.Weight)), i.Zone, i.Version, otherFields(i)})
+	}
+	text := a.fitted(rows)
 	if len(r.LeftOut) > 0 {
 		rows = [][]string{{"LEFT OUT", "ADDRESS", "CAUSE"}}
 		for _, l := range r.LeftOut {
