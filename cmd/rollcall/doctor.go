@@ -89,7 +89,7 @@ func (a *app) doctor(ctx context.Context, services []string, flags doctorFlags) 
 		return err
 	}
 	opts := doctor.Options{
-		Services: services, Timeout: a.dialTimeout, CheckConfig: resolver.CheckServiceConfig, MaxDials: flags.maxDials, Progress: a.progress(),
+		Services: services, Timeout: a.dialTimeout, CheckConfig: resolver.CheckServiceConfig, UnknownFields: unknownFields, MaxDials: flags.maxDials, Progress: a.progress(),
 		Settings: doctor.Settings{Endpoints: a.endpoints, DialTimeout: a.dialTimeout, User: a.user,
 			Getenv: func(name string) string { value, _ := a.getenv(name); return value },
 			Permit: func(services []string) (string, []string) {

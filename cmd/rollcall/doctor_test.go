@@ -153,6 +153,7 @@ func TestDoctorFindsFaults(t *testing.T) {
 			"warning address-disallowed nowhere",
 			"warning address-duplicate faults",
 			"warning client-proxy",
+			"warning config-field-unknown misspelt",
 			"warning etcd-fragmented",
 			"warning etcd-quota",
 			"warning etcd-slow",
@@ -210,7 +211,7 @@ func plantKeys(t *testing.T, client *clientv3.Client) {
 	put1(t, client, "bare", endpointAt(twin, "null"), lease)
 	put1(t, client, "others/data", "1")
 	put1(t, client, "_grpc_config/outer", `{"loadBalancingConfig":[{"unheard_of":{}}]}`)
-	put1(t, client, "_grpc_config/misspelt", `{}`)
+	put1(t, client, "_grpc_config/misspelt", `{"methodConfig":[{"timout":"1s"}]}`)
 	many := kept(t, client, 60)
 	for i := range 50 {
 		put1(t, client, fmt.Sprintf("many/%d/a", i), endpointAt(twin, "null"), many)

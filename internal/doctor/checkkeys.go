@@ -58,6 +58,8 @@ var keyChecks = []check{
 		"Have the metadata written anew by what registers the server.", invalidMetadata},
 	{"config-invalid", Error, "No client can read it: channels keep what they had, and those that start have none.",
 		"Write a valid one, or remove it.", invalidConfigs},
+	{"config-field-unknown", Warning, "gRPC ignores it: what it was to set has its default.",
+		"Correct its name, or remove it.", unknownConfigFields},
 	{"config-orphan", Note, "Nobody has an endpoint of that name; perhaps it is misspelt, or the service has gone.",
 		"Remove it if the service has gone.", orphanConfigs},
 	{"service-empty", Error, "Every call to it fails at once.",
@@ -305,10 +307,18 @@ func invalidMetadata(f *Facts) []Finding {
 func invalidConfigs(f *Facts) (found []Finding) {
 	for _, c := range f.Configs {
 		if err := f.CheckConfig(string(c.JSON)); err != nil {
-			finding := ofConfig(c)
-			finding.What = fmt.Sprintf("the service config of %q is invalid: %s", c.Service, inventory.Reason(err))
-			finding.Commands = [][]string{call("rollcall config set", c.Service), call("rollcall config rm", c.Service)}
-			found = append(found, finding)
+			found = append(found, ofConfig(c, fmt.Sprintf("the service config of %q is invalid: %s", c.Service, inventory.Reason(err)),
+				call("rollcall config set", c.Service), call("rollcall config rm", c.Service)))
+		}
+	}
+	return found
+}
+
+func unknownConfigFields(f *Facts) (found []Finding) {
+	for _, c := range f.Configs {
+		if fields := f.UnknownFields(c.JSON); len(fields) > 0 {
+			found = append(found, ofConfig(c, fmt.Sprintf("the service config of %q has %s that gRPC does not know: %s", c.Service,
+				plural.Form(len(fields), "a field", "fields"), strings.Join(fields, ", ")), call("rollcall config set", c.Service)))
 		}
 	}
 	return found
@@ -326,18 +336,16 @@ func orphanConfigs(f *Facts) (found []Finding) {
 	}
 	for _, c := range f.Configs {
 		if !services[c.Service] {
-			finding := ofConfig(c)
-			finding.What = fmt.Sprintf("there is a service config for %q, which has no endpoints", c.Service)
-			finding.Commands = calls("rollcall config rm", c.Service)
-			found = append(found, finding)
+			found = append(found, ofConfig(c, fmt.Sprintf("there is a service config for %q, which has no endpoints", c.Service),
+				call("rollcall config rm", c.Service)))
 		}
 	}
 	return found
 }
 
-func ofConfig(c *rollcall.ServiceConfig) Finding {
+func ofConfig(c *rollcall.ServiceConfig, what string, commands ...[]string) Finding {
 	key := rollcall.ConfigPrefix + c.Service
-	return Finding{Service: c.Service, Keys: []Key{{key, inventory.Base64(key)}}}
+	return Finding{Service: c.Service, Keys: []Key{{key, inventory.Base64(key)}}, What: what, Commands: commands}
 }
 
 func empty(f *Facts) []Finding {

@@ -42,10 +42,11 @@ func permit([]string) (user string, command []string) { return "bob", []string{"
 func healthy() *Facts {
 	f := &Facts{
 		Now: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC), Cluster: &cluster.Report{Cluster: "c"}, HTTP: make(map[string]Page),
-		Services:    []Service{{"shop", []*inventory.Instance{row("shop/a", inventory.Serving)}}},
-		First:       map[string]inventory.TTL{"abc": {Granted: 30, Left: 25}},
-		Answers:     map[string]Answer{"10.0.0.1:80": {Connected: true, Answers: true, Health: "SERVING"}},
-		CheckConfig: func(string) error { return nil },
+		Services:      []Service{{"shop", []*inventory.Instance{row("shop/a", inventory.Serving)}}},
+		First:         map[string]inventory.TTL{"abc": {Granted: 30, Left: 25}},
+		Answers:       map[string]Answer{"10.0.0.1:80": {Connected: true, Answers: true, Health: "SERVING"}},
+		CheckConfig:   func(string) error { return nil },
+		UnknownFields: func([]byte) []string { return nil },
 		Client: Settings{DialTimeout: 2 * time.Second, Getenv: func(string) string { return "" }, Permit: permit,
 			Variables: []Variable{{"ETCDCTL_KEY", "ROLLCALL_KEY"}, {"ETCDCTL_WRITE_OUT", "ROLLCALL_OUTPUT"}}},
 	}
@@ -149,6 +150,10 @@ var faults = map[string]func(*Facts){
 	"config-invalid": func(f *Facts) {
 		f.Configs = []*rollcall.ServiceConfig{{Service: "shop"}}
 		f.CheckConfig = func(string) error { return errors.New("no") }
+	},
+	"config-field-unknown": func(f *Facts) {
+		f.Configs = []*rollcall.ServiceConfig{{Service: "shop"}}
+		f.UnknownFields = func([]byte) []string { return []string{`"timout"; did you mean timeout?`} }
 	},
 	"config-orphan":    func(f *Facts) { f.Configs = []*rollcall.ServiceConfig{{Service: "sho"}} },
 	"service-empty":    func(f *Facts) { f.Services = append(f.Services, Service{Name: "gone"}) },

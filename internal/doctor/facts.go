@@ -34,7 +34,8 @@ type Facts struct {
 	Answers  map[string]Answer        // of servers, by address; those that were not dialled are missing
 	Changed  map[string]bool          // keys that were written or deleted since they were listed, of those that were read again
 
-	CheckConfig func(text string) error // reports why gRPC would refuse a service config
+	CheckConfig   func(text string) error    // reports why gRPC would refuse a service config
+	UnknownFields func(text []byte) []string // returns the fields of a service config that gRPC ignores
 
 	Unknown []string // what could not be found out, and why
 	Denied  []string // the part of it that the user's rights do not allow

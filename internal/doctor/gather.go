@@ -28,7 +28,7 @@ const (
 	keysAtOnce = 64
 )
 
-// Options are what Gather needs. Client, Directory, Timeout and CheckConfig are required.
+// Options are what Gather needs. Client, Directory, Timeout, CheckConfig and UnknownFields are required.
 type Options struct {
 	Client      *clientv3.Client
 	Directory   *rollcall.Directory
@@ -37,17 +37,18 @@ type Options struct {
 	Services    []string      // none: all
 	Timeout     time.Duration // of each question to etcd
 
-	CheckConfig func(text string) error                            // as Facts.CheckConfig
-	Dial        func(ctx context.Context, addrs []string) []Answer // one answer an address; nil: servers are not dialled
-	MaxDials    int                                                // of how many servers at most, evenly chosen; 0: all
-	Progress    func(step string)                                  // told what is being done; nil: nobody
+	CheckConfig   func(text string) error                            // as Facts.CheckConfig
+	UnknownFields func(text []byte) []string                         // as Facts.UnknownFields
+	Dial          func(ctx context.Context, addrs []string) []Answer // one answer an address; nil: servers are not dialled
+	MaxDials      int                                                // of how many servers at most, evenly chosen; 0: all
+	Progress      func(step string)                                  // told what is being done; nil: nobody
 }
 
 // Gather asks etcd, its members and the servers. What it could not find out is in the facts' Unknown. It
 // ends early where etcd does not answer: Facts.Cluster.Err then has the reason.
 func Gather(ctx context.Context, opts Options) *Facts {
-	g := &gathering{opts: opts, Facts: &Facts{Now: time.Now(), Client: opts.Settings, CheckConfig: opts.CheckConfig, Asked: opts.Services,
-		Changed: make(map[string]bool)}}
+	g := &gathering{opts: opts, Facts: &Facts{Now: time.Now(), Client: opts.Settings, CheckConfig: opts.CheckConfig, UnknownFields: opts.UnknownFields,
+		Asked: opts.Services, Changed: make(map[string]bool)}}
 	g.step("asking the members of etcd")
 	g.Cluster = cluster.Inspect(ctx, g.opts.Client, g.opts.Timeout)
 	g.missing()

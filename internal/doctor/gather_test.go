@@ -25,7 +25,7 @@ func options(t *testing.T, client *clientv3.Client, services ...string) Options 
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Options{Client: client, Directory: dir, Services: services, Timeout: 5 * time.Second, CheckConfig: func(string) error { return nil },
+	return Options{Client: client, Directory: dir, Services: services, Timeout: 5 * time.Second, CheckConfig: func(string) error { return nil }, UnknownFields: func([]byte) []string { return nil },
 		Settings: Settings{Endpoints: client.Endpoints(), DialTimeout: 5 * time.Second, Getenv: func(string) string { return "" }, Permit: permit}}
 }
 
