@@ -78,6 +78,7 @@ func (a *app) add(ctx context.Context, e entry, ttl time.Duration, force bool) e
 		}
 		row := inventory.Of(inst, inventory.Under(e.service))
 		row.TTL = granted
+		a.sayReplaced(old, inst)
 		return a.printAdded(row, old)
 	})
 }
@@ -105,6 +106,23 @@ func put(ctx context.Context, client *clientv3.Client, e entry, lease clientv3.L
 			return 0, nil, fail(exitOther, "%q exists already, with value %s at revision %d; use --force to replace it, or another --id",
 				key, shorten(string(old.Value), 80), old.ModRevision)
 		}
+	}
+}
+
+// sayReplaced tells what of an endpoint that was replaced is another now. A value is replaced as a whole.
+func (a *app) sayReplaced(old *mvccpb.KeyValue, inst *rollcall.Instance) {
+	if old == nil {
+		return
+	}
+	was, err := rollcall.Decode(old)
+	if err != nil {
+		return
+	}
+	if changed := (rollcall.Change{Key: inst.Key, Old: was, New: inst}).Fields(); len(changed) > 0 {
+		a.say("replaced what was there: %s", inventory.FieldsText(changed))
+	}
+	if was.Draining() && !inst.Draining() {
+		a.say("the endpoint was draining, and takes calls now")
 	}
 }
 
