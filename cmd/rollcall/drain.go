@@ -20,7 +20,8 @@ func newDrain(a *app) *cobra.Command {
 		Short: "Take endpoints out of new calls",
 		Long: "drain sets \"status\": \"draining\" in the endpoints' metadata: clients send them no new\n" +
 			"calls, and running calls go on. If all endpoints of a service drain, clients call them\n" +
-			"nevertheless, so the last one is drained only with --force. Up to " + strconv.Itoa(edit.MaxKeys) + " endpoints are marked\n" +
+			"nevertheless, so the last one is drained only with --force; of services within SERVICE,\n" +
+			"SERVICE/..., as rollcall ls lists them, each keeps one as well. Up to " + strconv.Itoa(edit.MaxKeys) + " endpoints are marked\n" +
 			"in one transaction, all or none; a larger change takes several, and clients may see a part of it first.\n\n" +
 			selectorHelp + "\n\n" +
 			"A running server keeps the mark until rollcall undrain. When its process restarts, after a\n" +
@@ -45,7 +46,7 @@ func newDrain(a *app) *cobra.Command {
 }
 
 // keepServing is edit.KeepServing, with the way out.
-func keepServing(snap *rollcall.Snapshot, keys []edit.Key) (relied *rollcall.Instance, err error) {
+func keepServing(snap *rollcall.Snapshot, keys []edit.Key) (relied []*rollcall.Instance, err error) {
 	if relied, err = edit.KeepServing(snap, keys); err != nil {
 		err = fail(exitOther, "%w, or use --force", err)
 	}

@@ -101,7 +101,7 @@ func TestGoldens(t *testing.T) {
 		{"config-get", "config get new"},
 		{"config-rm", "config rm new"},
 		{"rm", "rm new 10.1.0.1:80 --yes"},
-		{"rm-bytes", "rm bytes \xfe/a\xff"},
+		{"rm-bytes", "rm bytes \xfe/a\xff --yes"},
 		{"rm-escaped", `rm bytes \xff/a\xfe --yes`},
 		{"roles-registrar", "roles registrar shop/cart shop/pay/"},
 		{"roles-resolver", "roles resolver it's --name reader --grant-to bob"},

@@ -76,8 +76,11 @@ func (a *app) preview(ctx context.Context, client *clientv3.Client, service stri
 		return err
 	}
 	a.sayAlready(preview.Same, e.already)
-	if e.value == rollcall.StatusDraining && len(edit.TakingCalls(snap, keys)) == 0 {
+	if e.value == rollcall.StatusDraining && len(edit.TakingCalls(snap.All(), keys)) == 0 {
 		a.say("every endpoint of service %q would be draining: clients call them nevertheless, rather than none", service)
+	}
+	if within := edit.Nested(snap); len(within) > 0 {
+		a.say("service %q has others within it, %s: the shares are those of a client of %q, which calls their endpoints as well", service, edit.Names(within), service)
 	}
 	return a.printPreview(editPreview{APIVersion: apiVersion, Kind: e.preview, serviceName: nameOf(service), Revision: snap.Revision(),
 		Moved: preview.Moved, Policy: policy.Name, Weighting: policy.Weighting, Endpoints: preview.Rows})

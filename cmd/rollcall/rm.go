@@ -44,8 +44,8 @@ func newRm(a *app) *cobra.Command {
 			"An id that cannot be printed may be given as rollcall get shows it, such as 'a\\xff'. A server\n" +
 			"that is still running registers again: stop it instead. If there is nothing to remove, the\n" +
 			"exit code is 3.\n\n" +
-			"Before a service is left without an endpoint, or without one that is serving, rm asks on a terminal,\n" +
-			"and elsewhere wants --yes.",
+			"Before a service, or one within it, is left without an endpoint, or without one that is serving,\n" +
+			"rm asks on a terminal, and elsewhere wants --yes.",
 		Example: "  rollcall rm my-service blue-1\n  rollcall rm my-service 10.0.0.7:50051\n  rollcall rm my-service -l version=v1 --dry-run\n  rollcall rm my-service -l version=v1\n  rollcall rm my-service --all --yes",
 		Args: usageArgs(func(cmd *cobra.Command, args []string) error {
 			switch {

@@ -132,7 +132,7 @@ func (f waitFlags) countOf(instances iter.Seq[*rollcall.Instance]) (n int) {
 func (f waitFlags) instances(snap *rollcall.Snapshot) int { return f.countOf(snap.All()) }
 
 func (f waitFlags) servingOf(snap *rollcall.Snapshot) int {
-	return f.countOf(slices.Values(edit.TakingCalls(snap, nil)))
+	return f.countOf(slices.Values(edit.TakingCalls(snap.All(), nil)))
 }
 
 func (f waitFlags) keys(snap *rollcall.Snapshot) int {

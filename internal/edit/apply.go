@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	// MaxKeys bounds the keys changed in one transaction: etcd allows 128 comparisons, and a Check may add one.
+	// MaxKeys bounds the keys changed in one transaction: etcd allows 128 comparisons, and a Check adds one at least.
 	MaxKeys = maxOps - 1
 
 	maxConflicts  = 20                    // so often in a row others may be quicker
@@ -57,12 +57,12 @@ func (e *PartialError) Error() string {
 
 func (e *PartialError) Unwrap() error { return e.Err }
 
-// Check returns why keys of a service must not be written to; nil: they may, as long as an instance
-// that the Check relies on is not written to either. There is none where that is nil.
-type Check func(snap *rollcall.Snapshot, keys []Key) (relied *rollcall.Instance, err error)
+// Check returns why keys of a service must not be written to; nil: they may, as long as the instances
+// that the Check relies on are not written to either.
+type Check func(snap *rollcall.Snapshot, keys []Key) (relied []*rollcall.Instance, err error)
 
 // Apply writes to all keys that are found: to up to MaxKeys, of 1 MiB together, in one transaction, so to all or to none;
-// more take several. If a key was changed meanwhile, or one that the check relies on, what is not written yet is found
+// more take several, as do fewer where the check relies on many instances. If a key was changed meanwhile, or one that the check relies on, what is not written yet is found
 // anew. The nil check refuses nothing. After an error the Change has what was written before; if that is anything, the
 // error is a *PartialError.
 func Apply(ctx context.Context, dir *rollcall.Directory, service string, find Finder, check Check, write Write) (c Change, err error) {
@@ -90,14 +90,19 @@ func Apply(ctx context.Context, dir *rollcall.Directory, service string, find Fi
 		if err != nil {
 			return c, err
 		}
-		var relied *rollcall.Instance
+		var relied []*rollcall.Instance
 		if check != nil {
 			if relied, err = check(c.Before, keys); err != nil {
 				return c, err
 			}
 		}
+		room := maxOps - len(relied)
+		if room < 1 {
+			return c, fmt.Errorf("service %q: one endpoint of each of %d services is to stay as it is, and one transaction can see to %d; "+
+				"change fewer services at a time", service, len(relied), maxOps-1)
+		}
 		for len(keys) > 0 {
-			n, err := c.transact(ctx, dir.Client(), keys[:min(len(keys), most)], relied, write)
+			n, err := c.transact(ctx, dir.Client(), keys[:min(len(keys), most, room)], relied, write)
 			keys = keys[n:]
 			if errors.Is(err, rpctypes.ErrTooManyOps) && most > 1 {
 				most /= 2
@@ -121,8 +126,8 @@ func Apply(ctx context.Context, dir *rollcall.Directory, service string, find Fi
 }
 
 // transact writes to as many of the first keys as one transaction takes, and returns how many. It is ErrChanged if one of
-// them, or the instance that is relied on, is not as it was listed.
-func (c *Change) transact(ctx context.Context, client *clientv3.Client, keys []Key, relied *rollcall.Instance, write Write) (n int, err error) {
+// them, or of the instances that are relied on, is not as it was listed.
+func (c *Change) transact(ctx context.Context, client *clientv3.Client, keys []Key, relied []*rollcall.Instance, write Write) (n int, err error) {
 	if err := readValues(ctx, client, keys); err != nil {
 		return 0, fmt.Errorf("read %s of service %q: %w", plural.Count(len(keys), "key", "keys"), c.Before.Service(), err)
 	}
@@ -130,8 +135,8 @@ func (c *Change) transact(ctx context.Context, client *clientv3.Client, keys []K
 	unchanged := func(key string, modRevision int64) {
 		conditions = append(conditions, clientv3.Compare(clientv3.ModRevision(key), "=", modRevision))
 	}
-	if relied != nil {
-		unchanged(relied.Key, relied.ModRevision)
+	for _, inst := range relied {
+		unchanged(inst.Key, inst.ModRevision)
 	}
 	var ops []clientv3.Op
 	size := 0

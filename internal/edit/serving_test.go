@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -36,7 +37,7 @@ func TestKeepServingHoldsForTwoOperators(t *testing.T) {
 		_, err := Apply(t.Context(), dir, "s", Named(id), check, SetField("status", rollcall.StatusDraining))
 		return err
 	}
-	meanwhile := func(snap *rollcall.Snapshot, keys []Key) (*rollcall.Instance, error) {
+	meanwhile := func(snap *rollcall.Snapshot, keys []Key) ([]*rollcall.Instance, error) {
 		relied, err := KeepServing(snap, keys)
 		if err == nil { // the other is asked between this check and the write
 			err = drain("b", KeepServing)
@@ -113,5 +114,103 @@ func TestKeepOne(t *testing.T) {
 		if got != row.want {
 			t.Errorf("row %d: %q, want %q", i, got, row.want)
 		}
+	}
+}
+
+// fillZones writes two endpoints of each service, one in zone a and one in zone b, and nothing else under "s".
+func fillZones(t *testing.T, client *clientv3.Client, services ...string) {
+	t.Helper()
+	if _, err := client.Delete(t.Context(), "s", clientv3.WithPrefix()); err != nil {
+		t.Fatal(err)
+	}
+	for i, service := range services {
+		put(t, client, service+"/1", fmt.Sprintf(`{"Addr":"a%d:1","Metadata":{"zone":"a"}}`, i))
+		put(t, client, service+"/2", fmt.Sprintf(`{"Addr":"b%d:1","Metadata":{"zone":"b"}}`, i))
+	}
+}
+
+// What a check refuses to do to a service it refuses where the keys are written under a name further out.
+func TestChecksHoldWithinAService(t *testing.T) {
+	const drains = `{"Addr":"x:1","Metadata":{"status":"draining"}}`
+	client := etcdtest.New(t, etcdtest.Options{}).Client(t)
+	dir := directory(t, client)
+	for name, row := range map[string]struct {
+		put    map[string]string // besides what fillZones writes
+		find   Finder
+		drain  string // how a drain is refused
+		remove string // how a removal is refused
+	}{
+		"each keeps one": {nil, Named("1", "geo/1", "pay/1"), "", ""},
+		"one within it is emptied": {nil, Named("1", "geo/1", "geo/2"),
+			`no other endpoint of service "s/geo" is serving`, `this removes all endpoints (2) of service "s/geo": calls to it will fail`},
+		"several are": {nil, Named("geo/1", "geo/2", "pay/1", "pay/2"),
+			`no other endpoint of services "s/geo", "s/pay" is serving`,
+			`this removes all endpoints (2) of service "s/geo": calls to it will fail; the same goes for "s/pay"`},
+		"what stays of one is draining": {map[string]string{"s/geo/2": drains}, Named("geo/1"), `no other endpoint of service "s/geo" is serving`,
+			`this removes 1 serving endpoint, the last of service "s/geo": 1 endpoint that stays is draining or cannot be called`},
+		"none of one was serving": {map[string]string{"s/geo/1": drains, "s/geo/2": drains}, Named("geo/1"), "", ""},
+		"one within one is all that it has": {map[string]string{"s/x/y/1": `{"Addr":"y:1"}`}, Named("x/y/1"),
+			`no other endpoint of service "s/x/y" is serving`, `this removes the only endpoint of service "s/x/y": calls to it will fail`},
+		"all": {nil, Everything, `no other endpoint of service "s" is serving`,
+			`this removes all endpoints (6) of service "s", among them all of "s/geo", "s/pay": calls to them will fail`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fillZones(t, client, "s", "s/geo", "s/pay")
+			for key, value := range row.put {
+				put(t, client, key, value)
+			}
+			refusal := func(check Check, write Write) string {
+				_, err := Apply(t.Context(), dir, "s", row.find, check, write)
+				if err == nil {
+					return ""
+				}
+				text, _, _ := strings.Cut(err.Error(), ": clients would go on")
+				return text
+			}
+			if got := refusal(KeepServing, drain); got != row.drain {
+				t.Errorf("drain: %q, want %q", got, row.drain)
+			}
+			if got := refusal(KeepOne, func(k Key) (clientv3.Op, error) { return clientv3.OpDelete(k.Key), nil }); got != row.remove {
+				t.Errorf("remove: %q, want %q", got, row.remove)
+			}
+		})
+	}
+}
+
+// An endpoint that a service within another one relies on is compared as well.
+func TestKeepServingWithinAServiceHoldsForTwoOperators(t *testing.T) {
+	client := etcdtest.New(t, etcdtest.Options{}).Client(t)
+	fillZones(t, client, "s", "s/geo")
+	dir := directory(t, client)
+	meanwhile := func(snap *rollcall.Snapshot, keys []Key) ([]*rollcall.Instance, error) {
+		relied, err := KeepServing(snap, keys)
+		if err == nil {
+			_, err = Apply(t.Context(), dir, "s/geo", Named("2"), KeepServing, drain)
+		}
+		return relied, err
+	}
+	var last *LastServingError
+	if _, err := Apply(t.Context(), dir, "s", zone(t, "a"), meanwhile, drain); !errors.As(err, &last) || !slices.Equal(last.Services, []string{"s/geo"}) {
+		t.Errorf("the second of two was told %v, want a LastServingError of s/geo", err)
+	}
+}
+
+// What is relied on takes room in a transaction, and what finds none there is refused.
+func TestKeepServingWithinManyServices(t *testing.T) {
+	services := make([]string, maxOps)
+	for i := range services {
+		services[i] = fmt.Sprintf("s/%03d", i)
+	}
+	client := etcdtest.New(t, etcdtest.Options{}).Client(t)
+	dir := directory(t, client)
+	fillZones(t, client, services...)
+	if _, err := Apply(t.Context(), dir, "s", zone(t, "a"), KeepServing, drain); err == nil ||
+		!strings.Contains(err.Error(), `service "s": one endpoint of each of 128 services is to stay as it is, and one transaction can see to 127`) {
+		t.Errorf("128 services: %v", err)
+	}
+	fillZones(t, client, services[2:]...)
+	done, err := Apply(t.Context(), dir, "s", zone(t, "a"), KeepServing, drain)
+	if err != nil || len(done.Written) != maxOps-2 || done.Transactions != (maxOps-2)/2 {
+		t.Errorf("drained %d keys in %d transactions: %v", len(done.Written), done.Transactions, err)
 	}
 }
