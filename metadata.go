@@ -90,7 +90,7 @@ var fields = [numFields]struct {
 	fieldStatus:  {name: "status", standard: StatusServing, want: `"serving" or "draining"`, valid: validStatus, selects: true},
 
 	fieldStarted:     {name: "started", want: "a time such as 2006-01-02T15:04:05Z", valid: validTime},
-	fieldHost:        {name: "host", want: "a string"},
+	fieldHost:        {name: "host", want: "a string", selects: true},
 	fieldMetricsPort: {name: "metrics_port", number: true, want: "a port from 1 to 65535", valid: validPort},
 }
 

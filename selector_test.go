@@ -31,9 +31,45 @@ func TestSelector(t *testing.T) {
 			t.Errorf("%q matches the instance: %v, want %v", query, got, want)
 		}
 	}
+	for _, row := range []struct {
+		addr, metadata, host string
+		want                 bool
+	}{
+		{"10.0.0.7:80", `{"host":"node-11"}`, "node-11", true},
+		{"10.0.0.7:80", `{"host":"node-11"}`, "10.0.0.7", true},
+		{"10.0.0.7:80", `{"host":"node-11"}`, "10.0.0.70", false},
+		{"10.0.0.7:80", `{"host":"node-11"}`, "10.0.0.7:80", false},
+		{"node-11:80", ``, "node-11", true},
+		{"[2001:db8::7]:80", ``, "2001:db8::7", true},
+		{"[2001:db8::7]:80", ``, "[2001:db8::7]", true},
+		{"unix:/x", `{"host":"node-11"}`, "node-11", true},
+		{"10.0.0.7:80", `{"host":7}`, "7", false},
+	} {
+		s, err := ParseSelector("host=" + row.host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.Matches(&Instance{Addr: row.addr, Metadata: []byte(row.metadata)}); got != row.want {
+			t.Errorf("host=%s matches %s with %s: %v, want %v", row.host, row.addr, row.metadata, got, row.want)
+		}
+	}
 	plain, _ := ParseSelector("weight=1&status=serving&zone=")
 	if !plain.Matches(&Instance{}) {
 		t.Error("an instance without metadata has the defaults")
+	}
+}
+
+// A selector that names no host costs nothing but what the scan of the metadata does.
+func TestMatchesDoesNotAllocate(t *testing.T) {
+	inst := &Instance{Addr: "10.0.0.7:80", Metadata: []byte(`{"weight":10,"zone":"eu-1","host":"node-11"}`)}
+	for _, query := range []string{"zone=eu-1&weight=10", "host=node-11", "host=10.0.0.7"} {
+		s, err := ParseSelector(query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := testing.AllocsPerRun(100, func() { s.Matches(inst) }); n > 0 {
+			t.Errorf("%s: %v allocations", query, n)
+		}
 	}
 }
 

@@ -126,7 +126,7 @@ func (a *app) flagCompletion(flag *pflag.Flag) cobra.CompletionFunc {
 	case flag.Name == "write-out":
 		return cobra.FixedCompletions([]string{"json", "simple", "table"}, cobra.ShellCompDirectiveNoFileComp)
 	case flag.Name == "selector":
-		return cobra.FixedCompletions([]string{"region=", "status=", "subzone=", "version=", "weight=", "zone="}, cobra.ShellCompDirectiveNoSpace|cobra.ShellCompDirectiveNoFileComp)
+		return cobra.FixedCompletions([]string{"host=", "region=", "status=", "subzone=", "version=", "weight=", "zone="}, cobra.ShellCompDirectiveNoSpace|cobra.ShellCompDirectiveNoFileComp)
 	case flag.Name == "context":
 		return a.completeContexts
 	}

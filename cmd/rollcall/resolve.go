@@ -48,9 +48,9 @@ func newResolve(a *app) *cobra.Command {
 		Short: "Show what a gRPC channel would see",
 		Long: "resolve passes a target to the resolver that gRPC channels use and shows the endpoints\n" +
 			"that it returns, and what it leaves out and why. A bare name means etcd:///NAME. A\n" +
-			"query selects by metadata: weight, region, zone, subzone, version, status. If there\n" +
-			"are no endpoints, the exit code is 3. Endpoints are sorted by key here; each channel\n" +
-			"has an order of its own.",
+			"query selects by metadata: weight, region, zone, subzone, version, status, host (that of\n" +
+			"the address, too). If there are no endpoints, the exit code is 3. Endpoints are sorted by\n" +
+			"key here; each channel has an order of its own.",
 		Example: "  rollcall resolve my-service\n  rollcall resolve 'my-service?zone=eu-1&zone=eu-2'\n" +
 			"  rollcall resolve etcd:///team-a/my-service -o json",
 		Args: usageArgs(cobra.ExactArgs(1)),

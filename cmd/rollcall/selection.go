@@ -32,8 +32,9 @@ func (s *selection) addFlag(flags *pflag.FlagSet) {
 }
 
 // selectorHelp is what the help of a command tells of --selector.
-const selectorHelp = "--selector, in place of ids, selects endpoints by weight, region, zone, subzone, version or status,\n" +
-	"as the query of a target does: of each field that is given, one of the values must match."
+const selectorHelp = "--selector, in place of ids, selects endpoints by weight, region, zone, subzone, version, status or\n" +
+	"host, as the query of a target does: of each field that is given, one of the values must match. A\n" +
+	"host is that of the metadata or that of the address, such as host=node-11 or host=10.0.0.7."
 
 // args checks arguments: SERVICE, ids unless there is a selector, and those that are named here.
 func (s *selection) args(others ...string) cobra.PositionalArgs {

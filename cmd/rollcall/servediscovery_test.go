@@ -101,7 +101,7 @@ func TestDiscoveryMistakes(t *testing.T) {
 		"?service=a&port=0":        `port "0": want a number from 1 to 65535`,
 		"?service=a&port=http":     `port "http"`,
 		"?service=a&port=":         `port ""`,
-		"?service=a&colour=red":    `unknown field "colour"; want weight, region, zone, subzone, version or status; besides service, prefix and port`,
+		"?service=a&colour=red":    `unknown field "colour"; want weight, region, zone, subzone, version, status or host; besides service, prefix and port`,
 		"?service=a&weight=heavy":  `weight is "heavy"`,
 		"?service=%zz":             `write for example ?service=my-service&port=9090`,
 		"?service=a;b=c":           `query "service=a;b=c"`,
