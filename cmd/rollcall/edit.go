@@ -152,12 +152,12 @@ func (a *app) printEdited(service string, done edit.Change, already string) erro
 	if takes := len(slices.DeleteFunc(slices.Collect(maps.Values(serving)), func(serves bool) bool { return !serves })); takes == 0 {
 		a.say("every endpoint of service %q is draining: clients call them nevertheless, rather than none", service)
 	} else if len(done.Written) > 1 {
-		a.say("%d endpoints were changed; %d of %d endpoints of service %q are serving", len(done.Written)-len(same), takes, len(serving), service)
+		a.say("%s; %d of %d endpoints of service %q are serving", plural.Count(len(done.Written)-len(same), "endpoint was changed", "endpoints were changed"), takes, len(serving), service)
 	}
 	if a.json() {
 		return a.printJSON(e)
 	}
-	_, err := fmt.Fprint(a.stdout, a.fitted(instanceRows(e.Instances, time.Now(), false)))
+	_, err := fmt.Fprint(a.stdout, a.fitted(instanceRows(e.Instances, time.Now(), instanceColumns{})))
 	return err
 }
 

@@ -99,7 +99,7 @@ func (a *app) printInstances(list instanceList) error {
 		ids = append(ids, i.ID)
 	}
 	return a.print(list, ids, func() string {
-		parts := []string{a.fitted(instanceRows(list.Instances, time.Now(), a.output == "wide"))}
+		parts := []string{a.fitted(instanceRows(list.Instances, time.Now(), instanceColumns{ttl: true, wide: a.output == "wide"}))}
 		if left := leftOutTable(list.Instances); left != "" {
 			parts = append(parts, left)
 		}
@@ -117,18 +117,29 @@ func (a *app) printInstances(list instanceList) error {
 	})
 }
 
+// instanceColumns are the columns of a table of instances that not all have.
+type instanceColumns struct {
+	ttl  bool // what is left of the lease, which must have been looked up: "-" is no lease
+	wide bool // the lease and the revision
+}
+
 // instanceRows is the table of a service's keys; the last column may be long.
-func instanceRows(instances []inventory.Instance, now time.Time, wide bool) [][]string {
-	header := []string{"ID", "ADDRESS", "STATUS", "WEIGHT", "ZONE", "VERSION", "AGE", "TTL"}
-	if wide {
+func instanceRows(instances []inventory.Instance, now time.Time, columns instanceColumns) [][]string {
+	header := []string{"ID", "ADDRESS", "STATUS", "WEIGHT", "ZONE", "VERSION", "AGE"}
+	if columns.ttl || columns.wide {
+		header = append(header, "TTL")
+	}
+	if columns.wide {
 		header = append(header, "LEASE", "MOD")
 	}
 	rows := [][]string{append(header, "METADATA")}
 	for _, i := range instances {
-		row := []string{i.ID, i.Addr, string(i.Status), dash(int(i.Weight)), i.Zone, i.Version, inventory.Age(i.Started, now), i.LeftText()}
-		if wide {
-			row[len(row)-1] = i.TTLText()
-			row = append(row, i.Lease, strconv.FormatInt(i.ModRevision, 10))
+		row := []string{i.ID, i.Addr, string(i.Status), dash(int(i.Weight)), i.Zone, i.Version, inventory.Age(i.Started, now)}
+		switch {
+		case columns.wide:
+			row = append(row, i.TTLText(), i.Lease, strconv.FormatInt(i.ModRevision, 10))
+		case columns.ttl:
+			row = append(row, i.LeftText())
 		}
 		rows = append(rows, append(row, otherFields(i)))
 	}
