@@ -96,6 +96,7 @@ func TestUsers(t *testing.T) {
 		{"reader lists its prefix", "ls open/ --user bob --password-file " + file, "", 0, "open"},
 		{"reader from the environment", "get open", "ROLLCALL_USER=bob:builder ETCDCTL_PASSWORD=wrong", 0, "10.0.0.1:80"},
 		{"reader lists all", "ls --user bob:builder", "", exitNotPermitted, "permission denied"},
+		{"reader gets all", "get -A --user bob:builder", "", exitNotPermitted, `list all services: list "": etcdserver: permission denied; for those that may be read, name a SERVICE`},
 		{"reader gets others", "get secret --user bob:builder", "", exitNotPermitted, "permission denied"},
 		{"reader resolves others", "resolve secret --user bob:builder", "", exitNotPermitted, "permission denied"},
 		{"reader watches others", "watch secret --user bob:builder", "", exitNotPermitted, "permission denied"},

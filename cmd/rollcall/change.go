@@ -38,6 +38,9 @@ func notFound(ctx context.Context, client *clientv3.Client, err error) error {
 	if !errors.As(err, &missing) {
 		return err
 	}
+	if missing.Service == "" {
+		return fail(exitNotFound, "%w%s; see rollcall ls", err, selectorHint(missing.Selector))
+	}
 	return fail(exitNotFound, "%w%s, or %s if it has gone", err, nearMiss(ctx, client, missing), pastOf(missing))
 }
 

@@ -82,6 +82,9 @@ func (a *app) completeArgument(cmd *cobra.Command, args []string, typed string) 
 	if flag := cmd.Flags().Lookup("selector"); flag != nil && flag.Changed {
 		arguments = slices.DeleteFunc(arguments, func(arg argument) bool { return strings.HasPrefix(arg.name, "ID") })
 	}
+	if flag := cmd.Flags().Lookup("all-services"); flag != nil && flag.Changed {
+		arguments = slices.DeleteFunc(arguments, func(arg argument) bool { return arg.name == "SERVICE" || strings.HasPrefix(arg.name, "ID") })
+	}
 	at := len(args)
 	if last := len(arguments) - 1; at > last && last >= 0 && arguments[last].repeated {
 		at = last

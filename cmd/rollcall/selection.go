@@ -24,11 +24,18 @@ import (
 
 // selection is the endpoints of a service that a command is about: those that its arguments name, or else those that
 // --selector selects.
-type selection struct{ selectors []string }
+type selection struct {
+	selectors []string
+	all       bool // of all services: no SERVICE is given
+}
 
 func (s *selection) addFlag(flags *pflag.FlagSet) {
 	flags.StringArrayVarP(&s.selectors, "selector", "l", nil,
 		"in place of ids, all endpoints with `FIELD=VALUE` in their metadata; may be repeated")
+}
+
+func (s *selection) addAllServicesFlag(flags *pflag.FlagSet) {
+	flags.BoolVarP(&s.all, "all-services", "A", false, "in place of SERVICE, the endpoints of all services")
 }
 
 // selectorHelp is what the help of a command tells of --selector.
@@ -36,11 +43,19 @@ const selectorHelp = "--selector, in place of ids, selects endpoints by weight, 
 	"host, as the query of a target does: of each field that is given, one of the values must match. A\n" +
 	"host is that of the metadata or that of the address, such as host=node-11 or host=10.0.0.7."
 
-// args checks arguments: SERVICE, ids unless there is a selector, and those that are named here.
+// args checks arguments: SERVICE, ids unless there is a selector, and those that are named here. With --all-services there
+// must be a selector, and neither SERVICE nor ids.
 func (s *selection) args(others ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		want := append([]string{"SERVICE"}, others...)
+		if s.all {
+			want = others
+		}
 		switch {
+		case s.all && len(args) > len(want):
+			return errAllServices
+		case s.all && len(s.selectors) == 0:
+			return errors.New("--all-services needs --selector: which endpoints of all services are meant")
 		case len(s.selectors) == 0:
 			return cobra.MinimumNArgs(len(want)+1)(cmd, args)
 		case len(args) < len(want):
@@ -52,16 +67,27 @@ func (s *selection) args(others ...string) cobra.PositionalArgs {
 	}
 }
 
-// optionalArgs checks arguments: SERVICE, and ids unless there is a selector; with neither, all are meant.
+var errAllServices = errors.New("--all-services is about all services: give neither SERVICE nor ids with it")
+
+// optionalArgs checks arguments: SERVICE, unless all services are meant, and ids unless there is a selector; with neither,
+// all endpoints are meant.
 func (s *selection) optionalArgs(cmd *cobra.Command, args []string) error {
-	if len(args) == 1 {
+	switch {
+	case s.all && len(args) > 0:
+		return errAllServices
+	case s.all, len(args) == 1:
 		return nil
 	}
 	return s.args()(cmd, args)
 }
 
-// parse returns the service of some arguments, and what finds the endpoints; nil: neither ids nor a selector were given.
+// parse returns the service of some arguments, "" for all services, and what finds the endpoints; nil: neither ids nor a
+// selector were given.
 func (s *selection) parse(args []string) (service string, find edit.Finder, err error) {
+	if s.all {
+		find, err = s.finder(nil)
+		return "", find, err
+	}
 	if service, err = checkNames(args[0], args[1:]); err != nil {
 		return "", nil, err
 	}

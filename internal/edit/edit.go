@@ -21,7 +21,7 @@ import (
 
 // NotFoundError is returned where a service has no key of a name, or none that a selector selects.
 type NotFoundError struct {
-	Service   string
+	Service   string // "": all
 	Name      string // "": see Selector
 	Selector  string
 	Revision  int64
@@ -31,6 +31,10 @@ type NotFoundError struct {
 
 func (e *NotFoundError) Error() string {
 	switch {
+	case e.Service == "" && e.NoService:
+		return fmt.Sprintf("no endpoint found: there is no key of one at revision %d", e.Revision)
+	case e.Service == "":
+		return fmt.Sprintf("no service has an endpoint with %s at revision %d", selectorText(e.Selector), e.Revision)
 	case e.NoService:
 		return fmt.Sprintf("service %q not found: no key under %q at revision %d", e.Service, e.Service+"/", e.Revision)
 	case e.Name == "":
