@@ -63,6 +63,7 @@ func TestCompletions(t *testing.T) {
 		{"weight completion/cart blue ", nil},
 		{"get completion/cart ", []string{"10.0.0.1:80", "blue"}},
 		{"get -A completion/c", nil},
+		{"drain --all-services -l host=a completion/c", nil},
 		{"drain completion/cart -l ", []string{"host=", "region=", "status=", "subzone=", "version=", "weight=", "zone="}},
 		{"drain completion/cart -l zone=a ", nil},
 		{"weight completion/cart -l zone=a ", nil},

@@ -27,9 +27,9 @@ func newDrain(a *app) *cobra.Command {
 			"A running server keeps the mark until rollcall undrain. When its process restarts, after a\n" +
 			"crash too, the server registers anew and takes calls: for a host that must stay out of\n" +
 			"use, stop the server as well.\n\n" +
-			previewHelp,
+			allServicesHelp + "\n\n" + previewHelp,
 		Example: "  rollcall drain my-service blue-1 --dry-run\n  rollcall drain my-service 10.0.0.7:50051 10.0.0.8:50051\n" +
-			"  rollcall drain my-service -l zone=eu-1",
+			"  rollcall drain my-service -l zone=eu-1\n  rollcall drain -A -l host=node-11 --dry-run\n  rollcall drain -A -l host=node-11",
 		Args: usageArgs(which.args()),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			e := metadataEdit{preview: "DrainPreview", field: "status", value: rollcall.StatusDraining, already: "draining", dryRun: dryRun}
@@ -40,6 +40,7 @@ func newDrain(a *app) *cobra.Command {
 		},
 	}
 	which.addFlag(cmd.Flags())
+	which.addAllServicesFlag(cmd.Flags())
 	addDryRun(cmd, &dryRun)
 	cmd.Flags().BoolVar(&force, "force", false, "drain the last serving endpoint too")
 	return cmd

@@ -6,9 +6,7 @@ package main
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"maps"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -44,14 +42,16 @@ func newUndrain(a *app) *cobra.Command {
 			"that drains because it shuts down still deletes its key. A restart undrains an endpoint, too.\n\n" +
 			selectorHelp + " So\n" +
 			"it undrains what others have drained before as well; drain tells of those.\n\n" +
-			previewHelp,
-		Example: "  rollcall undrain my-service blue-1\n  rollcall undrain my-service -l status=draining -l zone=eu-1",
-		Args:    usageArgs(which.args()),
+			allServicesHelp + "\n\n" + previewHelp,
+		Example: "  rollcall undrain my-service blue-1\n  rollcall undrain my-service -l status=draining -l zone=eu-1\n" +
+			"  rollcall undrain -A -l host=node-11",
+		Args: usageArgs(which.args()),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.edit(cmd.Context(), args, which, metadataEdit{preview: "UndrainPreview", field: "status", already: "serving", dryRun: dryRun})
 		},
 	}
 	which.addFlag(cmd.Flags())
+	which.addAllServicesFlag(cmd.Flags())
 	addDryRun(cmd, &dryRun)
 	return cmd
 }
@@ -68,8 +68,9 @@ func newWeight(a *app) *cobra.Command {
 			"A running server keeps the weight until its program sets another one. When its process\n" +
 			"restarts, after a crash too, the server registers with the weight that its program gives, and\n" +
 			"this one is lost: to keep a weight, set it in the program or in its --metadata.\n\n" +
-			selectorHelp + "\n\n" + previewHelp,
-		Example: "  rollcall weight my-service blue-1 10 --dry-run\n  rollcall weight my-service blue-1 10\n  rollcall weight my-service -l version=v2 10",
+			selectorHelp + "\n\n" + allServicesHelp + "\n\n" + previewHelp,
+		Example: "  rollcall weight my-service blue-1 10 --dry-run\n  rollcall weight my-service blue-1 10\n  rollcall weight my-service -l version=v2 10\n" +
+			"  rollcall weight -A -l host=node-11 10",
 		Args: usageArgs(func(cmd *cobra.Command, args []string) error {
 			return cmp.Or(which.args("N")(cmd, args), cobra.MaximumNArgs(3)(cmd, args))
 		}),
@@ -84,6 +85,7 @@ func newWeight(a *app) *cobra.Command {
 		},
 	}
 	which.addFlag(cmd.Flags())
+	which.addAllServicesFlag(cmd.Flags())
 	addDryRun(cmd, &dryRun)
 	return cmd
 }
@@ -92,14 +94,15 @@ func newWeight(a *app) *cobra.Command {
 type metadataEdit struct {
 	preview string // the kind of the document of --dry-run
 	field   string
-	value   any                                                  // nil: it is removed
-	check   edit.Check                                           // that may refuse; nil: none
-	already string                                               // what an endpoint is that has the value, such as "draining"
-	then    func(context.Context, *clientv3.Client, edit.Change) // is called in the end; nil: nothing is
-	dryRun  bool                                                 // show what it would do to the calls, and write nothing
+	value   any                                               // nil: it is removed
+	check   edit.Check                                        // that may refuse; nil: none
+	already string                                            // what an endpoint is that has the value, such as "draining"
+	then    func(context.Context, *clientv3.Client, []string) // is called in the end, with the services; nil: nothing is
+	dryRun  bool                                              // show what it would do to the calls, and write nothing
 }
 
-// edit makes a change to the endpoints that the arguments name, or that are selected. Leases stay.
+// edit makes a change to the endpoints that the arguments name, or that are selected, of one service or of all. Leases
+// stay.
 func (a *app) edit(ctx context.Context, args []string, which selection, e metadataEdit) error {
 	service, find, err := which.parseForWrite(args)
 	if err != nil {
@@ -109,6 +112,9 @@ func (a *app) edit(ctx context.Context, args []string, which selection, e metada
 		if err := rollcall.CheckKey(rollcall.Key(service, args[1])); err != nil {
 			return err
 		}
+	}
+	if which.all {
+		return a.editAll(ctx, which, e)
 	}
 	return a.talk(ctx, func(ctx context.Context, client *clientv3.Client) error {
 		if e.dryRun {
@@ -122,43 +128,63 @@ func (a *app) edit(ctx context.Context, args []string, which selection, e metada
 			return err
 		}
 		if e.then != nil {
-			e.then(ctx, client, done)
+			e.then(ctx, client, []string{service})
 		}
 		return nil
 	})
 }
 
-func (a *app) printEdited(service string, done edit.Change, already string) error {
-	e := edited{APIVersion: apiVersion, Kind: "Edit", serviceName: nameOf(service), Revision: done.Revision, Transactions: done.Transactions}
+// madeEdit is what an edit did to a service.
+type madeEdit struct {
+	edited
+	same               []edit.Key // that were written all the same: an operator's mark outlasts a health check's
+	serving, endpoints int        // of the service, after it
+}
+
+func editOf(service string, done edit.Change) (m madeEdit, err error) {
+	m.edited = edited{APIVersion: apiVersion, Kind: "Edit", serviceName: nameOf(service), Revision: done.Revision, Transactions: done.Transactions}
 	serving := make(map[string]bool)
 	for inst := range done.Before.All() {
 		serving[inst.Key] = !inst.Draining()
 	}
-	var same []edit.Key // which are written all the same: an operator's mark outlasts a health check's
 	for _, w := range done.Written {
 		inst, err := rollcall.Decode(&mvccpb.KeyValue{Key: []byte(w.Key.Key), Value: w.Op.ValueBytes(), Lease: int64(w.Lease),
 			CreateRevision: w.CreateRevision, ModRevision: w.Revision})
 		if err != nil {
-			return err
+			return m, err
 		}
 		if edit.SameShare(w.Instance, inst) {
-			same = append(same, w.Key)
+			m.same = append(m.same, w.Key)
 		}
 		serving[inst.Key] = !inst.Draining()
-		e.Instances = append(e.Instances, inventory.Of(inst, inventory.Under(service)))
+		m.Instances = append(m.Instances, inventory.Of(inst, inventory.Under(service)))
 	}
-	a.sayAlready(same, already)
-	a.sayDivided(done.Transactions)
-	if takes := len(slices.DeleteFunc(slices.Collect(maps.Values(serving)), func(serves bool) bool { return !serves })); takes == 0 {
+	m.endpoints = len(serving)
+	maps.DeleteFunc(serving, func(_ string, serves bool) bool { return !serves })
+	m.serving = len(serving)
+	return m, nil
+}
+
+func (a *app) printEdited(service string, done edit.Change, already string) error {
+	m, err := editOf(service, done)
+	if err != nil {
+		return err
+	}
+	a.sayAlready(m.same, already)
+	a.sayDivided(m.Transactions)
+	if m.serving == 0 {
 		a.say("every endpoint of service %q is draining: clients call them nevertheless, rather than none", service)
 	} else if len(done.Written) > 1 {
-		a.say("%s; %d of %d endpoints of service %q are serving", plural.Count(len(done.Written)-len(same), "endpoint was changed", "endpoints were changed"), takes, len(serving), service)
+		a.say("%s; %d of %d endpoints of service %q are serving", countChanged(len(done.Written)-len(m.same)), m.serving, m.endpoints, service)
 	}
 	if a.json() {
-		return a.printJSON(e)
+		return a.printJSON(m.edited)
 	}
-	_, err := fmt.Fprint(a.stdout, a.fitted(instanceRows(e.Instances, time.Now(), instanceColumns{})))
-	return err
+	return a.write(a.fitted(instanceRows(m.Instances, time.Now(), instanceColumns{})))
+}
+
+func countChanged(n int) string {
+	return plural.Count(n, "endpoint was changed", "endpoints were changed")
 }
 
 // sayAlready tells of endpoints that were what they are to be.
@@ -173,24 +199,42 @@ func (a *app) sayAlready(same []edit.Key, what string) {
 	a.say("%s %s already: %s", plural.Count(len(same), "endpoint was", "endpoints were"), what, shorten(strings.Join(keys, ", "), 200))
 }
 
-// sayUnread tells where weights count for nothing, as far as the service config shows.
-func (a *app) sayUnread(ctx context.Context, client *clientv3.Client, done edit.Change) {
+// sayUnread tells where weights count for nothing, as far as the service configs show.
+func (a *app) sayUnread(ctx context.Context, client *clientv3.Client, services []string) {
 	dir, err := rollcall.SharedDirectory(client)
 	if err != nil {
 		return
 	}
-	config, err := dir.ServiceConfig(ctx, done.Before.Service())
-	if err != nil {
-		return
+	var unread []string
+	why := ""
+	for _, service := range services {
+		if cause := unreadWeights(ctx, dir, service); cause != "" {
+			unread, why = append(unread, service), cause
+		}
 	}
-	why := "its service config names another"
+	const policy = "count under a policy that reads them, such as rollcall_weighted, and"
+	switch len(unread) {
+	case 0:
+	case 1:
+		a.say("weights of service %q %s %s; see rollcall config set --help", unread[0], policy, why)
+	default:
+		a.say("weights of services %s %s their service configs do not name one; see rollcall config set --help", edit.Names(unread), policy)
+	}
+}
+
+// unreadWeights returns why weights of a service count for nothing, "" if they do count or that is not known.
+func unreadWeights(ctx context.Context, dir *rollcall.Directory, service string) string {
+	config, err := dir.ServiceConfig(ctx, service)
+	if err != nil {
+		return ""
+	}
 	switch policy := edit.PolicyOf(config); {
 	case policy.Weighting == edit.ByWeight, policy.Name == zone.Name: // which goes by weights among zones
-		return
+		return ""
 	case config.JSON == nil:
-		why = "it has no service config, so that each client has its own"
+		return "it has no service config, so that each client has its own"
 	case policy.Weighting == edit.UnknownWeighting:
-		why = "its service config does not tell which it has"
+		return "its service config does not tell which it has"
 	}
-	a.say("weights of service %q count under a policy that reads them, such as rollcall_weighted, and %s; see rollcall config set --help", done.Before.Service(), why)
+	return "its service config names another"
 }

@@ -28,6 +28,15 @@ type editPreview struct {
 	Policy    string           `json:"policy,omitempty"` // that the service config names
 	Weighting edit.Weighting   `json:"weighting"`        // unknown: shares are by weight as well
 	Endpoints []edit.CallShare `json:"endpoints"`
+
+	Serving      int    `json:"serving"` // endpoints that take new calls, now
+	ServingAfter int    `json:"servingAfter"`
+	Refused      string `json:"refused,omitempty"` // of all services: why nothing would be written
+}
+
+func newEditPreview(kind, service string, revision int64, policy edit.Policy, p edit.Preview) editPreview {
+	return editPreview{APIVersion: apiVersion, Kind: kind, serviceName: nameOf(service), Revision: revision, Moved: p.Moved,
+		Policy: policy.Name, Weighting: policy.Weighting, Endpoints: p.Rows, Serving: p.Serving, ServingAfter: p.ServingAfter}
 }
 
 // maxAlike bounds the endpoints of a zone that have a row each.
@@ -71,19 +80,18 @@ func (a *app) preview(ctx context.Context, client *clientv3.Client, service stri
 		a.say("without the service config: %s", a.reason(err))
 	}
 	policy := edit.PolicyOf(config)
-	preview, err := edit.PreviewField(snap, keys, e.field, e.value, policy.Weighting)
+	preview, err := edit.PreviewField(service, slices.Collect(snap.All()), keys, e.field, e.value, policy.Weighting)
 	if err != nil {
 		return err
 	}
 	a.sayAlready(preview.Same, e.already)
-	if e.value == rollcall.StatusDraining && len(edit.TakingCalls(snap.All(), keys)) == 0 {
+	if e.value == rollcall.StatusDraining && preview.ServingAfter == 0 {
 		a.say("every endpoint of service %q would be draining: clients call them nevertheless, rather than none", service)
 	}
 	if within := edit.Nested(snap); len(within) > 0 {
 		a.say("service %q has others within it, %s: the shares are those of a client of %q, which calls their endpoints as well", service, edit.Names(within), service)
 	}
-	return a.printPreview(editPreview{APIVersion: apiVersion, Kind: e.preview, serviceName: nameOf(service), Revision: snap.Revision(),
-		Moved: preview.Moved, Policy: policy.Name, Weighting: policy.Weighting, Endpoints: preview.Rows})
+	return a.printPreview(newEditPreview(e.preview, service, snap.Revision(), policy, preview))
 }
 
 func (a *app) printPreview(p editPreview) error {
@@ -94,9 +102,7 @@ func (a *app) printPreview(p editPreview) error {
 	if times := growth(p.Endpoints); times >= 1.05 {
 		a.say("an endpoint would take up to %.1f times its calls", times)
 	}
-	switch differ := slices.ContainsFunc(p.Endpoints, func(e edit.CallShare) bool {
-		return e.Weight != p.Endpoints[0].Weight || e.WeightAfter != e.Weight
-	}); {
+	switch differ := p.weightsDiffer(); {
 	case p.Policy == zone.Name:
 		a.say("under %s calls stay in the caller's zone while it has the capacity, which goes by weights: IN ZONE has the shares of those that stay; "+
 			"what spills over is not shown", zone.Name)
@@ -136,6 +142,12 @@ func (a *app) printPreview(p editPreview) error {
 		a.say("zone %q would have no serving endpoint: its calls would go to other zones, but for those of clients whose target selects it", name)
 	}
 	return a.write(a.fitted(rows))
+}
+
+func (p editPreview) weightsDiffer() bool {
+	return slices.ContainsFunc(p.Endpoints, func(e edit.CallShare) bool {
+		return e.Weight != p.Endpoints[0].Weight || e.WeightAfter != e.Weight
+	})
 }
 
 // sayVersions tells which share of the calls each version takes, where there are several.

@@ -99,7 +99,11 @@ func (s *selection) parse(args []string) (service string, find edit.Finder, err 
 // such field: that is seldom meant, and much is written.
 func (s *selection) parseForWrite(args []string) (service string, find edit.Finder, err error) {
 	for _, text := range s.selectors {
-		if field, ok := strings.CutSuffix(text, "="); ok {
+		field, ok := strings.CutSuffix(text, "=")
+		switch {
+		case ok && s.all:
+			return "", nil, fail(exitUsage, "--selector %q: the value is empty, which selects endpoints without %s", text, field)
+		case ok:
 			return "", nil, fail(exitUsage, "--selector %q: the value is empty, which selects endpoints without %s; give them by their ids", text, field)
 		}
 	}

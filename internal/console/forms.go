@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -109,7 +110,7 @@ func (a *asked) preview(ctx context.Context, directory *rollcall.Directory) {
 	}
 	config, _ := directory.ServiceConfig(ctx, a.Service)
 	by := edit.PolicyOf(config).Weighting
-	if p, err := edit.PreviewField(snap, keys, name, value, by); err == nil && len(p.Same) == 0 {
+	if p, err := edit.PreviewField(a.Service, slices.Collect(snap.All()), keys, name, value, by); err == nil && len(p.Same) == 0 {
 		a.Moved, a.Assumed = p.Moved, by == edit.UnknownWeighting
 		a.More = max(len(p.Rows)-maxShares, 0)
 		a.Shares = p.Rows[:len(p.Rows)-a.More]

@@ -57,6 +57,21 @@ func Selected(selector rollcall.Selector) Finder {
 	}
 }
 
+// SelectedOf is Selected, but for keys that a list of all services shows under a service within the given one.
+func SelectedOf(service string, selector rollcall.Selector) Finder {
+	return func(snap *rollcall.Snapshot) ([]Key, error) {
+		keys, err := Selected(selector)(snap)
+		keys = slices.DeleteFunc(keys, func(k Key) bool {
+			of, _ := rollcall.SplitKey(k.Key)
+			return of != service
+		})
+		if len(keys) == 0 && err == nil {
+			err = notFound(snap, NotFoundError{Selector: selector.String()})
+		}
+		return keys, err
+	}
+}
+
 // Everything is a Finder of all keys of a service.
 func Everything(snap *rollcall.Snapshot) (all []Key, err error) {
 	for i := range snap.All() {

@@ -16,6 +16,8 @@ import (
 type scope struct {
 	service   string
 	instances []*rollcall.Instance // all under its name
+	written   []Key                // of these
+	own       int                  // written keys that a list of all services shows under it
 }
 
 func (s *scope) keys() (all []string) {
@@ -30,12 +32,21 @@ func (s *scope) keys() (all []string) {
 func scopesOf(snap *rollcall.Snapshot, keys []Key) []*scope {
 	scopes := make(map[string]*scope)
 	for _, k := range keys {
-		for service, _ := rollcall.SplitKey(k.Key); service != ""; service, _ = rollcall.SplitKey(service) {
-			scopes[service] = &scope{service: service}
+		inner, _ := rollcall.SplitKey(k.Key)
+		for service := inner; service != ""; service, _ = rollcall.SplitKey(service) {
+			s := scopes[service]
+			if s == nil {
+				s = &scope{service: service}
+				scopes[service] = s
+			}
+			s.written = append(s.written, k)
+			if service == inner {
+				s.own++
+			}
 		}
 	}
-	if snap.Service() != "" {
-		scopes[snap.Service()] = &scope{service: snap.Service()}
+	if whole := snap.Service(); whole != "" && scopes[whole] == nil {
+		scopes[whole] = &scope{service: whole}
 	}
 	listed := map[string]bool{snap.Service(): true}
 	for inst := range snap.All() {
@@ -51,6 +62,25 @@ func scopesOf(snap *rollcall.Snapshot, keys []Key) []*scope {
 	return slices.SortedFunc(maps.Values(scopes), func(a, b *scope) int {
 		return cmp.Or(cmp.Compare(len(b.service), len(a.service)), strings.Compare(b.service, a.service))
 	})
+}
+
+// Part is what a change to endpoints of many services does to one of them.
+type Part struct {
+	Service   string
+	Instances []*rollcall.Instance // all under its name, which its clients call
+	Keys      []Key                // of these, that are written
+	Own       int                  // of Keys, that a list of all services shows under it: others are of services within it
+}
+
+// Parts returns the services of a snapshot of all that have some of the keys, sorted by name.
+func Parts(snap *rollcall.Snapshot, keys []Key) (parts []Part) {
+	for _, s := range scopesOf(snap, keys) {
+		if s.own > 0 {
+			parts = append(parts, Part{s.service, s.instances, s.written, s.own})
+		}
+	}
+	slices.SortFunc(parts, func(a, b Part) int { return strings.Compare(a.Service, b.Service) })
+	return parts
 }
 
 // Nested returns the services within the one of a snapshot, as a list of all services shows them.

@@ -6,6 +6,7 @@ package edit
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 
 	"github.com/rollcall-grpc/rollcall"
 )
@@ -92,11 +93,13 @@ type Preview struct {
 	Rows  []CallShare // of endpoints that are called before or after, and of those that change; sorted by key
 	Moved float64     // part of all calls
 	Same  []Key       // that are already what the change would make of them
+
+	Serving, ServingAfter int // endpoints that take new calls; where there are none, clients call all
 }
 
 // PreviewField returns what setting a field of some keys' metadata, or removing it if the value is nil, would do to the
-// calls of a service. Its errors are those of SetField.
-func PreviewField(snap *rollcall.Snapshot, keys []Key, field string, value any, by Weighting) (p Preview, err error) {
+// calls of a service, of which these are the instances, sorted by key. Its errors are those of SetField.
+func PreviewField(service string, instances []*rollcall.Instance, keys []Key, field string, value any, by Weighting) (p Preview, err error) {
 	changed := make(map[string]*rollcall.Instance, len(keys))
 	for _, k := range keys {
 		metadata, err := withField(k, field, value)
@@ -110,8 +113,22 @@ func PreviewField(snap *rollcall.Snapshot, keys []Key, field string, value any, 
 			p.Same = append(p.Same, k)
 		}
 	}
-	p.Rows, p.Moved = shareCalls(slices.Collect(snap.All()), changed, by)
+	after := replaced(instances, changed)
+	p.Serving = len(TakingCalls(slices.Values(instances), nil))
+	p.ServingAfter = len(TakingCalls(slices.Values(after), nil))
+	p.Rows, p.Moved = shareCalls(service, instances, changed, by)
 	return p, nil
+}
+
+// replaced returns the instances with those that change as they are then.
+func replaced(was []*rollcall.Instance, changed map[string]*rollcall.Instance) []*rollcall.Instance {
+	is := slices.Clone(was)
+	for i, inst := range is {
+		if after := changed[inst.Key]; after != nil {
+			is[i] = after
+		}
+	}
+	return is
 }
 
 // SameShare reports whether a write changes neither the draining mark of an endpoint nor its weight.
@@ -120,14 +137,9 @@ func SameShare(was, is *rollcall.Instance) bool {
 	return before.Draining == after.Draining && before.Weight == after.Weight
 }
 
-// shareCalls returns the shares of instances, which are sorted by key, before and after some are changed.
-func shareCalls(was []*rollcall.Instance, changed map[string]*rollcall.Instance, by Weighting) (rows []CallShare, moved float64) {
-	is := slices.Clone(was)
-	for i, inst := range is {
-		if after := changed[inst.Key]; after != nil {
-			is[i] = after
-		}
-	}
+// shareCalls returns the shares of a service's instances, which are sorted by key, before and after some are changed.
+func shareCalls(service string, was []*rollcall.Instance, changed map[string]*rollcall.Instance, by Weighting) (rows []CallShare, moved float64) {
+	is := replaced(was, changed)
 	from, to := weigh(was, by), weigh(is, by)
 	rows = []CallShare{}
 	for i, inst := range was {
@@ -136,7 +148,7 @@ func shareCalls(was []*rollcall.Instance, changed map[string]*rollcall.Instance,
 			continue
 		}
 		before, after := inst.Attributes(), is[i].Attributes()
-		row := CallShare{ID: inst.ID(), Addr: inst.Addr, Status: before.Status(), Zone: before.Locality.Zone, Version: before.Version,
+		row := CallShare{ID: strings.TrimPrefix(inst.Key, service+"/"), Addr: inst.Addr, Status: before.Status(), Zone: before.Locality.Zone, Version: before.Version,
 			Weight: before.Weight, WeightAfter: after.Weight, Changes: changes, Drains: changes && after.Draining}
 		row.Before, row.ZoneBefore = from.shares(inst.Key, row.Zone)
 		row.After, row.ZoneAfter = to.shares(inst.Key, row.Zone)

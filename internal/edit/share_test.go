@@ -59,7 +59,7 @@ func TestShareCalls(t *testing.T) {
 		if row.alike {
 			by = Alike
 		}
-		rows, moved := shareCalls(row.was, changed, by)
+		rows, moved := shareCalls("s", row.was, changed, by)
 		same := slices.EqualFunc(rows, row.want, func(got, want CallShare) bool {
 			return near(got.Before, want.Before) && near(got.After, want.After) && near(got.ZoneBefore, want.ZoneBefore) && near(got.ZoneAfter, want.ZoneAfter)
 		})
@@ -79,7 +79,7 @@ func TestShareCallsRows(t *testing.T) {
 	was := []*rollcall.Instance{at("a", "unix:/x", ""), older, newer, at("d", "d:1", `{"weight":2,"version":"v1"}`)}
 	changed := map[string]*rollcall.Instance{"s/a": at("a", "unix:/x", `{"weight":9}`), "s/b": at("b", "a:1", `{"weight":9}`),
 		"s/d": at("d", "d:1", `{"weight":3,"version":"v1","status":"draining"}`)}
-	rows, moved := shareCalls(was, changed, ByWeight)
+	rows, moved := shareCalls("s", was, changed, ByWeight)
 	want := []CallShare{
 		{ID: "a", Addr: "unix:/x", Status: "serving", Weight: 1, WeightAfter: 9, Changes: true, Cause: "its address is disallowed"},
 		{ID: "b", Addr: "a:1", Status: "serving", Weight: 1, WeightAfter: 9, Changes: true, Cause: "a newer key has its address"},
@@ -89,7 +89,7 @@ func TestShareCallsRows(t *testing.T) {
 	if !slices.Equal(rows, want) || !near(moved, 2./3) {
 		t.Errorf("moved %v, rows\n%+v, want\n%+v", moved, rows, want)
 	}
-	if rows, _ := shareCalls(nil, nil, ByWeight); rows == nil {
+	if rows, _ := shareCalls("s", nil, nil, ByWeight); rows == nil {
 		t.Error("no rows are null in JSON")
 	}
 }
@@ -97,7 +97,7 @@ func TestShareCallsRows(t *testing.T) {
 // SetField's errors are those of a preview, and only what changes neither mark nor weight is the same.
 func TestPreviewField(t *testing.T) {
 	snap := new(rollcall.Snapshot)
-	if _, err := PreviewField(snap, []Key{{Key: "s/a", Cause: errors.New("no JSON")}}, "weight", 2, ByWeight); err == nil || !strings.Contains(err.Error(), "no JSON") {
+	if _, err := PreviewField("s", slices.Collect(snap.All()), []Key{{Key: "s/a", Cause: errors.New("no JSON")}}, "weight", 2, ByWeight); err == nil || !strings.Contains(err.Error(), "no JSON") {
 		t.Errorf("of an invalid value: %v", err)
 	}
 	drained := &rollcall.Instance{Key: "s/a", Addr: "a:1", Metadata: []byte(`{"status":"draining","weight":2}`)}
@@ -108,7 +108,7 @@ func TestPreviewField(t *testing.T) {
 	}{
 		{"status", rollcall.StatusDraining, 1}, {"status", nil, 0}, {"weight", 2, 1}, {"weight", 3, 0},
 	} {
-		p, err := PreviewField(snap, []Key{keyOf(drained)}, row.field, row.value, ByWeight)
+		p, err := PreviewField("s", slices.Collect(snap.All()), []Key{keyOf(drained)}, row.field, row.value, ByWeight)
 		if err != nil || len(p.Same) != row.same {
 			t.Errorf("%s = %v: %d are the same, want %d; error %v", row.field, row.value, len(p.Same), row.same, err)
 		}
