@@ -87,7 +87,9 @@ func (a *app) editAll(ctx context.Context, which selection, e metadataEdit) erro
 			return err
 		}
 		if e.then != nil {
-			e.then(ctx, client, changedServices(done))
+			ending, cancel := a.deadline(ctx)
+			defer cancel()
+			e.then(ending, client, changedServices(done))
 		}
 		return nil
 	})
@@ -152,7 +154,11 @@ func (a *app) applyAll(ctx context.Context, dir *rollcall.Directory, plan []plan
 		case errors.As(err, &gone) && len(done.Written) == 0:
 			a.say("%v: it has gone meanwhile", err)
 		case err != nil:
-			return all, halfWay(err, all, plan[i:])
+			err = halfWay(err, all, plan[i:])
+			if isSignal(context.Cause(ctx)) { // which ends a command without a message
+				a.say("%v", err)
+			}
+			return all, err
 		}
 	}
 	if len(all) == 0 {
@@ -167,7 +173,8 @@ func (a *app) applyPart(ctx context.Context, dir *rollcall.Directory, find edit.
 	return edit.Apply(ctx, dir, p.Service, find, e.check, edit.SetField(e.field, e.value))
 }
 
-// halfWay adds to an error which services were changed before it, maybe the first that is left in part, and which were not.
+// halfWay adds to an error which services were changed before it, the first few, since all are shown, and which were not.
+// The first that is left may have been changed in part.
 func halfWay(err error, done []edit.Change, left []plannedEdit) error {
 	if len(done) == 0 {
 		return fmt.Errorf("%w; no service was changed", err)
@@ -176,14 +183,11 @@ func halfWay(err error, done []edit.Change, left []plannedEdit) error {
 	for _, p := range left {
 		not = append(not, strconv.Quote(p.Service))
 	}
-	var changed []string
-	for _, service := range changedServices(done) {
-		changed = append(changed, strconv.Quote(service))
+	changed := changedServices(done)
+	if changed[len(changed)-1] == left[0].Service {
+		not[0] = "the rest of " + not[0]
 	}
-	if last := len(changed) - 1; changed[last] == not[0] {
-		changed[last], not[0] = "a part of "+changed[last], "the rest of "+not[0]
-	}
-	return fmt.Errorf("%w; services changed: %s; not changed: %s", err, strings.Join(changed, ", "), strings.Join(not, ", "))
+	return fmt.Errorf("%w; services changed: %s; not changed: %s", err, edit.Names(changed), strings.Join(not, ", "))
 }
 
 func changedServices(done []edit.Change) (services []string) {

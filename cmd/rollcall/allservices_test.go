@@ -5,8 +5,10 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -111,4 +113,13 @@ func TestEditAllIsMeddledWith(t *testing.T) {
 	}
 	wantIn(t, "error", err.Error(), `no other endpoint of service "c" is serving`, `; services changed: "b"; not changed: "c", "d"`)
 	wantIn(t, "stderr", stderr.String(), `service "a" has no endpoint with host=node-1 at revision`, "it has gone meanwhile")
+
+	// A signal ends the command without a message of its own.
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(signalError{syscall.SIGINT})
+	stderr.Reset()
+	if done, err := a.applyAll(ctx, dir, plan[1:], selector, e); err == nil || len(done) > 0 {
+		t.Errorf("changed %q: %v", changedServices(done), err)
+	}
+	wantIn(t, "stderr", stderr.String(), "no service was changed")
 }
