@@ -17,7 +17,13 @@ func TestReplace(t *testing.T) {
 		a := d.registered("a", nil)
 		key := a.key
 		var values []string
-		watch := d.conn.Client.Watch(context.Background(), key)
+		ctx, stop := context.WithCancel(context.Background())
+		watch := d.conn.Client.Watch(ctx, key)
+		defer func() {
+			stop()
+			for range watch { // until clientv3 has ended it
+			}
+		}()
 		b, err := a.Replace(Endpoint{Addr: "host-b:80"})
 		d.noError("replace", err)
 		d.noError("wait", b.Wait(d.within(time.Second)))
