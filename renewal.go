@@ -17,9 +17,14 @@ import (
 	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
 )
 
-// firstRenewal is not more than what clientv3 waits for the answer to a first keepalive: its DialTimeout and
-// a second more, or 5 s where there is no DialTimeout.
-const firstRenewal = time.Second
+const (
+	// firstRenewal is not more than what clientv3 waits for the answer to a first keepalive: its DialTimeout
+	// and a second more, or 5 s where there is no DialTimeout.
+	firstRenewal = time.Second
+	// renewalDelay is how late clientv3's renewals are at most, which are due after a third of the TTL: it looks
+	// every 500 ms, and the answer takes a while. It matters to TTLs of a few seconds.
+	renewalDelay = 700 * time.Millisecond
+)
 
 // renewal keeps one lease alive, by clientv3's stream of keepalives. All leases of a client share that stream,
 // and it stays with one member: if that hangs, the stream ends later than the lease. So a lease that was not
@@ -63,7 +68,7 @@ func (r *Registrar) keepAlive(ctx context.Context, renewals *sync.WaitGroup, can
 func (l *renewal) follow(ctx context.Context, alive <-chan *clientv3.LeaseKeepAliveResponse) (err error) {
 	last, patience := time.Now(), min(l.ttl, firstRenewal)
 	own := last // the last renewal on a stream of its own
-	late := time.NewTimer(l.ttl / 2)
+	late := time.NewTimer(l.grace())
 	defer late.Stop()
 	for {
 		select {
@@ -71,7 +76,7 @@ func (l *renewal) follow(ctx context.Context, alive <-chan *clientv3.LeaseKeepAl
 			switch {
 			case ok:
 				last, patience = time.Now(), l.ttl*3/4
-				late.Reset(l.ttl / 2)
+				late.Reset(l.grace())
 				l.renewed()
 			case time.Since(last) < patience:
 				return rpctypes.ErrLeaseNotFound
@@ -87,7 +92,7 @@ func (l *renewal) follow(ctx context.Context, alive <-chan *clientv3.LeaseKeepAl
 			switch err := l.renew(ctx); {
 			case err == nil:
 				own = time.Now()
-				late.Reset(l.ttl / 2)
+				late.Reset(l.grace())
 			case errors.Is(err, rpctypes.ErrLeaseNotFound):
 				return err
 			default:
@@ -98,6 +103,9 @@ func (l *renewal) follow(ctx context.Context, alive <-chan *clientv3.LeaseKeepAl
 		}
 	}
 }
+
+// grace is for how long a lease may not be renewed before it is renewed on a stream of its own.
+func (l *renewal) grace() time.Duration { return max(l.ttl/2, l.ttl/3+renewalDelay) }
 
 // pause is the time between two tries, and that of one: several fit into what is left of the lease.
 func (l *renewal) pause() time.Duration { return l.ttl * 3 / 20 }
