@@ -21,7 +21,6 @@ import (
 const (
 	fleetSpread = 500 * time.Millisecond // a fleet that lost its leases together does not come back together
 	maxFormer   = 8                      // earlier leases that are remembered
-	leaderPause = 20 * time.Millisecond  // before another member is asked
 )
 
 // ensureLease leaves the Registrar with a lease that etcd has: the one it had, if that
@@ -35,6 +34,7 @@ func (r *Registrar) ensureLease(ctx context.Context) error {
 			return fmt.Errorf("look up lease %x: %w", int64(r.lease), err)
 		}
 		if err == nil && left.TTL > 0 {
+			r.renewed = time.Now().Add(time.Duration(left.TTL)*time.Second - r.ttl)
 			return nil
 		}
 		r.Logger().Debug("lease has expired; registering again under a new one", "lease", leaseText(r.lease))
@@ -70,6 +70,7 @@ func (r *Registrar) leased(lease clientv3.LeaseID, ttl time.Duration) {
 		r.former = append(r.former[max(0, len(r.former)-maxFormer+1):], r.lease)
 	}
 	r.lease, r.ttl, r.leasedAt = lease, ttl, time.Now()
+	r.renewed = r.leasedAt
 	if lease == 0 {
 		clear(r.deregistered)
 	}
@@ -110,17 +111,12 @@ func (r *Registrar) forget(lease clientv3.LeaseID) {
 	}
 }
 
-// revoke ends a lease; that etcd does not have it is no error. A member without a leader has another one asked.
+// revoke ends a lease; that etcd does not have it is no error.
 func (r *Registrar) revoke(ctx context.Context, lease clientv3.LeaseID) error {
-	for {
-		_, err := r.client.Revoke(clientv3.WithRequireLeader(ctx), lease)
-		switch {
-		case err == nil, errors.Is(err, rpctypes.ErrLeaseNotFound):
-			return nil
-		case !errors.Is(err, rpctypes.ErrNoLeader) || backoff.Sleep(ctx, leaderPause, nil) != nil:
-			return fmt.Errorf("revoke lease %x: %w", int64(lease), err)
-		}
+	if _, err := r.client.Revoke(clientv3.WithRequireLeader(ctx), lease); err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+		return fmt.Errorf("revoke lease %x: %w", int64(lease), err)
 	}
+	return nil
 }
 
 var errNotMoved = errors.New("it has not been moved yet")

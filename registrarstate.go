@@ -44,16 +44,18 @@ type Registrar struct {
 	fenceDue   time.Time       // when it is tried again
 	unread     []*Registration // whose values are still to be read in this round; see verifyKeys
 
-	mu       sync.Mutex
-	closed   bool
-	regs     map[string]*Registration // by key
-	dirty    []*Registration          // whose keys must be looked at
-	batch    int                      // keys to send at once, as far as is known of the server's limit
-	lease    clientv3.LeaseID         // 0 while there is none. Invariant: only run changes it; shutdown does after run
-	ttl      time.Duration            // of the lease, as etcd granted it
-	leasedAt time.Time                // when it did
-	former   []clientv3.LeaseID       // leases before this one, the latest last; a restored etcd may have them again
-	retired  []clientv3.LeaseID       // leases to be revoked, lest a create happen under them; see fence
+	mu         sync.Mutex
+	closed     bool
+	regs       map[string]*Registration // by key
+	dirty      []*Registration          // whose keys must be looked at
+	batch      int                      // keys to send at once, as far as is known of the server's limit
+	writeBound time.Duration            // of writes, but for creates
+	lease      clientv3.LeaseID         // 0 while there is none. Invariant: only run changes it; shutdown does after run
+	ttl        time.Duration            // of the lease, as etcd granted it
+	leasedAt   time.Time                // when it did
+	renewed    time.Time                // when the lease was granted, or as its TTL tells; only run uses it
+	former     []clientv3.LeaseID       // leases before this one, the latest last; a restored etcd may have them again
+	retired    []clientv3.LeaseID       // leases to be revoked, lest a create happen under them; see fence
 	// unanswered has, by key, a lease for each create that was sent under it and never
 	// answered. It may happen as long as etcd has the lease.
 	unanswered map[string][]clientv3.LeaseID

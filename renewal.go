@@ -32,9 +32,10 @@ const (
 type renewal struct {
 	lease     clientv3.LeaseID
 	ttl       time.Duration
+	last      time.Time // when it was renewed, or granted
 	keepAlive func(context.Context, clientv3.LeaseID) (<-chan *clientv3.LeaseKeepAliveResponse, error)
 	once      func(context.Context, clientv3.LeaseID) error // renews it on a stream of its own
-	renewed   func()                                        // is told of each renewal
+	count     func()                                        // is told of each renewal
 }
 
 // keepAlive renews the lease, and those that are retired and may still have keys, until
@@ -42,10 +43,10 @@ type renewal struct {
 func (r *Registrar) keepAlive(ctx context.Context, renewals *sync.WaitGroup, cancel context.CancelCauseFunc) error {
 	once := func(ctx context.Context, lease clientv3.LeaseID) error { return etcdkv.Renew(ctx, r.client, lease) }
 	for _, lease := range append(slices.Clone(r.retired), r.lease) {
-		l := renewal{lease: lease, ttl: r.ttl, keepAlive: r.client.KeepAlive, once: once, renewed: func() {}}
+		l := renewal{lease: lease, ttl: r.ttl, last: time.Now(), keepAlive: r.client.KeepAlive, once: once, count: func() {}}
 		present := lease == r.lease
 		if present {
-			l.renewed = func() { r.counts.renewals.Add(1) }
+			l.last, l.count = r.renewed, func() { r.counts.renewals.Add(1) }
 		}
 		// Never with a required leader: the client would go on renewing a lease that no
 		// longer exists (etcd#22094).
@@ -64,39 +65,40 @@ func (r *Registrar) keepAlive(ctx context.Context, renewals *sync.WaitGroup, can
 
 // follow returns why the lease is not renewed any more, nil where the context has ended. clientv3
 // says no more than that: much sooner than a lease could expire, it is because etcd does not have it.
-// Much, as a renewal may be received later than clientv3 received it.
+// Much, as a renewal may be received later than clientv3 received it. Otherwise clientv3 has waited for long
+// enough, and is asked again: the lease may be renewed by the other way.
 func (l *renewal) follow(ctx context.Context, alive <-chan *clientv3.LeaseKeepAliveResponse) (err error) {
-	last, patience := time.Now(), min(l.ttl, firstRenewal)
-	own := last // the last renewal on a stream of its own
-	late := time.NewTimer(l.grace())
+	heard, patience := time.Now(), min(l.ttl, firstRenewal) // of clientv3
+	late := time.NewTimer(max(time.Until(l.last.Add(l.grace())), time.Millisecond))
 	defer late.Stop()
 	for {
 		select {
 		case _, ok := <-alive:
 			switch {
 			case ok:
-				last, patience = time.Now(), l.ttl*3/4
-				late.Reset(l.grace())
-				l.renewed()
-			case time.Since(last) < patience:
+				heard, patience = time.Now(), l.ttl*3/4
+				l.renewed(late)
+			case time.Since(heard) < patience:
 				return rpctypes.ErrLeaseNotFound
-			case !own.After(last):
-				return fmt.Errorf("%w within %v", errNotRenewed, l.ttl)
-			default: // clientv3 does not know that it lives
+			case l.overdue():
+				return l.notRenewed()
+			default:
 				if alive, err = l.keepAlive(ctx, l.lease); err != nil {
 					return err
 				}
-				last, patience = time.Now(), min(l.ttl, firstRenewal)
+				heard, patience = time.Now(), min(l.ttl, firstRenewal)
 			}
 		case <-late.C:
+			began := time.Now()
 			switch err := l.renew(ctx); {
 			case err == nil:
-				own = time.Now()
-				late.Reset(l.grace())
+				l.renewed(late)
 			case errors.Is(err, rpctypes.ErrLeaseNotFound):
 				return err
+			case l.overdue():
+				return l.notRenewed()
 			default:
-				late.Reset(l.pause())
+				late.Reset(max(l.pause()-time.Since(began), time.Millisecond))
 			}
 		case <-ctx.Done():
 			return nil
@@ -104,19 +106,27 @@ func (l *renewal) follow(ctx context.Context, alive <-chan *clientv3.LeaseKeepAl
 	}
 }
 
+// renewed notes a renewal.
+func (l *renewal) renewed(late *time.Timer) {
+	l.last = time.Now()
+	late.Reset(l.grace())
+	l.count()
+}
+
+// overdue reports whether the lease may have expired; nearly, as clientv3 counts from a moment before.
+func (l *renewal) overdue() bool { return time.Since(l.last) >= l.ttl*9/10 }
+
+func (l *renewal) notRenewed() error { return fmt.Errorf("%w within %v", errNotRenewed, l.ttl) }
+
 // grace is for how long a lease may not be renewed before it is renewed on a stream of its own.
 func (l *renewal) grace() time.Duration { return max(l.ttl/2, l.ttl/3+renewalDelay) }
 
-// pause is the time between two tries, and that of one: several fit into what is left of the lease.
+// pause is from the beginning of one try to that of the next: several fit into what is left of the lease.
 func (l *renewal) pause() time.Duration { return l.ttl * 3 / 20 }
 
 // renew renews the lease once, on a stream of its own.
 func (l *renewal) renew(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), l.pause())
 	defer cancel()
-	err := l.once(ctx, l.lease)
-	if err == nil {
-		l.renewed()
-	}
-	return err
+	return l.once(ctx, l.lease)
 }
