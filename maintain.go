@@ -125,7 +125,7 @@ func (r *Registrar) maintain(ctx context.Context) error {
 	var retry backoff.Backoff
 	for {
 		r.observeWatches()
-		due, err := r.reconcileAll(ctx, retry.Failures())
+		due, err := r.reconcileAll(ctx)
 		r.watchServices()
 		if err == nil {
 			retry.Reset()

@@ -12,6 +12,7 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/status"
 
 	"github.com/rollcall-grpc/rollcall/internal/backoff"
 	"github.com/rollcall-grpc/rollcall/internal/etcdkv"
@@ -150,6 +151,9 @@ func causeOf(err error) string {
 		return causeConnection
 	case errors.As(err, &etcd):
 		return etcd.Error()
+	}
+	if s, ok := status.FromError(err); ok { // its text has the key, and perhaps more
+		return s.Code().String()
 	}
 	return err.Error()
 }

@@ -45,7 +45,7 @@ func NewRegistrar(directory *Directory, opts RegistrarOptions) (*Registrar, erro
 		origin = processOrigin()
 	}
 	r := &Registrar{origin: origin, directory: directory, client: directory.Client(), opts: opts,
-		wake: make(chan struct{}, 1), batch: maxBatch, regs: make(map[string]*Registration),
+		wake: make(chan struct{}, 1), batch: maxBatch, writeBound: firstTry, regs: make(map[string]*Registration),
 		unanswered: make(map[string][]clientv3.LeaseID), watches: make(map[string]*keyWatch),
 		deregistered: make(map[string]bool), edits: make(map[string]values), cleared: make(map[string]bool)}
 	r.stop = background.Start(r.client.Ctx(), r.run)

@@ -762,8 +762,8 @@ func TestRefusalsMakeNoStorm(t *testing.T) {
 	}{
 		{status.Error(codes.Unavailable, "away"), 100, 600},
 		{rpctypes.ErrTooManyRequests, 100, 600},
-		{rpctypes.ErrNoSpace, 100, 600},
-		{rpctypes.ErrPermissionDenied, 2 * n, 600},
+		{rpctypes.ErrNoSpace, 100, 1500},
+		{rpctypes.ErrPermissionDenied, 2 * n, 1500},
 	} {
 		t.Run(row.err.Error(), func(t *testing.T) {
 			withRegistrar(t, RegistrarOptions{TTL: time.Minute}, func(d *registrarEnv) {
@@ -787,6 +787,22 @@ func TestRefusalsMakeNoStorm(t *testing.T) {
 				}
 				if took := time.Since(mended); took > 5*time.Second {
 					t.Errorf("all were registered %v after it was mended", took)
+				}
+				if !errors.Is(row.err, rpctypes.ErrPermissionDenied) {
+					return
+				}
+				d.conn.Fail(fakeetcd.Txn, row.err)
+				for _, g := range regs {
+					g.Close()
+				}
+				time.Sleep(time.Minute)
+				d.conn.Fail(fakeetcd.Txn, nil)
+				mended = time.Now()
+				for _, g := range regs {
+					d.noError("shutdown", g.Shutdown(d.within(time.Minute)))
+				}
+				if took := time.Since(mended); took > 5*time.Second {
+					t.Errorf("all were removed %v after it was mended", took)
 				}
 			})
 		})
@@ -833,6 +849,30 @@ func TestNoSpaceIsATypedErrorAndRetried(t *testing.T) {
 		d.conn.SetHook(nil)
 		if kv := d.key("svc/b"); kv != nil {
 			t.Errorf("left: %v", kv)
+		}
+		// Those that leave do not wait for others that would come.
+		full := func(_ context.Context, call fakeetcd.Call) error {
+			if len(puts(call.Request)) > 0 {
+				return rpctypes.ErrNoSpace
+			}
+			return nil
+		}
+		var leaving, coming []*Registration
+		for i := range 50 {
+			leaving = append(leaving, d.registered(fmt.Sprint("leaves-", i), nil))
+		}
+		d.conn.SetHook(full)
+		for i := range 50 {
+			coming = append(coming, d.register(fmt.Sprint("comes-", i), nil))
+			leaving[i].Close()
+		}
+		for _, g := range leaving {
+			d.noError("close", g.Shutdown(d.within(3*time.Second)))
+		}
+		d.conn.SetHook(nil)
+		for _, g := range coming {
+			d.noError("wait", g.Wait(d.within(time.Minute)))
+			g.Close()
 		}
 		d.conn.Fail(fakeetcd.Grant, rpctypes.ErrNoSpace)
 		d.store.ExpireLease(d.lease())

@@ -18,7 +18,7 @@ import (
 )
 
 // List reads a service from etcd itself, linearizably: what was written before the
-// call is there. While etcd cannot be reached it waits until the context ends; the error
+// call is there. While etcd cannot be reached or is overloaded, it waits until the context ends; the error
 // then wraps the context's and the reason why etcd did not answer.
 func (d *Directory) List(ctx context.Context, service string) (*Snapshot, error) {
 	if err := checkService(service); err != nil {

@@ -21,29 +21,29 @@ const (
 	maxSteps    = 32 // of a batch in a round, lest keys that others go on changing keep the rest waiting
 	parts       = 4  // into which a refused transaction is divided: halves would be sent twice as often as there are keys
 
-	firstTry      = 1500 * time.Millisecond // what a write may take at first, where another one in its place does no harm
+	firstTry      = 1500 * time.Millisecond // what a write may take at least, where another one in its place does no harm
 	refusedPeriod = 250 * time.Millisecond  // on average, between tries of all registrations that etcd refuses together
+	refusedAtMost = 5 * time.Minute         // between two tries of one of them
 )
 
 // round reconciles the registrations that are dirty at one time.
 type round struct {
 	r       *Registrar
 	ctx     context.Context // ends with the maintenance of the lease
-	bound   time.Duration   // of writes, but for creates: a late one would have to be fenced
 	slots   chan struct{}   // one for each transaction under way
 	batches sync.WaitGroup
 
 	// Guarded by r.mu.
 	err     error           // which concerns all, a lost lease before any other
 	refused []*Registration // by etcd, each by itself
+	took    time.Duration   // the longest of the transactions that were answered
 }
 
 // reconcileAll reconciles every dirty registration, those of a batch by common transactions. It
 // returns when those that etcd refuses are due again, and an error that concerns all of them, a
-// lost lease before any other. It stops at such an error, so that a lost lease is soon noticed. Failures is how many
-// rounds have ended so in a row: a member that hangs is soon given up for another one, and slow ones are waited for.
-func (r *Registrar) reconcileAll(ctx context.Context, failures int) (due time.Time, err error) {
-	round := &round{r: r, ctx: ctx, bound: min(firstTry<<min(failures, 2), etcdkv.CallTimeout), slots: make(chan struct{}, maxUnderWay)}
+// lost lease before any other. It stops at such an error, so that a lost lease is soon noticed.
+func (r *Registrar) reconcileAll(ctx context.Context) (due time.Time, err error) {
+	round := &round{r: r, ctx: ctx, slots: make(chan struct{}, maxUnderWay)}
 	r.mu.Lock()
 	dirty, size := r.takeDirtyLocked(), r.batch
 	r.mu.Unlock()
@@ -54,7 +54,20 @@ func (r *Registrar) reconcileAll(ctx context.Context, failures int) (due time.Ti
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	round.postponeLocked()
+	round.adaptLocked()
 	return r.dueLocked(), round.err
+}
+
+// adaptLocked has writes wait for twice as long as those that were answered took, and for longer after a failure: a
+// member that hangs is soon given up for another one, and an etcd that is slow is waited for.
+func (o *round) adaptLocked() {
+	bound := &o.r.writeBound
+	if o.err != nil {
+		*bound *= 2
+	} else if o.took > 0 {
+		*bound = 2 * o.took
+	}
+	*bound = min(max(*bound, firstTry), etcdkv.CallTimeout)
 }
 
 // postponeLocked spaces the next tries of what etcd has refused. The more there are the longer each waits, so that
@@ -68,7 +81,7 @@ func (o *round) postponeLocked() {
 	}
 	average := time.Duration(refused) * refusedPeriod
 	for _, g := range o.refused {
-		if later := time.Now().Add(backoff.Jitter(2 * average)); later.After(g.notBefore) {
+		if later := time.Now().Add(backoff.Jitter(min(2*average, refusedAtMost))); later.After(g.notBefore) {
 			g.notBefore = later
 		}
 	}
@@ -146,16 +159,14 @@ func (o *round) step(batch []*Registration, left int) (rest []*Registration) {
 	if len(steps) == 0 {
 		return rest
 	}
-	bound := o.bound
-	if slices.ContainsFunc(steps, func(s step) bool { return s.create() }) {
-		bound = etcdkv.CallTimeout
-	}
-	ctx, cancel := context.WithTimeout(o.ctx, bound)
+	ctx, cancel := context.WithTimeout(o.ctx, r.boundOf(steps))
 	defer cancel()
+	began := time.Now()
 	answers, err := r.send(ctx, steps)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err == nil {
+		o.took = max(o.took, time.Since(began))
 		var changed []*Registration
 		for i, s := range steps {
 			switch a := answers[i]; {
@@ -191,23 +202,31 @@ func (o *round) step(batch []*Registration, left int) (rest []*Registration) {
 	return rest
 }
 
+// boundOf returns how long steps may take in one transaction.
+func (r *Registrar) boundOf(steps []step) time.Duration {
+	if slices.ContainsFunc(steps, func(s step) bool { return s.create() }) {
+		return etcdkv.CallTimeout // a late create would have to be fenced
+	}
+	return r.writeBound
+}
+
 // divideLocked returns the registrations of a failed transaction in parts, of which some may get through; one part
 // where none would.
 func (r *Registrar) divideLocked(steps []step, err error) [][]*Registration {
 	all := make([]*Registration, len(steps))
-	var deletions, others []*Registration
+	var puts, others []*Registration
 	for i, s := range steps {
-		if all[i] = s.g; s.act == actDelete {
-			deletions = append(deletions, s.g)
-		} else {
+		if all[i] = s.g; s.act == actRead || s.act == actDelete {
 			others = append(others, s.g)
+		} else {
+			puts = append(puts, s.g)
 		}
 	}
 	size := len(all)
 	switch {
 	case len(all) == 1, concernsAll(err):
-	case errors.Is(err, rpctypes.ErrNoSpace): // which refuses no deletion
-		return slices.DeleteFunc([][]*Registration{deletions, others}, func(part []*Registration) bool { return len(part) == 0 })
+	case errors.Is(err, rpctypes.ErrNoSpace): // which refuses puts alone
+		return slices.DeleteFunc([][]*Registration{others, puts}, func(part []*Registration) bool { return len(part) == 0 })
 	case errors.Is(err, rpctypes.ErrTooManyOps):
 		size = r.lowerBatchLocked(len(all))
 	default:
