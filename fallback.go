@@ -43,7 +43,7 @@ type fallbacks struct {
 
 	mu     *sync.Mutex // Directory.mu; guards what follows
 	memory map[etcdkv.KeyRange]remembered
-	expiry *time.Timer // drops what is too old
+	expiry *time.Timer // drops what is too old; nil: nothing was remembered yet
 }
 
 // remembered is a stale snapshot in memory.
@@ -54,11 +54,6 @@ type remembered struct {
 
 func newFallbacks(dir string, log *slog.Logger, mu *sync.Mutex) (*fallbacks, error) {
 	f := &fallbacks{log: log, mu: mu, memory: make(map[etcdkv.KeyRange]remembered)}
-	f.expiry = time.AfterFunc(backoff.Never, func() {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		f.expireLocked()
-	})
 	if dir == "" {
 		return f, nil
 	}
@@ -83,7 +78,9 @@ func (f *fallbacks) close() {
 // forgetLocked drops what is in memory.
 func (f *fallbacks) forgetLocked() {
 	clear(f.memory)
-	f.expiry.Stop()
+	if f.expiry != nil {
+		f.expiry.Stop()
+	}
 }
 
 // rememberLocked adds a snapshot, stale from now on, and drops the oldest of too many.
@@ -97,7 +94,7 @@ func (f *fallbacks) rememberLocked(keys etcdkv.KeyRange, snap *Snapshot) {
 	}
 }
 
-// expireLocked drops what is too old, has the rest dropped in time, and returns the oldest of it.
+// expireLocked drops what is too old and returns the oldest of the rest, which is dropped in time.
 func (f *fallbacks) expireLocked() (oldest etcdkv.KeyRange) {
 	now := time.Now()
 	next := rememberFor
@@ -109,7 +106,15 @@ func (f *fallbacks) expireLocked() (oldest etcdkv.KeyRange) {
 			oldest, next = keys, left
 		}
 	}
-	if len(f.memory) > 0 {
+	switch {
+	case len(f.memory) == 0:
+	case f.expiry == nil:
+		f.expiry = time.AfterFunc(next, func() {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.expireLocked()
+		})
+	default:
 		f.expiry.Reset(next)
 	}
 	return oldest

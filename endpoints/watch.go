@@ -52,9 +52,12 @@ func (m *manager) first(ctx context.Context, sub *rollcall.Subscription) (*rollc
 	}
 	waiting, cancel := context.WithTimeout(ctx, ownWrites)
 	defer cancel()
-	for snap.Revision() < m.written.Load() && snap.Staleness() == nil {
+	for written := m.written.Load(); snap.Revision() < written && snap.Staleness() == nil; {
 		next, err := sub.Next(waiting)
 		if err != nil {
+			if ctx.Err() == nil { // it does not come, nor for the next watch
+				m.written.CompareAndSwap(written, snap.Revision())
+			}
 			break
 		}
 		snap = next

@@ -37,7 +37,7 @@ func followerOf(etcd *etcdtest.Cluster) int { return (etcd.Leader().Index() + 1)
 // than their leases live. No endpoint goes.
 func TestL19MemberHangs(t *testing.T) {
 	t.Parallel()
-	const ttl = 4 * time.Second
+	const ttl = 6 * time.Second
 	etcd := etcdtest.New(t, etcdtest.Options{Members: 3})
 	follower := followerOf(etcd)
 	all := fleet(t, etcd, 9, ttl)
@@ -105,6 +105,9 @@ func TestL20LeavingBesideABrokenMember(t *testing.T) {
 			}
 			leaving.Wait()
 			lab.Within(t, "all have left", began, fault.bound)
+			if took := time.Since(began); took > 10*time.Second {
+				t.Errorf("all have left after %v", took)
+			}
 		})
 	}
 }
