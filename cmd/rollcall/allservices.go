@@ -79,7 +79,10 @@ func (a *app) editAll(ctx context.Context, which selection, e metadataEdit) erro
 		case refused != nil:
 			return refused
 		}
+		// A service comes after those within it: what is told of it is then so in the end.
+		slices.SortFunc(plan, func(x, y plannedEdit) int { return strings.Compare(x.Service+"\xff", y.Service+"\xff") })
 		done, err := a.applyAll(ctx, dir, plan, selector, e)
+		slices.SortFunc(done, func(x, y edit.Change) int { return strings.Compare(x.Before.Service(), y.Before.Service()) })
 		if len(done) == 0 {
 			return err
 		}

@@ -63,8 +63,11 @@ func newExport(a *app) *cobra.Command {
 					return fail(exitNotFound, "no service under %s; see rollcall ls", strings.Join(names, ", "))
 				}
 				named := len(names) > 0 && !prefix
-				if named {
+				switch {
+				case named:
 					a.sayOtherConfigs(ctx, client, all)
+				case prefix:
+					a.sayOfPrefixes(names, all)
 				}
 				return a.export(ctx, client, all, named)
 			})
@@ -91,6 +94,15 @@ func (a *app) sayOtherConfigs(ctx context.Context, client *clientv3.Client, expo
 		if len(others) > 0 {
 			a.say("left out: the service config of %s; to export all under %q: %s", shorten(strings.Join(others, ", "), 200), service+"/",
 				shellLineWith("rollcall export --prefix", service+"/"))
+		}
+	}
+}
+
+// sayOfPrefixes tells of services that have the name of a prefix: their configs are not under it.
+func (a *app) sayOfPrefixes(prefixes []string, exported map[string]*edit.Stored) {
+	for _, prefix := range prefixes {
+		if service := strings.TrimSuffix(prefix, "/"); exported[service] != nil && exported[service].Config == nil {
+			a.say("left out: the service config of %q, if it has one, which is not under %q: %s", service, prefix, shellLineWith("rollcall export", service))
 		}
 	}
 }

@@ -14,11 +14,18 @@ import (
 )
 
 // LastServingError is returned where a drain would leave services without a serving endpoint.
-type LastServingError struct{ Services []string }
+type LastServingError struct {
+	Services []string
+	Within   string // the service that the drain is of, where these are others within it; else ""
+}
 
 func (e *LastServingError) Error() string {
-	return fmt.Sprintf("no other endpoint of %s %s is serving: clients would go on to call what is drained, rather than nothing; "+
-		"start or undrain another one first", plural.Form(len(e.Services), "service", "services"), quoted(e.Services, len(e.Services)))
+	within := ""
+	if e.Within != "" {
+		within = fmt.Sprintf(", within %q as rollcall ls lists them,", e.Within)
+	}
+	return fmt.Sprintf("no other endpoint of %s %s%s is serving: clients would go on to call what is drained, rather than nothing; "+
+		"start or undrain another one first", plural.Form(len(e.Services), "service", "services"), quoted(e.Services, len(e.Services)), within)
 }
 
 // KeepServing is a Check: it refuses to drain the last serving endpoints of a service, or of one within it, with a
@@ -37,11 +44,12 @@ func KeepServing(snap *rollcall.Snapshot, keys []Key) (relied []*rollcall.Instan
 	if len(last) == 0 {
 		return relied, nil
 	}
-	if service := snap.Service(); slices.Contains(last, service) { // which tells all
-		last = []string{service}
+	whole := snap.Service()
+	if slices.Contains(last, whole) { // which tells all
+		return nil, &LastServingError{Services: []string{whole}}
 	}
 	slices.Sort(last)
-	return nil, &LastServingError{last}
+	return nil, &LastServingError{last, whole}
 }
 
 // KeepOne is a Check: it refuses to remove the last endpoints of a service, or of one within it, or the last that are
@@ -63,7 +71,7 @@ func KeepOne(snap *rollcall.Snapshot, keys []Key) (relied []*rollcall.Instance, 
 	if refused == nil {
 		return relied, nil
 	}
-	if refused.Service != snap.Service() {
+	if refused.Service != snap.Service() || refused.Stay > 0 { // else it tells all
 		slices.Sort(also)
 		refused.Also = also
 	}
