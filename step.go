@@ -223,7 +223,7 @@ func (r *Registrar) doneLocked(s step, a answer) (last bool) {
 	if s.create() {
 		r.answeredLocked(g.key, s.lease)
 	}
-	if a.done && g.state.Err != nil { // as a deletion, which confirms nothing
+	if a.done && s.act != actRead && g.state.Err != nil { // as a deletion, which confirms nothing
 		r.cleared[causeOf(g.state.Err)] = true
 	}
 	if !a.done && (s.act == actPut || s.act == actMark) {
