@@ -114,8 +114,8 @@ var shared struct {
 // SharedDirectory returns the client's own Directory, the same at every call, which is closed
 // with the client: do not close it. If somebody has, another one is returned.
 func SharedDirectory(client *clientv3.Client) (*Directory, error) {
-	if client == nil || client.Ctx() == nil {
-		return NewDirectory(client, DirectoryOptions{}) // which says what is wrong
+	if client == nil {
+		return NewDirectory(client, DirectoryOptions{})
 	}
 	shared.mu.Lock()
 	defer shared.mu.Unlock()

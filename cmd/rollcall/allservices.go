@@ -214,7 +214,7 @@ func (a *app) printPlan(revision int64, plan []plannedEdit, e metadataEdit) erro
 		endpoints += p.Own
 		assumed = assumed || p.preview.Weighting == edit.UnknownWeighting && p.preview.weightsDiffer()
 		same = append(same, p.same...)
-		if p.hasOthersWithin() {
+		if len(p.Nested()) > 0 {
 			outer = append(outer, p.Service)
 		}
 	}
@@ -231,14 +231,6 @@ func (a *app) printPlan(revision int64, plan []plannedEdit, e metadataEdit) erro
 		return a.printJSON(list)
 	}
 	return a.write(a.fitted(rows))
-}
-
-// hasOthersWithin reports whether some instances are of services within the one that is changed.
-func (p plannedEdit) hasOthersWithin() bool {
-	return slices.ContainsFunc(p.Instances, func(inst *rollcall.Instance) bool {
-		service, _ := rollcall.SplitKey(inst.Key)
-		return service != p.Service
-	})
 }
 
 // printEdits shows what was done to services.
@@ -261,7 +253,7 @@ func (a *app) printEdits(done []edit.Change, already string) error {
 	a.sayAlready(same, already)
 	a.say("%s, of %s, one after the other", countChanged(len(instances)-len(same)), plural.Count(len(done), "service", "services"))
 	if len(draining) > 0 {
-		a.say("every endpoint of %s is draining: clients call them nevertheless, rather than none", edit.Names(draining))
+		a.say("every endpoint of %s is draining: "+calledNevertheless, edit.Names(draining))
 	}
 	if a.json() {
 		return a.printJSON(list)

@@ -134,6 +134,9 @@ func (a *app) edit(ctx context.Context, args []string, which selection, e metada
 	})
 }
 
+// calledNevertheless is what becomes of a service whose endpoints all drain.
+const calledNevertheless = "clients call them nevertheless, rather than none"
+
 // madeEdit is what an edit did to a service.
 type madeEdit struct {
 	edited
@@ -173,7 +176,7 @@ func (a *app) printEdited(service string, done edit.Change, already string) erro
 	a.sayAlready(m.same, already)
 	a.sayDivided(m.Transactions)
 	if m.serving == 0 {
-		a.say("every endpoint of service %q is draining: clients call them nevertheless, rather than none", service)
+		a.say("every endpoint of service %q is draining: "+calledNevertheless, service)
 	} else if len(done.Written) > 1 {
 		a.say("%s; %d of %d endpoints of service %q are serving", countChanged(len(done.Written)-len(m.same)), m.serving, m.endpoints, service)
 	}

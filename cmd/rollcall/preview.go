@@ -86,7 +86,7 @@ func (a *app) preview(ctx context.Context, client *clientv3.Client, service stri
 	}
 	a.sayAlready(preview.Same, e.already)
 	if e.value == rollcall.StatusDraining && preview.ServingAfter == 0 {
-		a.say("every endpoint of service %q would be draining: clients call them nevertheless, rather than none", service)
+		a.say("every endpoint of service %q would be draining: "+calledNevertheless, service)
 	}
 	if within := edit.Nested(snap); len(within) > 0 {
 		a.say("service %q has others within it, %s: the shares are those of a client of %q, which calls their endpoints as well", service, edit.Names(within), service)

@@ -219,7 +219,7 @@ func (a *app) printResolution(target string, seen *channel, snap *rollcall.Snaps
 		return a.printJSON(r)
 	}
 	if !slices.ContainsFunc(r.Instances, func(i inventory.Instance) bool { return i.Status != rollcall.StatusDraining }) {
-		a.say("every endpoint of service %q that the target selects is draining: clients call them nevertheless, rather than none", snap.Service())
+		a.say("every endpoint of service %q that the target selects is draining: "+calledNevertheless, snap.Service())
 	}
 	rows := [][]string{{"ADDRESS", "KEY", "STATUS", "WEIGHT", "ZONE", "VERSION", "METADATA"}}
 	for _, i := range r.Instances {

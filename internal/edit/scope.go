@@ -72,6 +72,12 @@ type Part struct {
 	Own       int                  // of Keys, that a list of all services shows under it: others are of services within it
 }
 
+// Nested returns the services within the one of a part, as a list of all services shows them.
+func (p Part) Nested() []string {
+	s := scope{service: p.Service, instances: p.Instances}
+	return nested(s.service, s.keys())
+}
+
 // Parts returns the services of a snapshot of all that have some of the keys, sorted by name.
 func Parts(snap *rollcall.Snapshot, keys []Key) (parts []Part) {
 	for _, s := range scopesOf(snap, keys) {
@@ -85,8 +91,7 @@ func Parts(snap *rollcall.Snapshot, keys []Key) (parts []Part) {
 
 // Nested returns the services within the one of a snapshot, as a list of all services shows them.
 func Nested(snap *rollcall.Snapshot) []string {
-	whole := scope{service: snap.Service(), instances: slices.Collect(snap.All())}
-	return nested(whole.service, whole.keys())
+	return Part{Service: snap.Service(), Instances: slices.Collect(snap.All())}.Nested()
 }
 
 // nested returns the services, other than that which was asked for, that a list of all services shows keys under.

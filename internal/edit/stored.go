@@ -66,16 +66,12 @@ func Read(ctx context.Context, client *clientv3.Client, services []string) (all 
 	}
 	all = make(map[string]*Stored)
 	for _, service := range services {
-		resp, err := client.Txn(ctx).Then(clientv3.OpGet(service+"/", clientv3.WithPrefix(), clientv3.WithRev(revision)),
-			clientv3.OpGet(rollcall.ConfigPrefix+service, clientv3.WithRev(revision))).Commit()
+		keys, configs, err := readAt(ctx, client, &revision, service+"/", clientv3.OpGet(rollcall.ConfigPrefix+service, clientv3.WithRev(revision)))
 		if err != nil {
 			return nil, 0, fmt.Errorf("read service %q: %w", service, err)
 		}
-		if revision == 0 {
-			revision = resp.Header.Revision
-		}
-		all[service] = &Stored{Keys: resp.Responses[0].GetResponseRange().Kvs}
-		for _, kv := range resp.Responses[1].GetResponseRange().Kvs {
+		all[service] = &Stored{Keys: keys}
+		for _, kv := range configs {
 			all[service].Config = kv
 		}
 	}
@@ -89,23 +85,29 @@ func Read(ctx context.Context, client *clientv3.Client, services []string) (all 
 func ReadUnder(ctx context.Context, client *clientv3.Client, prefixes []string) (all map[string]*Stored, revision int64, err error) {
 	stored := make(map[string]*mvccpb.KeyValue) // prefixes may overlap
 	for _, prefix := range prefixes {
-		resp, err := client.Txn(ctx).Then(clientv3.OpGet(prefix, clientv3.WithPrefix(), clientv3.WithRev(revision)),
-			clientv3.OpGet(rollcall.ConfigPrefix+prefix, clientv3.WithPrefix(), clientv3.WithRev(revision))).Commit()
+		keys, configs, err := readAt(ctx, client, &revision, prefix, clientv3.OpGet(rollcall.ConfigPrefix+prefix, clientv3.WithPrefix(), clientv3.WithRev(revision)))
 		if err != nil {
 			return nil, 0, fmt.Errorf("read services under %q: %w", prefix, err)
 		}
-		if revision == 0 {
-			revision = resp.Header.Revision
-		}
-		for _, r := range resp.Responses {
-			for _, kv := range r.GetResponseRange().Kvs {
-				stored[string(kv.Key)] = kv
-			}
+		for _, kv := range slices.Concat(keys, configs) {
+			stored[string(kv.Key)] = kv
 		}
 	}
 	kvs := slices.Collect(maps.Values(stored))
 	slices.SortFunc(kvs, func(a, b *mvccpb.KeyValue) int { return bytes.Compare(a.Key, b.Key) })
 	return Group(kvs), revision, nil
+}
+
+// readAt reads the keys under a prefix, and service configs, at a revision, which it sets where that is 0: the newest.
+func readAt(ctx context.Context, client *clientv3.Client, revision *int64, prefix string, configs clientv3.Op) (keys, read []*mvccpb.KeyValue, err error) {
+	resp, err := client.Txn(ctx).Then(clientv3.OpGet(prefix, clientv3.WithPrefix(), clientv3.WithRev(*revision)), configs).Commit()
+	if err != nil {
+		return nil, nil, err
+	}
+	if *revision == 0 {
+		*revision = resp.Header.Revision
+	}
+	return resp.Responses[0].GetResponseRange().Kvs, resp.Responses[1].GetResponseRange().Kvs, nil
 }
 
 // longest returns the longest name of a service that a key is under.
