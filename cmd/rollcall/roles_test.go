@@ -77,17 +77,7 @@ func TestRolesOfPrefixesAreEnough(t *testing.T) {
 			t.Parallel()
 			endpoint, _ := etcdOfTeams(t, "bob")
 			must(t, endpoint, strings.Fields("roles "+row.kind+" --prefix team-a/ --grant-to bob --apply --user root:secret")...)
-			for _, command := range row.commands {
-				r := rollcallAt(t, endpoint, asUser(command)...)
-				if r.code != 0 || strings.Contains(r.stderr, "denied") {
-					t.Errorf("%s: exit %d, stderr %q", command, r.code, r.stderr)
-				}
-			}
-			for _, command := range row.not {
-				if r := rollcallAt(t, endpoint, asUser(command)...); r.code != exitNotPermitted {
-					t.Errorf("%s: exit %d, want %d; stderr %q", command, r.code, exitNotPermitted, r.stderr)
-				}
-			}
+			mayOnly(t, endpoint, row.commands, row.not)
 		})
 	}
 }
